@@ -1,0 +1,90 @@
+"""The CPU machine: NumPy, SciPy, numba and pyarrow behind the interface of `gpu_dcgen.backend.Backend`.
+
+It imports nothing of `gpu_dcgen`: kernels, blocks and settings are handed in and used by their attributes.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from . import tables
+from .parquet import PartWriter
+from .vectors import similarity_block
+
+_CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
+_LEAST_ROWS = 2048  # fewer rows are not worth a hand-over
+
+
+class NumpyBackend:
+    """Runs stages on the host with `n_threads` threads; compiled loops hold no GIL."""
+
+    name = "cpu"
+    xp = np
+    sparse = scipy.sparse
+
+    def __init__(self, n_threads: int = 1) -> None:
+        self.n_threads = self.n_lanes = n_threads
+        self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
+
+    def single(self) -> "NumpyBackend":
+        return NumpyBackend(1)
+
+    def for_each(self, kernel: Any, n: int, *arrays: np.ndarray) -> None:
+        self._in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *((lane,) if kernel.scratch else ()), *arrays), n)
+
+    def _in_chunks(self, work: Any, n: int, least: int = _LEAST_ROWS) -> None:
+        """Call work(start, stop, lane) over 0..n-1: each lane is one thread that takes the next chunk when it is free."""
+        if self._pool is None or n < 2 * least:
+            work(0, n, 0)
+            return
+        size = max(least, -(-n // (self.n_threads * _CHUNKS_PER_THREAD)))
+        chunks = iter(range(0, n, size))  # next() on it is atomic under the GIL
+
+        def lane_of_work(lane: int) -> None:
+            for start in chunks:
+                work(start, min(n, start + size), lane)
+
+        for done in [self._pool.submit(lane_of_work, lane) for lane in range(self.n_threads)]:
+            done.result()
+
+    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+        return tables.read_columns(files, names)
+
+    def encode(self, column: Any) -> tuple[np.ndarray, Any]:
+        return tables.encode(column)
+
+    def numbers(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
+        return tables.numbers(column)
+
+    def times(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
+        return tables.times(column)
+
+    def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
+        return similarity_block(self, first, last, by_item, by_user, norms, **limits)
+
+    def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
+        return PartWriter(path, schema, settings)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.asarray(array)
+
+    def from_host(self, values: Any) -> np.ndarray:
+        return np.asarray(values)
+
+    def versions(self) -> dict[str, Any]:
+        return {"device": platform.processor() or platform.machine(), "threads": self.n_threads}
+
+    def memory(self) -> dict[str, int]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024}
+
+    def synchronize(self) -> None:
+        return None

@@ -1,0 +1,81 @@
+"""The seam between the stages and the machine that runs them.
+
+Stages are written once. A backend gives them namespaces (`xp`, `sparse`), one way to run a row kernel
+(`for_each`), and a few verbs for what has no common spelling. `cpu_fallback` implements this protocol with
+NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the protocol is structural.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, Sequence, runtime_checkable
+
+from .errors import BackendError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+Column = Any  # a table column as the backend holds it between reading and encoding
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What a machine must be able to do. Arrays go in and out as `xp` arrays unless a line says host."""
+
+    name: str  # "cpu", "gpu", "strict"
+    xp: Any  # numpy or cupy
+    sparse: Any  # scipy.sparse or cupyx.scipy.sparse
+    n_threads: int  # workers that may build parts at the same time
+    n_lanes: int  # rows of a scratch array that a kernel with scratch needs (see `for_each`)
+
+    def single(self) -> "Backend":
+        """The same machine with kernels run on the calling thread only (one lane): for workers that run beside others."""
+
+    def for_each(self, kernel: Any, n: int, *arrays: Array) -> None:
+        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order; kernels with scratch get `(row, lane, *arrays)`."""
+
+    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
+        """Read named columns of Parquet files, in file and row order."""
+
+    def encode(self, column: Column) -> tuple[Array, Any]:
+        """Codes (n,) int32 in the order of the sorted distinct values, -1 for null; and those values as a host pyarrow array."""
+
+    def numbers(self, column: Column) -> tuple[Array, Array]:
+        """Values (n,) float64 and valid (n,) bool. Text that is not a number is not valid."""
+
+    def times(self, column: Column) -> tuple[Array, Array]:
+        """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool. Unparsable or outside int64: not valid."""
+
+    def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
+        """Most similar items of each item in first..last-1 (`similarity_computer`)."""
+
+    def part_writer(self, path: Path, schema: Any, settings: Any) -> Any:
+        """A context manager whose `write(block)` appends one row group or more to a Parquet file."""
+
+    def to_host(self, array: Array) -> Any:
+        """The array as numpy.ndarray."""
+
+    def from_host(self, values: Any) -> Array:
+        """A numpy array (or list of numbers) as an `xp` array."""
+
+    def versions(self) -> dict[str, Any]:
+        """The machine in words: device and driver or processor, threads."""
+
+    def memory(self) -> dict[str, int]:
+        """`peak_bytes`: the most memory this process has held on the machine so far."""
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the machine is done (for timings)."""
+
+
+def select_backend(name: str = "auto", *, n_threads: int = 1) -> tuple[Backend, str]:
+    """Open the backend called `name` and say why it was taken.
+
+    `auto` takes the GPU when one answers; `gpu` without one raises BackendError (D24: never silently the CPU).
+    """
+    if name == "gpu":
+        raise BackendError("--backend gpu: this version has no GPU backend yet.\nBuild with --backend cpu (or auto).")
+    if name not in ("auto", "cpu"):
+        raise BackendError(f"unknown backend {name!r}; expected auto, cpu or gpu.")
+    from cpu_fallback import NumpyBackend
+
+    reason = "asked for" if name == "cpu" else "this version has no GPU backend yet"
+    return NumpyBackend(n_threads=n_threads), reason

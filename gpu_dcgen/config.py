@@ -1,0 +1,345 @@
+"""DatasetConfig: everything a build can be told, one section a stage, a doc line under each field.
+
+Sections and keys of the contract ("Configuration & Hyperparameters") keep their names and defaults, so its YAML
+can be pasted in, with or without its outer `config_parameters` / `scalability_config`. Our own keys stand beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0, le=1000)]
+
+PROFILES: dict[str, dict[str, int | bool]] = {
+    "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
+    "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
+}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class Inputs(Section):
+    columns: dict[Literal["articles", "customers", "transactions", "views"], dict[str, str]] = {}
+    """Other names for columns: `{transactions: {t_dat: order_date}}` reads `order_date` as `t_dat`."""
+    article_id_width: Annotated[int, Field(ge=0, le=64)] = 0
+    """Pad integer article ids with leading zeros to this width (H&M: 10); 0 leaves them."""
+    channels: dict[int, Literal["online", "offline"]] = {1: "offline", 2: "online"}
+    """What each `sales_channel_id` (0..127) means (D3); others become null, with a warning."""
+    price: Literal["column", "none"] = "column"
+    """`none` builds from a log without prices: price features null, price weights 1."""
+    on_bad_rows: Literal["fail", "reject"] = "fail"
+    """`reject` sets bad rows aside in rejects.parquet and goes on while more than 95 % of rows are clean (D2)."""
+    min_quality_score: Share = 0.95
+    """With `reject`: the build stops unless clean rows / all rows is above this."""
+    views: bool = True
+    """Read views.parquet when it is there (D9)."""
+
+    @model_validator(mode="after")
+    def _channels_fit_int8(self):
+        if bad := [c for c in self.channels if not 0 <= c <= 127]:
+            raise ValueError(f"inputs.channels: id {bad[0]} does not fit the contract's int8 sales_channel (0..127)")
+        return self
+
+
+class Filtering(Section):
+    min_user_interactions: Count = 5
+    """Users with fewer interactions are dropped, together with rare items, to the fixed point (D5)."""
+    min_item_interactions: Count = 10
+    """Items with fewer interactions are dropped (D5)."""
+    max_user_interactions: Count = 1000
+    """Cap on a user's emitted positives and, separately, matrix rows: the latest are kept (D5)."""
+
+
+class Split(Section):
+    strategy: Literal["temporal_user_disjoint", "temporal", "hash"] = "temporal_user_disjoint"
+    """Who becomes a positive where (D7): one split a user, chosen to keep most; or all splits; or by a hash of the user."""
+    windows: Literal["calendar", "rows"] = "calendar"
+    """Cut the time axis by calendar time or by quantiles of the accepted rows."""
+    train_share: Share = 0.8
+    """Share of time before the first cut, and of positives wanted in train."""
+    val_share: Share = 0.1
+    """Share of time between the cuts, and of positives wanted in val; the rest is test."""
+
+    @model_validator(mode="after")
+    def _room_for_test(self):
+        if self.train_share <= 0 or self.val_share <= 0 or self.train_share + self.val_share >= 1:
+            raise ValueError("split: train_share and val_share must be positive and leave a share for test")
+        return self
+
+
+class Features(Section):
+    snapshot_days: Count = 7
+    """Days between item snapshots (D6)."""
+    popularity_days: Count = 28
+    """Days of sales that popularity and price of a snapshot look back on (D6)."""
+    hemisphere: Literal["northern", "southern"] = "northern"
+    """Meteorological seasons: in the north, December to February is Winter."""
+
+
+class Similarity(Section):
+    engine: Literal["exact"] = "exact"
+    """How neighbours are found (D10)."""
+    min_common_users: Count = 5
+    """Pairs of items with fewer common buyers are not neighbours."""
+    top_k: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    """Neighbours kept per item."""
+    weight_by_price: bool = True
+    """Multiply an interaction's weight by log(1 + price) (D9)."""
+    channel_weighting: bool = True
+    """Multiply an interaction's weight by its channel's weight (D9)."""
+    online_weight: Factor = 1.2
+    """Weight of an online interaction."""
+    offline_weight: Factor = 1.0
+    """Weight of an offline or unknown interaction."""
+    user_idf: bool = True
+    """Down-weight users of many items: log(items / the user's distinct items) (D9)."""
+    view_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Weight of a view, times the median price factor (D9)."""
+
+
+class ScoreWeights(Section):
+    similarity: Share = 0.5
+    """Weight of the pair's similarity."""
+    collaborative: Share = 0.3
+    """Weight of the buyers who brought the candidate in."""
+    price: Share = 0.2
+    """Weight of nearness in price."""
+    popularity: Share = 0.1
+    """Subtracted: weight of the candidate's popularity."""
+    diversity: Share = 0.1
+    """Subtracted for each negative already chosen from the candidate's product group."""
+
+
+class NegativeSampling(Section):
+    random_negatives_per_positive: Annotated[int, Field(ge=0, le=256)] = 10
+    """Random negatives per positive (D12)."""
+    hard_negatives_per_positive: Annotated[int, Field(ge=0, le=64)] = 5
+    """Hard negatives per positive (D13)."""
+    in_batch_negatives: bool = True
+    """Keep `in_batch` in the vocabulary; the loader makes these from the batch (D14)."""
+    similarity_threshold: Share = 0.3
+    """Neighbours must be more similar than this to be `item_cf` candidates."""
+    similarity_ceiling: Share = 0.8
+    """Neighbours must not be more similar than this to be `item_cf` candidates."""
+    hard_band: Literal["similarity", "percentile"] = "similarity"
+    """Take `item_cf` candidates by similarity range, or by rank among the item's own neighbours."""
+    percentile_range: tuple[Share, Share] = (0.0, 0.5)
+    """With `percentile`: the band of an item's neighbours by rank, 0 the most similar."""
+    item_cf_top_k: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Nearest neighbours in the band taken as `item_cf` candidates."""
+    collaborative_buyers: Annotated[int, Field(ge=0, le=256)] = 64
+    """Latest buyers of the positive asked for `collaborative` candidates."""
+    collaborative_items: Annotated[int, Field(ge=1, le=64)] = 8
+    """Latest interactions of each such buyer taken."""
+    collaborative_days: Count = 7
+    """How many days back those interactions may lie."""
+    category_draws: Annotated[int, Field(ge=0, le=1024)] = 32
+    """Draws for `category_crossing` candidates: same price category, another product group."""
+    diversity_threshold: Share = 0.7
+    """At most this share of the hard negatives from the positive's own product group."""
+    score: ScoreWeights = ScoreWeights()
+    """Weights of the hard negatives' score."""
+    corpus: Literal["live", "all"] = "live"
+    """`live`: items sold in the `live_days` before the snapshot; `all`: the whole vocabulary, which leaks (D11)."""
+    live_days: Count = 90
+    """How long after its last sale an item counts as on sale."""
+    repurchases: Literal["keep", "drop"] = "keep"
+    """`drop` leaves out positives whose item is already in the user's history (D17)."""
+
+
+class SequenceProcessing(Section):
+    max_sequence_length: Annotated[int, Field(ge=1, le=1024)] = 50
+    """Interactions kept in a sequence: the latest."""
+    min_sequence_length: Annotated[int, Field(ge=0, le=1024)] = 3
+    """Positives with fewer earlier interactions are not emitted (D15)."""
+    temporal_gap_hours: Count = 72
+    """A longer gap starts a new session."""
+
+
+class CategoryBalancing(Section):
+    enable_balancing: bool = True
+    """False is `mode: off`."""
+    mode: Literal["weights", "resample", "off"] = "weights"
+    """Write `sample_weight`, or repeat and drop positives to the same effect, or neither (D18)."""
+    balance_threshold: Share = 0.2
+    """A segment's weighted share further from its target than this part of the target warns."""
+    smoothing_factor: Share = 0.5
+    """Exponent of the inverse category frequency."""
+    min_weight: Annotated[float, Field(gt=0)] = 0.1
+    """Least category weight."""
+    max_weight: Annotated[float, Field(gt=0)] = 5.0
+    """Greatest category weight."""
+    target_distribution: tuple[Share, Share, Share] = (0.2, 0.6, 0.2)
+    """Wanted shares of new, active and churned users' samples."""
+    min_samples_per_segment: Annotated[int, Field(ge=0)] = 1000
+    """Fewer train positives in a segment than this warns."""
+    segment_days: Count = 90
+    """New: first purchase within these days before the cut; churned: none within them."""
+    recency_half_life_days: Count = 90
+    """Days in which a positive's recency weight halves."""
+
+
+class Output(Section):
+    shape: Literal["labeled_pair", "n_tuple", "triplet"] = "labeled_pair"
+    """One row a sample (the contract), one a positive with lists of negatives, or one a positive with its hardest (D19)."""
+    order: Literal["chronological", "shuffled"] = "chronological"
+    """Order of groups within a file (D16)."""
+    extra_columns: bool = True
+    """Add sample_weight, negative_detail and is_repurchase to the contract's columns (D17)."""
+    groups_per_part: Annotated[int, Field(ge=1)] = 262_144
+    """Positives a part file; a split of several parts is a folder (D16)."""
+    groups_per_row_group: Annotated[int, Field(ge=1)] = 8_192
+    """Positives a Parquet row group at most."""
+    compression_level: Annotated[int, Field(ge=1, le=22)] = 3
+    """ZSTD level."""
+
+
+class Resources(Section):
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Threads; at most one a core is used."""
+    batch_size: Annotated[int, Field(ge=1)] = 10_000
+    """Positives a block: bounds the memory of the last stages."""
+    chunk_size: Annotated[int, Field(ge=1)] = 1_000
+    """Items a similarity block."""
+    distributed_processing: bool = False
+    """Accepted from the contract's cloud profile; this version builds on one machine."""
+
+
+class MemoryOptimization(Section):
+    """The contract's switches; the build always works this way, so they cannot be turned off."""
+
+    chunked_processing: Literal[True] = True
+    """Stages work in blocks."""
+    lazy_loading: Literal[True] = True
+    """Outputs are read row group by row group."""
+    sparse_matrices: Literal[True] = True
+    """The interaction matrix is CSR."""
+
+
+class DatasetConfig(Section):
+    """The whole configuration of a build; frozen, and refused when it has a key nobody knows."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    """Same seed, same inputs, same config: same bytes."""
+    profile: Literal["local_development", "cloud_processing"] = "local_development"
+    """Named defaults of the `resources` section."""
+    inputs: Inputs = Inputs()
+    filtering: Filtering = Filtering()
+    split: Split = Split()
+    features: Features = Features()
+    similarity: Similarity = Similarity()
+    negative_sampling: NegativeSampling = NegativeSampling()
+    sequence_processing: SequenceProcessing = SequenceProcessing()
+    category_balancing: CategoryBalancing = CategoryBalancing()
+    output: Output = Output()
+    resources: Resources = Resources()
+    memory_optimization: MemoryOptimization = MemoryOptimization()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_the_contract(cls, data: Any) -> Any:
+        """Unfold the contract's outer sections, its profiles, and the profile's defaults."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for name, value in dict(data.pop("config_parameters", None) or {}).items():
+            if name in data:
+                raise ValueError(f"section {name} is given twice: at the top and in config_parameters")
+            data[name] = value
+        scalability = dict(data.pop("scalability_config", None) or {})
+        optimization = dict(scalability.pop("memory_optimization", None) or data.pop("memory_optimization", None) or {})
+        if "compression_level" in optimization:
+            data["output"] = {"compression_level": optimization.pop("compression_level"), **(data.get("output") or {})}
+        data["memory_optimization"] = optimization
+        profiles = {name: {**PROFILES[name], **dict(scalability.pop(name, None) or {})} for name in PROFILES}
+        if scalability:
+            raise ValueError(f"scalability_config: unknown key {sorted(scalability)[0]!r}")
+        profile = data.get("profile", "local_development")
+        if profile in profiles:
+            data["resources"] = {**profiles[profile], **_plain(data.get("resources"))}
+        if _plain(data.get("category_balancing")).get("enable_balancing") is False:
+            data["category_balancing"] = {**_plain(data["category_balancing"]), "mode": "off"}
+        return data
+
+    @model_validator(mode="after")
+    def _some_negatives(self):
+        sampling = self.negative_sampling
+        if sampling.random_negatives_per_positive + sampling.hard_negatives_per_positive == 0:
+            raise ValueError("negative_sampling: random and hard negatives per positive are both 0; one must be positive")
+        if self.output.shape == "triplet" and sampling.hard_negatives_per_positive == 0:
+            raise ValueError("output.shape triplet needs negative_sampling.hard_negatives_per_positive of 1 or more")
+        return self
+
+    @property
+    def n_threads(self) -> int:
+        """Threads to use: `resources.num_workers`, at most one a usable core."""
+        return min(
+            self.resources.num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+
+    @property
+    def rows_per_group(self) -> int:
+        """Rows of a labelled-pair group: the positive and its negatives."""
+        return 1 + self.negative_sampling.hard_negatives_per_positive + self.negative_sampling.random_negatives_per_positive
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    return section.model_dump() if isinstance(section, BaseModel) else dict(section or {})
+
+
+def load_config(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> DatasetConfig:
+    """Read a YAML file and apply `section.key=value` overrides (values are YAML); ConfigError names the key at fault."""
+    data: Any = {}
+    if path is not None:
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not valid YAML.\n{error}") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: expected sections like 'negative_sampling:', found {type(data).__name__}.")
+    for override in overrides:
+        _set(data, override)
+    try:
+        return DatasetConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+
+
+def _set(data: dict, override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name.strip():
+        raise ConfigError(f"--set {override}: expected section.key=value, as in --set split.train_share=0.7")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+    *sections, key = name.strip().split(".")
+    for section in sections:
+        data[section] = dict(data.get(section) or {}) if isinstance(data.get(section) or {}, dict) else {}
+        data = data[section]
+    data[key] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = [f"{path or 'configuration'}: {error.error_count()} setting(s) cannot be used:"]
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {where}: unknown key.")
+        else:
+            lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80}).")
+    lines.append("'gpu-dcgen config' prints every key with its default and meaning.")
+    return "\n".join(lines)

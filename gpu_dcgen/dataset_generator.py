@@ -1,0 +1,161 @@
+"""build(): the river bed. It calls the stages in order and keeps the time; everything else is theirs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+from . import descriptions
+from .backend import Backend, select_backend
+from .balancing import compute_balance, resample
+from .config import DatasetConfig
+from .contract import SPLITS
+from .digest import vocabulary
+from .errors import GateError
+from .features import compute_features
+from .inputs import load_shop
+from .interactions import build_interactions
+from .negative_sampler import prepare_sources
+from .outputs import (
+    Staging,
+    item_blocks,
+    lay_out_parts,
+    sequence_blocks,
+    similarity_blocks,
+    write_file,
+    write_json,
+    write_samples,
+)
+from .progress import ProgressTracker
+from .samples import gather_ingredients
+from .sequence_builder import build_calendar, build_user_sequences
+from .similarity_computer import compute_neighbors
+from .splits import cut_windows, order_positives, plan_splits
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A published data set: its folder and its manifest (manifest.json in it)."""
+
+    output: Path
+    manifest: dict[str, Any]
+
+
+def build(
+    inputs: Path,
+    output: Path,
+    config: DatasetConfig | None = None,
+    *,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    overwrite: bool = False,
+) -> BuildResult:
+    """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
+
+    `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
+    and `overwrite` be set. Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is
+    published, and only a GateError leaves its staging folder, for inspection.
+    """
+    config, progress = config or DatasetConfig(), progress or ProgressTracker()
+    generated_at = time.time_ns()
+    machine, reason = select_backend(backend, n_threads=config.n_threads) if isinstance(backend, str) else (backend, "given")
+    clock = _Clock(machine, progress)
+    staging = Staging(Path(output), overwrite)
+    try:
+        manifest = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
+        manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
+        with clock.stage("publish"):
+            manifest.update(clock.report(manifest["counts"]))
+            write_json(staging.path / "manifest.json", manifest)
+            staging.publish()
+    except GateError:
+        raise
+    except BaseException:
+        staging.discard()
+        raise
+    return BuildResult(staging.output, manifest)
+
+
+def _run(
+    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: "_Clock", generated_at: int
+) -> dict[str, Any]:
+    """All stages, into `folder`; returns the manifest but for timings."""
+    with clock.stage("load"):
+        shop = load_shop(inputs, config, machine, rejects=folder / "rejects.parquet")
+        clock.warn(shop.report.warnings)
+    with clock.stage("interactions"):
+        log = build_interactions(shop, config, machine)
+        windows = cut_windows(shop.time, log.first_time, log.last_time, config, machine)
+        report = shop.report
+        del shop
+    with clock.stage("features"):
+        features = compute_features(log, windows.cut1, config, machine)
+    with clock.stage("splits"):
+        plan = plan_splits(log, features, windows, config, machine)
+        clock.warn(plan.warnings)
+        balance = None
+        if config.category_balancing.mode != "off":
+            balance = compute_balance(log, plan, config, machine)
+            clock.warn(balance.warnings)
+            if config.category_balancing.mode == "resample":
+                plan = resample(balance, log, plan, config, machine)
+        if config.output.order == "shuffled":
+            plan = order_positives(plan, config, machine)
+    with clock.stage("similarity", total=log.n_items):
+        neighbors = compute_neighbors(log, windows.cut1, config, machine, clock.progress)
+    with clock.stage("prepare"):
+        sources = prepare_sources(log, config, machine)
+        calendar = build_calendar(log.first_time, log.last_time, config, machine)
+        sequences = build_user_sequences(log, plan, config, machine)
+        weights = balance if config.category_balancing.mode == "weights" else None
+        have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
+    parts = lay_out_parts(folder, have, config)
+    n_groups = sum(len(positives) for positives in plan.positives)
+    with clock.stage("samples", total=n_groups * (config.rows_per_group if config.output.shape == "labeled_pair" else 1)):
+        digests, metrics = write_samples(parts, have, config, machine, clock.progress)
+        metrics.require(n_groups, folder)
+    with clock.stage("tables"):
+        files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, digests, strict=True)}
+        for name, blocks in (
+            ("item_similarity_matrix", similarity_blocks(have, machine)),
+            ("user_sequences", sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine)),
+            ("item_vocabulary", item_blocks(have, machine)),
+        ):
+            files[name] = write_file(folder / f"{name}.parquet", blocks, config, machine)
+        write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
+        write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
+    return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at)
+
+
+class _Clock:
+    """Times stages, watches memory, and hands warnings on as they come."""
+
+    def __init__(self, machine: Backend, progress: ProgressTracker) -> None:
+        self.progress = progress
+        self.warnings: list[str] = []
+        self._machine, self._began, self._timings = machine, time.perf_counter(), []
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        began = time.perf_counter()
+        with self.progress.stage(name, total):
+            yield
+            self._machine.synchronize()
+        seconds = time.perf_counter() - began
+        self._timings.append({"stage": name, "seconds": round(seconds, 4), "peak_bytes": self._machine.memory()["peak_bytes"]})
+
+    def warn(self, warnings: tuple[str, ...]) -> None:
+        for text in warnings:
+            self.warnings.append(text)
+            self.progress.message("warning", text)
+
+    def report(self, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+        """Timings per stage, and samples (rows) per second of the whole build."""
+        seconds = time.perf_counter() - self._began
+        rows = sum(split["rows"] for split in counts.values())
+        peak = self._machine.memory()["peak_bytes"]
+        performance = {"seconds": round(seconds, 3), "samples_per_s": round(rows / seconds), "peak_memory_bytes": peak}
+        return {"timings": self._timings, "performance": performance}

@@ -1,0 +1,231 @@
+"""Stage 3: Interactions -> what was known at each time: ownership, item snapshots, the items on sale (D6, D8, D11)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from .backend import Backend
+from .config import DatasetConfig
+from .interactions import DAY, Interactions
+from .kernels.users import preferred_channels
+from .segments import run_offsets, run_starts, sort_order
+
+Array = Any
+PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
+PRICE_CATEGORIES = 4
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """What is known about each item at the midnights S_k = origin + k * step, from interactions before S_k alone.
+
+    A sample at time t uses k = (t - origin) // step, for its positive and its negatives alike (D6).
+    """
+
+    origin: int  # nanoseconds: midnight of the first day
+    step: int  # nanoseconds
+    popularity: Array  # (K, I) float32  log-scaled sales of the last `popularity_days`, 0..1
+    price: Array  # (K, I) float32  normalized price 0..1, NaN unknown
+    price_category: Array  # (K, I) int8  0..3 for Q1..Q4, -1 unknown
+    on_sale: Array  # (K, I) bool
+    corpus_offsets: Array  # (K+1,) int64  each snapshot's run in the two arrays below
+    corpus: Array  # (C,) int32  items on sale, rising within a snapshot
+    cells: Array  # (C,) int32  the same items by (price category, product group, item), unknown first
+    cell_offsets: (
+        Array  # (K, 5 * (G + 1) + 1) int32  runs of `cells` within the snapshot, by (category + 1) * (G + 1) + group + 1
+    )
+    group: Array  # (I,) int32  product group, -1 null
+    n_groups: int  # G
+
+
+@dataclass(frozen=True)
+class Features:
+    """As-of knowledge per interaction, per (user, item) pair and per item snapshot."""
+
+    preferred_channel: Array  # (E,) int8  the user's most frequent channel strictly before, -1 none
+    is_repurchase: Array  # (E,) bool  the user had bought the item strictly before
+    owned_offsets: Array  # (U+1,) int64  each user's run in the two arrays below
+    owned_item: Array  # (N,) int32  distinct items of the user, rising
+    owned_since: Array  # (N,) int64  time of the first purchase
+    units: Any  # host list (P,) int  each distinct price in units of 2^-20; [] without prices
+    price_edges: tuple[int, ...]  # p1, p25, p50, p75, p99 of the train window in units; () without prices
+    snapshots: Snapshots
+
+
+def compute_features(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> Features:
+    """Build everything that samples look up as of their time.
+
+    Price edges come from interactions before `cut1` alone (D8); all else looks strictly back from its own time.
+    """
+    xp = backend.xp
+    preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
+    seen = xp.empty((backend.n_lanes, 128), dtype=xp.int32)
+    backend.for_each(
+        preferred_channels,
+        interactions.n_users,
+        interactions.user_offsets,
+        interactions.basket_start,
+        interactions.channel,
+        seen,
+        preferred,
+    )
+    # (user, item, time): positions in the rows' own order rise with time within a user, so a stable sort keeps it.
+    order = sort_order(xp, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
+    user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
+    first = run_starts(xp, user, item)
+    starts = xp.nonzero(first)[0]
+    since = time[starts]
+    repurchase = xp.empty(interactions.n_rows, dtype=bool)
+    repurchase[order] = time > since[xp.cumsum(first) - 1]
+
+    units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]  # rounds half to even
+    edges = _price_edges(interactions, units, cut1, backend)
+    return Features(
+        preferred_channel=preferred,
+        is_repurchase=repurchase,
+        owned_offsets=run_offsets(xp, user[starts], interactions.n_users),
+        owned_item=item[starts],
+        owned_since=since,
+        units=units,
+        price_edges=edges,
+        snapshots=_take_snapshots(interactions, units, edges, config, backend),
+    )
+
+
+def _price_edges(interactions: Interactions, units: list[int], cut1: int, backend: Backend) -> tuple[int, ...]:
+    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units."""
+    if not units:
+        return ()
+    xp = backend.xp
+    paid = interactions.price[interactions.time < cut1]
+    below = xp.cumsum(xp.bincount(paid, minlength=len(units)))
+    n = int(paid.shape[0])
+    if not n:
+        return (0, 0, 0, 0, 0)
+    ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
+    codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
+    return tuple(units[code] for code in codes.tolist())
+
+
+def _take_snapshots(
+    interactions: Interactions, units: list[int], edges: tuple[int, ...], config: DatasetConfig, backend: Backend
+) -> Snapshots:
+    xp = backend.xp
+    n_items, step = interactions.n_items, config.features.snapshot_days * DAY
+    origin = interactions.first_time // DAY * DAY
+    n_snapshots = (interactions.last_time - origin) // step + 1
+    group = interactions.item_columns["product_group"]
+    n_groups = len(group.values)
+
+    item_by_time = interactions.item[interactions.by_time]
+    time_by_time = interactions.time[interactions.by_time]
+    prices = _PriceRuns(interactions, units, edges, backend) if units else None
+    sales = _Counter(xp, item_by_time, n_items)
+    before_popular = _Counter(xp, item_by_time, n_items)
+    before_live = _Counter(xp, item_by_time, n_items)
+
+    def rows_before(back_days: int) -> list[int]:
+        """For each snapshot, the number of interactions before S_k - back_days."""
+        instants = backend.from_host([origin + k * step - back_days * DAY for k in range(n_snapshots)])
+        return backend.to_host(xp.searchsorted(time_by_time, instants)).tolist()
+
+    at_instant = rows_before(0)
+    at_popular = rows_before(config.features.popularity_days)
+    at_live = rows_before(config.negative_sampling.live_days)
+    popularity = xp.zeros((n_snapshots, n_items), dtype=xp.float32)
+    price = xp.full((n_snapshots, n_items), math.nan, dtype=xp.float32)
+    category = xp.full((n_snapshots, n_items), -1, dtype=xp.int8)
+    on_sale = xp.ones((n_snapshots, n_items), dtype=bool)
+    width = (PRICE_CATEGORIES + 1) * (n_groups + 1)
+    cell_offsets = xp.empty((n_snapshots, width + 1), dtype=xp.int32)
+    corpora, cells, sizes = [], [], [0]
+    for k in range(n_snapshots):
+        sold = sales.up_to(at_instant[k])
+        since_popular = before_popular.up_to(at_popular[k])
+        recent = sold - since_popular
+        popularity[k] = _log_scaled(recent, backend)
+        if prices is not None:
+            price[k], category[k] = prices.as_of(sold, since_popular)
+        if config.negative_sampling.corpus == "live":
+            on_sale[k] = sold - before_live.up_to(at_live[k]) > 0
+        items = xp.nonzero(on_sale[k])[0].astype(xp.int32)
+        cell = (category[k][items].astype(xp.int32) + 1) * (n_groups + 1) + group.codes[items] + 1
+        order = xp.argsort(cell, kind="stable")
+        cell_offsets[k] = xp.searchsorted(cell[order], xp.arange(width + 1, dtype=xp.int32)).astype(xp.int32)
+        corpora.append(items)
+        cells.append(items[order])
+        sizes.append(sizes[-1] + int(items.shape[0]))
+    return Snapshots(
+        origin=origin,
+        step=step,
+        popularity=popularity,
+        price=price,
+        price_category=category,
+        on_sale=on_sale,
+        corpus_offsets=backend.from_host(sizes).astype(xp.int64),
+        corpus=xp.concatenate(corpora),
+        cells=xp.concatenate(cells),
+        cell_offsets=cell_offsets,
+        group=group.codes,
+        n_groups=n_groups,
+    )
+
+
+class _Counter:
+    """Interactions per item among the first n rows by time, for rising n: each row is counted once."""
+
+    def __init__(self, xp: Any, item_by_time: Array, n_items: int) -> None:
+        self._xp, self._item, self._n_items = xp, item_by_time, n_items
+        self._rows, self._counts = 0, xp.zeros(n_items, dtype=xp.int64)
+
+    def up_to(self, n_rows: int) -> Array:
+        if n_rows > self._rows:
+            self._counts = self._counts + self._xp.bincount(self._item[self._rows : n_rows], minlength=self._n_items)
+            self._rows = n_rows
+        return self._counts
+
+
+def _log_scaled(counts: Array, backend: Backend) -> Array:
+    """log1p(count) / log1p(largest count) as float32, by a table of logarithms rounded to 24 bits."""
+    xp = backend.xp
+    n_most = int(counts.max())
+    if n_most == 0:
+        return xp.zeros(counts.shape[0], dtype=xp.float32)
+    table = backend.from_host([math.log1p(n) for n in range(n_most + 1)]).astype(xp.float32).astype(xp.float64)
+    return (table[counts] / table[n_most]).astype(xp.float32)
+
+
+class _PriceRuns:
+    """Mean price of each item over a run of its interactions, by prefix sums in (item, time) order."""
+
+    def __init__(self, interactions: Interactions, units: list[int], edges: tuple[int, ...], backend: Backend) -> None:
+        xp = self._xp = backend.xp
+        by_item = interactions.by_item
+        paid = backend.from_host(units).astype(xp.int64)[interactions.price[by_item]]
+        self._before = xp.zeros(paid.shape[0] + 1, dtype=xp.int64)  # sums may wrap; differences do not
+        self._before[1:] = xp.cumsum(paid)
+        day = interactions.time[by_item] // DAY
+        self._new_day = xp.cumsum(run_starts(xp, interactions.item[by_item], day)) - 1
+        self._day_start = xp.nonzero(run_starts(xp, interactions.item[by_item], day))[0]
+        self._first = interactions.item_offsets[:-1]
+        self._edges = edges
+
+    def as_of(self, sold: Array, sold_before_window: Array) -> tuple[Array, Array]:
+        """Normalized price (I,) float32 and category (I,) int8 from the window, else from the last known day (D6)."""
+        xp = self._xp
+        low, _, _, _, high = self._edges
+        stop = self._first + sold
+        last = xp.maximum(stop - 1, 0)
+        last_day = self._day_start[self._new_day[last]]
+        start = xp.where(sold > sold_before_window, self._first + sold_before_window, last_day)
+        known = sold > 0
+        count = xp.where(known, stop - start, 1)
+        mean = (self._before[stop] - self._before[xp.where(known, start, stop)]) / count
+        scaled = xp.clip((mean - low) / (high - low), 0.0, 1.0) if high > low else xp.zeros(mean.shape[0])
+        category = xp.zeros(mean.shape[0], dtype=xp.int8)
+        for edge in self._edges[1:4]:
+            category += (mean > edge).astype(xp.int8)
+        return xp.where(known, scaled, math.nan).astype(xp.float32), xp.where(known, category, -1).astype(xp.int8)

@@ -1,0 +1,193 @@
+"""Stage 2: Shop -> Interactions: duplicate lines collapsed, rare users and items filtered, rows in sorted runs (D4, D5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .backend import Backend
+from .config import DatasetConfig
+from .errors import InputError
+from .inputs import Category, Shop
+from .segments import counts, run_maximum, run_offsets, run_starts, sort_order
+
+Array = Any
+DAY = 86_400_000_000_000  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Kept interactions in (user, time, item) order, with what is fixed about their users and items.
+
+    Users and items are coded anew, 0..U-1 and 0..I-1 in the order of their ids, over those that survive the filter.
+    """
+
+    user: Array  # (E,) int32  rising
+    item: Array  # (E,) int32
+    time: Array  # (E,) int64  nanoseconds, rising within a user
+    price: Array  # (E,) int32  code into `prices`
+    channel: Array  # (E,) int8  -1 unknown
+    user_offsets: Array  # (U+1,) int64  each user's run
+    basket_start: Array  # (E,) int64  first row of the user's rows at the same time: rows before it are "as of" (D6)
+    basket: Array  # (E,) int32  number of the user's earlier distinct times
+    by_item: Array  # (E,) int64  the rows in (item, time, user) order
+    item_offsets: Array  # (I+1,) int64  each item's run in `by_item`
+    by_time: Array  # (E,) int64  the rows in (time, user, item) order
+    prices: Any  # host (P,) float64  distinct prices; empty when the log has none
+    user_ids: Any  # host pyarrow strings (U,)
+    item_ids: Any  # host pyarrow strings (I,)
+    age: Array  # (U,) int16  -1 null
+    user_columns: dict[str, Category]
+    item_columns: dict[str, Category]
+    views: tuple[Array, Array, Array] | None  # time, user, item of views of kept users and items
+    first_time: int  # of all accepted rows, before collapse and filter (D7)
+    last_time: int
+    n_accepted: int  # accepted transaction rows
+    dropped: dict[str, int]  # rows lost here: collapsed, cold_user, cold_item
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.item.shape[0])
+
+
+def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> Interactions:
+    """Collapse duplicate lines (D4), filter to the k-core (D5), and sort.
+
+    A distinct (user, item, time) is one interaction: the largest price, the smallest known channel. Users and items
+    below the minimum go, in turns, until none is left below (the greatest fixed point does not depend on the turns).
+    Raises InputError when nothing survives or all rows share one time.
+    """
+    xp = backend.xp
+    n_accepted = int(shop.time.shape[0])
+    first_time, last_time = int(shop.time.min()), int(shop.time.max())
+    if first_time == last_time:
+        raise InputError(
+            f"transactions: all {n_accepted} rows have the same time; a split by time needs at least two.\n"
+            "Check that t_dat is the purchase time, or map another column with inputs.columns."
+        )
+    resolution = _resolution(shop.time, first_time)
+    ticks = (shop.time - first_time) // resolution
+    n_ticks = (last_time - first_time) // resolution + 1
+    channel_rank = xp.where(shop.channel < 0, 127, shop.channel).astype(xp.int32)  # the smallest known channel comes first
+    order = sort_order(
+        xp,
+        [
+            (shop.user, shop.n_users),
+            (ticks, n_ticks),
+            (shop.item, shop.n_items),
+            (channel_rank, 128),
+        ],
+    )
+    user, tick, item = shop.user[order], ticks[order], shop.item[order]
+    first = xp.nonzero(run_starts(xp, user, tick, item))[0]
+    price = run_maximum(xp, shop.price[order], first)
+    order = order[first]
+    user, item = user[first], item[first]
+    dropped = {"collapsed": n_accepted - int(first.shape[0])}
+
+    kept, dropped["cold_user"], dropped["cold_item"] = _k_core(xp, user, item, shop, config)
+    if not kept.shape[0]:
+        raise InputError(
+            f"transactions: no interaction is left of {n_accepted} rows: no group of users with >= "
+            f"{config.filtering.min_user_interactions} and items with >= {config.filtering.min_item_interactions} interactions.\n"
+            "Lower filtering.min_user_interactions or filtering.min_item_interactions, or bring a longer log."
+        )
+    order, price = order[kept], price[kept]
+    user, user_of = _recode(xp, user[kept], shop.n_users)
+    item, item_of = _recode(xp, item[kept], shop.n_items)
+    time, tick = shop.time[order], ticks[order]
+    n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
+
+    user_offsets = run_offsets(xp, user, n_users)
+    basket_rows = run_starts(xp, user, tick)
+    number = xp.cumsum(basket_rows)  # 1, 2, ... over all baskets
+    starts = xp.nonzero(basket_rows)[0]
+    by_item = sort_order(xp, [(item, n_items), (tick, n_ticks), (user, n_users)])
+    by_time = sort_order(xp, [(tick, n_ticks), (user, n_users), (item, n_items)])
+    return Interactions(
+        user=user,
+        item=item,
+        time=time,
+        price=price,
+        channel=shop.channel[order],
+        user_offsets=user_offsets,
+        basket_start=starts[number - 1],
+        basket=(number - number[user_offsets[:-1]][user]).astype(xp.int32),
+        by_item=by_item,
+        item_offsets=run_offsets(xp, item[by_item], n_items),
+        by_time=by_time,
+        prices=shop.prices,
+        user_ids=shop.user_ids.take(_host_index(backend, user_of)),
+        item_ids=shop.item_ids.take(_host_index(backend, item_of)),
+        age=shop.age[user_of],
+        user_columns=_gather(shop.user_columns, user_of),
+        item_columns=_gather(shop.item_columns, item_of),
+        views=_kept_views(xp, shop, user_of, item_of),
+        first_time=first_time,
+        last_time=last_time,
+        n_accepted=n_accepted,
+        dropped=dropped,
+    )
+
+
+def _resolution(time: Array, origin: int) -> int:
+    """The coarsest of day, minute, second, millisecond that divides all times: short keys sort in fewer passes."""
+    for unit in (DAY, 60_000_000_000, 1_000_000_000, 1_000_000):
+        if not bool(((time - origin) % unit != 0).any()):
+            return unit
+    return 1
+
+
+def _k_core(xp: Any, user: Array, item: Array, shop: Shop, config: DatasetConfig) -> tuple[Array, int, int]:
+    """Rows that survive (indices, rising) and how many fell with a cold user and with a cold item."""
+    kept = xp.arange(user.shape[0])
+    lost = [0, 0]
+    minimum = (config.filtering.min_user_interactions, config.filtering.min_item_interactions)
+    while True:
+        before = kept.shape[0]
+        for side, (codes, n_codes) in enumerate(((user, shop.n_users), (item, shop.n_items))):
+            enough = counts(xp, codes[kept], n_codes) >= minimum[side]
+            survivors = kept[enough[codes[kept]]]
+            lost[side] += int(kept.shape[0] - survivors.shape[0])
+            kept = survivors
+        if kept.shape[0] == before:
+            return kept, lost[0], lost[1]
+
+
+def _recode(xp: Any, codes: Array, n_codes: int) -> tuple[Array, Array]:
+    """Codes without gaps, int32, and the old code of each new one (in order)."""
+    present = counts(xp, codes, n_codes) > 0
+    new = (xp.cumsum(present) - 1).astype(xp.int32)
+    return new[codes], xp.nonzero(present)[0]
+
+
+def _gather(columns: dict[str, Category], rows: Array) -> dict[str, Category]:
+    return {name: Category(column.codes[rows], column.values) for name, column in columns.items()}
+
+
+def _kept_views(xp: Any, shop: Shop, user_of: Array, item_of: Array) -> tuple[Array, Array, Array] | None:
+    if shop.views is None:
+        return None
+    time, user, item = shop.views
+    new_user = _new_codes(xp, user_of, shop.n_users)[user]
+    new_item = _new_codes(xp, item_of, shop.n_items)[item]
+    kept = xp.nonzero((new_user >= 0) & (new_item >= 0))[0]
+    return time[kept], new_user[kept], new_item[kept]
+
+
+def _new_codes(xp: Any, old_of_new: Array, n_old: int) -> Array:
+    new = xp.full(n_old, -1, dtype=xp.int32)
+    new[old_of_new] = xp.arange(old_of_new.shape[0], dtype=xp.int32)  # the indices are distinct
+    return new
+
+
+def _host_index(backend: Backend, rows: Array) -> Any:
+    return backend.to_host(rows)

@@ -1,0 +1,50 @@
+"""Row kernels: functions of one row that compile for the CPU and for CUDA.
+
+A kernel is written as `kernel(row, *arrays)` in the subset of Python that numba compiles for both machines.
+`@row_kernel` compiles it together with a serial loop over rows. The loop is an own function named after its
+kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a loop that closes over a kernel.
+
+Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
+space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numba
+
+
+@dataclass(frozen=True)
+class RowKernel:
+    """A kernel in its three forms; `backend.for_each` picks the one it runs."""
+
+    python: Callable  # the function as written: the strict backend runs this one, and CUDA compiles it
+    loop: Any  # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
+    scratch: bool  # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
+
+
+def _serial(start, stop, *arrays):
+    for row in range(start, stop):
+        kernel(row, *arrays)  # noqa: F821 - a global of the copy that row_kernel makes
+
+
+def _serial_scratch(start, stop, lane, *arrays):
+    for row in range(start, stop):
+        kernel(row, lane, *arrays)  # noqa: F821
+
+
+def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> Any:
+    """Make a RowKernel of `function(row, *arrays)`, or with `scratch` of `function(row, lane, *arrays)`."""
+    if function is None:
+        return lambda f: row_kernel(f, scratch=scratch)
+    template = (_serial_scratch if scratch else _serial).__code__
+    name = f"{function.__name__}_loop"
+    origin = function.__code__
+    code = template.replace(co_name=name, co_qualname=name, co_filename=origin.co_filename, co_firstlineno=origin.co_firstlineno)
+    names = {"kernel": numba.njit(nogil=True, cache=True)(function), "range": range, "__name__": function.__module__}
+    loop = types.FunctionType(code, names, name)
+    loop.__module__, loop.__qualname__ = function.__module__, name
+    return RowKernel(function, numba.njit(nogil=True, cache=True)(loop), scratch)

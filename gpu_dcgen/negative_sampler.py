@@ -1,0 +1,177 @@
+"""Stage 7: a block of positives -> its hard and random negatives (D12, D13)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from . import rng
+from .backend import Backend
+from .config import DatasetConfig
+from .features import Features
+from .interactions import DAY, Interactions
+from .kernels.draws import draw_random
+from .kernels.hard import LIMITS, mine_hard
+from .similarity_computer import Neighbors
+from .splits import Positives
+
+Array = Any
+_FIXED = 1 << 16  # 1.0 in the 16-bit fixed point of scores
+
+
+@dataclass(frozen=True)
+class NegativeSources:
+    """What sampling reads beside the stages' results, made once for all blocks."""
+
+    buyer_user: Array  # (E,) int32  users in (item, time, user) order
+    buyer_time: Array  # (E,) int64
+    limits: Array  # (14,) int64  `kernels.hard.LIMITS`
+    bounds: Array  # (4,) float64  similarity above, up to; percentile band from, to
+    pool_width: int  # most candidates of one positive
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Negatives of a block of positives: the hard ones in order of choice, then the random ones in order drawn."""
+
+    item: Array  # (n, hard + random) int32
+    source: Array  # (n, hard) int8  code into `kernels.hard.SOURCES`
+    similarity: Array  # (n, hard) float32  of the pair with the positive, -1 where it is not among its neighbors
+    relaxed: Array  # (n,) int32  hard ones taken beyond the cap on the positive's own product group
+    snapshot: Array  # (n,) int64  the item snapshot of the group
+
+
+def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: Backend) -> NegativeSources:
+    """Lay out buyers by item and turn the settings into the kernels' integers."""
+    xp, settings = backend.xp, config.negative_sampling
+    pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws
+    score = settings.score
+    values = {
+        "n_hard": settings.hard_negatives_per_positive,
+        "own_group_cap": math.floor(settings.diversity_threshold * settings.hard_negatives_per_positive),
+        "item_cf_top_k": settings.item_cf_top_k,
+        "buyers": settings.collaborative_buyers,
+        "buyer_items": settings.collaborative_items,
+        "buyer_window": settings.collaborative_days * DAY,
+        "category_draws": settings.category_draws,
+        "w_similarity": round(score.similarity * _FIXED),
+        "w_collaborative": round(score.collaborative * _FIXED),
+        "w_price": round(score.price * _FIXED),
+        "w_popularity": round(score.popularity * _FIXED),
+        "w_diversity": round(score.diversity * _FIXED),
+        "table_mask": (1 << (2 * max(1, pool_width)).bit_length()) - 1,
+        "by_percentile": int(settings.hard_band == "percentile"),
+    }
+    band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])
+    band = band.astype(xp.float32).astype(xp.float64)  # compared with float32 similarities
+    return NegativeSources(
+        buyer_user=interactions.user[interactions.by_item],
+        buyer_time=interactions.time[interactions.by_item],
+        limits=backend.from_host([values[name] for name in LIMITS]).astype(xp.int64),
+        bounds=xp.concatenate([band, backend.from_host(list(settings.percentile_range)).astype(xp.float64)]),
+        pool_width=pool_width,
+    )
+
+
+def sample_negatives(
+    positives: Positives,
+    rows: slice,
+    interactions: Interactions,
+    features: Features,
+    neighbors: Neighbors,
+    sources: NegativeSources,
+    config: DatasetConfig,
+    backend: Backend,
+) -> Negatives:
+    """Draw the negatives of positives[rows]: all on sale at the group's snapshot, none bought by the user before the window's end.
+
+    Hard ones come first, so that the random ones can keep clear of them. Each draw depends on the seed and its
+    positive alone.
+    """
+    xp, settings = backend.xp, config.negative_sampling
+    row, copy = positives.row[rows], positives.copy[rows]
+    n, n_hard = int(row.shape[0]), settings.hard_negatives_per_positive
+    user, item, time = interactions.user[row], interactions.item[row], interactions.time[row]
+    snapshots = features.snapshots
+    snapshot = (time - snapshots.origin) // snapshots.step
+    code = interactions.item_columns["product_code"].codes
+    negatives = xp.empty((n, n_hard + settings.random_negatives_per_positive), dtype=xp.int32)
+    source = xp.empty((n, n_hard), dtype=xp.int8)
+    similarity = xp.empty((n, n_hard), dtype=xp.float32)
+    relaxed = xp.zeros(n, dtype=xp.int32)
+    owned = (features.owned_offsets, features.owned_item, features.owned_since)
+    if n_hard:
+        backend.for_each(
+            mine_hard,
+            n,
+            rng.purpose_key(config.seed, rng.FALLBACK_NEGATIVE),
+            rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
+            sources.limits,
+            sources.bounds,
+            user,
+            item,
+            time,
+            copy,
+            snapshot,
+            positives.window_end,
+            interactions.item,
+            interactions.time,
+            interactions.user_offsets,
+            interactions.item_offsets,
+            interactions.by_item,
+            sources.buyer_user,
+            sources.buyer_time,
+            neighbors.offsets,
+            neighbors.item,
+            neighbors.similarity,
+            snapshots.corpus_offsets,
+            snapshots.corpus,
+            snapshots.cells,
+            snapshots.cell_offsets,
+            snapshots.on_sale,
+            snapshots.popularity,
+            snapshots.price,
+            snapshots.price_category,
+            snapshots.group,
+            snapshots.n_groups,
+            code,
+            *owned,
+            *_scratch(sources, backend),
+            negatives,
+            source,
+            similarity,
+            relaxed,
+        )
+    backend.for_each(
+        draw_random,
+        n,
+        rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE),
+        n_hard,
+        user,
+        item,
+        time,
+        copy,
+        snapshot,
+        positives.window_end,
+        snapshots.corpus_offsets,
+        snapshots.corpus,
+        *owned,
+        code,
+        negatives,
+    )
+    return Negatives(negatives, source, similarity, relaxed, snapshot)
+
+
+def _scratch(sources: NegativeSources, backend: Backend) -> tuple[Array, ...]:
+    """table, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+    xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
+    n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
+    table_size = int(sources.limits[LIMITS.index("table_mask")]) + 1
+    return (
+        xp.zeros((n_lanes, table_size), dtype=xp.int32),
+        xp.empty((n_lanes, 5, max(1, width)), dtype=xp.int32),
+        xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
+        xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
+        xp.empty((n_lanes, n_buyers), dtype=xp.int32),
+    )

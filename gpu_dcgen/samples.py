@@ -1,0 +1,276 @@
+"""Stage 8: positives, features, sequences and negatives joined into blocks of rows in the contract's schema (D17, D19)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .backend import Backend
+from .balancing import Balance, positive_weights
+from .blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
+from .config import DatasetConfig
+from .contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, PRICE_CATEGORIES, SEASONS
+from .digest import vocabulary
+from .features import Features
+from .interactions import DAY, Interactions
+from .kernels.hard import SOURCES
+from .negative_sampler import Negatives, NegativeSources, sample_negatives
+from .sequence_builder import Calendar, history_windows
+from .similarity_computer import Neighbors
+from .splits import Positives, SplitPlan
+
+Array = Any
+ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
+_AGE_BOUNDS = (16, 25, 35, 45, 55)  # lower ends of AGE_GROUPS
+_MOST_DAYS = 32767  # user_lifetime_days is int16
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Everything that a block of samples is made of: the stages' results and the vocabularies of the files."""
+
+    interactions: Interactions
+    features: Features
+    neighbors: Neighbors
+    sources: NegativeSources
+    balance: Balance | None  # None: every sample weighs 1
+    calendar: Calendar
+    plan: SplitPlan
+    item_codes: Array  # (I,) int32  item_index of each item: 1..I, 0 is padding
+    sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
+    vocabularies: dict[str, Vocabulary]
+    user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
+    generated_at: int  # nanoseconds since 1970 UTC
+
+
+def gather_ingredients(
+    interactions: Interactions,
+    features: Features,
+    neighbors: Neighbors,
+    sources: NegativeSources,
+    balance: Balance | None,
+    calendar: Calendar,
+    plan: SplitPlan,
+    generated_at: int,
+    backend: Backend,
+) -> Ingredients:
+    """Encode what blocks look up: vocabularies with their hashes, static codes of users and items."""
+    xp = backend.xp
+    age_group = xp.full(interactions.n_users, -1, dtype=xp.int32)
+    for lower in _AGE_BOUNDS:
+        age_group += (interactions.age >= lower).astype(xp.int32)
+    columns = interactions.user_columns
+    vocabularies = {
+        "user_id": vocabulary(interactions.user_ids, backend),
+        "item_id": vocabulary(interactions.item_ids, backend),
+        "age_group": vocabulary(AGE_GROUPS, backend),
+        "season": vocabulary(SEASONS, backend),
+        "price_category": vocabulary(PRICE_CATEGORIES, backend),
+        "negative_source": vocabulary(NEGATIVE_SOURCES, backend),
+        "negative_detail": vocabulary(NEGATIVE_DETAILS, backend),
+        **{name: vocabulary(columns[name].values, backend) for name in columns},
+        **{name: vocabulary(interactions.item_columns[name].values, backend) for name in ITEM_CATEGORIES},
+    }
+    return Ingredients(
+        interactions=interactions,
+        features=features,
+        neighbors=neighbors,
+        sources=sources,
+        balance=balance,
+        calendar=calendar,
+        plan=plan,
+        item_codes=xp.arange(1, interactions.n_items + 1, dtype=xp.int32),
+        sequence_items=interactions.item + 1,
+        vocabularies=vocabularies,
+        user_categories={"age_group": age_group, **{name: columns[name].codes for name in columns}},
+        generated_at=generated_at,
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A block of positives with all that their rows share, before a shape is given to it."""
+
+    positives: Positives
+    rows: slice  # of the split's positives
+    row: Array  # (n,) int64  rows of Interactions
+    user: Array  # (n,) int32
+    item: Array  # (n, 1 + negatives) int32  the positive's, then its negatives'
+    negatives: Negatives
+    history_start: Array  # (n,) int64
+    history_length: Array  # (n,) int32
+
+
+def gather_groups(positives: Positives, rows: slice, have: Ingredients, config: DatasetConfig, backend: Backend) -> Group:
+    """Draw the negatives of positives[rows] and find their histories."""
+    interactions = have.interactions
+    row = positives.row[rows]
+    negatives = sample_negatives(positives, rows, interactions, have.features, have.neighbors, have.sources, config, backend)
+    start, length = history_windows(interactions, row, config.sequence_processing.max_sequence_length, backend)
+    item = backend.xp.concatenate([interactions.item[row][:, None], negatives.item], axis=1)
+    return Group(positives, rows, row, interactions.user[row], item, negatives, start, length)
+
+
+def labeled_pairs(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+    """The contract's rows: each positive (label 1), then its hard and its random negatives (label 0)."""
+    xp = backend.xp
+    n, width = group.item.shape
+    item = group.item.reshape(-1)
+    snapshot = xp.broadcast_to(group.negatives.snapshot[:, None], (n, width)).reshape(-1)
+    label = xp.zeros((n, width), dtype=xp.float32)
+    label[:, 0] = 1
+    source, detail, similarity = _negative_columns(group, backend)
+    columns = {
+        **_user_columns(group, have, width, backend),
+        **_item_columns("item", item, snapshot, have, backend),
+        "label": Values(label.reshape(-1)),
+        **_time_columns(group, have, width),
+        "negative_source": Codes(source.reshape(-1), have.vocabularies["negative_source"]),
+        "similarity_score": Values(similarity.reshape(-1), (similarity >= 0).reshape(-1)),
+        "sample_id": SampleIds(group.positives.split, group.rows.start, n, width),
+        "generation_timestamp": _generated(n, have, width, backend),
+    }
+    if config.output.extra_columns:
+        columns["sample_weight"] = Values(_weights(group, have, backend), repeats=width)
+        columns["negative_detail"] = Codes(detail.reshape(-1), have.vocabularies["negative_detail"])
+        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row], repeats=width)
+    return Block(group.rows.start * width, n * width, columns)
+
+
+def n_tuples(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+    """One row a positive, its negatives in fixed-size lists of equal order (D19)."""
+    xp = backend.xp
+    n, width = group.item.shape
+    negative = group.item[:, 1:]
+    snapshots, snapshot = have.features.snapshots, group.negatives.snapshot
+    price = snapshots.price[snapshot[:, None], negative]
+    source, detail, similarity = (column[:, 1:] for column in _negative_columns(group, backend))
+    columns = {
+        **_positive_columns(group, have, backend),
+        "negative_item_id": Matrix(negative, vocabulary=have.vocabularies["item_id"]),
+        "negative_item_index": Matrix(have.item_codes[negative]),
+        "negative_popularity_score": Matrix(snapshots.popularity[snapshot[:, None], negative]),
+        "negative_price_normalized": Matrix(price, price == price),
+        "negative_source": Matrix(source, vocabulary=have.vocabularies["negative_source"]),
+        "negative_similarity_score": Matrix(similarity, similarity >= 0),
+        "sample_id": SampleIds(group.positives.split, group.rows.start, n, 1),
+        "generation_timestamp": _generated(n, have, 1, backend),
+    }
+    if config.output.extra_columns:
+        columns["sample_weight"] = Values(_weights(group, have, backend))
+        columns["negative_detail"] = Matrix(detail, vocabulary=have.vocabularies["negative_detail"])
+        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row])
+    return Block(group.rows.start, n, columns)
+
+
+def triplets(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+    """One row a positive, beside it its first hard negative with the same item columns (D19)."""
+    n = int(group.row.shape[0])
+    source, detail, similarity = (column[:, 1] for column in _negative_columns(group, backend))
+    columns = {
+        **_positive_columns(group, have, backend),
+        **_item_columns("negative_item", group.item[:, 1], group.negatives.snapshot, have, backend),
+        "negative_source": Codes(source, have.vocabularies["negative_source"]),
+        "similarity_score": Values(similarity, similarity >= 0),
+        "sample_id": SampleIds(group.positives.split, group.rows.start, n, 1),
+        "generation_timestamp": _generated(n, have, 1, backend),
+    }
+    if config.output.extra_columns:
+        columns["sample_weight"] = Values(_weights(group, have, backend))
+        columns["negative_detail"] = Codes(detail, have.vocabularies["negative_detail"])
+        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row])
+    return Block(group.rows.start, n, columns)
+
+
+SHAPES = {"labeled_pair": labeled_pairs, "n_tuple": n_tuples, "triplet": triplets}
+
+
+def _positive_columns(group: Group, have: Ingredients, backend: Backend) -> dict[str, Any]:
+    return {
+        **_user_columns(group, have, 1, backend),
+        **_item_columns("item", group.item[:, 0], group.negatives.snapshot, have, backend),
+        **_time_columns(group, have, 1),
+    }
+
+
+def _user_columns(group: Group, have: Ingredients, width: int, backend: Backend) -> dict[str, Any]:
+    """What was known of the user strictly before the group's time (D6), and the history itself (D15)."""
+    xp, log = backend.xp, have.interactions
+    user, row = group.user, group.row
+    first = log.user_offsets[user]
+    n_before = log.basket_start[row] - first
+    days = xp.minimum((log.time[row] - log.time[first]) // DAY, _MOST_DAYS)
+    baskets = xp.maximum(log.basket[row], 1)
+    age, channel = log.age[user], have.features.preferred_channel[row]
+    return {
+        "user_id": Codes(user, have.vocabularies["user_id"], width),
+        "user_age": Values(age, age >= 0, width),
+        **{
+            f"user_{name}": Codes(have.user_categories[name][user], have.vocabularies[name], width)
+            for name in ("age_group", "club_status", "news_frequency")
+        },
+        "user_lifetime_days": Values(days.astype(xp.int16), repeats=width),
+        "user_total_purchases": Values(n_before.astype(xp.int32), repeats=width),
+        "user_avg_basket_size": Values((n_before / baskets).astype(xp.float32), repeats=width),
+        "user_preferred_channel": Values(channel, channel >= 0, width),
+        "user_interaction_sequence": Lists(have.sequence_items, group.history_start, group.history_length, width),
+        "user_sequence_lengths": Values(group.history_length.astype(xp.int16), repeats=width),
+    }
+
+
+def _item_columns(prefix: str, item: Array, snapshot: Array, have: Ingredients, backend: Backend) -> dict[str, Any]:
+    """An item's static categories and what its snapshot knows, the same way for positives and negatives (D6)."""
+    snapshots = have.features.snapshots
+    price = snapshots.price[snapshot, item]
+    return {
+        f"{prefix}_id": Codes(item, have.vocabularies["item_id"]),
+        **{
+            f"{prefix}_{name}": Codes(have.interactions.item_columns[name].codes[item], have.vocabularies[name])
+            for name in ITEM_CATEGORIES
+        },
+        f"{prefix}_popularity_score": Values(snapshots.popularity[snapshot, item]),
+        f"{prefix}_price_category": Codes(snapshots.price_category[snapshot, item], have.vocabularies["price_category"]),
+        f"{prefix}_price_normalized": Values(price, price == price),
+    }
+
+
+def _time_columns(group: Group, have: Ingredients, width: int) -> dict[str, Any]:
+    time, channel = have.interactions.time[group.row], have.interactions.channel[group.row]
+    day = have.calendar.rows(time)
+    return {
+        "timestamp": Values(time, repeats=width),
+        "sales_channel": Values(channel, channel >= 0, width),
+        "day_of_week": Values(have.calendar.day_of_week[day], repeats=width),
+        "month": Values(have.calendar.month[day], repeats=width),
+        "season": Codes(have.calendar.season[day], have.vocabularies["season"], width),
+    }
+
+
+def _negative_columns(group: Group, backend: Backend) -> tuple[Array, Array, Array]:
+    """negative_source and negative_detail codes int8 and similarity float32, (n, 1 + negatives); -1 is null."""
+    xp = backend.xp
+    n, width = group.item.shape
+    n_hard = int(group.negatives.source.shape[1])
+    source = xp.full((n, width), NEGATIVE_SOURCES.index("random"), dtype=xp.int8)
+    source[:, : 1 + n_hard] = NEGATIVE_SOURCES.index("hard")
+    source[:, 0] = -1
+    detail = xp.full((n, width), NEGATIVE_DETAILS.index("random"), dtype=xp.int8)
+    names = backend.from_host([NEGATIVE_DETAILS.index(name) for name in SOURCES]).astype(xp.int8)
+    detail[:, 1 : 1 + n_hard] = names[group.negatives.source]
+    detail[:, 0] = -1
+    similarity = xp.full((n, width), -1, dtype=xp.float32)
+    similarity[:, 1 : 1 + n_hard] = group.negatives.similarity
+    return source, detail, similarity
+
+
+def _generated(n: int, have: Ingredients, width: int, backend: Backend) -> Values:
+    return Values(backend.xp.full(n, have.generated_at, dtype=backend.xp.int64), repeats=width)
+
+
+def _weights(group: Group, have: Ingredients, backend: Backend) -> Array:
+    """sample_weight (n,) float32: of train positives by D18, 1 in val and test and without balancing."""
+    xp = backend.xp
+    if have.balance is None or group.positives.split != "train":
+        return xp.ones(group.row.shape[0], dtype=xp.float32)
+    weights = positive_weights(have.balance, have.interactions, group.row, have.plan.windows.cut1, backend)
+    return weights.astype(xp.float32)

@@ -1,0 +1,125 @@
+"""Stage 6: history windows of positives; user_sequences with sessions and temporal encodings (D15)."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .backend import Backend
+from .config import DatasetConfig
+from .contract import SEASONS
+from .interactions import DAY, Interactions
+from .segments import counts, offsets_of, repeat_index
+from .splits import SplitPlan
+
+Array = Any
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+_HOUR = 3_600_000_000_000
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Facts of each UTC day of the log, as tables indexed by day number - `first_day`."""
+
+    first_day: int  # days since 1970-01-01
+    day_of_week: Array  # (D,) int8  Monday 0
+    month: Array  # (D,) int8  1..12
+    season: Array  # (D,) int8  code into contract.SEASONS
+    week_angle: Array  # (2, D) float32  sin, cos of 2 pi day_of_week / 7
+    year_angle: Array  # (2, D) float32  sin, cos of 2 pi (day of year - 1) / 365.25
+
+    def rows(self, time: Array) -> Array:
+        """Table rows of times (n,) int64 nanoseconds."""
+        return time // DAY - self.first_day
+
+
+def build_calendar(first_time: int, last_time: int, config: DatasetConfig, backend: Backend) -> Calendar:
+    """Tables over the days first_time..last_time; seasons are meteorological, turned half a year in the south (D6)."""
+    xp = backend.xp
+    first_day, last_day = first_time // DAY, last_time // DAY
+    days = [datetime.date.fromordinal(_EPOCH + day) for day in range(first_day, last_day + 1)]
+    names = ("Winter", "Spring", "Summer", "Fall")
+    shift = 0 if config.features.hemisphere == "northern" else 2
+    season = [SEASONS.index(names[(day.month % 12 // 3 + shift) % 4]) for day in days]
+    week = [2 * math.pi * day.weekday() / 7 for day in days]
+    year = [2 * math.pi * (day.timetuple().tm_yday - 1) / 365.25 for day in days]
+
+    def table(values: list, dtype: Any) -> Array:
+        return backend.from_host(values).astype(dtype)
+
+    return Calendar(
+        first_day=first_day,
+        day_of_week=table([day.weekday() for day in days], xp.int8),
+        month=table([day.month for day in days], xp.int8),
+        season=table(season, xp.int8),
+        week_angle=table([[math.sin(a) for a in week], [math.cos(a) for a in week]], xp.float32),
+        year_angle=table([[math.sin(a) for a in year], [math.cos(a) for a in year]], xp.float32),
+    )
+
+
+def history_windows(interactions: Interactions, rows: Array, max_length: int, backend: Backend) -> tuple[Array, Array]:
+    """The latest interactions strictly before those at `rows`: starts (n,) int64 and lengths (n,) int32.
+
+    A user's rows are in (time, item) order, so a history is a slice that ends where the row's own basket begins.
+    """
+    xp = backend.xp
+    stop = interactions.basket_start[rows]
+    start = xp.maximum(interactions.user_offsets[interactions.user[rows]], stop - max_length)
+    return start, (stop - start).astype(xp.int32)
+
+
+@dataclass(frozen=True)
+class UserSequences:
+    """One row a user of a split: the latest interactions before the end of the user's window, users by id."""
+
+    user: Array  # (n,) int32
+    split: Array  # (n,) int8  code into SPLITS
+    offsets: Array  # (n+1,) int64  each row's run in the arrays below
+    row: Array  # (m,) int64  rows of Interactions
+    session: Array  # (m,) int16  from 0; a gap over `temporal_gap_hours` starts the next
+    recency: Array  # (m,) float32  2 ^ (-whole days before the window's end / half-life)
+
+
+def build_user_sequences(interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> UserSequences:
+    """Cut each user's last `max_sequence_length` interactions before the end of its window; at least `min_sequence_length`.
+
+    With strategy `temporal` a user counts to the last window it has a positive in.
+    """
+    xp = backend.xp
+    split = plan.user_split
+    if config.split.strategy == "temporal":
+        for k, positives in enumerate(plan.positives):
+            present = counts(xp, interactions.user[positives.row], interactions.n_users) > 0
+            split = xp.where(present, k, split).astype(xp.int8)
+    known = xp.maximum(split, 0)
+    ends = backend.from_host(plan.windows.ends)
+    inside = (split[interactions.user] >= 0) & (interactions.time < ends[known[interactions.user]])
+    n_inside = counts(xp, interactions.user[inside], interactions.n_users)
+    user = xp.nonzero((split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length)))[0]
+    length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
+    offsets = offsets_of(xp, length)
+    which = repeat_index(xp, length)
+    position = xp.arange(which.shape[0], dtype=xp.int64) - offsets[which]
+    first_row = interactions.user_offsets[user] + n_inside[user] - length
+    row = first_row[which] + position
+
+    time = interactions.time[row]
+    gap = xp.zeros(row.shape[0], dtype=xp.int64)
+    gap[1:] = (time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR) & (position[1:] > 0)
+    breaks = xp.cumsum(gap)
+    windows = plan.windows
+    last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
+    days = (last_instants[split[user]][which] - time) // DAY
+    n_days = (windows.last - windows.first) // DAY + 1
+    half_life = config.category_balancing.recency_half_life_days
+    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(xp.float32)
+    return UserSequences(
+        user=user.astype(xp.int32),
+        split=split[user],
+        offsets=offsets,
+        row=row,
+        session=(breaks - breaks[offsets[:-1]][which]).astype(xp.int16),
+        recency=decay[days],
+    )

@@ -1,0 +1,196 @@
+"""Stage 5: Interactions before cut1 -> weighted matrix -> each item's nearest neighbors by common buyers (D9, D10)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .backend import Backend
+from .config import DatasetConfig
+from .interactions import Interactions
+from .segments import counts, offsets_of, run_maximum, run_offsets, run_starts, sort_order
+
+Array = Any
+_PACKED_SUM_BITS = 42  # weight sums beside 21 bits of common users in one int64 (Cauchy-Schwarz bounds them)
+_WIDE_SUM_BITS = 62
+_COUNT_BITS = 21
+_MOST_SCALE_BITS = 40
+_LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
+
+
+@dataclass(frozen=True)
+class WeightedMatrix:
+    """Users x items before cut1, both ways, with weights as integers of 2^-scale_bits."""
+
+    user_offsets: Array  # (U+1,) int64
+    user_item: Array  # (N,) int32  rising within a user
+    user_weight: Array  # (N,) int32
+    item_offsets: Array  # (I+1,) int64
+    item_user: Array  # (N,) int32  rising within an item
+    item_weight: Array  # (N,) int32
+    norms: Array  # (I,) int64  sums of squared weights
+    scale_bits: int
+    packed: bool  # whether sums and counts fit one int64 together
+    n_products: int  # sum of squared user degrees: the work of an exact product
+
+    def csr(self, backend: Backend) -> Any:
+        """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""
+        values = self.user_weight.astype(backend.xp.float64)
+        shape = (int(self.user_offsets.shape[0]) - 1, int(self.item_offsets.shape[0]) - 1)
+        return backend.sparse.csr_matrix((values, self.user_item, self.user_offsets), shape=shape)
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Each item's most similar items, in the train window."""
+
+    offsets: Array  # (I+1,) int64
+    item: Array  # (E,) int32  neighbor, by falling similarity, then rising item
+    similarity: Array  # (E,) float32  in (0, 1]
+    common_users: Array  # (E,) int32
+    info: dict[str, Any]  # engine, scale_bits, packed, products, nonzeros, items_with_neighbors
+
+
+def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend, progress: Any) -> Neighbors:
+    """Keep each item's `similarity.top_k` most similar items by buyers in common.
+
+    Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties: smaller item first.
+    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time.
+    """
+    xp = backend.xp
+    matrix = build_matrix(interactions, cut1, config, backend)
+    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
+    by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
+    n_items, size = interactions.n_items, config.resources.chunk_size
+    blocks = []
+    for first in range(0, n_items, size):
+        last = min(n_items, first + size)
+        blocks.append(
+            backend.similarity_block(
+                first,
+                last,
+                by_item,
+                by_user,
+                matrix.norms,
+                min_common=config.similarity.min_common_users,
+                top_k=config.similarity.top_k,
+                packed=matrix.packed,
+            )
+        )
+        progress.advance(last - first)
+    lengths, item, similarity, common_users = (xp.concatenate(parts) for parts in zip(*blocks, strict=True))
+    info = {
+        "engine": "exact",
+        "scale_bits": matrix.scale_bits,
+        "packed": matrix.packed,
+        "products": matrix.n_products,
+        "nonzeros": int(matrix.user_item.shape[0]),
+        "pairs": int(item.shape[0]),
+        "items_with_neighbors": int((lengths > 0).sum()),
+    }
+    return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, info)
+
+
+def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> WeightedMatrix:
+    """One cell per (user, item) before cut1: the largest interaction weight x user IDF, in fixed point (D9).
+
+    Only a user's latest `max_user_interactions` count (D5). Logarithms come from host tables rounded to 24 bits.
+    """
+    xp = backend.xp
+    n_users, n_items = interactions.n_users, interactions.n_items
+    rows = xp.nonzero(interactions.time < cut1)[0]
+    user = interactions.user[rows]
+    stop = interactions.user_offsets[:-1] + counts(xp, user, n_users)  # a user's rows before cut1 lead its run
+    rows = rows[rows >= stop[user] - config.filtering.max_user_interactions]
+    user, item = interactions.user[rows], interactions.item[rows]
+    price_factor = _price_factors(interactions, config, backend)[interactions.price[rows]]
+    factor = _channel_factors(interactions, rows, config, backend) * price_factor
+    if interactions.views is not None:
+        seen = xp.nonzero(interactions.views[0] < cut1)[0]
+        ranked = xp.sort(price_factor, kind="stable")
+        view_factor = config.similarity.view_weight * float(ranked[(int(rows.shape[0]) - 1) // 2])
+        user = xp.concatenate([user, interactions.views[1][seen]])
+        item = xp.concatenate([item, interactions.views[2][seen]])
+        factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
+
+    order = sort_order(xp, [(user, n_users), (item, n_items)])
+    user, item = user[order], item[order]
+    first = xp.nonzero(run_starts(xp, user, item))[0]
+    factor = run_maximum(xp, factor[order], first)
+    user, item = user[first], item[first]
+    degree = counts(xp, user, n_users)
+    if config.similarity.user_idf:
+        table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
+        factor = factor * _rounded(table, backend)[degree[user]]
+
+    by_item = sort_order(xp, [(item, n_items), (user, n_users)])
+    weight, norms, scale_bits, packed = _fixed_point(factor, item, by_item, n_items, backend)
+    return WeightedMatrix(
+        user_offsets=run_offsets(xp, user, n_users),
+        user_item=item,
+        user_weight=weight,
+        item_offsets=run_offsets(xp, item[by_item], n_items),
+        item_user=user[by_item],
+        item_weight=weight[by_item],
+        norms=norms,
+        scale_bits=scale_bits,
+        packed=packed,
+        n_products=int((degree * degree).sum()),
+    )
+
+
+def _rounded(table: list[float], backend: Backend) -> Array:
+    """A host table as float64 rounded to 24 bits, so that the last bit of a machine's libm does not matter."""
+    xp = backend.xp
+    return backend.from_host(table).astype(xp.float32).astype(xp.float64)
+
+
+def _price_factors(interactions: Interactions, config: DatasetConfig, backend: Backend) -> Array:
+    """log(1 + price) for each price code; 1 without prices."""
+    if not (config.similarity.weight_by_price and len(interactions.prices)):
+        return backend.xp.ones(max(1, len(interactions.prices)))
+    return _rounded([math.log1p(price) for price in interactions.prices.tolist()], backend)
+
+
+def _channel_factors(interactions: Interactions, rows: Array, config: DatasetConfig, backend: Backend) -> Array:
+    weights = [config.similarity.offline_weight] * 129  # the last one is for channel -1, unknown
+    for channel, kind in config.inputs.channels.items():
+        if kind == "online":
+            weights[channel] = config.similarity.online_weight
+    if not config.similarity.channel_weighting:
+        weights = [1.0] * 129
+    channel = interactions.channel[rows].astype(backend.xp.int64)
+    return backend.from_host(weights).astype(backend.xp.float64)[backend.xp.where(channel < 0, 128, channel)]
+
+
+def _fixed_point(factor: Array, item: Array, by_item: Array, n_items: int, backend: Backend) -> tuple[Array, Array, int, bool]:
+    """Integer weights, item norms, scale bits, and whether sums and counts may share one accumulator (D9).
+
+    The scale is the largest power of two that keeps every item's sum of squares under 2^42; where that rounds the
+    median weight too coarsely, or an item has 2^21 buyers, sums get an accumulator of their own and 62 bits.
+    """
+    xp = backend.xp
+    offsets = run_offsets(xp, item[by_item], n_items)
+    most = float(xp.bincount(item, weights=factor * factor, minlength=n_items).max())
+    n_most = int(xp.diff(offsets).max())
+
+    def scaled(sum_bits: int) -> tuple[Array, Array, int]:
+        bits = min(_MOST_SCALE_BITS, math.ceil((sum_bits - math.log2(most)) / 2) + 1) if most > 0 else 0
+        while True:
+            weight = xp.rint(factor * 2.0**bits).astype(xp.int64)
+            if most * 4.0**bits < 2.0 ** (sum_bits + 0.5):  # beyond that the exact sums could wrap
+                before = xp.zeros(weight.shape[0] + 1, dtype=xp.int64)
+                before[1:] = xp.cumsum((weight * weight)[by_item])
+                norms = before[offsets[1:]] - before[offsets[:-1]]
+                if int(norms.max()) < 1 << sum_bits:
+                    return weight.astype(xp.int32), norms, bits
+            bits -= 1
+
+    weight, norms, bits = scaled(_PACKED_SUM_BITS)
+    positive = xp.sort(weight[weight > 0], kind="stable")
+    n_positive = int(positive.shape[0])
+    fine = n_positive == 0 or int(positive[(n_positive - 1) // 2]) >= _LEAST_MEDIAN
+    if fine and n_most < 1 << _COUNT_BITS:
+        return weight, norms, bits, True
+    return *scaled(_WIDE_SUM_BITS), False
