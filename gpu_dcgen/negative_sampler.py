@@ -12,7 +12,8 @@ from .config import DatasetConfig
 from .features import Features
 from .interactions import DAY, Interactions
 from .kernels.draws import draw_random
-from .kernels.hard import LIMITS, mine_hard
+from .kernels.hard import mine_hard
+from .kernels.pool import LIMITS
 from .similarity_computer import Neighbors
 from .splits import Positives
 
@@ -26,7 +27,7 @@ class NegativeSources:
 
     buyer_user: Array  # (E,) int32  users in (item, time, user) order
     buyer_time: Array  # (E,) int64
-    limits: Array  # (14,) int64  `kernels.hard.LIMITS`
+    limits: Array  # (14,) int64  `kernels.pool.LIMITS`
     bounds: Array  # (4,) float64  similarity above, up to; percentile band from, to
     pool_width: int  # most candidates of one positive
 
@@ -36,7 +37,7 @@ class Negatives:
     """Negatives of a block of positives: the hard ones in order of choice, then the random ones in order drawn."""
 
     item: Array  # (n, hard + random) int32
-    source: Array  # (n, hard) int8  code into `kernels.hard.SOURCES`
+    source: Array  # (n, hard) int8  code into `kernels.pool.SOURCES`
     similarity: Array  # (n, hard) float32  of the pair with the positive, -1 where it is not among its neighbors
     relaxed: Array  # (n,) int32  hard ones taken beyond the cap on the positive's own product group
     snapshot: Array  # (n,) int64  the item snapshot of the group
@@ -84,7 +85,7 @@ def sample_negatives(
     config: DatasetConfig,
     backend: Backend,
 ) -> Negatives:
-    """Draw the negatives of positives[rows]: all on sale at the group's snapshot, none bought by the user before the window's end.
+    """Draw the negatives of positives[rows]: on sale at the group's snapshot, never bought by the user before the window's end.
 
     Hard ones come first, so that the random ones can keep clear of them. Each draw depends on the seed and its
     positive alone.
@@ -164,7 +165,7 @@ def sample_negatives(
 
 
 def _scratch(sources: NegativeSources, backend: Backend) -> tuple[Array, ...]:
-    """table, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+    """table, pool, pair, score, buyers, heap, ready of `mine_hard`: one row a lane."""
     xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
     table_size = int(sources.limits[LIMITS.index("table_mask")]) + 1
@@ -174,4 +175,6 @@ def _scratch(sources: NegativeSources, backend: Backend) -> tuple[Array, ...]:
         xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
         xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
         xp.empty((n_lanes, n_buyers), dtype=xp.int32),
+        xp.empty((n_lanes, max(1, width)), dtype=xp.int32),
+        xp.empty((n_lanes, max(1, width)), dtype=xp.int32),
     )

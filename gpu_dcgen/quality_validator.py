@@ -8,7 +8,7 @@ from typing import Any
 from .backend import Backend
 from .errors import GateError
 from .kernels.checks import VIOLATIONS, check_group
-from .kernels.hard import SOURCES
+from .kernels.pool import SOURCES
 from .samples import Group, Ingredients
 
 

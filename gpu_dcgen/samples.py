@@ -13,7 +13,7 @@ from .contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, PRICE_CATE
 from .digest import vocabulary
 from .features import Features
 from .interactions import DAY, Interactions
-from .kernels.hard import SOURCES
+from .kernels.pool import SOURCES
 from .negative_sampler import Negatives, NegativeSources, sample_negatives
 from .sequence_builder import Calendar, history_windows
 from .similarity_computer import Neighbors
@@ -139,7 +139,6 @@ def labeled_pairs(group: Group, have: Ingredients, config: DatasetConfig, backen
 
 def n_tuples(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
     """One row a positive, its negatives in fixed-size lists of equal order (D19)."""
-    xp = backend.xp
     n, width = group.item.shape
     negative = group.item[:, 1:]
     snapshots, snapshot = have.features.snapshots, group.negatives.snapshot

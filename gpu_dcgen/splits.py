@@ -1,4 +1,4 @@
-"""Stage 4: who becomes a positive where: windows, one split a user, what is emitted and what is lost and why (D5, D7, D11, D12)."""
+"""Stage 4: who becomes a positive where: windows, one split a user, what is emitted, what is lost and why (D5, D7, D11, D12)."""
 
 from __future__ import annotations
 
@@ -214,8 +214,7 @@ def _assign_by_hash(available: Array, config: DatasetConfig, backend: Backend) -
     hashed = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), xp.arange(n_users, dtype=xp.int64))
     train, val, _ = _wanted_shares(config)
     bounds = [xp.uint64(math.floor(share * 2**64)) for share in (train, train + val)]
-    split = (hashed >= bounds[0]).astype(xp.int8) + (hashed >= bounds[1]).astype(xp.int8)
-    return xp.where(available.sum(axis=0) > 0, split, -1).astype(xp.int8)
+    return (hashed >= bounds[0]).astype(xp.int8) + (hashed >= bounds[1]).astype(xp.int8)
 
 
 def _over_cap(xp: Any, interactions: Interactions, window: Array, left: Array, cap: int) -> Array:

@@ -37,6 +37,16 @@ def first_not_before(times, low, high, time):
 
 
 @numba.njit(cache=True)
+def gallop(times, start, stop, time):
+    """`first_not_before` over start..stop for an answer expected near `start`: few cache lines are touched."""
+    step = 1
+    while start + step < stop and times[start + step] < time:
+        start += step
+        step *= 2
+    return first_not_before(times, start, min(stop, start + step), time)
+
+
+@numba.njit(cache=True)
 def siblings(code, i, j):
     """Whether two items are one product (same product code); an item without a code has no siblings."""
     return code[i] >= 0 and code[i] == code[j]

@@ -7,48 +7,24 @@ import math
 import numba
 import numpy as np
 
-from ..rng import below, draw, fold
+from ..rng import fold
 from . import row_kernel
-from .draws import draw_from_corpus, first_not_before, owns, siblings
-
-SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
-_ITEM_CF, _COLLABORATIVE, _CATEGORY_CROSSING, _FALLBACK = 0, 1, 2, 3
-_DEAD = -(1 << 62)
-_ONE = 65536  # 1.0 in 16-bit fixed point
-
-# Positions in the `limits` array of `mine_hard` (int64).
-LIMITS = (
-    "n_hard",
-    "own_group_cap",
-    "item_cf_top_k",
-    "buyers",
-    "buyer_items",
-    "buyer_window",
-    "category_draws",
-    "w_similarity",
-    "w_collaborative",
-    "w_price",
-    "w_popularity",
-    "w_diversity",
-    "table_mask",
-    "by_percentile",
+from .draws import draw_from_corpus, owns, siblings
+from .pool import (
+    FALLBACK,
+    N_HARD,
+    OWN_CAP,
+    W_CO,
+    W_DIVERSITY,
+    W_POP,
+    W_PRICE,
+    W_SIM,
+    offer_collaborative,
+    offer_crossing,
+    offer_neighbors,
 )
-(
-    _N_HARD,
-    _OWN_CAP,
-    _TOP_K,
-    _BUYERS,
-    _BUYER_ITEMS,
-    _BUYER_WINDOW,
-    _DRAWS,
-    _W_SIM,
-    _W_CO,
-    _W_PRICE,
-    _W_POP,
-    _W_DIVERSITY,
-    _TABLE_MASK,
-    _BY_PERCENTILE,
-) = range(len(LIMITS))
+
+_ONE = 65536  # 1.0 in 16-bit fixed point
 
 
 @numba.njit(cache=True)
@@ -60,113 +36,6 @@ def rounded(x):
     if rest > 0.5 or (rest == 0.5 and n & 1):
         n += 1
     return n
-
-
-@numba.njit(cache=True)
-def _offer(j, lane, n_pool, mask, table, pool):
-    """Position of item j in the lane's pool, appended if new (`pool[lane, 0]` holds items)."""
-    h = ((np.int64(j) * 2654435761) >> 15) & mask
-    while True:
-        position = table[lane, h] - 1
-        if position < 0:
-            table[lane, h] = n_pool + 1
-            pool[lane, 0, n_pool] = j
-            pool[lane, 1, n_pool] = h
-            pool[lane, 2, n_pool] = 0  # buyers who brought it in
-            pool[lane, 3, n_pool] = -1  # the last of them
-            pool[lane, 4, n_pool] = _FALLBACK  # source
-            return n_pool
-        if pool[lane, 0, position] == j:
-            return position
-        h = (h + 1) & mask
-
-
-@numba.njit(cache=True)
-def _find(j, lane, mask, table, pool):
-    h = ((np.int64(j) * 2654435761) >> 15) & mask
-    while True:
-        position = table[lane, h] - 1
-        if position < 0 or pool[lane, 0, position] == j:
-            return position
-        h = (h + 1) & mask
-
-
-@numba.njit(cache=True)
-def _offer_collaborative(
-    lane, u, i, t, on_sale, limits, time, item, user_offsets, item_offsets, buyer_row, buyer_user, buyer_time, buyers, table, pool
-):
-    """Pool what the latest other buyers of i bought in the days before t; returns the pool's size."""
-    n_pool, n_buyers = 0, 0
-    position = first_not_before(buyer_time, item_offsets[i], item_offsets[i + 1], t) - 1
-    while position >= item_offsets[i] and n_buyers < limits[_BUYERS]:
-        buyer = buyer_user[position]
-        known = buyer == u
-        for b in range(n_buyers):
-            if buyers[lane, b] == buyer:
-                known = True
-                break
-        if not known:
-            buyers[lane, n_buyers] = buyer
-            stop = first_not_before(time, buyer_row[position], user_offsets[buyer + 1], t)
-            for row in range(max(user_offsets[buyer], stop - limits[_BUYER_ITEMS]), stop):
-                j = item[row]
-                if j != i and time[row] >= t - limits[_BUYER_WINDOW] and on_sale[j]:
-                    candidate = _offer(j, lane, n_pool, limits[_TABLE_MASK], table, pool)
-                    n_pool = max(n_pool, candidate + 1)
-                    pool[lane, 4, candidate] = _COLLABORATIVE
-                    if pool[lane, 3, candidate] != n_buyers:
-                        pool[lane, 3, candidate] = n_buyers
-                        pool[lane, 2, candidate] += 1
-            n_buyers += 1
-        position -= 1
-    return n_pool
-
-
-@numba.njit(cache=True)
-def _offer_crossing(lane, n_pool, key, group, category, n_groups, limits, first, cells, cell_offsets, table, pool):
-    """Pool seeded draws from the items on sale in the price category and another product group."""
-    base = (category + 1) * (n_groups + 1)
-    low, high = cell_offsets[base], cell_offsets[base + n_groups + 1]
-    own, own_stop = cell_offsets[base + group + 1], cell_offsets[base + group + 2]
-    n_others = (high - low) - (own_stop - own)
-    if n_others > 0:
-        for counter in range(limits[_DRAWS]):
-            position = low + below(draw(key, counter), n_others)
-            if position >= own:
-                position += own_stop - own
-            candidate = _offer(cells[first + position], lane, n_pool, limits[_TABLE_MASK], table, pool)
-            n_pool = max(n_pool, candidate + 1)
-            if pool[lane, 4, candidate] > _CATEGORY_CROSSING:
-                pool[lane, 4, candidate] = _CATEGORY_CROSSING
-    return n_pool
-
-
-@numba.njit(cache=True)
-def _offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, table, pool, pair):
-    """Pool the neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
-    for candidate in range(n_pool):
-        pair[lane, candidate] = -1.0
-    n_band = 0
-    low, high = bounds[2] * (stop - start), bounds[3] * (stop - start)
-    for position in range(start, stop):
-        j, similarity = neighbor_item[position], neighbor_similarity[position]
-        if limits[_BY_PERCENTILE]:
-            rank = position - start
-            in_band = math.floor(low) <= rank < math.floor(high)
-        else:
-            in_band = bounds[0] < similarity <= bounds[1]
-        if in_band and n_band < limits[_TOP_K]:
-            n_band += 1
-            if on_sale[j]:
-                candidate = _offer(j, lane, n_pool, limits[_TABLE_MASK], table, pool)
-                n_pool = max(n_pool, candidate + 1)
-                pool[lane, 4, candidate] = _ITEM_CF
-                pair[lane, candidate] = similarity
-        else:
-            candidate = _find(j, lane, limits[_TABLE_MASK], table, pool)
-            if candidate >= 0:
-                pair[lane, candidate] = similarity
-    return n_pool
 
 
 @numba.njit(cache=True)
@@ -183,23 +52,45 @@ def _score_pool(lane, n_pool, i, limits, popularity, price, pool, pair, score):
         near = _ONE // 2 if mine < 0 or theirs < 0 else _ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * _ONE) if pair[lane, candidate] > 0 else np.int64(0)
         score[lane, candidate] = (
-            limits[_W_SIM] * similar
-            + limits[_W_CO] * (min(np.int64(8), np.int64(pool[lane, 2, candidate])) << 13)
-            + limits[_W_PRICE] * near
-            - limits[_W_POP] * rounded(np.float64(popularity[j]) * _ONE)
+            limits[W_SIM] * similar
+            + limits[W_CO] * (min(np.int64(8), np.int64(pool[lane, 2, candidate])) << 13)
+            + limits[W_PRICE] * near
+            - limits[W_POP] * rounded(np.float64(popularity[j]) * _ONE)
         )
 
 
 @numba.njit(cache=True)
-def _best(lane, n_pool, skipped_group, group, pool, score):
-    """The pool's best living candidate outside one group (-2: none skipped), smaller item on ties; -1 when there is none."""
+def _before(lane, a, b, pool, score):
+    """Whether candidate a is offered before b: the higher score, then the smaller item."""
+    if score[lane, a] != score[lane, b]:
+        return score[lane, a] > score[lane, b]
+    return pool[lane, 0, a] < pool[lane, 0, b]
+
+
+@numba.njit(cache=True)
+def _sift(lane, at, n_heap, heap, pool, score):
+    """Move the heap's entry at `at` down to its place."""
+    moving = heap[lane, at]
+    while 2 * at + 1 < n_heap:
+        child = 2 * at + 1
+        if child + 1 < n_heap and _before(lane, heap[lane, child + 1], heap[lane, child], pool, score):
+            child += 1
+        if not _before(lane, heap[lane, child], moving, pool, score):
+            break
+        heap[lane, at] = heap[lane, child]
+        at = child
+    heap[lane, at] = moving
+
+
+@numba.njit(cache=True)
+def _best(lane, n_ready, skipped_group, group, ready, pool, score):
+    """Position in `ready` of the best candidate outside one group (-2: none skipped); -1 when there is none."""
     best = -1
-    for candidate in range(n_pool):
-        value = score[lane, candidate]
-        if value > _DEAD and (best < 0 or value >= score[lane, best]):
-            j = pool[lane, 0, candidate]
-            if group[j] != skipped_group and (best < 0 or value > score[lane, best] or j < pool[lane, 0, best]):
-                best = candidate
+    for position in range(n_ready):
+        candidate = ready[lane, position]
+        allowed = group[pool[lane, 0, candidate]] != skipped_group
+        if allowed and (best < 0 or _before(lane, candidate, ready[lane, best], pool, score)):
+            best = position
     return best
 
 
@@ -246,6 +137,8 @@ def mine_hard(
     pair,
     score,
     buyers,
+    heap,
+    ready,
     negatives,
     source,
     similarity,
@@ -255,12 +148,12 @@ def mine_hard(
 
     Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
     it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: table (power
-    of two), pool (5, width), pair, score, buyers; `table` is all zero between rows. Owned items and siblings are
+    of two), pool (5, width), pair, score, buyers, heap, ready; `table` is all zero between rows. Owned items and siblings are
     looked up only for candidates that would be chosen.
     """
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
-    n_hard = limits[_N_HARD]
-    n_pool = _offer_collaborative(
+    n_hard = limits[N_HARD]
+    n_pool = offer_collaborative(
         lane,
         u,
         i,
@@ -280,36 +173,58 @@ def mine_hard(
     )
     key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
     first = corpus_offsets[k]
-    n_pool = _offer_crossing(
+    n_pool = offer_crossing(
         lane, n_pool, key, group[i], price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], table, pool
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
-    n_pool = _offer_neighbors(
+    n_pool = offer_neighbors(
         lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, table, pool, pair
     )
     _score_pool(lane, n_pool, i, limits, popularity[k], price[k], pool, pair, score)
 
-    n_chosen, n_own, n_relaxed = 0, 0, 0
+    # Scores only fall (by diversity), so a heap yields candidates in the order in which they can still be the best;
+    # those that are free to be chosen wait in `ready` with their score of the moment.
+    for candidate in range(n_pool):
+        heap[lane, candidate] = candidate
+    for at in range(n_pool // 2 - 1, -1, -1):
+        _sift(lane, at, n_pool, heap, pool, score)
+    n_heap, n_ready, n_chosen, n_own, n_relaxed = n_pool, 0, 0, 0, 0
     while n_chosen < n_hard:
-        capped = n_own >= limits[_OWN_CAP]
-        best = _best(lane, n_pool, group[i] if capped else -2, group, pool, score)
+        capped = n_own >= limits[OWN_CAP]
+        skipped = group[i] if capped else -2
+        best = _best(lane, n_ready, skipped, group, ready, pool, score)
+        while n_heap > 0 and (best < 0 or _before(lane, heap[lane, 0], ready[lane, best], pool, score)):
+            candidate = heap[lane, 0]
+            n_heap -= 1
+            heap[lane, 0] = heap[lane, n_heap]
+            _sift(lane, 0, n_heap, heap, pool, score)
+            j = pool[lane, 0, candidate]
+            if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
+                continue
+            for slot in range(n_chosen):
+                if group[negatives[row, slot]] == group[j]:
+                    score[lane, candidate] -= limits[W_DIVERSITY] * _ONE
+            ready[lane, n_ready] = candidate
+            if group[j] != skipped and (best < 0 or _before(lane, candidate, ready[lane, best], pool, score)):
+                best = n_ready
+            n_ready += 1
         if best < 0 and capped:
-            best = _best(lane, n_pool, -2, group, pool, score)
+            best = _best(lane, n_ready, -2, group, ready, pool, score)
         if best < 0:
             break
-        j = pool[lane, 0, best]
-        score[lane, best] = _DEAD
-        if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
-            continue
+        candidate = ready[lane, best]
+        n_ready -= 1
+        ready[lane, best] = ready[lane, n_ready]
+        j = pool[lane, 0, candidate]
         if group[j] == group[i]:
             n_relaxed += 1 if capped else 0
             n_own += 1
-        for candidate in range(n_pool):
-            if score[lane, candidate] > _DEAD and group[pool[lane, 0, candidate]] == group[j]:
-                score[lane, candidate] -= limits[_W_DIVERSITY] * _ONE
+        for position in range(n_ready):
+            if group[pool[lane, 0, ready[lane, position]]] == group[j]:
+                score[lane, ready[lane, position]] -= limits[W_DIVERSITY] * _ONE
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, 4, best]
-        similarity[row, n_chosen] = pair[lane, best]
+        source[row, n_chosen] = pool[lane, 4, candidate]
+        similarity[row, n_chosen] = pair[lane, candidate]
         n_chosen += 1
     relaxed[row] = n_relaxed
     for candidate in range(n_pool):
@@ -335,7 +250,7 @@ def mine_hard(
             product_code,
         )
         for slot in range(n_chosen, n_hard):
-            source[row, slot] = _FALLBACK
+            source[row, slot] = FALLBACK
             similarity[row, slot] = -1.0
             for position in range(start, stop):
                 if neighbor_item[position] == negatives[row, slot]:

@@ -1,0 +1,78 @@
+"""Row kernels that lay columns out as rows and hash them for the content digest (D22).
+
+Hashes are uint64 all along: numba makes a float of a uint64 and an int64. A list or text is hashed once, however many
+rows repeat it; only its hash is mixed with the position of each row.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from ..rng import fold, mix
+from . import row_kernel
+
+SPAN = 256  # rows that one call of `add_rows` sums up
+
+FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+FNV_PRIME = np.uint64(0x100000001B3)
+
+
+@row_kernel
+def copy_lists(entry, values, starts, lengths, repeats, offsets, out):
+    """Lay values[starts[entry] : + lengths[entry]] `repeats` times end to end at out[offsets[entry]]."""
+    at = offsets[entry]
+    for _ in range(repeats):
+        for k in range(lengths[entry]):
+            out[at + k] = values[starts[entry] + k]
+        at += lengths[entry]
+
+
+@row_kernel
+def hash_texts(row, offsets, text, out):
+    """out[row]: FNV-1a 64 of the bytes text[offsets[row] : offsets[row + 1]], mixed."""
+    h = FNV_OFFSET
+    for at in range(offsets[row], offsets[row + 1]):
+        h = _fnv(h, text[at])
+    out[row] = mix(h)
+
+
+@row_kernel
+def hash_sample_ids(group, first_group, start, suffix, offsets, out):
+    """Hash the ids of a group's rows into out[group] (rows of a group,): the split and '-', ten digits, the slot.
+
+    `start` is the FNV state after the split and '-'; row r ends in the bytes suffix[offsets[r] : offsets[r + 1]].
+    """
+    h = np.uint64(start)
+    place = 1_000_000_000
+    while place > 0:
+        h = _fnv(h, 48 + (first_group + group) // place % 10)
+        place //= 10
+    for row in range(offsets.shape[0] - 1):
+        end = h
+        for at in range(offsets[row], offsets[row + 1]):
+            end = _fnv(end, suffix[at])
+        out[group, row] = mix(end)
+
+
+@row_kernel
+def hash_lists(row, offsets, hashes, out):
+    """out[row]: the hash of a list from the hashes of its elements, hashes[offsets[row] : offsets[row + 1]]."""
+    h = mix(offsets[row + 1] - offsets[row])
+    for at in range(offsets[row], offsets[row + 1]):
+        h = fold(h, hashes[at])
+    out[row] = h
+
+
+@row_kernel
+def add_rows(span, positions, hashes, out):
+    """out[span]: the digest of the rows SPAN * span .. SPAN * span + SPAN - 1; `positions` are mixed row positions."""
+    total = np.uint64(0)
+    for row in range(span * SPAN, min(span * SPAN + SPAN, hashes.shape[0])):
+        total += mix(positions[row] ^ hashes[row])
+    out[span] = total
+
+
+@numba.njit(cache=True)
+def _fnv(h, byte):
+    return (h ^ np.uint64(byte)) * FNV_PRIME
