@@ -1,0 +1,258 @@
+"""The contract's schema, vocabularies and thresholds, as data ("Output Specifications", "Performance Requirements").
+
+Column order and type names are the contract's; what D17 adds stands behind them. `arrow_schema` turns them into the
+schema that every file carries, whichever machine wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+CONTRACT = "DC-002 1.0.0"
+SPLITS = ("train", "val", "test")
+
+AGE_GROUPS = ("16-24", "25-34", "35-44", "45-54", "55+")
+CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
+NEWS_FREQUENCY = ("NONE", "Regularly", "Monthly", "None")
+SEASONS = ("Spring", "Summer", "Fall", "Winter")
+NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names them twice, differently
+NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback", "random")  # D13, D17
+PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
+
+# "Performance Requirements" and "Alerting Thresholds".
+MIN_ROWS_PER_S = 5_000
+TARGET_ROWS_PER_S = 10_000
+MAX_MEMORY_BYTES = 16 * 2**30
+MAX_CPU_SHARE = 0.8
+MAX_DISK_BYTES_PER_S = 200 * 10**6
+MAX_TOTAL_S = 30 * 60
+MAX_SIMILARITY_S = 10 * 60
+MAX_NEGATIVES_S = 15 * 60
+MAX_CONSTRUCTION_S = 5 * 60
+CRITICAL_QUALITY_SCORE = 0.90
+CRITICAL_MEMORY_SHARE = 0.90
+WARN_CATEGORY_DEVIATION = 0.30
+WARN_DIVERSITY_SCORE = 0.6
+
+Role = Literal["id", "feature", "label", "metadata"]
+Encoding = Literal["DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a file; `encoding` and `statistics` are how it is stored, not what it says."""
+
+    name: str
+    type: str  # as the contract spells it; `list[int]` is list<int32>, `tuple[...]` a list of one entry a negative
+    role: Role
+    nullable: bool = False
+    encoding: Encoding | None = None  # None: `_ENCODINGS` by type
+    statistics: bool = False  # minima and maxima, where rows lie so that a filter skips some: a fifth of the time if on all
+
+
+@dataclass(frozen=True)
+class File:
+    """One Parquet file (or folder of parts) of the output."""
+
+    columns: tuple[Column, ...]
+    extra_columns: tuple[Column, ...] = ()  # D17; `output.extra_columns: false` leaves them out
+    compression: Literal["zstd", "snappy"] = "zstd"
+
+
+# Chosen by `tests/benchmarks/encodings.py`, on H&M-like blocks: nanoseconds of one core and bytes a row.
+#   numbers of the user or the calendar   PLAIN 6 ns, 0.1 B; dictionary 11 ns, 0.1 B: ZSTD finds the 16 repeats either way
+#   numbers of the item (two below)       dictionary 26 ns, 1.5 B; PLAIN 39 ns, 2.6 B; BYTE_STREAM_SPLIT 20 ns, 3.2 B
+#   item indices in sequences             PLAIN 205 ns, 2.4 B; dictionary 470 ns, 6.8 B; DELTA_BINARY_PACKED 500 ns, 9.4 B
+#   sample_id                             DELTA_BYTE_ARRAY 62 ns, 0.03 B; PLAIN 74 ns, 0.6 B
+#   similarity_score                      PLAIN 17 ns, 0.36 B; dictionary 23 ns, 0.48 B
+_ENCODINGS: dict[str, Encoding] = dict.fromkeys(("int8", "int16", "int32", "float32", "bool", "list[int]"), "PLAIN")
+
+_USER_COLUMNS = (
+    Column("user_id", "string", "id", statistics=True),
+    Column("user_age", "int16", "feature", nullable=True),
+    Column("user_age_group", "category", "feature", nullable=True),
+    Column("user_club_status", "category", "feature", nullable=True),
+    Column("user_news_frequency", "category", "feature", nullable=True),
+    Column("user_lifetime_days", "int16", "feature"),
+    Column("user_total_purchases", "int32", "feature"),
+    Column("user_avg_basket_size", "float32", "feature"),
+    Column("user_preferred_channel", "int8", "feature", nullable=True),
+    Column("user_interaction_sequence", "list[int]", "feature"),
+    Column("user_sequence_lengths", "int16", "feature"),
+)
+
+_ITEM_CATEGORIES = tuple(
+    Column(name, "category", "feature", nullable=True)
+    for name in ("item_product_group", "item_color_group", "item_garment_group", "item_department", "item_index_group")
+)
+
+_ITEM_COLUMNS = (
+    Column("item_id", "string", "id"),
+    *_ITEM_CATEGORIES,
+    Column("item_popularity_score", "float32", "feature", encoding="DICTIONARY"),
+    Column("item_price_category", "category", "feature", nullable=True),
+    Column("item_price_normalized", "float32", "feature", nullable=True, encoding="DICTIONARY"),
+)
+
+_TIME_COLUMNS = (
+    Column("timestamp", "datetime64[ns]", "metadata", statistics=True),
+    Column("sales_channel", "int8", "feature", nullable=True),
+    Column("day_of_week", "int8", "feature", statistics=True),
+    Column("month", "int8", "feature", statistics=True),
+    Column("season", "category", "feature", statistics=True),
+)
+
+_BUILD_COLUMNS = (
+    Column("sample_id", "string", "metadata", encoding="DELTA_BYTE_ARRAY"),
+    Column("generation_timestamp", "datetime64[ns]", "metadata"),
+)
+
+_SIMILARITY = Column("similarity_score", "float32", "metadata", nullable=True)
+_WEIGHT = Column("sample_weight", "float32", "metadata")
+_REPURCHASE = Column("is_repurchase", "bool", "metadata")
+
+SAMPLES = File(
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        Column("label", "float32", "label"),
+        *_TIME_COLUMNS,
+        Column("negative_source", "category", "metadata", nullable=True),
+        _SIMILARITY,
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(_WEIGHT, Column("negative_detail", "category", "metadata", nullable=True), _REPURCHASE),
+)
+
+N_TUPLES = File(
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        *_TIME_COLUMNS,
+        Column("negative_item_id", "tuple[string]", "id"),
+        Column("negative_item_index", "tuple[int]", "feature"),
+        Column("negative_popularity_score", "tuple[float32]", "feature"),
+        Column("negative_price_normalized", "tuple[float32]", "feature"),
+        Column("negative_source", "tuple[category]", "metadata"),
+        Column("negative_similarity_score", "tuple[float32]", "metadata", encoding="PLAIN"),
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(_WEIGHT, Column("negative_detail", "tuple[category]", "metadata"), _REPURCHASE),
+)
+
+TRIPLETS = File(
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        *_TIME_COLUMNS,
+        *(replace(column, name=f"negative_{column.name}") for column in _ITEM_COLUMNS),
+        Column("negative_source", "category", "metadata"),
+        _SIMILARITY,
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(_WEIGHT, Column("negative_detail", "category", "metadata"), _REPURCHASE),
+)
+
+SHAPES = {"labeled_pair": SAMPLES, "n_tuple": N_TUPLES, "triplet": TRIPLETS}  # D19
+
+FILES: dict[str, File] = {
+    **{f"{split}_dataset": SAMPLES for split in SPLITS},
+    "item_similarity_matrix": File(
+        (
+            Column("item_id", "string", "id", statistics=True),
+            Column("similar_item_id", "string", "id"),
+            Column("similarity", "float32", "feature", statistics=True),
+            Column("common_users", "int32", "feature", encoding="DICTIONARY"),
+            Column("rank", "int32", "metadata", encoding="DICTIONARY"),
+        ),
+        compression="snappy",
+    ),
+    "user_sequences": File(
+        (
+            Column("user_id", "string", "id", statistics=True),
+            Column("split", "category", "metadata"),
+            Column("item_indices", "list[int]", "feature"),
+            Column("timestamps", "list[datetime64[ns]]", "metadata"),
+            Column("session_ids", "list[int16]", "metadata"),
+            *(
+                Column(name, "list[float32]", "feature")
+                for name in ("recency", "day_of_week_sin", "day_of_week_cos", "season_sin", "season_cos")
+            ),
+            Column("sequence_length", "int16", "feature"),
+        )
+    ),
+    "item_vocabulary": File(
+        (
+            Column("item_index", "int32", "id", statistics=True),
+            Column("item_id", "string", "id", statistics=True),
+            *_ITEM_CATEGORIES,
+        )
+    ),
+}
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """How a part writer stores a file."""
+
+    compression: str
+    compression_level: int | None  # None where the codec has no levels
+    rows_per_row_group: int  # at most; row groups hold whole groups (D16)
+    encodings: dict[str, str] = field(default_factory=dict)  # of columns that are not dictionary-encoded
+    statistics: tuple[str, ...] = ()  # columns with minima and maxima
+
+
+def file_of(file: str, shape: str = "labeled_pair") -> File:
+    """A file by its name without suffix; of a split's data set, in one of the `SHAPES`."""
+    return SHAPES[shape] if FILES[file] is SAMPLES else FILES[file]
+
+
+def columns_of(file: str, extra_columns: bool = True, shape: str = "labeled_pair") -> tuple[Column, ...]:
+    """The columns of a file, in order; `extra_columns` False leaves those of D17 out."""
+    found = file_of(file, shape)
+    return found.columns + (found.extra_columns if extra_columns else ())
+
+
+def writer_settings(
+    file: str, *, compression_level: int = 3, rows_per_row_group: int = 131_072, shape: str = "labeled_pair"
+) -> WriterSettings:
+    """How to write a file; the level counts for ZSTD only."""
+    columns, compression = columns_of(file, shape=shape), file_of(file, shape).compression
+    encodings = {column.name: column.encoding or _ENCODINGS.get(column.type, "DICTIONARY") for column in columns}
+    return WriterSettings(
+        compression=compression,
+        compression_level=compression_level if compression == "zstd" else None,
+        rows_per_row_group=rows_per_row_group,
+        encodings={name: encoding for name, encoding in encodings.items() if encoding != "DICTIONARY"},
+        statistics=tuple(column.name for column in columns if column.statistics),
+    )
+
+
+def arrow_schema(file: str, extra_columns: bool = True, shape: str = "labeled_pair", n_negatives: int = 15) -> Any:
+    """The pyarrow schema of a file, column roles in the metadata of each field and of the schema (D17).
+
+    `n_negatives` is the length of the n-tuple's lists.
+    """
+    import pyarrow as pa
+
+    named = {
+        "string": pa.string(),
+        "category": pa.dictionary(pa.int32(), pa.string()),
+        "datetime64[ns]": pa.timestamp("ns"),
+        "bool": pa.bool_(),
+        "int": pa.int32(),
+    }
+
+    def arrow_type(name: str) -> Any:
+        if name.startswith("list["):
+            return pa.list_(pa.field("element", arrow_type(name[5:-1]), nullable=False))
+        if name.startswith("tuple["):
+            return pa.list_(pa.field("element", arrow_type(name[6:-1])), n_negatives)
+        return named[name] if name in named else getattr(pa, name)()
+
+    columns = columns_of(file, extra_columns, shape)
+    fields = [pa.field(c.name, arrow_type(c.type), c.nullable, {"role": c.role, "contract_type": c.type}) for c in columns]
+    roles = {column.name: column.role for column in columns}
+    return pa.schema(fields, {"contract": CONTRACT, "roles": json.dumps(roles)})
