@@ -252,24 +252,23 @@ class DatasetConfig(Section):
         """Unfold the contract's outer sections, its profiles, and the profile's defaults."""
         if not isinstance(data, dict):
             return data
-        data = dict(data)
-        for name, value in dict(data.pop("config_parameters", None) or {}).items():
+        data = {name: value for name, value in data.items() if value is not None}
+        for name, value in _take(data, "config_parameters").items():
             if name in data:
                 raise ValueError(f"section {name} is given twice: at the top and in config_parameters")
             data[name] = value
-        scalability = dict(data.pop("scalability_config", None) or {})
-        optimization = dict(scalability.pop("memory_optimization", None) or data.pop("memory_optimization", None) or {})
+        scalability = _take(data, "scalability_config")
+        optimization = _take(scalability, "memory_optimization") or _take(data, "memory_optimization")
         if "compression_level" in optimization:
-            data["output"] = {"compression_level": optimization.pop("compression_level"), **(data.get("output") or {})}
+            data["output"] = {"compression_level": optimization.pop("compression_level"), **_take(data, "output")}
         data["memory_optimization"] = optimization
-        profiles = {name: {**PROFILES[name], **dict(scalability.pop(name, None) or {})} for name in PROFILES}
+        profiles = {name: {**PROFILES[name], **_take(scalability, name)} for name in PROFILES}
         if scalability:
             raise ValueError(f"scalability_config: unknown key {sorted(scalability)[0]!r}")
-        profile = data.get("profile", "local_development")
-        if profile in profiles:
-            data["resources"] = {**profiles[profile], **_plain(data.get("resources"))}
-        if _plain(data.get("category_balancing")).get("enable_balancing") is False:
-            data["category_balancing"] = {**_plain(data["category_balancing"]), "mode": "off"}
+        resources = profiles.get(str(data.get("profile", "local_development")), {})
+        data["resources"] = {**resources, **_take(data, "resources")}
+        balancing = _take(data, "category_balancing")
+        data["category_balancing"] = {**balancing, "mode": "off"} if balancing.get("enable_balancing") is False else balancing
         return data
 
     @model_validator(mode="after")
@@ -294,8 +293,14 @@ class DatasetConfig(Section):
         return 1 + self.negative_sampling.hard_negatives_per_positive + self.negative_sampling.random_negatives_per_positive
 
 
-def _plain(section: Any) -> dict[str, Any]:
-    return section.model_dump() if isinstance(section, BaseModel) else dict(section or {})
+def _take(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take section `name` out of `data`, as a dict of its own; {} when it is absent or empty."""
+    section = data.pop(name, None)
+    if isinstance(section, BaseModel):
+        return section.model_dump()
+    if not isinstance(section, dict | None):
+        raise ValueError(f"{name}: expected keys and values, found {section!r:.80}")
+    return dict(section or {})
 
 
 def load_config(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> DatasetConfig:
@@ -310,6 +315,9 @@ def load_config(path: Path | None = None, overrides: list[str] | tuple[str, ...]
             raise ConfigError(f"{path}: is not valid YAML.\n{error}") from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected sections like 'negative_sampling:', found {type(data).__name__}.")
+    parameters = data.get("config_parameters")
+    if isinstance(parameters, dict) and not parameters.keys() & data.keys():  # so that overrides meet them
+        data = {**{name: value for name, value in data.items() if name != "config_parameters"}, **parameters}
     for override in overrides:
         _set(data, override)
     try:

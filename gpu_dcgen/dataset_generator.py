@@ -62,6 +62,7 @@ def build(
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
     generated_at = time.time_ns()
     machine, reason = select_backend(backend, n_threads=config.n_threads) if isinstance(backend, str) else (backend, "given")
+    progress.message("info", f"backend: {machine.name} ({reason})")
     clock = _Clock(machine, progress)
     staging = Staging(Path(output), overwrite)
     try:

