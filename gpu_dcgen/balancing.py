@@ -90,7 +90,7 @@ def _segment_weights(entries, category: tuple[float, ...], recency: tuple[float,
     weights, segments, warnings = [], {}, []
     for name, target, n, part in zip(SEGMENTS, settings.target_distribution, samples, masses, strict=True):
         wanted = target / reachable if n and reachable else 0.0
-        weights.append(wanted / (part / total) if n else 0.0)
+        weights.append((wanted / (part / total) if reachable else 1.0) if n else 0.0)
         segments[name] = {
             "samples": n,
             "share_before": part / total,

@@ -274,7 +274,7 @@ class DatasetConfig(Section):
     @model_validator(mode="after")
     def _some_negatives(self):
         sampling = self.negative_sampling
-        if sampling.random_negatives_per_positive + sampling.hard_negatives_per_positive == 0:
+        if self.negatives_per_positive == 0:
             raise ValueError("negative_sampling: random and hard negatives per positive are both 0; one must be positive")
         if self.output.shape == "triplet" and sampling.hard_negatives_per_positive == 0:
             raise ValueError("output.shape triplet needs negative_sampling.hard_negatives_per_positive of 1 or more")
@@ -288,9 +288,14 @@ class DatasetConfig(Section):
         )
 
     @property
-    def rows_per_group(self) -> int:
-        """Rows of a labelled-pair group: the positive and its negatives."""
-        return 1 + self.negative_sampling.hard_negatives_per_positive + self.negative_sampling.random_negatives_per_positive
+    def negatives_per_positive(self) -> int:
+        """Hard and random negatives of one positive."""
+        return self.negative_sampling.hard_negatives_per_positive + self.negative_sampling.random_negatives_per_positive
+
+    @property
+    def rows_per_positive(self) -> int:
+        """Rows that one positive comes to in `output.shape`."""
+        return 1 + self.negatives_per_positive if self.output.shape == "labeled_pair" else 1
 
 
 def _take(data: dict[str, Any], name: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _run(
         have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
     parts = lay_out_parts(folder, have, config)
     n_groups = sum(len(positives) for positives in plan.positives)
-    with clock.stage("samples", total=n_groups * (config.rows_per_group if config.output.shape == "labeled_pair" else 1)):
+    with clock.stage("samples", total=n_groups * config.rows_per_positive):
         digests, metrics = write_samples(parts, have, config, machine, clock.progress)
         metrics.require(n_groups, folder)
     with clock.stage("tables"):

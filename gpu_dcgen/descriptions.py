@@ -92,7 +92,6 @@ def manifest(
     """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a data set."""
     plan, log, features = have.plan, have.interactions, have.features
     digests = {name: digest.hex() for name, digest in files.items()}
-    width = config.rows_per_group if config.output.shape == "labeled_pair" else 1
     windows = plan.windows
     return {
         "contract": CONTRACT,
@@ -126,7 +125,7 @@ def manifest(
             "shortfall": metrics.hard_by_source["fallback"],
             "relaxed": metrics.relaxed,
         },
-        "counts": {p.split: {"groups": len(p), "rows": len(p) * width} for p in plan.positives},
+        "counts": {p.split: {"groups": len(p), "rows": len(p) * config.rows_per_positive} for p in plan.positives},
         "files": {
             path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
         },

@@ -1,9 +1,9 @@
 """Content digest: what a file says, not how it is stored (D22).
 
-A column's digest is the sum mod 2^64, over its rows, of mix(mix(row position) ^ hash of the value), so that blocks add up
+A column's digest is the sum mod 2^64, over its rows, of mix(mix(row ^ POSITION) ^ hash of the value), so that blocks add up
 in any order, on any machine, and a file can be checked from the outside (`digest_file`). Hashes: null 0x6E756C6C; integers,
 bools and timestamps (ns) mix(value mod 2^64); floats mix(their bits); strings and categories FNV-1a 64 of the UTF-8, mixed;
-lists h = mix(length), then h = mix(h ^ hash) for each element.
+lists h = mix(length ^ LENGTH), then h = mix(h ^ hash) for each element.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ContentDigest:
 
     def _add_rows(self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any) -> None:
         xp = backend.xp
-        positions = mix_array(xp.arange(first_row, first_row + n_rows, dtype=xp.uint64))
+        positions = mix_array(xp.arange(first_row, first_row + n_rows, dtype=xp.uint64) ^ rows.POSITION)
         n_spans = -(-n_rows // rows.SPAN)
         sums = xp.empty((len(hashed), n_spans), dtype=xp.uint64)
         for k, (name, (hashes, repeats)) in enumerate(hashed.items()):

@@ -183,4 +183,4 @@ def _estimate(inputs: Path | None, config: DatasetConfig) -> int | None:
     """Bytes that a build of `inputs` writes at most, by the contract's sizes; None when there is no readable log."""
     if inputs is None or _table(inputs, "transactions").verdict == "fail":
         return None
-    return _extent(inputs / "transactions.parquet")[0] * config.rows_per_group * BYTES_PER_SAMPLE
+    return _extent(inputs / "transactions.parquet")[0] * config.rows_per_positive * BYTES_PER_SAMPLE

@@ -103,8 +103,6 @@ def _price_edges(interactions: Interactions, units: list[int], cut1: int, backen
     paid = interactions.price[interactions.time < cut1]
     below = xp.cumsum(xp.bincount(paid, minlength=len(units)))
     n = int(paid.shape[0])
-    if not n:
-        return (0, 0, 0, 0, 0)
     ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
     codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
     return tuple(units[code] for code in codes.tolist())

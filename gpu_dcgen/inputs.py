@@ -48,6 +48,7 @@ INDEX_GROUPS = {
     "Children Accessories, Swimwear": "Baby/Children",
 }
 
+MISSING, UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
 MAX_AGE = 120  # years
 TIME_END = (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9  # nanoseconds; times are in [0, TIME_END)
 
@@ -263,9 +264,6 @@ def _load_log(source: Source, item_ids: pa.Array, user_ids: pa.Array, inputs: An
         where = f"{source.label}: sales_channel_id is null or not in inputs.channels ({known})"
         warnings.append(f"{where} in {n_unknown} rows and taken as null there.")
     return _Log(time, user, item, price, prices.to_numpy(), channel, verdict, tuple(warnings))
-
-
-MISSING, UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
 
 
 def _match(backend: Any, codes: Array, texts: pa.Array, ids: pa.Array) -> Array:

@@ -165,16 +165,14 @@ def sample_negatives(
 
 
 def _scratch(sources: NegativeSources, backend: Backend) -> tuple[Array, ...]:
-    """table, pool, pair, score, buyers, heap, ready of `mine_hard`: one row a lane."""
+    """table, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
     table_size = int(sources.limits[LIMITS.index("table_mask")]) + 1
     return (
         xp.zeros((n_lanes, table_size), dtype=xp.int32),
-        xp.empty((n_lanes, 5, max(1, width)), dtype=xp.int32),
+        xp.empty((n_lanes, 6, max(1, width)), dtype=xp.int32),
         xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
         xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
         xp.empty((n_lanes, n_buyers), dtype=xp.int32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.int32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.int32),
     )

@@ -130,8 +130,9 @@ def write_samples(
         machine = backend.single()
         digest, part_metrics = ContentDigest(), QualityMetrics()
         positives = have.plan.positives[part.split]
-        schema = arrow_schema("train_dataset", config.output.extra_columns)
-        with machine.part_writer(part.path, schema, _sample_settings(shape, config)) as writer:
+        name = f"{positives.split}_dataset"
+        schema = arrow_schema(name, config.output.extra_columns, shape, config.negatives_per_positive)
+        with machine.part_writer(part.path, schema, _sample_settings(name, config)) as writer:
             for first in range(part.first, part.last, config.resources.batch_size):
                 if stop.is_set():
                     break
@@ -157,9 +158,10 @@ def write_samples(
     return digests, metrics
 
 
-def _sample_settings(shape: str, config: DatasetConfig) -> Any:
-    rows = config.output.groups_per_row_group * (config.rows_per_group if shape == "labeled_pair" else 1)
-    return writer_settings("train_dataset", compression_level=config.output.compression_level, rows_per_row_group=rows)
+def _sample_settings(name: str, config: DatasetConfig) -> Any:
+    shape, level = config.output.shape, config.output.compression_level
+    rows = config.output.groups_per_row_group * config.rows_per_positive
+    return writer_settings(name, compression_level=level, rows_per_row_group=rows, shape=shape)
 
 
 def write_file(path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend) -> ContentDigest:

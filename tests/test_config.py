@@ -203,8 +203,8 @@ def test_threads_are_never_more_than_the_usable_cores(monkeypatch):
     assert DatasetConfig(resources={"num_workers": 1}).n_threads == 1
 
 
-def test_rows_per_group_counts_the_positive():
-    assert DatasetConfig().rows_per_group == 16
+def test_rows_per_positive_counts_the_positive():
+    assert DatasetConfig().rows_per_positive == 16
 
 
 def test_a_dumped_configuration_reads_back():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
@@ -27,15 +25,15 @@ from .pool import (
 _ONE = 65536  # 1.0 in 16-bit fixed point
 
 
+_NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
+_BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
+_DEAD = -(1 << 62)
+
+
 @numba.njit(cache=True)
 def rounded(x):
-    """x >= 0 rounded to the nearest integer, halves to even, in exact operations."""
-    whole = math.floor(x)
-    rest = x - whole
-    n = np.int64(whole)
-    if rest > 0.5 or (rest == 0.5 and n & 1):
-        n += 1
-    return n
+    """x in 0..2^51 rounded to the nearest integer, halves to even: addition rounds, and both steps are single operations."""
+    return np.int64((x + _NO_FRACTION) - _NO_FRACTION)
 
 
 @numba.njit(cache=True)
@@ -44,10 +42,11 @@ def _fixed_price(price):
 
 
 @numba.njit(cache=True)
-def _score_pool(lane, n_pool, i, limits, popularity, price, pool, pair, score):
+def _score_pool(lane, n_pool, i, limits, popularity, price, group, pool, pair, score):
     mine = _fixed_price(price[i])
     for candidate in range(n_pool):
         j = pool[lane, 0, candidate]
+        pool[lane, 5, candidate] = group[j]
         theirs = _fixed_price(price[j])
         near = _ONE // 2 if mine < 0 or theirs < 0 else _ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * _ONE) if pair[lane, candidate] > 0 else np.int64(0)
@@ -60,38 +59,22 @@ def _score_pool(lane, n_pool, i, limits, popularity, price, pool, pair, score):
 
 
 @numba.njit(cache=True)
-def _before(lane, a, b, pool, score):
-    """Whether candidate a is offered before b: the higher score, then the smaller item."""
-    if score[lane, a] != score[lane, b]:
-        return score[lane, a] > score[lane, b]
-    return pool[lane, 0, a] < pool[lane, 0, b]
-
-
-@numba.njit(cache=True)
-def _sift(lane, at, n_heap, heap, pool, score):
-    """Move the heap's entry at `at` down to its place."""
-    moving = heap[lane, at]
-    while 2 * at + 1 < n_heap:
-        child = 2 * at + 1
-        if child + 1 < n_heap and _before(lane, heap[lane, child + 1], heap[lane, child], pool, score):
-            child += 1
-        if not _before(lane, heap[lane, child], moving, pool, score):
-            break
-        heap[lane, at] = heap[lane, child]
-        at = child
-    heap[lane, at] = moving
-
-
-@numba.njit(cache=True)
-def _best(lane, n_ready, skipped_group, group, ready, pool, score):
-    """Position in `ready` of the best candidate outside one group (-2: none skipped); -1 when there is none."""
+def _best(items, scores, n_pool):
+    """The candidate of the highest score, the smaller item on ties; -1 when all are dead. Two passes that vectorize."""
+    highest = _DEAD >> 1
+    for candidate in range(n_pool):
+        highest = max(highest, scores[candidate])
     best = -1
-    for position in range(n_ready):
-        candidate = ready[lane, position]
-        allowed = group[pool[lane, 0, candidate]] != skipped_group
-        if allowed and (best < 0 or _before(lane, candidate, ready[lane, best], pool, score)):
-            best = position
+    for candidate in range(n_pool):
+        if scores[candidate] == highest and (best < 0 or items[candidate] < items[best]):
+            best = candidate
     return best
+
+
+@numba.njit(cache=True)
+def _lower(groups, scores, n_pool, group, by):
+    for candidate in range(n_pool):
+        scores[candidate] -= by if groups[candidate] == group else 0
 
 
 @row_kernel(scratch=True)
@@ -137,8 +120,6 @@ def mine_hard(
     pair,
     score,
     buyers,
-    heap,
-    ready,
     negatives,
     source,
     similarity,
@@ -148,7 +129,7 @@ def mine_hard(
 
     Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
     it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: table (power
-    of two), pool (5, width), pair, score, buyers, heap, ready; `table` is all zero between rows. Owned items and siblings are
+    of two), pool (6, width), pair, score, buyers; `table` is all zero between rows. Owned items and siblings are
     looked up only for candidates that would be chosen.
     """
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
@@ -180,51 +161,29 @@ def mine_hard(
     n_pool = offer_neighbors(
         lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, table, pool, pair
     )
-    _score_pool(lane, n_pool, i, limits, popularity[k], price[k], pool, pair, score)
+    _score_pool(lane, n_pool, i, limits, popularity[k], price[k], group, pool, pair, score)
 
-    # Scores only fall (by diversity), so a heap yields candidates in the order in which they can still be the best;
-    # those that are free to be chosen wait in `ready` with their score of the moment.
-    for candidate in range(n_pool):
-        heap[lane, candidate] = candidate
-    for at in range(n_pool // 2 - 1, -1, -1):
-        _sift(lane, at, n_pool, heap, pool, score)
-    n_heap, n_ready, n_chosen, n_own, n_relaxed = n_pool, 0, 0, 0, 0
+    items, groups, scores = pool[lane, 0], pool[lane, 5], score[lane]
+    n_chosen, n_own, n_relaxed = 0, 0, 0
+    if limits[OWN_CAP] == 0:
+        _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
     while n_chosen < n_hard:
-        capped = n_own >= limits[OWN_CAP]
-        skipped = group[i] if capped else -2
-        best = _best(lane, n_ready, skipped, group, ready, pool, score)
-        while n_heap > 0 and (best < 0 or _before(lane, heap[lane, 0], ready[lane, best], pool, score)):
-            candidate = heap[lane, 0]
-            n_heap -= 1
-            heap[lane, 0] = heap[lane, n_heap]
-            _sift(lane, 0, n_heap, heap, pool, score)
-            j = pool[lane, 0, candidate]
-            if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
-                continue
-            for slot in range(n_chosen):
-                if group[negatives[row, slot]] == group[j]:
-                    score[lane, candidate] -= limits[W_DIVERSITY] * _ONE
-            ready[lane, n_ready] = candidate
-            if group[j] != skipped and (best < 0 or _before(lane, candidate, ready[lane, best], pool, score)):
-                best = n_ready
-            n_ready += 1
-        if best < 0 and capped:
-            best = _best(lane, n_ready, -2, group, ready, pool, score)
+        best = _best(items, scores, n_pool)
         if best < 0:
             break
-        candidate = ready[lane, best]
-        n_ready -= 1
-        ready[lane, best] = ready[lane, n_ready]
-        j = pool[lane, 0, candidate]
+        j, beyond_cap = items[best], scores[best] < -(_BEYOND_CAP >> 1)
+        scores[best] = _DEAD
+        if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
+            continue
+        _lower(groups, scores, n_pool, group[j], limits[W_DIVERSITY] * _ONE)
         if group[j] == group[i]:
-            n_relaxed += 1 if capped else 0
             n_own += 1
-        for position in range(n_ready):
-            if group[pool[lane, 0, ready[lane, position]]] == group[j]:
-                score[lane, ready[lane, position]] -= limits[W_DIVERSITY] * _ONE
+            n_relaxed += 1 if beyond_cap else 0
+            if n_own == limits[OWN_CAP]:
+                _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, 4, candidate]
-        similarity[row, n_chosen] = pair[lane, candidate]
+        source[row, n_chosen] = pool[lane, 4, best]
+        similarity[row, n_chosen] = pair[lane, best]
         n_chosen += 1
     relaxed[row] = n_relaxed
     for candidate in range(n_pool):

@@ -1,8 +1,8 @@
 """The candidate pool of one positive: three sources of hard negatives, each item once (D13).
 
-A pool lives in one lane of scratch: `pool` (lanes, 5, width) int32 holds, by candidate, its item, its cell in `table`, the
-buyers who brought it in, the last of them, and the first of SOURCES that offered it; `table` (lanes, power of two)
-int32 finds candidates by item, as position + 1. Every offer returns the pool's size.
+A pool lives in one lane of scratch: `pool` (lanes, 6, width) int32 holds, by candidate, its item, its cell in `table`, the
+buyers who brought it in, the last of them, the first of SOURCES that offered it, and its product group;
+`table` (lanes, power of two) int32 finds candidates by item, as position + 1. Every offer returns the pool's size.
 """
 
 from __future__ import annotations

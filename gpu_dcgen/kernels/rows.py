@@ -14,6 +14,8 @@ from . import row_kernel
 
 SPAN = 256  # rows that one call of `add_rows` sums up
 
+POSITION = np.uint64(0x706F736974696F6E)  # "position" and "length": what a row number or a length is mixed with, so that
+LENGTH = np.uint64(0x6C656E677468)  # neither can stand for a value
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)
 
@@ -58,7 +60,7 @@ def hash_sample_ids(group, first_group, start, suffix, offsets, out):
 @row_kernel
 def hash_lists(row, offsets, hashes, out):
     """out[row]: the hash of a list from the hashes of its elements, hashes[offsets[row] : offsets[row + 1]]."""
-    h = mix(offsets[row + 1] - offsets[row])
+    h = mix(np.uint64(offsets[row + 1] - offsets[row]) ^ LENGTH)
     for at in range(offsets[row], offsets[row + 1]):
         h = fold(h, hashes[at])
     out[row] = h
