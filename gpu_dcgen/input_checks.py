@@ -45,14 +45,8 @@ REASONS["transactions"] = _LOG | {
     "bad_price": (f"the price is infinite, zero, negative or above {MAX_PRICE:.0e}", ("price",)),
 }
 
-REJECTS_SCHEMA = pa.schema(
-    [
-        ("table", pa.string()),
-        ("position", pa.int64()),
-        ("reason", pa.string()),
-        ("row", pa.string()),
-    ]  # row: JSON of the columns read
-)
+# `position` is the row's place in its table, from 0; `row` holds the columns that were read, as JSON.
+REJECTS_SCHEMA = pa.schema([("table", pa.string()), ("position", pa.int64()), ("reason", pa.string()), ("row", pa.string())])
 
 
 @dataclass(frozen=True)

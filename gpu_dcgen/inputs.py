@@ -111,7 +111,9 @@ def load_shop(folder: Path, config: DatasetConfig, backend: Any, *, rejects: Pat
     Each of articles, customers, transactions and, if wanted and there, views is NAME.parquet (a file or a folder of
     files) or a folder NAME/. Every row is kept, collapsed (an identical copy of an article or customer) or rejected for
     its first reason; with `inputs.on_bad_rows: reject` the rejected rows go to the Parquet file `rejects`.
-    InputError: tables that are missing, unreadable or of wrong types; bad rows as `settle` says.
+    Needs about one table's columns in memory at a time, text as its distinct values.
+    InputError: tables that are missing, unreadable or of wrong types; bad rows as `settle` says. ConfigError: a mapping of
+    a column that does not exist.
     """
     folder = Path(folder)
     inputs = config.inputs

@@ -105,6 +105,7 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     item, item_of = _recode(xp, item[kept], shop.n_items)
     time, tick = shop.time[order], ticks[order]
     n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
+    _require_vocabulary(n_items, config)
 
     user_offsets = run_offsets(xp, user, n_users)
     basket_rows = run_starts(xp, user, tick)
@@ -160,6 +161,18 @@ def _k_core(xp: Any, user: Array, item: Array, shop: Shop, config: DatasetConfig
             kept = survivors
         if kept.shape[0] == before:
             return kept, lost[0], lost[1]
+
+
+def _require_vocabulary(n_items: int, config: DatasetConfig) -> None:
+    """InputError where no group could be completed: too few items for a positive and its negatives (D12)."""
+    settings = config.negative_sampling
+    if n_items <= config.negatives_per_positive:
+        raise InputError(
+            f"transactions: {n_items} items are left after filtering, too few for a positive and "
+            f"{settings.hard_negatives_per_positive} hard and {settings.random_negatives_per_positive} random negatives.\n"
+            "Lower negative_sampling.random_negatives_per_positive or hard_negatives_per_positive, or "
+            "filtering.min_item_interactions."
+        )
 
 
 def _recode(xp: Any, codes: Array, n_codes: int) -> tuple[Array, Array]:
