@@ -22,13 +22,12 @@ from .negative_sampler import prepare_sources
 from .outputs import (
     Staging,
     item_blocks,
-    lay_out_parts,
     sequence_blocks,
     similarity_blocks,
     write_file,
     write_json,
-    write_samples,
 )
+from .parts import lay_out_parts, write_samples
 from .progress import ProgressTracker
 from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences

@@ -27,7 +27,7 @@ class NegativeSources:
 
     buyer_user: Array  # (E,) int32  users in (item, time, user) order
     buyer_time: Array  # (E,) int64
-    limits: Array  # (14,) int64  `kernels.pool.LIMITS`
+    limits: Array  # (13,) int64  `kernels.pool.LIMITS`
     bounds: Array  # (4,) float64  similarity above, up to; percentile band from, to
     pool_width: int  # most candidates of one positive
 
@@ -61,7 +61,6 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
         "w_price": round(score.price * _FIXED),
         "w_popularity": round(score.popularity * _FIXED),
         "w_diversity": round(score.diversity * _FIXED),
-        "table_mask": (1 << (2 * max(1, pool_width)).bit_length()) - 1,
         "by_percentile": int(settings.hard_band == "percentile"),
     }
     band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])
@@ -138,7 +137,7 @@ def sample_negatives(
             snapshots.n_groups,
             code,
             *owned,
-            *_scratch(sources, backend),
+            *_scratch(sources, interactions.n_items, backend),
             negatives,
             source,
             similarity,
@@ -164,14 +163,13 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def _scratch(sources: NegativeSources, backend: Backend) -> tuple[Array, ...]:
-    """table, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[Array, ...]:
+    """place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    table_size = int(sources.limits[LIMITS.index("table_mask")]) + 1
     return (
-        xp.zeros((n_lanes, table_size), dtype=xp.int32),
-        xp.empty((n_lanes, 6, max(1, width)), dtype=xp.int32),
+        xp.zeros((n_lanes, n_items), dtype=xp.int16),
+        xp.empty((n_lanes, 5, max(1, width)), dtype=xp.int32),
         xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
         xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
         xp.empty((n_lanes, n_buyers), dtype=xp.int32),

@@ -1,4 +1,4 @@
-"""Stage 10: staging, Parquet parts, JSON files, publication (D16, D23)."""
+"""Stage 10: staging, the single Parquet files, JSON files, publication (D23)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any, Iterable, Iterator
 
 from .backend import Backend
@@ -18,8 +15,7 @@ from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
 from .errors import OutputError
-from .quality_validator import QualityMetrics
-from .samples import ITEM_CATEGORIES, SHAPES, Ingredients, gather_groups
+from .samples import ITEM_CATEGORIES, Ingredients
 from .sequence_builder import UserSequences
 
 _MATRIX_ROWS = 1 << 20  # rows a block of item_similarity_matrix
@@ -88,80 +84,6 @@ def _flush(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Positives first..last-1 of one split: the unit that one writer writes (D16)."""
-
-    split: int
-    first: int
-    last: int
-    path: Path
-
-
-def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> list[Part]:
-    """The parts of all splits: a plain file where one part holds the split, else a folder of numbered ones."""
-    parts, size = [], config.output.groups_per_part
-    for k, positives in enumerate(have.plan.positives):
-        path = folder / f"{positives.split}_dataset.parquet"
-        if len(positives) <= size:
-            parts.append(Part(k, 0, len(positives), path))
-            continue
-        path.mkdir()
-        for number, first in enumerate(range(0, len(positives), size)):
-            parts.append(Part(k, first, min(len(positives), first + size), path / f"part-{number:05d}.parquet"))
-    return parts
-
-
-def write_samples(
-    parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
-) -> tuple[list[ContentDigest], QualityMetrics]:
-    """Write all parts, `n_threads` at a time, largest first; digests per split and the metrics of all groups.
-
-    A part is made block by block, each a pure function of the stages' results, so memory is bounded by blocks.
-    """
-    shape = config.output.shape
-    digests = [ContentDigest() for _ in have.plan.positives]
-    metrics = QualityMetrics()
-    stop = Event()
-
-    def write(part: Part) -> tuple[Part, ContentDigest, QualityMetrics]:
-        machine = backend.single()
-        digest, part_metrics = ContentDigest(), QualityMetrics()
-        positives = have.plan.positives[part.split]
-        name = f"{positives.split}_dataset"
-        schema = arrow_schema(name, config.output.extra_columns, shape, config.negatives_per_positive)
-        with machine.part_writer(part.path, schema, _sample_settings(name, config)) as writer:
-            for first in range(part.first, part.last, config.resources.batch_size):
-                if stop.is_set():
-                    break
-                rows = slice(first, min(part.last, first + config.resources.batch_size))
-                group = gather_groups(positives, rows, have, config, machine)
-                part_metrics.add(group, have, machine)
-                block = SHAPES[shape](group, have, config, machine)
-                digest.add(block, machine)
-                writer.write(block)
-                progress.advance(block.n_rows)
-        return part, digest, part_metrics
-
-    largest_first = sorted(parts, key=lambda part: part.first - part.last)
-    with ThreadPoolExecutor(backend.n_threads, "parts") as pool:
-        try:
-            for part, digest, part_metrics in pool.map(write, largest_first):
-                digests[part.split].merge(digest)
-                metrics.merge(part_metrics)
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return digests, metrics
-
-
-def _sample_settings(name: str, config: DatasetConfig) -> Any:
-    shape, level = config.output.shape, config.output.compression_level
-    rows = config.output.groups_per_row_group * config.rows_per_positive
-    return writer_settings(name, compression_level=level, rows_per_row_group=rows, shape=shape)
 
 
 def write_file(path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend) -> ContentDigest:

@@ -10,8 +10,12 @@ from . import row_kernel
 from .draws import draw_from_corpus, owns, siblings
 from .pool import (
     FALLBACK,
+    GROUP,
+    ITEM,
+    N_BUYERS,
     N_HARD,
     OWN_CAP,
+    SOURCE,
     W_CO,
     W_DIVERSITY,
     W_POP,
@@ -45,14 +49,14 @@ def _fixed_price(price):
 def _score_pool(lane, n_pool, i, limits, popularity, price, group, pool, pair, score):
     mine = _fixed_price(price[i])
     for candidate in range(n_pool):
-        j = pool[lane, 0, candidate]
-        pool[lane, 5, candidate] = group[j]
+        j = pool[lane, ITEM, candidate]
+        pool[lane, GROUP, candidate] = group[j]
         theirs = _fixed_price(price[j])
         near = _ONE // 2 if mine < 0 or theirs < 0 else _ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * _ONE) if pair[lane, candidate] > 0 else np.int64(0)
         score[lane, candidate] = (
             limits[W_SIM] * similar
-            + limits[W_CO] * (min(np.int64(8), np.int64(pool[lane, 2, candidate])) << 13)
+            + limits[W_CO] * (min(np.int64(8), np.int64(pool[lane, N_BUYERS, candidate])) << 13)
             + limits[W_PRICE] * near
             - limits[W_POP] * rounded(np.float64(popularity[j]) * _ONE)
         )
@@ -115,7 +119,7 @@ def mine_hard(
     owned_offsets,
     owned_item,
     owned_since,
-    table,
+    place,
     pool,
     pair,
     score,
@@ -128,9 +132,9 @@ def mine_hard(
     """Choose the hard negatives of one positive: pool three sources, score, pick greedily for diversity (D13).
 
     Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
-    it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: table (power
-    of two), pool (6, width), pair, score, buyers; `table` is all zero between rows. Owned items and siblings are
-    looked up only for candidates that would be chosen.
+    it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: place, pool,
+    pair, score, buyers; `place` is all zero between rows. Owned items and siblings are looked up only for candidates
+    that would be chosen.
     """
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
     n_hard = limits[N_HARD]
@@ -149,21 +153,21 @@ def mine_hard(
         buyer_user,
         buyer_time,
         buyers,
-        table,
+        place,
         pool,
     )
     key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
     first = corpus_offsets[k]
     n_pool = offer_crossing(
-        lane, n_pool, key, group[i], price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], table, pool
+        lane, n_pool, key, group[i], price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, table, pool, pair
+        lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
     )
     _score_pool(lane, n_pool, i, limits, popularity[k], price[k], group, pool, pair, score)
 
-    items, groups, scores = pool[lane, 0], pool[lane, 5], score[lane]
+    items, groups, scores = pool[lane, ITEM], pool[lane, GROUP], score[lane]
     n_chosen, n_own, n_relaxed = 0, 0, 0
     if limits[OWN_CAP] == 0:
         _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
@@ -182,12 +186,12 @@ def mine_hard(
             if n_own == limits[OWN_CAP]:
                 _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, 4, best]
+        source[row, n_chosen] = pool[lane, SOURCE, best]
         similarity[row, n_chosen] = pair[lane, best]
         n_chosen += 1
     relaxed[row] = n_relaxed
     for candidate in range(n_pool):
-        table[lane, pool[lane, 1, candidate]] = 0
+        place[lane, items[candidate]] = 0
 
     if n_chosen < n_hard:
         key = fold(fold(fold(fold(fallback_key, u), i), t), copy[row])

@@ -1,0 +1,168 @@
+"""Stage 10a: the samples' files: parts of a fixed number of groups, made block by block by many threads (D16).
+
+Drawing a block of groups costs more than writing it, and a part is written by one writer in order. So threads take
+blocks from a few parts in turn, prepare them, and whoever holds the next block of a part writes it, and those that
+others have left ready behind it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock, Semaphore
+from typing import Any
+
+from .backend import Backend
+from .blocks import Block
+from .config import DatasetConfig
+from .contract import arrow_schema, writer_settings
+from .digest import ContentDigest
+from .quality_validator import QualityMetrics
+from .samples import SHAPES, Ingredients, gather_groups
+
+_BLOCKS_A_THREAD = 2  # in flight: one it prepares, one that waits for its turn; bounds the memory
+
+
+@dataclass
+class Part:
+    """Positives first..last-1 of one split in one file, written in order by whichever thread holds the next block."""
+
+    split: int
+    first: int
+    last: int
+    path: Path
+    written: int = 0  # groups
+    ready: dict[int, Block] = field(default_factory=dict)  # prepared blocks by their first positive
+    busy: bool = False  # whether a thread is writing; `lock` guards this and `ready`
+    lock: Lock = field(default_factory=Lock)
+    files: ExitStack = field(default_factory=ExitStack)  # holds the open writer
+    writer: Any = None
+
+
+def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> list[Part]:
+    """The parts of all splits: a plain file where one part holds the split, else a folder of numbered ones."""
+    parts, size = [], config.output.groups_per_part
+    for k, positives in enumerate(have.plan.positives):
+        path = folder / f"{positives.split}_dataset.parquet"
+        if len(positives) <= size:
+            parts.append(Part(k, 0, len(positives), path))
+            continue
+        path.mkdir()
+        for number, first in enumerate(range(0, len(positives), size)):
+            parts.append(Part(k, first, min(len(positives), first + size), path / f"part-{number:05d}.parquet"))
+    return parts
+
+
+def write_samples(
+    parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
+) -> tuple[list[ContentDigest], QualityMetrics]:
+    """Write all parts with `n_threads` threads; digests per split and the metrics of all groups.
+
+    A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
+    """
+    crew = _Crew(parts, have, config, backend, progress)
+    digests, metrics = [ContentDigest() for _ in have.plan.positives], QualityMetrics()
+    with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
+        workers = [pool.submit(crew.work) for _ in range(backend.n_threads)]
+        try:
+            for worker in workers:
+                part_digests, part_metrics = worker.result()
+                for mine, theirs in zip(digests, part_digests, strict=True):
+                    mine.merge(theirs)
+                metrics.merge(part_metrics)
+        except BaseException:
+            crew.stop()
+            pool.shutdown()
+            for part in parts:
+                part.files.__exit__(*sys.exc_info())
+            raise
+    return digests, metrics
+
+
+class _Crew:
+    """What the threads share: the blocks still to be taken, room for those in flight, and the word to stop."""
+
+    def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
+        self._have, self._config, self._backend, self._progress = have, config, backend, progress
+        self._tasks = _in_turn(parts, backend.n_threads, config.resources.batch_size)
+        self._taking, self._stopped = Lock(), Event()
+        self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
+
+    def stop(self) -> None:
+        """Let every thread end after its block, also those that wait for room."""
+        self._stopped.set()
+        self._room.release(self._backend.n_threads)
+
+    def work(self) -> tuple[list[ContentDigest], QualityMetrics]:
+        """One thread's turn: take blocks until none is left; digests per split and metrics of those it made."""
+        have, config, machine = self._have, self._config, self._backend.single()
+        digests, metrics = [ContentDigest() for _ in have.plan.positives], QualityMetrics()
+        try:
+            while (task := self._take()) is not None:
+                part, rows = task
+                group = gather_groups(have.plan.positives[part.split], rows, have, config, machine)
+                metrics.add(group, have, machine)
+                block = SHAPES[config.output.shape](group, have, config, machine)
+                digests[part.split].add(block, machine)
+                self._hand_over(part, rows.start, block)
+        except BaseException:
+            self.stop()
+            raise
+        return digests, metrics
+
+    def _take(self) -> tuple[Part, slice] | None:
+        self._room.acquire()  # before the block is taken, so that the next block of a part never waits for room
+        with self._taking:
+            return None if self._stopped.is_set() else next(self._tasks, None)
+
+    def _hand_over(self, part: Part, first: int, block: Block) -> None:
+        """Leave the block with its part; if nobody writes there, write on for as long as the next one is ready."""
+        with part.lock:
+            part.ready[first] = block
+            if part.busy:
+                return
+            part.busy = True
+        while True:
+            with part.lock:
+                block = part.ready.pop(part.first + part.written, None)
+                if block is None:
+                    part.busy = False
+                    return
+            self._write(part, block)
+
+    def _write(self, part: Part, block: Block) -> None:
+        if part.writer is None:
+            part.writer = part.files.enter_context(self._open(part))
+        part.writer.write(block)
+        part.written += block.n_rows // self._config.rows_per_positive
+        if part.first + part.written == part.last:
+            part.files.close()
+        self._room.release()
+        self._progress.advance(block.n_rows)
+
+    def _open(self, part: Part) -> Any:
+        output = self._config.output
+        name = f"{self._have.plan.positives[part.split].split}_dataset"
+        schema = arrow_schema(name, output.extra_columns, output.shape, self._config.negatives_per_positive)
+        rows = output.groups_per_row_group * self._config.rows_per_positive
+        settings = writer_settings(name, compression_level=output.compression_level, rows_per_row_group=rows, shape=output.shape)
+        return self._backend.part_writer(part.path, schema, settings)
+
+
+def _in_turn(parts: list[Part], n_open: int, size: int) -> Iterator[tuple[Part, slice]]:
+    """The blocks of all parts: each part's in order, `n_open` parts side by side."""
+    waiting = iter([(part, iter(range(part.first, part.last, size))) for part in parts])
+    side_by_side = deque(next(waiting) for _ in range(min(n_open, len(parts))))
+    while side_by_side:
+        part, starts = side_by_side.popleft()
+        start = next(starts, None)
+        if start is None:
+            side_by_side.extend([following] if (following := next(waiting, None)) is not None else [])
+        else:
+            side_by_side.append((part, starts))
+            yield part, slice(start, min(part.last, start + size))
