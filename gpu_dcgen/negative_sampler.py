@@ -105,6 +105,7 @@ def sample_negatives(
         backend.for_each(
             mine_hard,
             n,
+            xp.argsort(item, kind="stable"),  # positives of one item meet the same neighbors and buyers: they stay in the cache
             rng.purpose_key(config.seed, rng.FALLBACK_NEGATIVE),
             rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
             sources.limits,

@@ -83,8 +83,9 @@ def _lower(groups, scores, n_pool, group, by):
 
 @row_kernel(scratch=True)
 def mine_hard(
-    row,
+    turn,
     lane,
+    order,
     fallback_key,
     crossing_key,
     limits,
@@ -136,6 +137,7 @@ def mine_hard(
     pair, score, buyers; `place` is all zero between rows. Owned items and siblings are looked up only for candidates
     that would be chosen.
     """
+    row = order[turn]
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
     n_hard = limits[N_HARD]
     n_pool = offer_collaborative(
