@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Sequence
@@ -38,9 +39,9 @@ class NumpyBackend:
         return NumpyBackend(1)
 
     def for_each(self, kernel: Any, n: int, *arrays: np.ndarray) -> None:
-        self._in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *((lane,) if kernel.scratch else ()), *arrays), n)
+        self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *((lane,) if kernel.scratch else ()), *arrays), n)
 
-    def _in_chunks(self, work: Any, n: int, least: int = _LEAST_ROWS) -> None:
+    def in_chunks(self, work: Any, n: int, least: int = _LEAST_ROWS) -> None:
         """Call work(start, stop, lane) over 0..n-1: each lane is one thread that takes the next chunk when it is free."""
         if self._pool is None or n < 2 * least:
             work(0, n, 0)
@@ -49,8 +50,12 @@ class NumpyBackend:
         chunks = iter(range(0, n, size))  # next() on it is atomic under the GIL
 
         def lane_of_work(lane: int) -> None:
-            for start in chunks:
-                work(start, min(n, start + size), lane)
+            try:
+                for start in chunks:
+                    work(start, min(n, start + size), lane)
+            except BaseException:
+                deque(chunks, maxlen=0)  # leave the other lanes nothing
+                raise
 
         for done in [self._pool.submit(lane_of_work, lane) for lane in range(self.n_threads)]:
             done.result()

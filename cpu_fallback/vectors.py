@@ -172,6 +172,6 @@ def similarity_block(
             common_users,
         )
 
-    backend._in_chunks(work, n_rows, least=16)
+    backend.in_chunks(work, n_rows, least=16)
     kept = np.arange(width) < lengths[:, None]
     return lengths, items[kept], similarities[kept], common_users[kept]

@@ -7,9 +7,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"build": "dataset_generator", "DatasetConfig": "config", "ProgressTracker": "progress"}
+_HOMES = {
+    "build": "dataset_generator",
+    "DatasetConfig": "config",
+    "ProgressTracker": "progress",
+    "QualityMetrics": "quality_validator",
+}
 
-__all__ = ["DatasetConfig", "ProgressTracker", "__version__", "build"]
+__all__ = ["DatasetConfig", "ProgressTracker", "QualityMetrics", "__version__", "build"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,10 @@ from typing import Any
 from . import rng
 from .backend import Backend
 from .config import DatasetConfig
+from .errors import InputError
 from .interactions import DAY, Interactions
-from .segments import counts, offsets_of, repeat_index
-from .splits import Positives, SplitPlan
+from .segments import counts, offsets_of, repeat_index, run_starts
+from .splits import SplitPlan
 
 Array = Any
 SEGMENTS = ("new_users", "active_users", "churned_users")
@@ -40,16 +41,16 @@ def compute_balance(interactions: Interactions, plan: SplitPlan, config: Dataset
     age = (cut1 - interactions.time[rows]) // DAY
     n_ages = (cut1 - interactions.first_time) // DAY + 1
     cell = ((group.codes[interactions.item[rows]].astype(xp.int64) + 1) * 3 + segment[interactions.user[rows]]) * n_ages + age
-    histogram = xp.bincount(cell, minlength=n_groups * 3 * n_ages)
-    filled = xp.nonzero(histogram)[0]
+    cell = xp.sort(cell, kind="stable")
+    first = xp.nonzero(run_starts(xp, cell))[0]
+    n_cell = xp.diff(xp.concatenate([first, xp.full(1, cell.shape[0], dtype=first.dtype)]))
     entries = [
         (code // (3 * n_ages), code // n_ages % 3, code % n_ages, n)
-        for code, n in zip(backend.to_host(filled).tolist(), backend.to_host(histogram[filled]).tolist(), strict=True)
+        for code, n in zip(backend.to_host(cell[first]).tolist(), backend.to_host(n_cell).tolist(), strict=True)
     ]
     recency = tuple(2.0 ** (-days / settings.recency_half_life_days) for days in range(n_ages))
     category = _category_weights(entries, n_groups, config)
     segment_weights, info, warnings = _segment_weights(entries, category, recency, config)
-    info["category_weights"] = dict(zip((None, *group.values), category, strict=True))
     return Balance(category, segment_weights, recency, segment, info, warnings)
 
 
@@ -90,7 +91,7 @@ def _segment_weights(entries, category: tuple[float, ...], recency: tuple[float,
     weights, segments, warnings = [], {}, []
     for name, target, n, part in zip(SEGMENTS, settings.target_distribution, samples, masses, strict=True):
         wanted = target / reachable if n and reachable else 0.0
-        weights.append((wanted / (part / total) if reachable else 1.0) if n else 0.0)
+        weights.append((wanted / (part / total) if reachable else 1.0) if part else 0.0)
         segments[name] = {
             "samples": n,
             "share_before": part / total,
@@ -128,6 +129,10 @@ def resample(balance: Balance, interactions: Interactions, plan: SplitPlan, conf
     copies = xp.floor(weight + uniform).astype(xp.int64)
     source = repeat_index(xp, copies)
     copy = xp.arange(source.shape[0], dtype=xp.int64) - offsets_of(xp, copies)[source]
-    resampled = Positives(train.split, train.row[source], copy.astype(xp.int32), train.window_end)
-    ledger = {**plan.ledger, "resampled": {"from": len(train), "to": len(resampled)}}
-    return replace(plan, positives=(resampled, *plan.positives[1:]), ledger=ledger)
+    if not source.shape[0]:
+        raise InputError(
+            f"balancing: resampling leaves none of {len(train)} train positives: their weights are all near 0.\n"
+            "Raise category_balancing.recency_half_life_days, or use category_balancing.mode: weights."
+        )
+    resampled = replace(train, row=train.row[source], copy=copy.astype(xp.int32))
+    return replace(plan, positives=(resampled, *plan.positives[1:]))

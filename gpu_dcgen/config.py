@@ -6,6 +6,7 @@ can be pasted in, with or without its outer `config_parameters` / `scalability_c
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 
+SHARES_TOLERANCE = 1e-6  # shares written with six decimals sum to 1
 PROFILES: dict[str, dict[str, int | bool]] = {
     "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
     "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
@@ -157,6 +159,16 @@ class NegativeSampling(Section):
     repurchases: Literal["keep", "drop"] = "keep"
     """`drop` leaves out positives whose item is already in the user's history (D17)."""
 
+    @model_validator(mode="after")
+    def _bands_hold_something(self):
+        low, high = self.similarity_threshold, self.similarity_ceiling
+        if low >= high:
+            raise ValueError(f"similarity_threshold {low} is not below similarity_ceiling {high}: no neighbour lies between")
+        low, high = self.percentile_range
+        if low >= high:
+            raise ValueError(f"percentile_range {low}..{high} does not rise: the first share must be below the second")
+        return self
+
 
 class SequenceProcessing(Section):
     max_sequence_length: Annotated[int, Field(ge=1, le=1024)] = 50
@@ -188,6 +200,14 @@ class CategoryBalancing(Section):
     """New: first purchase within these days before the cut; churned: none within them."""
     recency_half_life_days: Count = 90
     """Days in which a positive's recency weight halves."""
+
+    @model_validator(mode="after")
+    def _weights_can_be_met(self):
+        if abs((total := math.fsum(self.target_distribution)) - 1) > SHARES_TOLERANCE:
+            raise ValueError(f"target_distribution: the shares sum to {total:.7g}, not 1")
+        if self.min_weight > self.max_weight:
+            raise ValueError(f"min_weight {self.min_weight} is above max_weight {self.max_weight}")
+        return self
 
 
 class Output(Section):
@@ -283,9 +303,7 @@ class DatasetConfig(Section):
     @property
     def n_threads(self) -> int:
         """Threads to use: `resources.num_workers`, at most one a usable core."""
-        return min(
-            self.resources.num_workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        return min(self.resources.num_workers, usable_cores())
 
     @property
     def negatives_per_positive(self) -> int:
@@ -306,6 +324,11 @@ def _take(data: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(section, dict | None):
         raise ValueError(f"{name}: expected keys and values, found {section!r:.80}")
     return dict(section or {})
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, where the system says so, else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_config(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> DatasetConfig:
@@ -350,9 +373,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     lines = [f"{path or 'configuration'}: {error.error_count()} setting(s) cannot be used:"]
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {where}: unknown key.")
-        else:
-            lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80}).")
+        fault = f"{problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80})"
+        lines.append(f"  {where}: {'unknown key' if problem['type'] == 'extra_forbidden' else fault}.")
     lines.append("'gpu-dcgen config' prints every key with its default and meaning.")
     return "\n".join(lines)

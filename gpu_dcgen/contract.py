@@ -23,18 +23,7 @@ PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
 # "Performance Requirements" and "Alerting Thresholds".
 MIN_ROWS_PER_S = 5_000
-TARGET_ROWS_PER_S = 10_000
-MAX_MEMORY_BYTES = 16 * 2**30
-MAX_CPU_SHARE = 0.8
-MAX_DISK_BYTES_PER_S = 200 * 10**6
-MAX_TOTAL_S = 30 * 60
-MAX_SIMILARITY_S = 10 * 60
-MAX_NEGATIVES_S = 15 * 60
-MAX_CONSTRUCTION_S = 5 * 60
 CRITICAL_QUALITY_SCORE = 0.90
-CRITICAL_MEMORY_SHARE = 0.90
-WARN_CATEGORY_DEVIATION = 0.30
-WARN_DIVERSITY_SCORE = 0.6
 
 Role = Literal["id", "feature", "label", "metadata"]
 Encoding = Literal["DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"]
@@ -188,6 +177,7 @@ FILES: dict[str, File] = {
             Column("item_index", "int32", "id", statistics=True),
             Column("item_id", "string", "id", statistics=True),
             *_ITEM_CATEGORIES,
+            *(Column(f"item_{name}", "string", "metadata", nullable=True) for name in ("product_code", "section", "name")),
         )
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from . import descriptions
 from .backend import Backend, select_backend
 from .balancing import compute_balance, resample
 from .config import DatasetConfig
-from .contract import SPLITS
+from .contract import MIN_ROWS_PER_S, SPLITS
 from .digest import vocabulary
-from .errors import GateError
+from .errors import GateError, OutputError
 from .features import compute_features
 from .inputs import load_shop
 from .interactions import build_interactions
@@ -27,12 +28,12 @@ from .outputs import (
     write_file,
     write_json,
 )
-from .parts import lay_out_parts, write_samples
+from .parts import lay_out_parts, require_rows, write_samples
 from .progress import ProgressTracker
 from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
-from .splits import cut_windows, order_positives, plan_splits
+from .splits import cut_windows, order_positives, plan_splits, require_disjoint_users
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,29 @@ def build(
     try:
         manifest = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
         manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
-        with clock.stage("publish"):
-            manifest.update(clock.report(manifest["counts"]))
-            write_json(staging.path / "manifest.json", manifest)
-            staging.publish()
+        with clock.stage("flush"):
+            staging.flush()
+        manifest.update(clock.report(manifest["counts"]))
+        clock.warn(_slowness(manifest["performance"]))
+        write_json(staging.path / "manifest.json", manifest)
+        staging.publish()
     except GateError:
         raise
-    except BaseException:
+    except BaseException as error:
         staging.discard()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
+            raise OutputError(text) from error
         raise
     return BuildResult(staging.output, manifest)
+
+
+def _slowness(performance: dict[str, Any]) -> tuple[str, ...]:
+    """The contract's alert for a slow generation; a build of less than a minute says nothing about rates."""
+    rate = performance["samples_per_s"]
+    if performance["seconds"] < 60 or rate >= MIN_ROWS_PER_S:
+        return ()
+    return (f"performance: {rate} samples/s; the contract asks for at least {MIN_ROWS_PER_S}",)
 
 
 def _run(
@@ -93,6 +107,7 @@ def _run(
         del shop
     with clock.stage("features"):
         features = compute_features(log, windows.cut1, config, machine)
+        clock.warn(features.warnings)
     with clock.stage("splits"):
         plan = plan_splits(log, features, windows, config, machine)
         clock.warn(plan.warnings)
@@ -114,9 +129,11 @@ def _run(
         have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
     parts = lay_out_parts(folder, have, config)
     n_groups = sum(len(positives) for positives in plan.positives)
+    require_disjoint_users(log, plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
         digests, metrics = write_samples(parts, have, config, machine, clock.progress)
         metrics.require(n_groups, folder)
+        require_rows(parts, config)
     with clock.stage("tables"):
         files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, digests, strict=True)}
         for name, blocks in (
@@ -153,7 +170,7 @@ class _Clock:
             self.progress.message("warning", text)
 
     def report(self, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-        """Timings per stage, and samples (rows) per second of the whole build."""
+        """Timings per stage, and samples (rows) per second of the whole build, but for this report and a rename."""
         seconds = time.perf_counter() - self._began
         rows = sum(split["rows"] for split in counts.values())
         peak = self._machine.memory()["peak_bytes"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from .contract import AGE_GROUPS, CONTRACT, NEGATIVE_DETAILS, NEGATIVE_SOURCES, 
 from .digest import ContentDigest
 from .features import PRICE_UNIT
 from .inputs import InputReport
+from .interactions import iso
 from .quality_validator import QualityMetrics
 from .samples import Ingredients
 
@@ -96,7 +96,7 @@ def manifest(
     return {
         "contract": CONTRACT,
         "generator": {"name": "gpu-dcgen", "version": __version__},
-        "generated_at": _iso(generated_at),
+        "generated_at": iso(generated_at),
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
@@ -110,7 +110,7 @@ def manifest(
         "vocabulary": {"users": log.n_users, "items": log.n_items},
         "split": {
             "strategy": config.split.strategy,
-            "windows": {name: _iso(getattr(windows, name)) for name in ("first", "cut1", "cut2", "last")},
+            "windows": {name: iso(getattr(windows, name)) for name in ("first", "cut1", "cut2", "last")},
             "windows_ns": {name: getattr(windows, name) for name in ("first", "cut1", "cut2", "last")},
             "shares": plan.shares,
         },
@@ -137,11 +137,6 @@ def manifest(
 
 def _strings(have: Ingredients, name: str) -> list[str]:
     return have.vocabularies[name].strings.to_pylist()
-
-
-def _iso(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def _version(package: str) -> str | None:

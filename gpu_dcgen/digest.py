@@ -50,13 +50,6 @@ class ContentDigest:
         """The digest of each column as 16 hex digits, by column name."""
         return {name: f"{total:016x}" for name, total in sorted(self._sums.items())}
 
-    @classmethod
-    def from_hex(cls, digests: dict[str, str]) -> "ContentDigest":
-        """The digest that `hex` printed: how a part that is already on disk joins its file's digest."""
-        digest = cls()
-        digest._sums = {name: int(text, 16) for name, text in digests.items()}
-        return digest
-
     def _add_rows(self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any) -> None:
         xp = backend.xp
         positions = mix_array(xp.arange(first_row, first_row + n_rows, dtype=xp.uint64) ^ rows.POSITION)

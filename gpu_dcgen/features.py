@@ -11,7 +11,7 @@ from .backend import Backend
 from .config import DatasetConfig
 from .interactions import DAY, Interactions
 from .kernels.users import preferred_channels
-from .segments import run_offsets, run_starts, sort_order
+from .segments import counts, run_offsets, run_starts, sort_order
 
 Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
@@ -53,6 +53,7 @@ class Features:
     units: Any  # host list (P,) int  each distinct price in units of 2^-20; [] without prices
     price_edges: tuple[int, ...]  # p1, p25, p50, p75, p99 of the train window in units; () without prices
     snapshots: Snapshots
+    warnings: tuple[str, ...]
 
 
 def compute_features(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> Features:
@@ -92,7 +93,19 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
         units=units,
         price_edges=edges,
         snapshots=_take_snapshots(interactions, units, edges, config, backend),
+        warnings=_warnings(edges, config),
     )
+
+
+def _warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
+    found = []
+    if len(set(edges[1:4])) < len(edges[1:4]):
+        found.append("prices: two quartiles of the train window's prices are equal, so a price category is empty (D6)")
+    if config.negative_sampling.corpus == "all":
+        found.append(
+            "negative_sampling.corpus: all draws items that were not on sale, whose features can give the label away (D11)"
+        )
+    return tuple(found)
 
 
 def _price_edges(interactions: Interactions, units: list[int], cut1: int, backend: Backend) -> tuple[int, ...]:
@@ -101,7 +114,7 @@ def _price_edges(interactions: Interactions, units: list[int], cut1: int, backen
         return ()
     xp = backend.xp
     paid = interactions.price[interactions.time < cut1]
-    below = xp.cumsum(xp.bincount(paid, minlength=len(units)))
+    below = xp.cumsum(counts(xp, paid, len(units)))
     n = int(paid.shape[0])
     ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
     codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
@@ -181,7 +194,7 @@ class _Counter:
 
     def up_to(self, n_rows: int) -> Array:
         if n_rows > self._rows:
-            self._counts = self._counts + self._xp.bincount(self._item[self._rows : n_rows], minlength=self._n_items)
+            self._counts = self._counts + counts(self._xp, self._item[self._rows : n_rows], self._n_items)
             self._rows = n_rows
         return self._counts
 

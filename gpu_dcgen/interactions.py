@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from .backend import Backend
@@ -13,6 +14,12 @@ from .segments import counts, run_maximum, run_offsets, run_starts, sort_order
 
 Array = Any
 DAY = 86_400_000_000_000  # nanoseconds
+
+
+def iso(nanoseconds: int) -> str:
+    """A time as ISO 8601 in UTC, to the nanosecond."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,8 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         item_offsets=run_offsets(xp, item[by_item], n_items),
         by_time=by_time,
         prices=shop.prices,
-        user_ids=shop.user_ids.take(_host_index(backend, user_of)),
-        item_ids=shop.item_ids.take(_host_index(backend, item_of)),
+        user_ids=shop.user_ids.take(backend.to_host(user_of)),
+        item_ids=shop.item_ids.take(backend.to_host(item_of)),
         age=shop.age[user_of],
         user_columns=_gather(shop.user_columns, user_of),
         item_columns=_gather(shop.item_columns, item_of),
@@ -200,7 +207,3 @@ def _new_codes(xp: Any, old_of_new: Array, n_old: int) -> Array:
     new = xp.full(n_old, -1, dtype=xp.int32)
     new[old_of_new] = xp.arange(old_of_new.shape[0], dtype=xp.int32)  # the indices are distinct
     return new
-
-
-def _host_index(backend: Backend, rows: Array) -> Any:
-    return backend.to_host(rows)

@@ -13,12 +13,11 @@ from .features import Features
 from .interactions import DAY, Interactions
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
-from .kernels.pool import LIMITS
+from .kernels.pool import FIXED_ONE, LIMITS
 from .similarity_computer import Neighbors
 from .splits import Positives
 
 Array = Any
-_FIXED = 1 << 16  # 1.0 in the 16-bit fixed point of scores
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,11 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
         "buyer_items": settings.collaborative_items,
         "buyer_window": settings.collaborative_days * DAY,
         "category_draws": settings.category_draws,
-        "w_similarity": round(score.similarity * _FIXED),
-        "w_collaborative": round(score.collaborative * _FIXED),
-        "w_price": round(score.price * _FIXED),
-        "w_popularity": round(score.popularity * _FIXED),
-        "w_diversity": round(score.diversity * _FIXED),
+        "w_similarity": round(score.similarity * FIXED_ONE),
+        "w_collaborative": round(score.collaborative * FIXED_ONE),
+        "w_price": round(score.price * FIXED_ONE),
+        "w_popularity": round(score.popularity * FIXED_ONE),
+        "w_diversity": round(score.diversity * FIXED_ONE),
         "by_percentile": int(settings.hard_band == "percentile"),
     }
     band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])

@@ -13,8 +13,9 @@ from .backend import Backend
 from .blocks import Block, Codes, Lists, Values, Vocabulary
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
-from .digest import ContentDigest
+from .digest import ContentDigest, vocabulary
 from .errors import OutputError
+from .inputs import Category
 from .samples import ITEM_CATEGORIES, Ingredients
 from .sequence_builder import UserSequences
 
@@ -27,47 +28,57 @@ class Staging:
 
     def __init__(self, output: Path, overwrite: bool) -> None:
         """Raises OutputError when the output is there and must not be replaced, or its parent cannot be written to."""
-        self.output, self._overwrite = Path(os.path.abspath(output)), overwrite
-        if self.output.exists() and not overwrite and not _is_empty_folder(self.output):
-            raise OutputError(f"{output} is there already.\nChoose another OUTPUT, or replace it with --overwrite.")
-        if (
-            overwrite
-            and self.output.is_dir()
-            and not _is_empty_folder(self.output)
-            and not (self.output / "manifest.json").exists()
-        ):
-            raise OutputError(
-                f"{output} is there already and holds no data set (no manifest.json); --overwrite replaces data sets only.\n"
-                "Choose another OUTPUT, or remove it yourself."
-            )
-        self.path = self.output.parent / f".{self.output.name}.staging-{secrets.token_hex(4)}"
+        self.output = Path(os.path.realpath(output))
+        if self.output.exists() and not _is_empty_folder(self.output):
+            if not overwrite:
+                raise OutputError(f"{output} is there already.\nChoose another OUTPUT, or replace it with --overwrite.")
+            if not (self.output / "manifest.json").is_file():
+                raise OutputError(
+                    f"{output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data sets "
+                    "only.\nChoose another OUTPUT, or remove it yourself."
+                )
+        self._created = [folder for folder in self.output.parents if not folder.exists()]  # the nearest first
+        self.path = self._beside("staging")
         try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir()
+            self.path.mkdir(parents=True)
         except OSError as error:
+            self.discard()
             raise OutputError(
                 f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
             ) from error
 
-    def publish(self) -> None:
-        """Flush every file to disk, then put the folder in the output's place; an old data set goes only after that."""
+    def _beside(self, purpose: str) -> Path:
+        return self.output.parent / f".{self.output.name}.{purpose}-{secrets.token_hex(4)}"
+
+    def flush(self) -> None:
+        """Have every file and folder on the disk before the name points to them."""
         for folder, _, names in os.walk(self.path):
-            for name in names:
+            for name in (*names, "."):
                 _flush(Path(folder) / name)
-            _flush(Path(folder))
+
+    def publish(self) -> None:
+        """Put the folder in the output's place. An old data set steps aside first, steps back if that fails, and goes last."""
+        self.flush()
         old = None
-        if self.output.is_dir() and _is_empty_folder(self.output):
-            self.output.rmdir()
-        elif self.output.exists():
-            old = self.output.parent / f".{self.output.name}.old-{secrets.token_hex(4)}"
+        if self.output.exists():  # __init__ has made sure that it is an empty folder or a data set
+            old = self._beside("old")
             self.output.rename(old)
-        self.path.rename(self.output)
+        try:
+            self.path.rename(self.output)
+        except BaseException:
+            if old is not None:
+                old.rename(self.output)
+            raise
         _flush(self.output.parent)
         if old is not None:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            shutil.rmtree(old, ignore_errors=True)  # the new data set stands, whatever becomes of the old one
 
     def discard(self) -> None:
+        """Remove what was written, and the parent folders that were made for it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._created:
+            if _is_empty_folder(folder):
+                folder.rmdir()
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -83,6 +94,7 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs: indented, Unicode as it is."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -145,6 +157,10 @@ def sequence_blocks(sequences: UserSequences, have: Ingredients, splits: Vocabul
         yield Block(first, users.stop - first, columns)
 
 
+def _text(column: Category, backend: Backend) -> Codes:
+    return Codes(column.codes, vocabulary(column.values, backend))
+
+
 def item_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
     """item_vocabulary: item_index 1..n with each item's id and static columns."""
     log = have.interactions
@@ -152,5 +168,6 @@ def item_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
         "item_index": Values(have.item_codes),
         "item_id": Codes(have.item_codes - 1, have.vocabularies["item_id"]),
         **{f"item_{name}": Codes(log.item_columns[name].codes, have.vocabularies[name]) for name in ITEM_CATEGORIES},
+        **{f"item_{name}": _text(log.item_columns[name], backend) for name in ("product_code", "section", "name")},
     }
     yield Block(0, log.n_items, columns)

@@ -22,6 +22,7 @@ from .blocks import Block
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
+from .errors import GateError
 from .quality_validator import QualityMetrics
 from .samples import SHAPES, Ingredients, gather_groups
 
@@ -82,6 +83,19 @@ def write_samples(
                 part.files.__exit__(*sys.exc_info())
             raise
     return digests, metrics
+
+
+def require_rows(parts: list[Part], config: DatasetConfig) -> None:
+    """GateError unless each part's footer, read from disk, counts the rows that its positives come to."""
+    from pyarrow.parquet import read_metadata
+
+    for part in parts:
+        expected, found = (part.last - part.first) * config.rows_per_positive, read_metadata(part.path).num_rows
+        if found != expected:
+            raise GateError(
+                f"critical gate failed, nothing was published: {part.path} has {found} rows, expected {expected}.\n"
+                "This is a defect of gpu-dcgen, not of your data: please report it."
+            )
 
 
 class _Crew:

@@ -10,6 +10,7 @@ from .errors import GateError
 from .kernels.checks import VIOLATIONS, check_group
 from .kernels.pool import SOURCES
 from .samples import Group, Ingredients
+from .segments import counts
 
 
 @dataclass
@@ -26,10 +27,6 @@ class QualityMetrics:
         """Check a block of groups: references, duplicates, ownership, corpus, window, history (critical gates of D20)."""
         xp, log, features = backend.xp, have.interactions, have.features
         n, width = group.item.shape
-        windows = have.plan.windows
-        window_start = dict(zip(windows.ends, (windows.first, windows.cut1, windows.cut2), strict=True))[
-            group.positives.window_end
-        ]
         found = xp.empty(n, dtype=xp.int32)
         backend.for_each(
             check_group,
@@ -39,7 +36,7 @@ class QualityMetrics:
             group.negatives.snapshot,
             group.history_start,
             group.history_length,
-            window_start,
+            group.positives.window_start,
             group.positives.window_end,
             int(group.negatives.source.shape[1]),
             log.user,
@@ -55,7 +52,7 @@ class QualityMetrics:
         if int(found.max()):
             for bit, name in enumerate(VIOLATIONS):
                 self.violations[name] += int(((found >> bit) & 1).sum())
-        by_source = xp.bincount(group.negatives.source.reshape(-1), minlength=len(SOURCES))
+        by_source = counts(xp, group.negatives.source.reshape(-1), len(SOURCES))
         for name, count in zip(SOURCES, backend.to_host(by_source).tolist(), strict=True):
             self.hard_by_source[name] += count
         self.relaxed += int(group.negatives.relaxed.sum())

@@ -50,6 +50,8 @@ def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
 
 def counts(xp: Any, codes: Array, n_codes: int) -> Array:
     """How often each code 0..n_codes-1 occurs: (n_codes,) int64."""
+    if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
+        return xp.zeros(n_codes, dtype=xp.int64)
     return xp.bincount(codes, minlength=n_codes).astype(xp.int64)
 
 

@@ -81,7 +81,7 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
         progress.advance(last - first)
     lengths, item, similarity, common_users = (xp.concatenate(parts) for parts in zip(*blocks, strict=True))
     info = {
-        "engine": "exact",
+        "engine": config.similarity.engine,
         "scale_bits": matrix.scale_bits,
         "packed": matrix.packed,
         "products": matrix.n_products,

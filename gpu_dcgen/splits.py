@@ -11,9 +11,9 @@ from . import rng
 from .backend import Backend
 from .config import DatasetConfig
 from .contract import SPLITS
-from .errors import InputError
+from .errors import GateError, InputError
 from .features import Features
-from .interactions import Interactions
+from .interactions import Interactions, iso
 from .kernels.draws import count_eligible
 from .segments import counts, run_starts
 
@@ -35,6 +35,10 @@ class Windows:
     last: int
 
     @property
+    def starts(self) -> tuple[int, int, int]:
+        return self.first, self.cut1, self.cut2
+
+    @property
     def ends(self) -> tuple[int, int, int]:
         """Each split's window holds times strictly before its end."""
         return self.cut1, self.cut2, self.last + 1
@@ -47,6 +51,7 @@ class Positives:
     split: str
     row: Array  # (n,) int64  row of Interactions
     copy: Array  # (n,) int32  0, or the number of the copy (D18, resample)
+    window_start: int  # nanoseconds
     window_end: int  # what the user buys from here on is unknown to this split (D8)
 
     def __len__(self) -> int:
@@ -59,8 +64,8 @@ class SplitPlan:
 
     windows: Windows
     user_split: Array  # (U,) int8  0 train, 1 val, 2 test, -1 none; all -1 with strategy `temporal`
-    positives: tuple[Positives, Positives, Positives]  # chronological: (time, user, item)
-    ledger: dict[str, Any]  # reason -> kept interactions, with `emitted` per split; sums to all kept interactions
+    positives: tuple[Positives, Positives, Positives]  # by (time, user, item), until `order_positives`
+    ledger: dict[str, Any]  # reason -> kept interactions, with `emitted` per split (before resampling); sums to all of them
     shares: dict[str, dict[str, float]]  # split -> positives, share, users
     warnings: tuple[str, ...]
 
@@ -79,8 +84,9 @@ def cut_windows(times: Array, first: int, last: int, config: DatasetConfig, back
         cut1, cut2 = (math.ceil(first + share * (last - first)) for share in (train, until_val))
     if not first < cut1 < cut2 <= last:
         raise InputError(
-            f"transactions: the time axis cannot be cut in three windows: {config.split.windows} cuts fall on {cut1} and {cut2} "
-            f"within {first}..{last} ns.\nBring a log with more distinct times, or change split.train_share / split.windows."
+            f"transactions: the time axis cannot be cut in three windows: {config.split.windows} cuts fall on {iso(cut1)} and "
+            f"{iso(cut2)} within {iso(first)}..{iso(last)}.\n"
+            "Bring a log with more distinct times, or change split.train_share / split.windows."
         )
     return Windows(first, cut1, cut2, last)
 
@@ -130,7 +136,8 @@ def plan_splits(
     positives = []
     for k, name in enumerate(SPLITS):
         row = interactions.by_time[emitted & (window_by_time == k)]
-        positives.append(Positives(name, row, xp.zeros(row.shape[0], dtype=xp.int32), windows.ends[k]))
+        copy = xp.zeros(row.shape[0], dtype=xp.int32)
+        positives.append(Positives(name, row, copy, windows.starts[k], windows.ends[k]))
     shares, warnings = _shares(interactions, positives, config, backend)
     ledger = {"emitted": {p.split: len(p) for p in positives}, **reason.counts}
     return SplitPlan(windows, user_split, tuple(positives), ledger, shares, warnings)
@@ -294,6 +301,20 @@ def _shares(interactions: Interactions, positives: list[Positives], config: Data
                 f"split: {p.split} has {share:.1%} of the positives, {wanted:.1%} wanted; the log's windows do not allow it"
             )
     return shares, tuple(warnings)
+
+
+def require_disjoint_users(interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> None:
+    """GateError where a user has positives in two splits; with strategy `temporal` users may be in several (D7)."""
+    if config.split.strategy == "temporal":
+        return
+    xp = backend.xp
+    present = [counts(xp, interactions.user[p.row], interactions.n_users) > 0 for p in plan.positives]
+    n_shared = int((present[0] & present[1] | present[0] & present[2] | present[1] & present[2]).sum())
+    if n_shared:
+        raise GateError(
+            f"critical gate failed, nothing was published: {n_shared} users have positives in more than one split.\n"
+            "This is a defect of gpu-dcgen, not of your data: please report it."
+        )
 
 
 def order_positives(plan: SplitPlan, config: DatasetConfig, backend: Backend) -> SplitPlan:

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from strict_array import StrictArray
+
+from tests.strict_array import StrictArray
 
 
 def same(left: Any, right: Any) -> bool:

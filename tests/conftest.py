@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from strict_backend import StrictBackend
 
 from cpu_fallback import NumpyBackend
+from tests.strict_backend import StrictBackend
 
 
 @pytest.fixture(params=[NumpyBackend, StrictBackend], ids=["cpu", "strict"])

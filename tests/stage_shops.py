@@ -1,15 +1,31 @@
-"""Shops for tests of single stages: what stage 1 would hand over, from plain lists, on any backend."""
+"""Shops for tests of single stages, on any backend.
+
+    make_shop(backend, lines)             what stage 1 would hand over, from plain lists
+    Stages(backend, tables, config)       the stages over the tables of a shop, and the oracle's answers beside them
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from gpu_dcgen.inputs import Category, InputReport, Shop
+from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.features import Features, compute_features
+from gpu_dcgen.inputs import Category, InputReport, Shop, load_shop
+from gpu_dcgen.interactions import Interactions, build_interactions
+from gpu_dcgen.negative_sampler import NegativeSources, prepare_sources
+from gpu_dcgen.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import Neighbors, compute_neighbors
+from gpu_dcgen.splits import SplitPlan, Windows, cut_windows, plan_splits
+from tests import reference
+from tests.reference.world import read_log
+from tests.shops import DAY, Tables, write_shop
 
-DAY = 86_400 * 10**9  # nanoseconds
 USER_COLUMNS = ("club_status", "news_frequency")
 ITEM_COLUMNS = (
     "product_group",
@@ -83,3 +99,56 @@ def make_shop(
         views=None if views is None else viewed(),
         report=InputReport(rows={}, rejects={}, quality_score=1.0, warnings=(), files=()),
     )
+
+
+class Stages:
+    """The stages over one shop's tables on one machine, each run when it is first asked for; the oracle beside them."""
+
+    def __init__(self, backend: Any, tables: Tables, config: DatasetConfig) -> None:
+        self.backend, self.tables, self.config = backend, tables, config
+
+    @cached_property
+    def shop(self) -> Shop:
+        with TemporaryDirectory() as folder:
+            return load_shop(write_shop(self.tables, Path(folder)), self.config, self.backend)
+
+    @cached_property
+    def log(self) -> Interactions:
+        return build_interactions(self.shop, self.config, self.backend)
+
+    @cached_property
+    def windows(self) -> Windows:
+        return cut_windows(self.shop.time, self.log.first_time, self.log.last_time, self.config, self.backend)
+
+    @cached_property
+    def features(self) -> Features:
+        return compute_features(self.log, self.windows.cut1, self.config, self.backend)
+
+    @cached_property
+    def plan(self) -> SplitPlan:
+        return plan_splits(self.log, self.features, self.windows, self.config, self.backend)
+
+    @cached_property
+    def neighbors(self) -> Neighbors:
+        return compute_neighbors(self.log, self.windows.cut1, self.config, self.backend, ProgressTracker())
+
+    @cached_property
+    def sources(self) -> NegativeSources:
+        return prepare_sources(self.log, self.config, self.backend)
+
+    @cached_property
+    def oracle(self) -> reference.Log:
+        return read_log(self.tables, self.config)
+
+    @cached_property
+    def expected_log(self) -> list[reference.Interaction]:
+        """The oracle's interactions in our rows' order: (user, time, item)."""
+        return sorted(self.oracle.interactions, key=lambda e: (e.user, e.time, e.item))
+
+    @cached_property
+    def oracle_snapshots(self) -> reference.Snapshots:
+        return reference.Snapshots(self.oracle, self.config)
+
+    def host(self, array: Any) -> list:
+        """An array of the machine as plain values."""
+        return self.backend.to_host(array).tolist()

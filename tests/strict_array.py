@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import numpy as np
-from cupy_surface import AT_DTYPES, DTYPES, UFUNCS
+
+from tests.cupy_surface import AT_DTYPES, DTYPES, UFUNCS
 
 
 class Syncs:

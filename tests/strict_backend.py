@@ -17,12 +17,12 @@ from typing import Any, Callable, Sequence
 import numba
 import numpy as np
 import scipy.sparse
-from cupy_surface import DTYPES
 from numba.core.registry import CPUDispatcher
-from strict_array import StrictArray, Syncs
-from strict_functions import StrictNamespace
 
 from cpu_fallback import NumpyBackend
+from tests.cupy_surface import DTYPES
+from tests.strict_array import StrictArray, Syncs
+from tests.strict_functions import StrictNamespace
 
 
 class StrictBackend:

@@ -6,8 +6,9 @@ import functools
 from typing import Any, Callable
 
 import numpy as np
-from cupy_surface import CONSTANTS, FUNCTIONS, METHODS, REMEDIES, SYNCS, UFUNCS
-from strict_array import StrictArray, StrictUfunc, Syncs, is_integer, no_arrays, not_negative, operand
+
+from tests.cupy_surface import CONSTANTS, FUNCTIONS, METHODS, REMEDIES, SYNCS, UFUNCS
+from tests.strict_array import StrictArray, StrictUfunc, Syncs, is_integer, no_arrays, not_negative, operand
 
 
 class StrictNamespace:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from strict_backend import StrictBackend
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.backend import Backend
+from tests.strict_backend import StrictBackend
 
 ROOT = Path(__file__).parents[1]
 STAGES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_dcgen.config import DatasetConfig, Section, load_config
+from gpu_dcgen.config import DatasetConfig, Section, load_config, usable_cores
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.summary import config_as_yaml
 
@@ -126,6 +126,17 @@ def test_every_setting_has_a_default_and_the_schema_names_it():
         ("memory_optimization: {lazy_loading: false}", "memory_optimization.lazy_loading"),
         ("scalability_config: {turbo: 1}", "turbo"),
         ("inputs: {channels: {300: online}}", "300"),
+        (
+            "category_balancing: {target_distribution: [0.2, 0.6, 0.3]}",
+            "category_balancing: target_distribution: the shares sum to 1.1, not 1",
+        ),
+        ("category_balancing: {min_weight: 6}", "category_balancing: min_weight 6.0 is above max_weight 5.0"),
+        (
+            "negative_sampling: {similarity_threshold: 0.8}",
+            "negative_sampling: similarity_threshold 0.8 is not below similarity_ceiling 0.8",
+        ),
+        ("negative_sampling: {percentile_range: [0.5, 0.2]}", "negative_sampling: percentile_range 0.5..0.2 does not rise"),
+        ("negative_sampling: {percentile_range: [0.5, 0.5]}", "negative_sampling: percentile_range 0.5..0.5 does not rise"),
         ("seed: -1", "seed"),
         ("- a list", "sections"),
         ("split: [", "YAML"),
@@ -155,6 +166,29 @@ def test_a_mistake_is_named_with_its_file(tmp_path, text, named):
 def test_a_section_of_the_wrong_kind_is_a_config_error(tmp_path, text, section):
     with pytest.raises(ConfigError, match=section):
         load_config(write(tmp_path, text))
+
+
+def test_shares_that_sum_to_1_but_for_rounding_are_accepted():
+    thirds = load_config(overrides=["category_balancing.target_distribution=[0.3333333, 0.3333333, 0.3333333]"])
+    assert sum(thirds.category_balancing.target_distribution) != 1
+    with pytest.raises(ConfigError, match="target_distribution"):
+        load_config(overrides=["category_balancing.target_distribution=[0.33333, 0.33333, 0.33333]"])
+
+
+def test_equal_least_and_greatest_weights_are_accepted():
+    assert load_config(overrides=["category_balancing.min_weight=2", "category_balancing.max_weight=2"])
+
+
+def test_the_largest_pool_of_candidates_has_places_of_16_bits():
+    """The kernel numbers a pool's candidates in int16: no setting that is accepted may ask for more."""
+
+    def largest(name):
+        bounds = [bound.le for bound in type(settings).model_fields[name].metadata if hasattr(bound, "le")]
+        return bounds[0]
+
+    settings = DatasetConfig().negative_sampling
+    buyers, items = largest("collaborative_buyers"), largest("collaborative_items")
+    assert largest("item_cf_top_k") + buyers * items + largest("category_draws") <= 32_766
 
 
 def test_an_empty_section_means_its_defaults(tmp_path):
@@ -195,6 +229,16 @@ def test_balancing_switched_off_is_mode_off():
 def test_a_configuration_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         DatasetConfig().seed = 1
+
+
+def test_usable_cores_are_those_the_process_may_run_on_else_all(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert usable_cores() == 12
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert usable_cores() == 1
 
 
 def test_threads_are_never_more_than_the_usable_cores(monkeypatch):

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strict_backend import StrictBackend
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.blocks import Block, Codes, Lists, Matrix, SampleIds, Values
 from gpu_dcgen.digest import ContentDigest, digest_file, hash_strings, vocabulary
 from gpu_dcgen.errors import InputError
+from tests.strict_backend import StrictBackend
 
 BACKENDS = [NumpyBackend(1), NumpyBackend(2), StrictBackend()]
 MASK = (1 << 64) - 1
@@ -155,7 +155,7 @@ def test_parts_merge_to_the_digest_of_the_file_even_from_text():
     for block in reversed(blocks):
         part = ContentDigest()
         part.add(block, CPU)
-        merged.merge(ContentDigest.from_hex(part.hex()))
+        merged.merge(part)
     assert merged.hex() == digest_of(blocks)
 
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from input_tables import TRANSACTIONS, category, changed, host, load, reject, sales, without, write
 
 from gpu_dcgen import input_checks
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.input_checks import REASONS
+from tests.input_tables import TRANSACTIONS, category, changed, host, load, reject, sales, without, write
 
 
 def bad_articles():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
 
 from gpu_dcgen.errors import ConfigError, InputError
+from tests.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
 
 UNUSABLE = {
     "no such folder": (lambda folder: folder.rename(folder.with_name("moved")), "there is no such folder"),

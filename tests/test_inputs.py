@@ -10,9 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, VIEWS, category, changed, host, load, reject, sales, without, write
 
 from gpu_dcgen.errors import InputError
+from tests.input_tables import (
+    ARTICLES,
+    CUSTOMERS,
+    TRANSACTIONS,
+    VIEWS,
+    category,
+    changed,
+    host,
+    load,
+    reject,
+    sales,
+    without,
+    write,
+)
 
 
 def test_a_clean_shop_comes_coded_by_sorted_ids_in_row_order(tmp_path, backend):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
-import cupy_surface
 import numpy as np
 import pytest
-from agreement import same
-from strict_backend import StrictBackend
 
 from gpu_dcgen import rng
 from gpu_dcgen.segments import offsets_of, repeat_index, run_offsets, run_starts, sort_order
+from tests import cupy_surface
+from tests.agreement import same
+from tests.strict_backend import StrictBackend
 
 
 @pytest.fixture

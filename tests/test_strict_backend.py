@@ -8,16 +8,16 @@ import numba
 import numpy as np
 import pyarrow as pa
 import pytest
-from agreement import same
-from stage_shops import make_shop
-from strict_array import StrictArray
-from strict_backend import StrictBackend, StrictColumn
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen import rng
-from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.interactions import build_interactions
 from gpu_dcgen.kernels import row_kernel
+from tests.agreement import same
+from tests.shops import tiny_config
+from tests.stage_shops import make_shop
+from tests.strict_array import StrictArray
+from tests.strict_backend import StrictBackend, StrictColumn
 
 A = np.array([3, 1, 2, 1], dtype=np.int32)
 F = np.array([0.5, 2.0, 1.5, 4.0])
@@ -224,7 +224,7 @@ def test_interactions_are_the_same_on_both_backends(seed):
     lines = list(_random_lines(seed))
     views = [(user, item, day) for user, item, day, *_ in lines[:40]]
     columns = {"product_group": [("Shoes", "Socks", None)[i % 3] for i in range(9)], "club_status": ["ACTIVE", None] * 6}
-    config = DatasetConfig.model_validate({"filtering": {"min_user_interactions": 20, "min_item_interactions": 10}})
+    config = tiny_config(filtering={"min_user_interactions": 20, "min_item_interactions": 10})
     results = [
         build_interactions(make_shop(backend, lines, n_users=12, n_items=9, columns=columns, views=views), config, backend)
         for backend in (NumpyBackend(), StrictBackend(seed=seed))

@@ -10,6 +10,7 @@ from . import row_kernel
 from .draws import draw_from_corpus, owns, siblings
 from .pool import (
     FALLBACK,
+    FIXED_ONE,
     GROUP,
     ITEM,
     N_BUYERS,
@@ -26,7 +27,7 @@ from .pool import (
     offer_neighbors,
 )
 
-_ONE = 65536  # 1.0 in 16-bit fixed point
+_ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its score
 
 
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
@@ -42,7 +43,7 @@ def rounded(x):
 
 @numba.njit(cache=True)
 def _fixed_price(price):
-    return rounded(np.float64(price) * _ONE) if price == price else np.int64(-1)
+    return rounded(np.float64(price) * FIXED_ONE) if price == price else np.int64(-1)
 
 
 @numba.njit(cache=True)
@@ -52,13 +53,15 @@ def _score_pool(lane, n_pool, i, limits, popularity, price, group, pool, pair, s
         j = pool[lane, ITEM, candidate]
         pool[lane, GROUP, candidate] = group[j]
         theirs = _fixed_price(price[j])
-        near = _ONE // 2 if mine < 0 or theirs < 0 else _ONE - abs(mine - theirs)
-        similar = rounded(np.float64(pair[lane, candidate]) * _ONE) if pair[lane, candidate] > 0 else np.int64(0)
+        near = FIXED_ONE // 2 if mine < 0 or theirs < 0 else FIXED_ONE - abs(mine - theirs)
+        similar = rounded(np.float64(pair[lane, candidate]) * FIXED_ONE) if pair[lane, candidate] > 0 else np.int64(0)
         score[lane, candidate] = (
             limits[W_SIM] * similar
-            + limits[W_CO] * (min(np.int64(8), np.int64(pool[lane, N_BUYERS, candidate])) << 13)
+            + limits[W_CO]
+            * min(np.int64(_ENOUGH_BUYERS), np.int64(pool[lane, N_BUYERS, candidate]))
+            * (FIXED_ONE // _ENOUGH_BUYERS)
             + limits[W_PRICE] * near
-            - limits[W_POP] * rounded(np.float64(popularity[j]) * _ONE)
+            - limits[W_POP] * rounded(np.float64(popularity[j]) * FIXED_ONE)
         )
 
 
@@ -181,7 +184,7 @@ def mine_hard(
         scores[best] = _DEAD
         if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
             continue
-        _lower(groups, scores, n_pool, group[j], limits[W_DIVERSITY] * _ONE)
+        _lower(groups, scores, n_pool, group[j], limits[W_DIVERSITY] * FIXED_ONE)
         if group[j] == group[i]:
             n_own += 1
             n_relaxed += 1 if beyond_cap else 0

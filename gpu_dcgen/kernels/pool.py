@@ -19,6 +19,7 @@ from .draws import first_not_before, gallop
 SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
 ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
 ITEM, N_BUYERS, LAST_BUYER, SOURCE, GROUP = range(5)  # of `pool`
+FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
 # Positions in the `limits` array of `mine_hard` (int64).
 LIMITS = (

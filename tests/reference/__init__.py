@@ -21,7 +21,7 @@ from .similarity import Neighbor, find_neighbors
 from .splits import Positive
 from .world import SPLITS, Cuts, Interaction, Log, Tables, read_log
 
-__all__ = ["SPLITS", "Cuts", "Interaction", "Log", "Neighbor", "Positive", "Tables", "World", "build", "digest"]
+__all__ = ["SPLITS", "Cuts", "Interaction", "Log", "Neighbor", "Positive", "Snapshots", "Tables", "World", "build", "digest"]
 
 
 @dataclass(frozen=True)
