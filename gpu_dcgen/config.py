@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
 
@@ -25,6 +25,11 @@ PROFILES: dict[str, dict[str, int | bool]] = {
     "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
     "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
 }
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a plain `off` as false."""
+    return "off" if value is False else value
 
 
 class Section(BaseModel):
@@ -182,7 +187,7 @@ class SequenceProcessing(Section):
 class CategoryBalancing(Section):
     enable_balancing: bool = True
     """False is `mode: off`."""
-    mode: Literal["weights", "resample", "off"] = "weights"
+    mode: Annotated[Literal["weights", "resample", "off"], BeforeValidator(_off)] = "weights"
     """Write `sample_weight`, or repeat and drop positives to the same effect, or neither (D18)."""
     balance_threshold: Share = 0.2
     """A segment's weighted share further from its target than this part of the target warns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,8 +191,52 @@ def test_overwrite_replaces_data_sets_only(tmp_path):
     (tmp_path / "output" / "thesis.tex").write_text("years of work")
     result = run(tmp_path, "--overwrite")
     assert result.exit_code == 2
-    assert "holds no data set" in result.stderr
+    assert "is no data set" in " ".join(result.stderr.split())
     assert (tmp_path / "output" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_is_never_overwritten(tmp_path):
+    write_shop(a_shop(), tmp_path / "input")
+    (tmp_path / "output").write_text("years of work")
+    assert run(tmp_path, "--overwrite").exit_code == 2
+    assert (tmp_path / "output").read_text() == "years of work"
+
+
+def test_refused_builds_leave_no_new_parent_folders(tmp_path):
+    write_shop({**a_shop(), "transactions": []}, tmp_path / "input")
+    result = CliRunner().invoke(app, ["build", str(tmp_path / "input"), str(tmp_path / "new" / "deep" / "output"), "--quiet"])
+    refused(result, tmp_path, "transactions")
+
+
+def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_shop(a_shop(), tmp_path / "input")
+    monkeypatch.setattr("cpu_fallback.PartWriter.write", full)
+    refused(run(tmp_path), tmp_path, "the disk is full", "nothing was published")
+
+
+@pytest.mark.parametrize("mode", ["resample", "off"])
+def test_every_balancing_mode_is_summed_up(mode, tmp_path):
+    write_shop(a_shop(), tmp_path / "input")
+    sets = [word for setting in [*TINY, f"category_balancing.mode={mode}"] for word in ("--set", setting)]
+    result = CliRunner().invoke(app, ["build", str(tmp_path / "input"), str(tmp_path / "output"), *sets])
+    assert result.exit_code == 0, result.output
+
+
+def test_resampling_to_nothing_is_refused(tmp_path):
+    write_shop(a_shop(), tmp_path / "input")
+    settings = [*TINY, "category_balancing.mode=resample", "category_balancing.recency_half_life_days=1"]
+    tables = a_shop()
+    for line in tables["transactions"]:
+        line["t_dat"] = tables["transactions"][0]["t_dat"] + (line["t_dat"] - tables["transactions"][0]["t_dat"]) * 40
+    write_shop(tables, tmp_path / "input")
+    refused(
+        run(tmp_path, settings=[*settings, "features.snapshot_days=80", "negative_sampling.live_days=900"]),
+        tmp_path,
+        "resampling leaves none",
+    )
 
 
 def test_a_build_that_fails_leaves_the_old_data_set(tmp_path):

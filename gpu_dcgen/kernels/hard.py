@@ -28,8 +28,6 @@ from .pool import (
 )
 
 _ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its score
-
-
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
 _BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
 _DEAD = -(1 << 62)
@@ -55,11 +53,10 @@ def _score_pool(lane, n_pool, i, limits, popularity, price, group, pool, pair, s
         theirs = _fixed_price(price[j])
         near = FIXED_ONE // 2 if mine < 0 or theirs < 0 else FIXED_ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * FIXED_ONE) if pair[lane, candidate] > 0 else np.int64(0)
+        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64(pool[lane, N_BUYERS, candidate]))
         score[lane, candidate] = (
             limits[W_SIM] * similar
-            + limits[W_CO]
-            * min(np.int64(_ENOUGH_BUYERS), np.int64(pool[lane, N_BUYERS, candidate]))
-            * (FIXED_ONE // _ENOUGH_BUYERS)
+            + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
             + limits[W_PRICE] * near
             - limits[W_POP] * rounded(np.float64(popularity[j]) * FIXED_ONE)
         )
