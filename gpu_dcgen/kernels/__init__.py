@@ -6,6 +6,8 @@ kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a
 
 Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
 space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
+
+That cache watches the file a kernel is in, not those of its helpers: who edits a helper removes `__pycache__`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numba
 class RowKernel:
     """A kernel in its three forms; `backend.for_each` picks the one it runs."""
 
-    python: Callable  # the function as written: the strict backend runs this one, and CUDA compiles it
+    python: Callable  # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
     loop: Any  # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
     scratch: bool  # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
 

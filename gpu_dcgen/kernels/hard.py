@@ -132,6 +132,7 @@ def mine_hard(
 ):
     """Choose the hard negatives of one positive: pool three sources, score, pick greedily for diversity (D13).
 
+    `order` (n,) int64 says which row is whose turn: any permutation gives the same negatives.
     Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
     it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: place, pool,
     pair, score, buyers; `place` is all zero between rows. Owned items and siblings are looked up only for candidates
