@@ -143,10 +143,11 @@ def synth(
     """
     tracker = RichTracker(Console(stderr=True))
     with _exit_codes(debug):
-        from . import doctor, summary
+        from . import summary
+        from .input_files import TABLES
         from .synth import generate
 
-        _refuse_existing([folder / f"{name}.parquet" for name in doctor.TABLES], overwrite)
+        _refuse_existing([folder / f"{name}.parquet" for name in TABLES], overwrite)
         _show(summary.of_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
 
 
@@ -181,7 +182,8 @@ def config(
     with _exit_codes(debug):
         import json
 
-        from .config import DatasetConfig, load_config
+        from .config import DatasetConfig
+        from .config_files import load_config
         from .summary import config_as_yaml
 
         if check is not None:
@@ -201,17 +203,14 @@ def _settings(options: dict[str, object]) -> list[str]:
 def _build(
     inputs: Path, output: Path, config: Path | None, settings: list[str], tracker: Tracker, backend: str, overwrite: bool
 ) -> BuildResult:
-    """Load the settings, look at the machine and the inputs, build."""
+    """Load the settings, look at the machine, build."""
     from . import doctor
-    from .config import load_config
+    from .config_files import load_config
 
     loaded = load_config(config, settings)
     for check in doctor.prebuild(inputs, output, loaded):
-        problem = f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}"
-        if check.verdict == "fail":
-            raise InputError(problem)
-        if check.verdict == "warn":
-            tracker.message("warning", problem)
+        if check.verdict != "ok":
+            tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
     from .dataset_generator import build
 
     return build(inputs, output, loaded, backend=backend, progress=tracker, overwrite=overwrite)

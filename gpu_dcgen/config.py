@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from .errors import ConfigError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
+OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a plain `off` as false
 
 SHARES_TOLERANCE = 1e-6  # shares written with six decimals sum to 1
 PROFILES: dict[str, dict[str, int | bool]] = {
     "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
     "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
 }
-
-
-def _off(value: Any) -> Any:
-    """YAML reads a plain `off` as false."""
-    return "off" if value is False else value
 
 
 class Section(BaseModel):
@@ -169,9 +161,8 @@ class NegativeSampling(Section):
         low, high = self.similarity_threshold, self.similarity_ceiling
         if low >= high:
             raise ValueError(f"similarity_threshold {low} is not below similarity_ceiling {high}: no neighbour lies between")
-        low, high = self.percentile_range
-        if low >= high:
-            raise ValueError(f"percentile_range {low}..{high} does not rise: the first share must be below the second")
+        if self.percentile_range[0] >= self.percentile_range[1]:
+            raise ValueError(f"percentile_range {self.percentile_range} does not rise: the first share must be the smaller")
         return self
 
 
@@ -187,7 +178,7 @@ class SequenceProcessing(Section):
 class CategoryBalancing(Section):
     enable_balancing: bool = True
     """False is `mode: off`."""
-    mode: Annotated[Literal["weights", "resample", "off"], BeforeValidator(_off)] = "weights"
+    mode: Annotated[Literal["weights", "resample", "off"], OFF] = "weights"
     """Write `sample_weight`, or repeat and drop positives to the same effect, or neither (D18)."""
     balance_threshold: Share = 0.2
     """A segment's weighted share further from its target than this part of the target warns."""
@@ -334,51 +325,3 @@ def _take(data: dict[str, Any], name: str) -> dict[str, Any]:
 def usable_cores() -> int:
     """Cores that this process may run on, where the system says so, else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def load_config(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> DatasetConfig:
-    """Read a YAML file and apply `section.key=value` overrides (values are YAML); ConfigError names the key at fault."""
-    data: Any = {}
-    if path is not None:
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not valid YAML.\n{error}") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path}: expected sections like 'negative_sampling:', found {type(data).__name__}.")
-    parameters = data.get("config_parameters")
-    if isinstance(parameters, dict) and not parameters.keys() & data.keys():  # so that overrides meet them
-        data = {**{name: value for name, value in data.items() if name != "config_parameters"}, **parameters}
-    for override in overrides:
-        _set(data, override)
-    try:
-        return DatasetConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from error
-
-
-def _set(data: dict, override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name.strip():
-        raise ConfigError(f"--set {override}: expected section.key=value, as in --set split.train_share=0.7")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
-    *sections, key = name.strip().split(".")
-    for section in sections:
-        data[section] = dict(data.get(section) or {}) if isinstance(data.get(section) or {}, dict) else {}
-        data = data[section]
-    data[key] = value
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    lines = [f"{path or 'configuration'}: {error.error_count()} setting(s) cannot be used:"]
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        fault = f"{problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80})"
-        lines.append(f"  {where}: {'unknown key' if problem['type'] == 'extra_forbidden' else fault}.")
-    lines.append("'gpu-dcgen config' prints every key with its default and meaning.")
-    return "\n".join(lines)

@@ -29,7 +29,7 @@ from .outputs import (
     write_json,
 )
 from .parts import lay_out_parts, require_rows, write_samples
-from .progress import ProgressTracker
+from .progress import Level, ProgressTracker
 from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
@@ -100,6 +100,7 @@ def _run(
     with clock.stage("load"):
         shop = load_shop(inputs, config, machine, rejects=folder / "rejects.parquet")
         clock.warn(shop.report.warnings)
+        clock.warn(shop.report.alerts, "critical")
     with clock.stage("interactions"):
         log = build_interactions(shop, config, machine)
         windows = cut_windows(shop.time, log.first_time, log.last_time, config, machine)
@@ -164,10 +165,10 @@ class _Clock:
         seconds = time.perf_counter() - began
         self._timings.append({"stage": name, "seconds": round(seconds, 4), "peak_bytes": self._machine.memory()["peak_bytes"]})
 
-    def warn(self, warnings: tuple[str, ...]) -> None:
-        for text in warnings:
+    def warn(self, texts: tuple[str, ...], level: Level = "warning") -> None:
+        for text in texts:
             self.warnings.append(text)
-            self.progress.message("warning", text)
+            self.progress.message(level, text)
 
     def report(self, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
         """Timings per stage, and samples (rows) per second of the whole build, but for this report and a rename."""

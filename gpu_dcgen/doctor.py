@@ -11,12 +11,16 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from .config import DatasetConfig, load_config
+from .config import DatasetConfig, usable_cores
+from .config_files import load_config
 from .errors import DcgenError
+
+if TYPE_CHECKING:
+    from .input_files import Source
 
 GB = 10**9
 
@@ -30,7 +34,6 @@ PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
 # The contract's sizes: 10 GB of samples from H&M's 31.8 million transactions, 16 rows each at most.
 BYTES_PER_SAMPLE = 20
 
-TABLES = ("articles", "customers", "transactions")
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
 
 
@@ -48,13 +51,16 @@ class Check:
 def checks(inputs: Path | None = None, output: Path | None = None, config_file: Path | None = None) -> list[Check]:
     """Look at everything: Python, packages, machine, configuration, and where given the input tables and the output's disk."""
     config, checked = _configuration(config_file)
-    found = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), _gpu()]
-    return found + _tables(inputs) + _disk(inputs, output or Path(), config)
+    sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
+    machine = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), _gpu()]
+    folder = _existing(output or Path())
+    return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
 def prebuild(inputs: Path, output: Path, config: DatasetConfig) -> list[Check]:
-    """What can differ from one build to the next: tables, memory, cores, disk."""
-    return [*_tables(inputs), _memory(), _cores(), *_disk(inputs, output, config)]
+    """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
+    sources, _ = _tables(inputs, config)
+    return [_memory(), _cores(), *_room(sources, _existing(output), config)]
 
 
 def _check(name: str, found: str, expected: str, good: bool, otherwise: Literal["warn", "fail"], remedy: str) -> Check:
@@ -127,7 +133,7 @@ def _container_limits() -> list[int]:
 
 
 def _cores() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return _check("cores", str(cores), f">= {WANTED_CORES}", cores >= WANTED_CORES, "warn", "The build works, and takes longer.")
 
 
@@ -135,42 +141,26 @@ def _gpu() -> Check:
     return Check("GPU", "this version has no GPU backend yet", "none needed: builds run on the CPU", "ok")
 
 
-def _tables(inputs: Path | None) -> list[Check]:
-    return [] if inputs is None else [_table(inputs, name) for name in TABLES]
+def _tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:
+    """The tables as a build would find them, none where it would refuse them, and what there is to say of each.
 
-
-def _table(inputs: Path, name: str) -> Check:
-    """A table is there and its Parquet footers can be read; its contents are the build's to judge."""
-    path, expected = inputs / f"{name}.parquet", "a Parquet file, or a folder of them"
-    remedy = f"Put {name}.parquet into {inputs}; 'gpu-dcgen demo' shows what such a folder looks like."
-    if not path.exists():
-        return Check(path.name, f"{path} does not exist", expected, "fail", remedy)
+    Files, their footers and columns; the rows are the build's to judge.
+    """
+    expected = "tables that a build can read"
     try:
-        rows, size = _extent(path)
-    except Exception as error:  # pyarrow's own exceptions, or the system's
-        return Check(path.name, f"{path} cannot be read: {error}", expected, "fail", "Write the file anew.")
-    found = f"{rows:,} rows, {size / 10**6:,.1f} MB"
-    return _check(path.name, found, expected, rows > 0, "fail", "The table is empty: write it anew.")
+        from .input_files import find_sources
+
+        sources = find_sources(inputs, config.inputs)
+    except DcgenError as error:
+        found, *remedy = str(error).splitlines()
+        return {}, [Check("tables", found, expected, "fail", " ".join(remedy))]
+    except ImportError as error:
+        return {}, [Check("tables", f"cannot be looked at: {error}", expected, "fail", "pip install -U pyarrow")]
+    return sources, [Check(source.label, _extent(source), expected, "ok") for source in sources.values()]
 
 
-def _extent(table: Path) -> tuple[int, int]:
-    """Rows and bytes of a table's Parquet files."""
-    import pyarrow.parquet as pq
-
-    files = sorted(table.rglob("*.parquet")) if table.is_dir() else [table]
-    return sum(pq.read_metadata(file).num_rows for file in files), sum(file.stat().st_size for file in files)
-
-
-def _disk(inputs: Path | None, output: Path, config: DatasetConfig) -> list[Check]:
-    """Room on the disk that the output goes to, by the contract and by this build's estimate, and leave to write there."""
-    folder = _existing(output)
-    free, writable = shutil.disk_usage(folder).free, os.access(folder, os.W_OK)
-    found, more = f"{free / GB:.1f} GB free at {folder}", f"Make room on the disk of {folder}, or write elsewhere."
-    room = [_check("disk", found, f"> {WANTED_DISK_BYTES // GB} GB", free > WANTED_DISK_BYTES, "warn", more)]
-    if (needed := _estimate(inputs, config)) is not None:
-        room.append(_check("disk for this build", found, f"about {needed / GB:.1f} GB at most", free > needed, "warn", more))
-    found, remedy = f"{folder} is {'' if writable else 'not '}writable", "Choose another folder, or change its permissions."
-    return [*room, _check("output", found, "a writable folder", writable, "fail", remedy)]
+def _extent(source: Source) -> str:
+    return f"{source.n_rows:,} rows, {sum(file.stat().st_size for file in source.files) / 10**6:,.1f} MB"
 
 
 def _existing(path: Path) -> Path:
@@ -179,8 +169,17 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _estimate(inputs: Path | None, config: DatasetConfig) -> int | None:
-    """Bytes that a build of `inputs` writes at most, by the contract's sizes; None when there is no readable log."""
-    if inputs is None or _table(inputs, "transactions").verdict == "fail":
-        return None
-    return _extent(inputs / "transactions.parquet")[0] * config.rows_per_positive * BYTES_PER_SAMPLE
+def _room(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> list[Check]:
+    """Room on the disk of `folder`, by the contract and, where there is a log, by this build's estimate."""
+    free = shutil.disk_usage(folder).free
+    found, remedy = f"{free / GB:.1f} GB free at {folder}", f"Make room on the disk of {folder}, or write elsewhere."
+    room = [_check("disk", found, f"> {WANTED_DISK_BYTES // GB} GB", free > WANTED_DISK_BYTES, "warn", remedy)]
+    if "transactions" in sources:
+        needed = sources["transactions"].n_rows * config.rows_per_positive * BYTES_PER_SAMPLE
+        room.append(_check("disk for this build", found, f"about {needed / GB:.1f} GB at most", free > needed, "warn", remedy))
+    return room
+
+
+def _writable(folder: Path) -> Check:
+    writable, remedy = os.access(folder, os.W_OK), "Choose another folder, or change its permissions."
+    return _check("output", f"{folder} is {'' if writable else 'not '}writable", "a writable folder", writable, "fail", remedy)

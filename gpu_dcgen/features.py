@@ -9,6 +9,7 @@ from typing import Any
 
 from .backend import Backend
 from .config import DatasetConfig
+from .errors import InputError
 from .interactions import DAY, Interactions
 from .kernels.users import preferred_channels
 from .segments import counts, run_offsets, run_starts, sort_order
@@ -16,6 +17,7 @@ from .segments import counts, run_offsets, run_starts, sort_order
 Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
 PRICE_CATEGORIES = 4
+_MOST_UNITS = 1 << 62  # of one item's sales: their sums stay within int64
 
 
 @dataclass(frozen=True)
@@ -199,14 +201,14 @@ class _Counter:
         return self._counts
 
 
-def _log_scaled(counts: Array, backend: Backend) -> Array:
-    """log1p(count) / log1p(largest count) as float32, by a table of logarithms rounded to 24 bits."""
+def _log_scaled(sales: Array, backend: Backend) -> Array:
+    """log1p(sales) / log1p(the largest sales) as float32, by a table of logarithms rounded to 24 bits."""
     xp = backend.xp
-    n_most = int(counts.max())
+    n_most = int(sales.max())
     if n_most == 0:
-        return xp.zeros(counts.shape[0], dtype=xp.float32)
+        return xp.zeros(sales.shape[0], dtype=xp.float32)
     table = backend.from_host([math.log1p(n) for n in range(n_most + 1)]).astype(xp.float32).astype(xp.float64)
-    return (table[counts] / table[n_most]).astype(xp.float32)
+    return (table[sales] / table[n_most]).astype(xp.float32)
 
 
 class _PriceRuns:
@@ -216,6 +218,13 @@ class _PriceRuns:
         xp = self._xp = backend.xp
         by_item = interactions.by_item
         paid = backend.from_host(units).astype(xp.int64)[interactions.price[by_item]]
+        most = float(xp.bincount(interactions.item[by_item], weights=paid.astype(xp.float64)).max())
+        if most >= _MOST_UNITS:
+            raise InputError(
+                f"transactions: the prices paid for one item sum to {most / PRICE_UNIT:.3g}; "
+                f"only up to {_MOST_UNITS / PRICE_UNIT:.3g} are summed exactly.\n"
+                "Give prices in a larger unit: divide the column by 1000."
+            )
         self._before = xp.zeros(paid.shape[0] + 1, dtype=xp.int64)  # sums may wrap; differences do not
         self._before[1:] = xp.cumsum(paid)
         day = interactions.time[by_item] // DAY

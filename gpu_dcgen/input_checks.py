@@ -21,7 +21,7 @@ Array = Any
 
 COLLAPSED = 255  # in a verdict: an identical copy of a kept row
 BATCH_ROWS = 65_536  # rows decoded at a time when bad rows are looked up again
-MAX_PRICE = 1e9  # keeps sums of prices in units of 2^-20 within int64
+MAX_PRICE = 1e9  # dearer than anything in any currency; what sums of prices may reach is for `features` to say
 
 # Reasons in their order of precedence, what each means, and the columns that show it.
 _KEYS = ("customer_id", "article_id")
@@ -42,7 +42,7 @@ REASONS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
 REASONS["views"] = _LOG
 REASONS["transactions"] = _LOG | {
     "missing_price": ("the price is null or not a number", ("price",)),
-    "bad_price": (f"the price is infinite, zero, negative or above {MAX_PRICE:.0e}", ("price",)),
+    "bad_price": (f"the price is infinite, zero, negative or above {MAX_PRICE:,.0f}", ("price",)),
 }
 
 # `position` is the row's place in its table, from 0; `row` holds the columns that were read, as JSON.

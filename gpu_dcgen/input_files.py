@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from .errors import ConfigError, InputError
 
+TABLES = ("articles", "customers", "transactions")  # without which there is no build
+
 # What a column is for, the classes of types that can be that, and what to do about another type.
 ROLES: dict[str, tuple[frozenset[str], str]] = {
     "key": (
@@ -93,18 +95,23 @@ def find_sources(folder: Path, inputs: Any) -> dict[str, Source]:
 
     InputError names what is missing, empty, unreadable, doubled or of the wrong type, and the way out.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder.\nName the folder that holds articles, customers and transactions.")
-    tables = ["articles", "customers", "transactions"]
-    if inputs.views and _find(folder, "views", required=False):
-        tables.append("views")
-    sources = {table: _open(folder, table, inputs) for table in tables}
-    for table in REQUIRED.keys() & sources.keys() - {"views"}:
+    try:
+        sources = {table: _open(folder, table, inputs) for table in _tables(folder, inputs)}
+    except OSError as error:
+        remedy = "Make it readable, or name another folder."
+        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror}).\n{remedy}") from error
+    for table in TABLES:
         if sources[table].n_rows == 0:
             raise InputError(
                 f"{sources[table].label}: the table has no rows.\nA build needs articles, customers and transactions."
             )
     return sources
+
+
+def _tables(folder: Path, inputs: Any) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder.\nName the folder that holds articles, customers and transactions.")
+    return (*TABLES, "views") if inputs.views and _find(folder, "views", required=False) else TABLES
 
 
 def _find(folder: Path, table: str, *, required: bool = True) -> Path | None:
@@ -125,12 +132,15 @@ def _open(folder: Path, table: str, inputs: Any) -> Source:
     path = _find(folder, table)
     paths = [path] if path.is_file() else sorted(_parquet_files(path))
     if not paths:
-        raise InputError(f"{path}: the folder holds no .parquet files.")
+        raise InputError(f"{path}: the folder holds no .parquet files.\nPut the table's files there.")
     files = [_open_file(file, path) for file in paths]
     mapping = inputs.columns.get(table, {})
     roles = REQUIRED[table] | OPTIONAL[table]
     if unknown := sorted(mapping.keys() - roles.keys()):
-        raise ConfigError(f"inputs.columns: {table} has no column {unknown[0]!r} to map; expected one of {', '.join(roles)}.")
+        raise ConfigError(
+            f"inputs.columns: {table} has no column {unknown[0]!r} to map; expected one of {', '.join(roles)}.\n"
+            f"Write {{{table}: {{OUR_NAME: ITS_NAME}}}}."
+        )
     if table == "transactions" and inputs.price == "none":
         del roles["price"]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 
 from . import segments
 from .config import DatasetConfig
+from .contract import CLUB_STATUS, CRITICAL_QUALITY_SCORE, NEWS_FREQUENCY
 from .input_checks import COLLAPSED, MAX_PRICE, Verdict, first_reason, settle
 from .input_columns import Reader, compact, gather, sorted_distinct
 from .input_files import Source, find_sources
@@ -32,11 +35,10 @@ ITEM_COLUMNS = {
 }
 USER_COLUMNS = {"club_status": "club_member_status", "news_frequency": "fashion_news_frequency"}
 
-# The contract's "Vocabulary Mappings"; what the data says is kept, and a value beyond these is a warning (D17).
-CONTRACT_VALUES = {
-    "club_status": ("ACTIVE", "PRE-CREATION", "LEFT CLUB"),
-    "news_frequency": ("NONE", "Regularly", "Monthly", "None"),
-}
+NO_CATEGORIES = ("product_code", "section", "name")  # they describe an item; a null in them says nothing
+
+# What the data says is kept, and a value beyond the contract's is a warning (D17).
+CONTRACT_VALUES = {"club_status": CLUB_STATUS, "news_frequency": NEWS_FREQUENCY}
 
 # H&M's index groups, for files that only have `index_name`; any other index is its own group.
 INDEX_GROUPS = {
@@ -50,6 +52,7 @@ INDEX_GROUPS = {
 
 MISSING, UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
 MAX_AGE = 120  # years
+HASH_BYTES = 1 << 20  # read at a time, after which an error is heard
 TIME_END = (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9  # nanoseconds; times are in [0, TIME_END)
 
 
@@ -70,6 +73,7 @@ class InputReport:
     quality_score: float  # clean rows / all rows over all tables
     warnings: tuple[str, ...]
     files: tuple[dict[str, Any], ...]  # {"table", "file" (name relative to the input folder), "bytes", "rows", "sha256"}
+    alerts: tuple[str, ...] = ()  # critical by the contract's "Alerting Thresholds", and no reason to stop
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,6 @@ class Shop:
     def n_items(self) -> int:
         return len(self.item_ids)
 
-    @property
-    def has_prices(self) -> bool:
-        return len(self.prices) > 0
-
 
 def load_shop(folder: Path, config: DatasetConfig, backend: Any, *, rejects: Path | None = None) -> Shop:
     """Read, check and encode the tables in `folder` (D1-D3).
@@ -118,8 +118,7 @@ def load_shop(folder: Path, config: DatasetConfig, backend: Any, *, rejects: Pat
     folder = Path(folder)
     inputs = config.inputs
     sources = find_sources(folder, inputs)
-    with ThreadPoolExecutor(1, "sha256") as hasher:  # hashing holds no GIL: it costs no time beside the reading
-        digests = {file: hasher.submit(_sha256, file) for source in sources.values() for file in source.files}
+    with _digests(sources.values()) as digests:
         items = _load_entities(sources["articles"], "article_id", ITEM_COLUMNS, backend, width=inputs.article_id_width)
         users = _load_entities(sources["customers"], "customer_id", USER_COLUMNS, backend)
         log = _load_log(sources["transactions"], items.ids, users.ids, inputs, backend)
@@ -133,6 +132,7 @@ def load_shop(folder: Path, config: DatasetConfig, backend: Any, *, rejects: Pat
         quality_score=score,
         warnings=tuple(text for part in (items, users, log, views) if part for text in part.warnings),
         files=files,
+        alerts=tuple(_alerts(score, verdicts)),
     )
     return Shop(
         user_ids=users.ids,
@@ -211,7 +211,7 @@ def _judge_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
 def _category_warnings(source: Source, name: str, column: str, category: Category) -> Iterator[str]:
     if column not in source.names:
         return
-    if n_null := int((category.codes < 0).sum()):
+    if name not in NO_CATEGORIES and (n_null := int((category.codes < 0).sum())):
         yield f"{source.label}: {column} is null in {n_null} rows; null acts as a category of its own."
     listed = CONTRACT_VALUES.get(name)
     if listed and (unlisted := [value for value in category.values if value not in listed]):
@@ -291,9 +291,30 @@ def _channels(xp: Any, values: Array, valid: Array, channels: Mapping[int, str])
     return channel
 
 
-def _sha256(file: Path) -> tuple[int, str]:
+def _alerts(score: float, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    if score < CRITICAL_QUALITY_SCORE:
+        n_bad, n_read = (sum(verdict.rows[what] for verdict in verdicts) for what in ("rejected", "read"))
+        bad = f"{n_bad} of {n_read} rows are bad"
+        yield f"data_quality_score is {score:.6f} ({bad}), below {CRITICAL_QUALITY_SCORE}."
+
+
+@contextmanager
+def _digests(sources: Iterable[Source]) -> Iterator[dict[Path, Future]]:
+    """(bytes, SHA-256) of every file, to come: hashing holds no GIL and costs no time beside the reading. An error ends it."""
+    over, hasher = Event(), ThreadPoolExecutor(1, "sha256")
+    try:
+        yield {file: hasher.submit(_sha256, file, over) for source in sources for file in source.files}
+    finally:
+        over.set()
+        hasher.shutdown(cancel_futures=True)
+
+
+def _sha256(file: Path, over: Event) -> tuple[int, str]:
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+        while not over.is_set() and (chunk := stream.read(HASH_BYTES)):
+            digest.update(chunk)
+    return file.stat().st_size, digest.hexdigest()
 
 
 def _files(sources: Iterable[Source], digests: Mapping[Path, Future]) -> Iterator[dict[str, Any]]:

@@ -19,9 +19,15 @@ def backend(request):
 
 @pytest.fixture(scope="session")
 def online_retail() -> Path:
-    """The folder of the Online Retail tables (UCI, CC BY 4.0), 396,337 real transactions; skips where they are not."""
-    default = Path(__file__).parents[1].parent / "shared" / "data" / "online_retail"
-    folder = Path(os.environ.get("GPU_DCGEN_ONLINE_RETAIL", default))
+    """The folder of the Online Retail tables (UCI, CC BY 4.0), 396,337 real transactions; skips where they are not.
+
+    GPU_DCGEN_ONLINE_RETAIL names it; without, a folder beside the clone is looked into.
+    """
+    beside = Path(__file__).parents[1] / ".." / "shared" / "data" / "online_retail"
+    folder = Path(os.environ.get("GPU_DCGEN_ONLINE_RETAIL", beside))
     if not (folder / "transactions.parquet").exists():
-        pytest.skip("Online Retail is not here: set GPU_DCGEN_ONLINE_RETAIL to the folder of its three Parquet tables")
+        pytest.skip(
+            "no Online Retail here: convert it (https://doi.org/10.24432/C5BW33) to articles.parquet, customers.parquet and "
+            "transactions.parquet, with the columns that README.md names, and set GPU_DCGEN_ONLINE_RETAIL to their folder"
+        )
     return folder

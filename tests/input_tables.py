@@ -54,7 +54,7 @@ def host(array):
 def sales(shop):
     """Transactions as the ids, prices and times that they mean, in the shop's order."""
     users, items = shop.user_ids.to_pylist(), shop.item_ids.to_pylist()
-    prices = [float(shop.prices[code]) if shop.has_prices else None for code in host(shop.price)]
+    prices = [float(shop.prices[code]) if len(shop.prices) else None for code in host(shop.price)]
     days = [str(np.datetime64(time, "ns").astype("datetime64[s]")) for time in host(shop.time)]
     columns = (days, [users[u] for u in host(shop.user)], [items[i] for i in host(shop.item)], prices, host(shop.channel))
     return list(zip(*columns, strict=True))

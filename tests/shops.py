@@ -202,14 +202,17 @@ def _view(chance: random.Random, n_users: int, n_items: int, span_days: int) -> 
 
 
 def shops(*, minutes: bool | None = None, views: bool | None = None) -> st.SearchStrategy[Tables]:
-    """Random shops of 3-12 users, 5-25 items and 20-200 lines; times of day and views by chance unless fixed."""
+    """Random shops of 5-16 users, 10-25 items and 80-300 lines; times of day and views by chance unless fixed.
+
+    Most fill every split under `tiny_config`.
+    """
     return st.builds(
         random_shop,
         seed=st.integers(0, 10**6),
-        n_users=st.integers(3, 12),
-        n_items=st.integers(5, 25),
-        n_rows=st.integers(20, 200),
-        n_dates=st.integers(4, 24),
+        n_users=st.integers(5, 16),
+        n_items=st.integers(10, 25),
+        n_rows=st.integers(80, 300),
+        n_dates=st.integers(6, 24),
         span_days=st.sampled_from((24, 40, 90)),
         minutes=st.booleans() if minutes is None else st.just(minutes),
         heavy_owner=st.booleans(),

@@ -2,6 +2,8 @@
 
     make_shop(backend, lines)             what stage 1 would hand over, from plain lists
     Stages(backend, tables, config)       the stages over the tables of a shop, and the oracle's answers beside them
+
+Arrays of a shop or stage are the backend's; `Stages.host` makes them plain lists.
 """
 
 from __future__ import annotations

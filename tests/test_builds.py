@@ -174,15 +174,11 @@ def test_every_accepted_row_is_in_one_place(usual):
 
 def test_users_are_in_one_split_and_negatives_in_nobodys_past(tmp_path):
     manifest = built(shop(), tmp_path)
-    users = {}
-    for name in ("train", "val", "test"):
+    windows, users = manifest["split"]["windows_ns"], {}
+    for name, end in (("train", windows["cut1"]), ("val", windows["cut2"]), ("test", windows["last"] + 1)):
         columns = read(tmp_path / "output" / f"{name}_dataset.parquet")
         users[name] = set(columns["user_id"])
-        bought = {
-            (line["customer_id"], line["article_id"])
-            for line in shop()["transactions"]
-            if line["t_dat"] < manifest["split"]["windows_ns"][{"train": "cut1", "val": "cut2", "test": "last"}[name]]
-        }
+        bought = {(line["customer_id"], line["article_id"]) for line in shop()["transactions"] if line["t_dat"] < end}
         rows = list(zip(columns["user_id"], columns["item_id"], columns["label"], columns["sample_id"], strict=True))
         assert not {(user, item) for user, item, label, _ in rows if label == 0} & bought
         assert {label for *_, label, sample in rows if sample.endswith("-00")} == {1}

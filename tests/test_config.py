@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_dcgen.config import DatasetConfig, Section, load_config, usable_cores
+from gpu_dcgen.config import DatasetConfig, Section, usable_cores
+from gpu_dcgen.config_files import load_config
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.summary import config_as_yaml
 
@@ -135,8 +136,8 @@ def test_every_setting_has_a_default_and_the_schema_names_it():
             "negative_sampling: {similarity_threshold: 0.8}",
             "negative_sampling: similarity_threshold 0.8 is not below similarity_ceiling 0.8",
         ),
-        ("negative_sampling: {percentile_range: [0.5, 0.2]}", "negative_sampling: percentile_range 0.5..0.2 does not rise"),
-        ("negative_sampling: {percentile_range: [0.5, 0.5]}", "negative_sampling: percentile_range 0.5..0.5 does not rise"),
+        ("negative_sampling: {percentile_range: [0.5, 0.2]}", "negative_sampling: percentile_range (0.5, 0.2) does not rise"),
+        ("negative_sampling: {percentile_range: [0.5, 0.5]}", "negative_sampling: percentile_range (0.5, 0.5) does not rise"),
         ("seed: -1", "seed"),
         ("- a list", "sections"),
         ("split: [", "YAML"),

@@ -13,6 +13,7 @@ from tests.reference.features import user_features
 from tests.shops import loose_config, random_shop, sales, tiny_config
 from tests.stage_shops import Stages, make_shop
 
+ONE = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}
 CASES = {
     "as usual": tiny_config(),
     "short memory": tiny_config(features={"snapshot_days": 1, "popularity_days": 1}, negative_sampling={"live_days": 2}),
@@ -81,8 +82,7 @@ def test_users_are_known_as_of_each_row(stages):
 
 def test_ownership_begins_with_the_first_purchase(stages):
     offsets, item, since = (
-        stages.host(array)
-        for array in (stages.features.owned_offsets, stages.features.owned_item, stages.features.owned_since)
+        stages.host(array) for array in (stages.features.owned_offsets, stages.features.owned_item, stages.features.owned_since)
     )
     for user in range(stages.log.n_users):
         own = stages.oracle.of_user(user)
@@ -98,16 +98,13 @@ def test_a_tie_of_channels_goes_to_the_lower_id(backend):
     assert backend.to_host(features.preferred_channel).tolist() == [-1, 2, 1, 2, 2]
 
 
-ONE = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}
-
-
 def test_a_sale_counts_from_the_next_snapshot_on(backend):
-    """Sold at midnight of S_1 itself: unknown at S_1, known at S_2, off sale when the live days are over."""
+    """Sold at midnight of S_1 itself: unknown at S_1, known at S_2; the fourth day back counts as live, the fifth does not."""
     shop = sales(("u", "a", 0), ("v", "b", 2), ("u", "b", 8.5))
     config = loose_config(features={"snapshot_days": 2, "popularity_days": 2}, negative_sampling={**ONE, "live_days": 4})
     stages = Stages(backend, shop, config)
     on_sale = [row[1] for row in stages.host(stages.features.snapshots.on_sale)]
-    assert on_sale == [False, False, True, False, False]
+    assert on_sale == [False, False, True, True, False]
     assert [row[1] for row in stages.host(stages.features.snapshots.popularity)] == [0, 0, 1, 0, 0]
     price = stages.features.snapshots.price_category
     assert [row[1] for row in stages.host(price)] == [-1, -1, 0, 0, 0]

@@ -55,6 +55,25 @@ def test_a_table_without_rows_is_an_error(tmp_path, table):
         load(write(tmp_path, **{table: empty}))
 
 
+def test_of_several_empty_tables_the_first_is_named(tmp_path):
+    tables = {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}
+    empty = {name: pa.table(table).slice(0, 0) for name, table in tables.items()}
+    with pytest.raises(InputError, match=r"^articles.parquet: the table has no rows"):
+        load(write(tmp_path, **empty))
+
+
+def test_a_folder_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
+    folder = write(tmp_path, articles=None)
+    (folder / "articles").mkdir()
+
+    def refuse(self, pattern):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rglob", refuse)
+    with pytest.raises(InputError, match=r"articles: cannot be read \(Permission denied\)\.\nMake it readable"):
+        load(folder)
+
+
 WRONG_COLUMNS = {
     "float ids": (
         "customers",
@@ -108,7 +127,9 @@ def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
 def test_a_mapped_column_must_be_there_even_if_optional(tmp_path):
     with pytest.raises(InputError, match="column 'years' is missing"):
         load(write(tmp_path), columns={"customers": {"age": "years"}})
-    with pytest.raises(ConfigError, match="customers has no column 'agee' to map; expected one of customer_id, age"):
+    with pytest.raises(
+        ConfigError, match=r"has no column 'agee' to map; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME"
+    ):
         load(write(tmp_path), columns={"customers": {"agee": "years"}})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from decimal import Decimal
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpu_dcgen import inputs
 from gpu_dcgen.errors import InputError
 from tests.input_tables import (
     ARTICLES,
@@ -113,6 +116,50 @@ def test_null_categories_and_values_beyond_the_contract_are_reported(tmp_path):
         "('ACTIVE', 'PRE-CREATION', 'LEFT CLUB'); kept as it is.",
         "transactions.parquet: sales_channel_id is null or not in inputs.channels (1, 2) in 1 rows and taken as null there.",
     )
+
+
+def test_a_null_in_a_column_that_is_no_category_is_no_warning(tmp_path):
+    named = {"product_code": [1, None, 3], "section_name": ["x", None, "z"], "prod_name": ["x", None, "z"]}
+    report = load(write(tmp_path, articles=ARTICLES | named | {"department_name": ["x", None, "z"]})).report
+    assert [text.split()[1] for text in report.warnings if "category of its own" in text] == [
+        "product_group_name",
+        "department_name",
+    ]
+
+
+def test_only_a_quality_score_below_nine_tenths_is_an_alert(tmp_path, backend):
+    """D2: above 0.95 by default; a build that accepts less goes on, and below 0.90 that is critical."""
+    customers = {"customer_id": [f"u{n}" for n in range(95)]}
+
+    def alerts(n_bad):  # of 100 rows: 2 articles, 95 customers, 3 sales
+        articles = {"article_id": ["a1", "a3"], "product_group_name": ["x", "y"]}
+        ids = [None] * n_bad + customers["customer_id"][n_bad:]
+        sales = {**TRANSACTIONS, "customer_id": ["u90", "u91", "u92"]}
+        folder = write(tmp_path / str(n_bad), articles=articles, customers={"customer_id": ids}, transactions=sales)
+        return load(folder, backend, on_bad_rows="reject", min_quality_score=0.5).report.alerts
+
+    assert alerts(0) == alerts(10) == ()
+    assert alerts(11) == ("data_quality_score is 0.890000 (11 of 100 rows are bad), below 0.9.",)
+
+
+def test_an_error_does_not_wait_for_the_digests_of_large_files(tmp_path, monkeypatch):
+    """A file of a thousand bytes, read byte by byte with a pause after each, would take minutes."""
+
+    class Slow:
+        def update(self, chunk):
+            time.sleep(0.1)
+
+        def hexdigest(self):
+            return "0"
+
+    monkeypatch.setattr(inputs.hashlib, "sha256", Slow)
+    monkeypatch.setattr(inputs, "HASH_BYTES", 1)
+    folder = write(tmp_path, transactions=changed(TRANSACTIONS, "price", [-1.0] * 3))
+    began = time.perf_counter()
+    with pytest.raises(InputError, match="bad_price"):
+        load(folder)
+    assert time.perf_counter() - began < 10
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sha256")]
 
 
 def test_a_column_in_other_letter_case_is_pointed_out(tmp_path):
@@ -260,10 +307,9 @@ def test_ids_in_every_text_type(tmp_path, backend, kind):
 
 def test_a_log_without_prices(tmp_path, backend):
     shop = load(write(tmp_path, transactions=without(TRANSACTIONS, "price")), backend, price="none")
-    assert not shop.has_prices
     assert shop.prices.tolist() == []
     assert host(shop.price) == [0, 0, 0]
-    assert not load(write(tmp_path / "priced"), backend, price="none").has_prices
+    assert load(write(tmp_path / "priced"), backend, price="none").prices.tolist() == []
 
 
 def test_index_groups_are_derived_from_index_names(tmp_path, backend):

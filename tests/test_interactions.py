@@ -6,7 +6,7 @@ import pytest
 
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.interactions import build_interactions
-from tests.shops import DAY, loose_config, random_shop, sales, tiny_config
+from tests.shops import DAY, loose_config, random_shop, tiny_config
 from tests.stage_shops import Stages, make_shop
 
 FEW = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}

@@ -113,6 +113,7 @@ def test_two_processes_draw_the_same_and_end(tmp_path):
     for hash_seed in ("1", "2"):
         output = tmp_path / f"output{hash_seed}"
         command = [sys.executable, "-m", "gpu_dcgen", "build", str(tmp_path / "input"), str(output), "--quiet", *sets]
-        subprocess.run(command, check=True, timeout=120, env={**os.environ, "PYTHONHASHSEED": hash_seed}, cwd=Path(__file__).parents[1])
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        subprocess.run(command, check=True, timeout=120, env=environment, cwd=Path(__file__).parents[1])
         digests.add(json.loads((output / "manifest.json").read_text())["content_digest"])
     assert len(digests) == 1

@@ -87,7 +87,7 @@ def test_a_whole_group_by_hand():
     sampling = {"hard_negatives_per_positive": 1, "random_negatives_per_positive": 1, "category_draws": 0}
     plain = {"weight_by_price": False, "channel_weighting": False, "user_idf": False, "min_common_users": 1}
     config = loose_config(negative_sampling=sampling, sequence_processing={"min_sequence_length": 2}, similarity=plain)
-    result = reference.build(tables, config)
+    result = reference.build(tables, config, partly=True)
     assert [len(rows) for rows in result.rows] == [3, 0, 0]
     row, hard, random = result.rows[0]
     assert row == {
@@ -198,7 +198,8 @@ VARIANTS = {
 def test_groups_hold_one_positive_and_distinct_items_that_the_user_does_not_own(name):
     for seed in range(4):
         config = tiny_config(**VARIANTS[name])
-        result = reference.build(random_shop(seed, minutes=seed % 2 == 1, heavy_owner=seed == 2, views=seed == 3), config)
+        tables = random_shop(seed, minutes=seed % 2 == 1, heavy_owner=seed == 2, views=seed == 3)
+        result = reference.build(tables, config, partly=True)
         assert any(result.positives) and sum(result.ledger.values()) == len(result.interactions)
         for split in range(3):
             rows, size = result.rows[split], config.rows_per_positive

@@ -120,6 +120,12 @@ def test_a_log_that_holds_no_data_set_says_why(case, tmp_path):
     refused(run(tmp_path), tmp_path, *words)
 
 
+def test_prices_whose_sums_would_not_be_exact_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_dcgen.features._MOST_UNITS", 1 << 20)
+    write_shop(a_shop(), tmp_path / "input")
+    refused(run(tmp_path), tmp_path, "summed exactly", "divide the column by 1000")
+
+
 @pytest.mark.parametrize("table", ["articles", "customers", "transactions"])
 def test_an_empty_table_is_named(table, tmp_path):
     write_shop({**a_shop(), table: []}, tmp_path / "input")

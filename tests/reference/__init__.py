@@ -21,7 +21,24 @@ from .similarity import Neighbor, find_neighbors
 from .splits import Positive
 from .world import SPLITS, Cuts, Interaction, Log, Tables, read_log
 
-__all__ = ["SPLITS", "Cuts", "Interaction", "Log", "Neighbor", "Positive", "Snapshots", "Tables", "World", "build", "digest"]
+__all__ = [
+    "SPLITS",
+    "Cuts",
+    "Interaction",
+    "Log",
+    "Neighbor",
+    "Positive",
+    "Snapshots",
+    "Tables",
+    "Unbuildable",
+    "World",
+    "build",
+    "digest",
+]
+
+
+class Unbuildable(Exception):
+    """No data set can be made of the tables under the configuration; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +64,23 @@ class World:
     shortfall: int  # hard negatives that had to be fallbacks
 
 
-def build(tables: Tables, config: Any) -> World:
-    """The whole build of clean tables, as `config` (a DatasetConfig) says."""
+def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
+    """The whole build of clean tables, as `config` (a DatasetConfig) says; Unbuildable where no data set exists.
+
+    `partly` puts up with splits that have no positive.
+    """
     log = read_log(tables, config)
+    _require(log.interactions, "no interaction is left")
+    _require(log.cuts.t0 < log.cuts.cut1 < log.cuts.cut2 <= log.cuts.t1, "a window is empty")
+    _require(len(log.items) > config.negatives_per_positive, "too few items for a group")
     snapshots = Snapshots(log, config)
     assignment = splits.assign(log, config)
     planned, ledger = splits.emit(log, config, snapshots, assignment)
+    _require(partly or all(planned), "a split has no positive")
     by_category = weights.category_weights(log, config, planned[0])
     by_segment = weights.segment_weights(log, config, planned[0], by_category)
     planned[0] = weights.weigh(log, config, planned[0], by_category, by_segment)
+    _require(partly or planned[0], "resampling leaves no train positive")
     positives = [samples.in_file_order(planned[split], split, config) for split in range(3)]
     neighbors = find_neighbors(log, config)
     miner = Miner(log, config, snapshots, neighbors)
@@ -86,3 +111,8 @@ def build(tables: Tables, config: Any) -> World:
         relaxed=miner.relaxed,
         shortfall=miner.shortfall,
     )
+
+
+def _require(condition: Any, otherwise: str) -> None:
+    if not condition:
+        raise Unbuildable(otherwise)

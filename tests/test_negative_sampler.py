@@ -1,0 +1,148 @@
+"""Stage 7: hard negatives from three sources, chosen for diversity, and uniform random ones (D12, D13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pytest
+
+from gpu_dcgen.kernels.pool import SOURCES
+from gpu_dcgen.negative_sampler import Negatives, sample_negatives
+from tests import reference
+from tests.reference.negatives import Miner
+from tests.reference.similarity import find_neighbors
+from tests.reference.splits import assign, emit
+from tests.shops import Tables, random_shop, tiny_config
+from tests.stage_shops import Stages
+
+
+def shop(seed: int = 1) -> Tables:
+    return random_shop(seed, n_users=14, n_items=26, n_rows=280, minutes=True)
+
+
+def groups_of(name: str | None) -> Tables:
+    tables = shop()
+    for article in tables["articles"]:
+        article["product_group_name"] = name
+    return tables
+
+
+def sampling(**settings: Any) -> dict[str, Any]:
+    return {"negative_sampling": settings}
+
+
+CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
+    "as usual": (shop(), {}),
+    "percentile band": (shop(), sampling(hard_band="percentile", percentile_range=(0.25, 0.75))),
+    "no prices": (shop(), {"inputs": {"price": "none"}}),
+    "null groups": (groups_of(None), {}),
+    "one group": (groups_of("Shoes"), sampling(diversity_threshold=0.5)),
+    "no own group": (shop(), sampling(diversity_threshold=0, hard_negatives_per_positive=4)),
+    "only fallback": (shop(), sampling(item_cf_top_k=0, collaborative_buyers=0, category_draws=0)),
+    "many hard": (shop(), sampling(hard_negatives_per_positive=8, live_days=90)),
+    "whole corpus": (shop(), sampling(corpus="all")),
+    "another score": (shop(), sampling(score={"similarity": 0.1, "collaborative": 1, "popularity": 0.9, "diversity": 0})),
+    "many buyers": (shop(), sampling(collaborative_buyers=64, collaborative_items=8, collaborative_days=30)),
+}
+
+
+@dataclass
+class Draw:
+    """The negatives of all positives of a shop on a machine, and the oracle's miner."""
+
+    backend: Any
+    tables: Tables
+    settings: dict[str, Any]
+
+    @cached_property
+    def stages(self) -> Stages:
+        return Stages(self.backend, self.tables, tiny_config(**self.settings))
+
+    def of(self, split: int, rows: slice, copy: int = 0) -> Negatives:
+        s = self.stages
+        positives = s.plan.positives[split]
+        positives = replace(positives, copy=positives.copy + copy)
+        return sample_negatives(positives, rows, s.log, s.features, s.neighbors, s.sources, s.config, self.backend)
+
+    def rows(self, negatives: Negatives) -> list[tuple]:
+        """(items, sources, similarities) of each group."""
+        host = self.stages.host
+        sources = [[SOURCES[code] for code in row] for row in host(negatives.source)]
+        similarity = [[None if value < 0 else value for value in row] for row in host(negatives.similarity)]
+        return list(zip(host(negatives.item), sources, similarity, strict=True))
+
+    @cached_property
+    def positives(self) -> list[list[reference.Positive]]:
+        s = self.stages
+        return emit(s.oracle, s.config, s.oracle_snapshots, assign(s.oracle, s.config))[0]
+
+    def expected(self, split: int, copy: int = 0) -> tuple[list[tuple], int]:
+        """The oracle's groups, and how often it relaxed the cap."""
+        s = self.stages
+        miner = Miner(s.oracle, s.config, s.oracle_snapshots, find_neighbors(s.oracle, s.config))
+        groups = [miner.negatives(replace(p, copy=copy)) for p in self.positives[split]]
+        hard = [[n for n in group if n.source == "hard"] for group in groups]
+        similarity = [[None if n.similarity is None else float(n.similarity) for n in group] for group in hard]
+        details = [[n.detail for n in group] for group in hard]
+        return list(zip([[n.item for n in group] for group in groups], details, similarity, strict=True)), miner.relaxed
+
+
+def everything(draw: Draw, split: int) -> slice:
+    return slice(0, len(draw.stages.plan.positives[split]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_negatives_are_the_oracles(case, backend):
+    """Items in order, sources, similarities and relaxed choices, of all splits."""
+    draw = Draw(backend, *CASES[case])
+    seen: set[str] = set()
+    n_relaxed = 0
+    for split in range(3):
+        ours = draw.of(split, everything(draw, split))
+        expected, relaxed = draw.expected(split)
+        assert draw.rows(ours) == expected
+        assert sum(draw.stages.host(ours.relaxed)) == relaxed
+        seen |= {detail for _, details, _ in expected for detail in details}
+        n_relaxed += relaxed
+    assert seen == SEEN.get(case, set(SOURCES))
+    assert (n_relaxed > 0) == (case in RELAXED)
+
+
+SEEN = {
+    "one group": {"item_cf", "collaborative", "fallback"},
+    "null groups": {"item_cf", "collaborative", "fallback"},
+    "only fallback": {"fallback"},
+}
+RELAXED = {"one group", "null groups", "no own group"}
+
+
+def test_blocks_and_order_do_not_show(backend):
+    draw = Draw(backend, *CASES["as usual"])
+    n = len(draw.stages.plan.positives[0])
+    whole = draw.rows(draw.of(0, slice(0, n)))
+    for size in (1, 7):
+        assert [row for first in range(0, n, size) for row in draw.rows(draw.of(0, slice(first, min(n, first + size))))] == whole
+
+
+def test_copies_of_a_positive_draw_others(backend):
+    draw = Draw(backend, *CASES["as usual"])
+    rows = everything(draw, 0)
+    first, second = (draw.rows(draw.of(0, rows, copy)) for copy in (0, 1))
+    assert second == draw.expected(0, copy=1)[0]
+    assert [items[2:] for items, *_ in first] != [items[2:] for items, *_ in second]
+
+
+def test_no_negative_is_owned_a_sibling_or_off_sale(backend):
+    """By the shop's own lines, not by the oracle's negatives."""
+    draw = Draw(backend, *CASES["many hard"])
+    s, n_hard = draw.stages, 8
+    for split in range(3):
+        end = s.windows.ends[split]
+        for p, (items, *_) in zip(draw.positives[split], draw.rows(draw.of(split, everything(draw, split))), strict=True):
+            bought = {e.item for e in s.oracle.interactions if e.user == p.user and e.time < end}
+            assert not bought & set(items)
+            assert not any(s.oracle.siblings(p.item, j) for j in items[:n_hard])
+            assert set(items) <= set(s.oracle_snapshots.on_sale(p.snapshot))
+            assert len({p.item, *items}) == 1 + len(items)

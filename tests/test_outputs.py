@@ -1,0 +1,189 @@
+"""Stage 10: one rename publishes, nothing that was there before is lost, and nothing is left behind (D23)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gpu_dcgen import outputs
+from gpu_dcgen.errors import OutputError
+from gpu_dcgen.outputs import Staging, write_json
+
+
+def data_set(folder: Path, text: str = "old") -> Path:
+    (folder / "train_dataset.parquet").mkdir(parents=True)
+    (folder / "train_dataset.parquet" / "part-00000.parquet").write_text(text)
+    (folder / "manifest.json").write_text(json.dumps(text))
+    return folder
+
+
+def staged(output: Path, text: str = "new", *, overwrite: bool = False) -> Staging:
+    """A data set in its staging folder."""
+    staging = Staging(output, overwrite)
+    data_set(staging.path, text)
+    return staging
+
+
+def published(folder: Path) -> str:
+    (part,) = folder.glob("*/*.parquet")
+    assert json.loads((folder / "manifest.json").read_text()) == part.read_text()
+    return part.read_text()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_data_set_appears_whole_and_alone(tmp_path):
+    output = tmp_path / "output"
+    staging = staged(output)
+    assert staging.path.parent == tmp_path, "beside the output, so that a rename moves it"
+    assert not output.exists()
+    staging.publish()
+    assert published(output) == "new"
+    assert names(tmp_path) == ["output"]
+
+
+def test_an_empty_folder_may_become_the_output(tmp_path):
+    (tmp_path / "output").mkdir()
+    staged(tmp_path / "output").publish()
+    assert published(tmp_path / "output") == "new"
+    assert names(tmp_path) == ["output"]
+
+
+def test_an_output_that_is_there_is_replaced_only_when_asked(tmp_path):
+    output = data_set(tmp_path / "output")
+    with pytest.raises(OutputError, match=r"is there already\.\n.*--overwrite"):
+        Staging(output, overwrite=False)
+    assert names(tmp_path) == ["output"]
+    staging = staged(output, overwrite=True)
+    assert published(output) == "old", "until the new one is whole"
+    staging.publish()
+    assert published(output) == "new"
+    assert names(tmp_path) == ["output"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_never_replaced(overwrite, tmp_path):
+    (tmp_path / "output").write_text("years of work")
+    with pytest.raises(OutputError, match="is there already"):
+        Staging(tmp_path / "output", overwrite)
+    assert (tmp_path / "output").read_text() == "years of work"
+    assert names(tmp_path) == ["output"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="is no data set"):
+        Staging(tmp_path / "output", overwrite=True)
+    assert names(tmp_path / "output") == ["thesis.tex"]
+
+
+def test_a_folder_called_manifest_makes_no_data_set(tmp_path):
+    (tmp_path / "output" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match="is no data set"):
+        Staging(tmp_path / "output", overwrite=True)
+
+
+def test_what_was_made_is_removed_with_its_new_parents(tmp_path):
+    """Folders that were there stay, and so does a new one that has got something else in it."""
+    (tmp_path / "there").mkdir()
+    staged(tmp_path / "there" / "a" / "b" / "output").discard()
+    assert names(tmp_path / "there") == []
+    staging = staged(tmp_path / "there" / "a" / "b" / "output")
+    (tmp_path / "there" / "a" / "note").write_text("mine")
+    staging.discard()
+    assert names(tmp_path / "there" / "a") == ["note"]
+
+
+def test_a_parent_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/a: cannot be written to \(Not a directory\)"):
+        Staging(tmp_path / "file" / "a" / "output", overwrite=False)
+    assert names(tmp_path) == ["file"]
+
+
+def fails_to_rename(monkeypatch: pytest.MonkeyPatch, source: Path, error: BaseException) -> None:
+    """Renames of `source` fail; all others work."""
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path == source:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+
+@pytest.mark.parametrize("error", [OSError("Device or resource busy"), KeyboardInterrupt()], ids=["an error", "an interrupt"])
+def test_a_failing_rename_brings_the_old_data_set_back(error, tmp_path, monkeypatch):
+    output = data_set(tmp_path / "output")
+    staging = staged(output, overwrite=True)
+    fails_to_rename(monkeypatch, staging.path, error)
+    with pytest.raises(type(error)):
+        staging.publish()
+    assert published(output) == "old"
+    staging.discard()
+    assert names(tmp_path) == ["output"]
+
+
+def test_an_old_data_set_that_cannot_be_moved_stays(tmp_path, monkeypatch):
+    output = data_set(tmp_path / "output")
+    staging = staged(output, overwrite=True)
+    fails_to_rename(monkeypatch, output, OSError("Device or resource busy"))
+    with pytest.raises(OSError, match="busy"):
+        staging.publish()
+    staging.discard()
+    assert published(output) == "old"
+    assert names(tmp_path) == ["output"]
+
+
+def test_a_link_goes_on_pointing_to_its_folder(tmp_path):
+    """What is replaced is the data set behind the link, on its own disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "output").symlink_to(data_set(tmp_path / "disk" / "sets"))
+    staging = staged(tmp_path / "output", overwrite=True)
+    assert staging.path.parent == (tmp_path / "disk").resolve()
+    staging.publish()
+    assert (tmp_path / "output").is_symlink()
+    assert published(tmp_path / "disk" / "sets") == "new"
+    assert names(tmp_path / "disk") == ["sets"]
+    assert names(tmp_path) == ["disk", "output"]
+
+
+def test_a_link_to_nothing_yet_may_be_the_output(tmp_path):
+    (tmp_path / "output").symlink_to(tmp_path / "later")
+    staged(tmp_path / "output").publish()
+    assert (tmp_path / "output").is_symlink()
+    assert published(tmp_path / "later") == "new"
+
+
+def test_a_relative_output_is_found_again_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    staging = staged(Path("output"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    staging.publish()
+    assert published(tmp_path / "output") == "new"
+
+
+def test_every_file_and_folder_is_on_disk_before_the_name_points_to_them(tmp_path, monkeypatch):
+    events = []
+    flush, rename = outputs._flush, Path.rename
+    monkeypatch.setattr(outputs, "_flush", lambda path: (events.append(os.path.normpath(path)), flush(path)))
+    monkeypatch.setattr(Path, "rename", lambda path, target: (events.append("rename"), rename(path, target))[1])
+    staging = staged(tmp_path / "output")
+    made = {str(staging.path), *map(str, staging.path.rglob("*"))}
+    staging.publish()
+    assert len(made) == 4
+    assert set(events[: events.index("rename")]) == made
+    assert events[events.index("rename") + 1 :] == [str(tmp_path.resolve())]
+
+
+def test_json_is_for_people(tmp_path):
+    write_json(tmp_path / "a.json", {"größe": [1]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "größe": [\n  1\n ]\n}\n'

