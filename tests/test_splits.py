@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_fallback import NumpyBackend
+from gpu_dcgen import splits
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.splits import cut_windows, order_positives
@@ -96,11 +97,11 @@ def test_choosing_splits_keeps_more_than_hashing_users(crowd, backend):
 
 def test_hashed_users_fall_by_the_wanted_shares(crowd, backend):
     stages = Stages(backend, crowd, usual(strategy="hash"))
-    splits = stages.host(stages.plan.user_split)
-    assert splits == list(assign(stages.oracle, stages.config).values())
+    chosen = stages.host(stages.plan.user_split)
+    assert chosen == list(assign(stages.oracle, stages.config).values())
     for split, share in ((0, 0.8), (1, 0.1), (2, 0.1)):
-        n = len(splits)
-        assert abs(splits.count(split) - share * n) < 4 * (share * (1 - share) * n) ** 0.5
+        n = len(chosen)
+        assert abs(chosen.count(split) - share * n) < 4 * (share * (1 - share) * n) ** 0.5
 
 
 def twins(n: int = 60):
@@ -111,14 +112,20 @@ def twins(n: int = 60):
 
 def test_twins_are_told_apart_by_the_seed_alone(backend):
     few = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0, "corpus": "all", "live_days": 90}
-    splits = {}
+    chosen = {}
     for seed in (1, 2):
         stages = Stages(backend, twins(), tiny_config(seed=seed, negative_sampling=few, features={"snapshot_days": 1}))
-        splits[seed] = stages.host(stages.plan.user_split)
-        assert splits[seed] == list(assign(stages.oracle, stages.config).values())
-        assert len(set(splits[seed])) == 3
-    assert splits[1] != splits[2]
-    assert Counter(splits[1]).keys() == Counter(splits[2]).keys()
+        chosen[seed] = stages.host(stages.plan.user_split)
+        assert chosen[seed] == list(assign(stages.oracle, stages.config).values())
+        assert len(set(chosen[seed])) == 3
+    assert chosen[1] != chosen[2]
+    assert Counter(chosen[1]).keys() == Counter(chosen[2]).keys()
+
+
+def test_equal_scores_go_to_the_earlier_split(backend):
+    """Where the jitter is the same too."""
+    scores = backend.from_host(np.array([[5, 5, 0, 7], [5, 0, 3, 7], [5, 5, 3, 9]]))
+    assert backend.to_host(splits._argmax(backend.xp, scores, [1, 1, 1])).tolist() == [0, 0, 1, 2]
 
 
 def test_a_window_without_positives_names_the_remedy(backend):
