@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -320,6 +321,11 @@ def _take(data: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(section, dict | None):
         raise ValueError(f"{name}: expected keys and values, found {section!r:.80}")
     return dict(section or {})
+
+
+def exactly(share: float) -> Fraction:
+    """A setting as the decimal that was written, so that 0.29 of 100 is 29."""
+    return Fraction(str(share))
 
 
 def usable_cores() -> int:

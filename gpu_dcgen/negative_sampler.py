@@ -8,7 +8,7 @@ from typing import Any
 
 from . import rng
 from .backend import Backend
-from .config import DatasetConfig
+from .config import DatasetConfig, exactly
 from .features import Features
 from .interactions import DAY, Interactions
 from .kernels.draws import draw_random
@@ -26,8 +26,8 @@ class NegativeSources:
 
     buyer_user: Array  # (E,) int32  users in (item, time, user) order
     buyer_time: Array  # (E,) int64
-    limits: Array  # (13,) int64  `kernels.pool.LIMITS`
-    bounds: Array  # (4,) float64  similarity above, up to; percentile band from, to
+    limits: Array  # (16,) int64  `kernels.pool.LIMITS`
+    bounds: Array  # (2,) float64  similarity above, up to
     pool_width: int  # most candidates of one positive
 
 
@@ -47,9 +47,10 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
     xp, settings = backend.xp, config.negative_sampling
     pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws
     score = settings.score
+    denominator = math.lcm(*(exactly(share).denominator for share in settings.percentile_range))
     values = {
         "n_hard": settings.hard_negatives_per_positive,
-        "own_group_cap": math.floor(settings.diversity_threshold * settings.hard_negatives_per_positive),
+        "own_group_cap": math.floor(exactly(settings.diversity_threshold) * settings.hard_negatives_per_positive),
         "item_cf_top_k": settings.item_cf_top_k,
         "buyers": settings.collaborative_buyers,
         "buyer_items": settings.collaborative_items,
@@ -61,6 +62,9 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
         "w_popularity": round(score.popularity * FIXED_ONE),
         "w_diversity": round(score.diversity * FIXED_ONE),
         "by_percentile": int(settings.hard_band == "percentile"),
+        "band_from": int(exactly(settings.percentile_range[0]) * denominator),
+        "band_to": int(exactly(settings.percentile_range[1]) * denominator),
+        "band_of": denominator,
     }
     band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])
     band = band.astype(xp.float32).astype(xp.float64)  # compared with float32 similarities
@@ -68,7 +72,7 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
         buyer_user=interactions.user[interactions.by_item],
         buyer_time=interactions.time[interactions.by_item],
         limits=backend.from_host([values[name] for name in LIMITS]).astype(xp.int64),
-        bounds=xp.concatenate([band, backend.from_host(list(settings.percentile_range)).astype(xp.float64)]),
+        bounds=band,
         pool_width=pool_width,
     )
 

@@ -28,15 +28,8 @@ class Staging:
 
     def __init__(self, output: Path, overwrite: bool) -> None:
         """Raises OutputError when the output is there and must not be replaced, or its parent cannot be written to."""
-        self.output = Path(os.path.realpath(output))
-        if self.output.exists() and not _is_empty_folder(self.output):
-            if not overwrite:
-                raise OutputError(f"{output} is there already.\nChoose another OUTPUT, or replace it with --overwrite.")
-            if not (self.output / "manifest.json").is_file():
-                raise OutputError(
-                    f"{output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data sets "
-                    "only.\nChoose another OUTPUT, or remove it yourself."
-                )
+        self.output, self._overwrite = Path(os.path.realpath(output)), overwrite
+        self._require_free()
         self._created = [folder for folder in self.output.parents if not folder.exists()]  # the nearest first
         self.path = self._beside("staging")
         try:
@@ -46,6 +39,17 @@ class Staging:
             raise OutputError(
                 f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
             ) from error
+
+    def _require_free(self) -> None:
+        if not self.output.exists() or _is_empty_folder(self.output):
+            return
+        if not self._overwrite:
+            raise OutputError(f"{self.output} is there already.\nChoose another OUTPUT, or replace it with --overwrite.")
+        if not (self.output / "manifest.json").is_file():
+            raise OutputError(
+                f"{self.output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data "
+                "sets only.\nChoose another OUTPUT, or remove it yourself."
+            )
 
     def _beside(self, purpose: str) -> Path:
         return self.output.parent / f".{self.output.name}.{purpose}-{secrets.token_hex(4)}"
@@ -59,19 +63,18 @@ class Staging:
     def publish(self) -> None:
         """Put the folder in the output's place. An old data set steps aside first, steps back if that fails, and goes last."""
         self.flush()
-        old = None
-        if self.output.exists():  # __init__ has made sure that it is an empty folder or a data set
-            old = self._beside("old")
-            self.output.rename(old)
+        self._require_free()  # somebody may have put something there during the build
+        old = self._beside("old")
         try:
+            if self.output.exists():
+                self.output.rename(old)
             self.path.rename(self.output)
         except BaseException:
-            if old is not None:
+            if old.exists() and not self.output.exists():
                 old.rename(self.output)
             raise
         _flush(self.output.parent)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)  # the new data set stands, whatever becomes of the old one
+        shutil.rmtree(old, ignore_errors=True)  # the new data set stands, whatever becomes of the old one
 
     def discard(self) -> None:
         """Remove what was written, and the parent folders that were made for it."""

@@ -107,7 +107,7 @@ def build_user_sequences(interactions: Interactions, plan: SplitPlan, config: Da
 
     time = interactions.time[row]
     gap = xp.zeros(row.shape[0], dtype=xp.int64)
-    gap[1:] = (time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR) & (position[1:] > 0)
+    gap[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
     breaks = xp.cumsum(gap)
     windows = plan.windows
     last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])

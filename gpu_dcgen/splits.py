@@ -9,7 +9,7 @@ from typing import Any
 
 from . import rng
 from .backend import Backend
-from .config import DatasetConfig
+from .config import DatasetConfig, exactly
 from .contract import SPLITS
 from .errors import GateError, InputError
 from .features import Features
@@ -201,7 +201,7 @@ def _assign_most(available: Array, config: DatasetConfig, backend: Backend) -> A
 
 
 def _wanted_shares(config: DatasetConfig) -> tuple[Fraction, Fraction, Fraction]:
-    train, val = Fraction(str(config.split.train_share)), Fraction(str(config.split.val_share))
+    train, val = exactly(config.split.train_share), exactly(config.split.val_share)
     return train, val, 1 - train - val
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_dcgen.config import DatasetConfig, Section, usable_cores
+from gpu_dcgen.config import DatasetConfig, Section, exactly, usable_cores
 from gpu_dcgen.config_files import load_config
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.summary import config_as_yaml
@@ -246,6 +246,10 @@ def test_threads_are_never_more_than_the_usable_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     assert DatasetConfig(resources={"num_workers": 64}).n_threads == 2
     assert DatasetConfig(resources={"num_workers": 1}).n_threads == 1
+
+
+def test_shares_are_the_decimals_that_were_written():
+    assert exactly(0.29) * 100 == 29 != 0.29 * 100 // 1
 
 
 def test_rows_per_positive_counts_the_positive():

@@ -187,3 +187,13 @@ def test_every_file_and_folder_is_on_disk_before_the_name_points_to_them(tmp_pat
 def test_json_is_for_people(tmp_path):
     write_json(tmp_path / "a.json", {"größe": [1]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "größe": [\n  1\n ]\n}\n'
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_during_the_build_is_not_touched(overwrite, tmp_path):
+    staging = staged(tmp_path / "output", overwrite=overwrite)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="is there already"):
+        staging.publish()
+    assert (tmp_path / "output" / "thesis.tex").read_text() == "years of work"

@@ -8,8 +8,6 @@ returns the pool's size.
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
@@ -36,6 +34,9 @@ LIMITS = (
     "w_popularity",
     "w_diversity",
     "by_percentile",
+    "band_from",
+    "band_to",
+    "band_of",
 )
 (
     N_HARD,
@@ -51,6 +52,9 @@ LIMITS = (
     W_POP,
     W_DIVERSITY,
     BY_PERCENTILE,
+    BAND_FROM,
+    BAND_TO,
+    BAND_OF,
 ) = range(len(LIMITS))
 
 
@@ -134,7 +138,8 @@ def _first_at_most(similarity, low, high, bound):
 def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
     """Pool the first neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
     if limits[BY_PERCENTILE]:
-        first, last = start + math.floor(bounds[2] * (stop - start)), start + math.floor(bounds[3] * (stop - start))
+        first = start + limits[BAND_FROM] * (stop - start) // limits[BAND_OF]
+        last = start + limits[BAND_TO] * (stop - start) // limits[BAND_OF]
     else:
         first = _first_at_most(neighbor_similarity, start, stop, bounds[1])
         last = _first_at_most(neighbor_similarity, first, stop, bounds[0])
