@@ -12,7 +12,7 @@ from .config import DatasetConfig
 from .errors import InputError
 from .interactions import DAY, Interactions
 from .segments import counts, offsets_of, repeat_index, run_starts
-from .splits import SplitPlan
+from .splits import SplitPlan, measure_shares
 
 Array = Any
 SEGMENTS = ("new_users", "active_users", "churned_users")
@@ -135,4 +135,6 @@ def resample(balance: Balance, interactions: Interactions, plan: SplitPlan, conf
             "Raise category_balancing.recency_half_life_days, or use category_balancing.mode: weights."
         )
     resampled = replace(train, row=train.row[source], copy=copy.astype(xp.int32))
-    return replace(plan, positives=(resampled, *plan.positives[1:]))
+    positives = (resampled, *plan.positives[1:])
+    shares, warnings = measure_shares(interactions, positives, config, backend)
+    return replace(plan, positives=positives, shares=shares, warnings=warnings)

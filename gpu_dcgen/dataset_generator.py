@@ -111,13 +111,13 @@ def _run(
         clock.warn(features.warnings)
     with clock.stage("splits"):
         plan = plan_splits(log, features, windows, config, machine)
-        clock.warn(plan.warnings)
         balance = None
         if config.category_balancing.mode != "off":
             balance = compute_balance(log, plan, config, machine)
             clock.warn(balance.warnings)
             if config.category_balancing.mode == "resample":
                 plan = resample(balance, log, plan, config, machine)
+        clock.warn(plan.warnings)
         if config.output.order == "shuffled":
             plan = order_positives(plan, config, machine)
     with clock.stage("similarity", total=log.n_items):

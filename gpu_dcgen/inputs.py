@@ -84,9 +84,7 @@ class Shop:
     item_ids: Any  # host pyarrow string array (I,), sorted by code point
     age: Array  # (U,) int16  -1 for null
     user_columns: dict[str, Category]  # club_status, news_frequency
-    item_columns: dict[
-        str, Category
-    ]  # product_group, color_group, garment_group, department, index_group, product_code, section, name
+    item_columns: dict[str, Category]  # product_, color_, garment_, index_group, department, product_code, section, name
     time: Array  # (T,) int64  nanoseconds since 1970 UTC
     user: Array  # (T,) int32  0..U-1
     item: Array  # (T,) int32  0..I-1

@@ -62,7 +62,7 @@ class Staging:
 
     def publish(self) -> None:
         """Put the folder in the output's place. An old data set steps aside first, steps back if that fails, and goes last."""
-        self.flush()
+        self.flush()  # what was written since the last flush; files already on the disk cost a call each
         self._require_free()  # somebody may have put something there during the build
         old = self._beside("old")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -138,7 +139,7 @@ def plan_splits(
         row = interactions.by_time[emitted & (window_by_time == k)]
         copy = xp.zeros(row.shape[0], dtype=xp.int32)
         positives.append(Positives(name, row, copy, windows.starts[k], windows.ends[k]))
-    shares, warnings = _shares(interactions, positives, config, backend)
+    shares, warnings = measure_shares(interactions, positives, config, backend)
     ledger = {"emitted": {p.split: len(p) for p in positives}, **reason.counts}
     return SplitPlan(windows, user_split, tuple(positives), ledger, shares, warnings)
 
@@ -281,8 +282,13 @@ def _corpus_too_small(
     return small
 
 
-def _shares(interactions: Interactions, positives: list[Positives], config: DatasetConfig, backend: Backend):
-    """Positives, their share and users per split; a split without any is an error, an unreachable share a warning."""
+def measure_shares(
+    interactions: Interactions, positives: Sequence[Positives], config: DatasetConfig, backend: Backend
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """Positives, their share and users per split, and a warning for each share that is over 2 points off.
+
+    Raises InputError for a split without positives.
+    """
     xp = backend.xp
     n_all = sum(len(p) for p in positives)
     shares, warnings = {}, []

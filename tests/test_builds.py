@@ -198,3 +198,12 @@ def test_parts_are_read_as_one_table(tmp_path):
     folder = tmp_path / "output" / "train_dataset.parquet"
     assert folder.is_dir()
     assert pq.read_table(folder).num_rows == manifest["counts"]["train"]["rows"]
+
+
+@pytest.mark.parametrize("mode", ["weights", "resample"])
+def test_shares_are_those_of_the_rows_written(mode, tmp_path):
+    manifest = built(shop(), tmp_path, tiny_config(category_balancing={"mode": mode}))
+    groups = {name: split["groups"] for name, split in manifest["counts"].items()}
+    shares = manifest["split"]["shares"]
+    assert {name: share["positives"] for name, share in shares.items()} == groups
+    assert sum(share["share"] for share in shares.values()) == pytest.approx(1)
