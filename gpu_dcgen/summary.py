@@ -94,6 +94,44 @@ def of_checks(checks: list[Check]) -> RenderableType:
     return Group(table, *remedies)
 
 
+def of_audit(certificate: Mapping[str, Any], path: Path) -> RenderableType:
+    """Every rule with its verdict; below, the first of what broke each that does not hold."""
+    checks = certificate["checks"]
+    n_bad = sum(check["verdict"] == "fails" for check in checks)
+    head = f"{n_bad} of {len(checks)} rules do not hold." if n_bad else "Every rule holds."
+    table = _table("", "rule", ">checked", "what it says")
+    for check in checks:
+        style = VERDICT_STYLE[{"holds": "ok", "fails": "fail", "skipped": "warn"}[check["verdict"]]]
+        scope = "" if check["scope"] == "all" else f" ({check['scope']})"
+        checked = f"{check['n_checked']:,}"
+        table.add_row(Text(check["verdict"], style=style), check["name"], checked, Text(f"{check['claim']}{scope}"))
+    faults = [line for check in checks if check["verdict"] == "fails" for line in _faults(check)]
+    facts = {
+        "label probe": _probe(next(check["facts"] for check in checks if check["name"] == "label_probe")),
+        "signature": f"{certificate['signature']['algorithm']} {certificate['signature']['value']}",
+        "certificate": str(path),
+    }
+    return Group(Text(head, style="bold"), table, *faults, _facts(facts))
+
+
+def _faults(check: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text(f"{check['name']} ({check['rule']}): {check['n_bad']:,} wrong", style="bold red")
+    for one in check["offenders"]:
+        where = one["file"] if one["row"] is None else f"{one['file']} row {one['row']}"
+        yield Text(f"  {where}: found {one['found']}; expected {one['expected']}")
+
+
+def _probe(facts: Mapping[str, Any]) -> str:
+    """AUCs of the label from all features and from popularity alone, with and without repurchases."""
+    named = {"all": "", "without_repurchases": " without repurchases"}
+    found = [
+        f"AUC {facts[part]['classifier_auc']:.3f} from all features, {facts[part]['popularity_auc']:.3f} from popularity{name}"
+        for part, name in named.items()
+        if "classifier_auc" in facts.get(part, {})
+    ]
+    return "; ".join(found) or "not run: it needs rows with both labels"
+
+
 def config_as_yaml(config: DatasetConfig) -> str:
     """The whole configuration as YAML that can be read back, each key under its meaning and choices."""
     head = "# Every setting of gpu-dcgen. Keep what you change and delete the rest: what is left out has its default."
