@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import optimize, sparse, stats
+from scipy import stats
 
 from ..contract import columns_of
 from .cells import NULL, flat, numbers
@@ -22,7 +22,7 @@ from .log import SPLITS
 N_BINS = 32  # of a feature's values, besides null
 MOST_AUC = 0.95  # from here on a feature, or all together, give the label away
 MOST_PURE, LEAST_SHARE, LEAST_ROWS = 0.9, 0.01, 30  # and so does one value that nearly always means 1
-RIDGE = 1.0
+RIDGE, NEWTON_STEPS, TINY = 1.0, 12, 1e-9  # of the classifier
 BASELINE = "item_popularity_score"
 EXCEPTION = "item in history"
 
@@ -105,19 +105,19 @@ def _judge(
     if not (label[learn].any() and label[ask].any()):
         return {"positives": int(label[rows].sum())}
     base = label[learn].mean()
-    aucs, bins = {}, {}
+    aucs, rates = {}, {}
     for name, values in features.items():
-        bins[name] = _binned(values, learn)
-        rate = _rates(bins[name][learn], label[learn], base)
-        aucs[name] = _auc(rate[bins[name][ask]], label[ask])
+        bins = _binned(values, learn)
+        rates[name] = _rates(bins, label, learn, base)[bins]
+        aucs[name] = _auc(rates[name][ask], label[ask])
         findings.count("label_probe", 1)
         if aucs[name] > MOST_AUC:
             findings.fault("label_probe", "train_dataset", None, f"{name}: AUC {aucs[name]:.4f}", f"AUC <= {MOST_AUC}")
-        for value, share, rate in _giveaways(bins[name][ask], label[ask]):
+        for value, share, rate in _giveaways(bins[ask], label[ask]):
             which = f"{name}: a value (such as {_shown(values[ask][value])})"
             where = f"{which} that {share:.1%} of positives have means label 1 in {rate:.0%} of its rows"
             findings.fault("label_probe", "train_dataset", None, where, f"no value means it in {MOST_PURE:.0%} of its rows")
-    together = _classifier(bins, label, learn, ask)
+    together = _classifier(rates, label, learn, ask)
     findings.count("label_probe", 1)
     if together > MOST_AUC:
         findings.fault("label_probe", "train_dataset", None, f"classifier: AUC {together:.4f}", f"AUC <= {MOST_AUC}")
@@ -143,10 +143,10 @@ def _binned(values: np.ndarray, learn: np.ndarray) -> np.ndarray:
     return np.where(values == NULL, 0, 1 + np.searchsorted(edges, values, side="right"))
 
 
-def _rates(bins: np.ndarray, label: np.ndarray, base: float) -> np.ndarray:
-    """Share of label 1 by bin, drawn to the base rate where rows are few; two bins more than were seen."""
-    n = np.bincount(bins, minlength=bins.max() + 2)
-    return (np.bincount(bins, weights=label, minlength=len(n)) + base) / (n + 1)
+def _rates(bins: np.ndarray, label: np.ndarray, learn: np.ndarray, base: float) -> np.ndarray:
+    """Share of label 1 by bin among the rows learned from, drawn to the base rate where they are few."""
+    n = np.bincount(bins[learn], minlength=bins.max() + 1)
+    return (np.bincount(bins[learn], weights=label[learn], minlength=len(n)) + base) / (n + 1)
 
 
 def _giveaways(bins: np.ndarray, label: np.ndarray) -> list[tuple[int, float, float]]:
@@ -157,23 +157,18 @@ def _giveaways(bins: np.ndarray, label: np.ndarray) -> list[tuple[int, float, fl
     return [(int(np.argmax(bins == b)), float(positive[b] / label.sum()), float(positive[b] / n[b])) for b in pure]
 
 
-def _classifier(bins: dict[str, np.ndarray], label: np.ndarray, learn: np.ndarray, ask: np.ndarray) -> float:
-    """AUC of a logistic regression over the bins of all features."""
-    blocks = []
-    for values in bins.values():
-        n = len(values)
-        blocks.append(sparse.csr_matrix((np.ones(n), (np.arange(n), values)), shape=(n, int(values.max()) + 1)))
-    x = sparse.hstack(blocks, format="csr")
-    seen, sign = x[learn], np.where(label[learn], 1.0, -1.0)
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        margin = sign * (seen @ weights[1:] + weights[0])
-        slope = -sign / (1 + np.exp(np.minimum(margin, 500)))
-        gradient = np.append(slope.sum(), seen.T @ slope + RIDGE * weights[1:])
-        return float(np.logaddexp(0, -margin).sum() + RIDGE / 2 * weights[1:] @ weights[1:]), gradient
-
-    fit = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 100})
-    return _auc(x[ask] @ fit.x[1:], label[ask])
+def _classifier(rates: dict[str, np.ndarray], label: np.ndarray, learn: np.ndarray, ask: np.ndarray) -> float:
+    """AUC of a logistic regression over what each feature alone says: the log odds that its value has label 1."""
+    odds = np.stack([np.log(rate / (1 - rate)) for rate in rates.values()], axis=1)
+    x = np.column_stack([np.ones(len(odds)), odds - odds[learn].mean(axis=0)])
+    seen, y, weights = x[learn], label[learn].astype(float), np.zeros(x.shape[1])
+    ridge = np.diag(np.append(0.0, np.full(odds.shape[1], RIDGE)))
+    for _ in range(NEWTON_STEPS):
+        rate = 1 / (1 + np.exp(-np.clip(seen @ weights, -30, 30)))
+        gradient = seen.T @ (y - rate) - ridge @ weights
+        curvature = (seen * (rate * (1 - rate))[:, None]).T @ seen + ridge
+        weights = weights + np.linalg.solve(curvature + TINY * np.eye(len(weights)), gradient)
+    return _auc(x[ask] @ weights, label[ask])
 
 
 def _auc(score: np.ndarray, label: np.ndarray) -> float:
