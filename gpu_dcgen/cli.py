@@ -205,6 +205,34 @@ def audit(
 
 
 @app.command()
+def explain(
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A data set.")],
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="One of its samples, such as train-0000000012-03.")],
+    inputs: Annotated[Path, typer.Option("--inputs", help="The folder that it was built from.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say why a positive got its negatives: candidates, scores, what was refused and why.
+
+    Exit code 3 when what is derived again is not what was written.
+    """
+    with _exit_codes(debug):
+        import json
+
+        from . import summary
+        from .explain import as_json as plain
+        from .explain import explain
+
+        found = explain(dataset, sample_id, inputs)
+        if as_json:
+            typer.echo(json.dumps(plain(found), ensure_ascii=False))
+        else:
+            _show(summary.of_explanation(found))
+        if not found.agrees:
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
 def verify(
     certificate: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json of 'gpu-dcgen audit'.")],
     dataset: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="The data set it speaks of.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -18,8 +19,10 @@ from .contract import SPLITS
 if TYPE_CHECKING:
     from .demo import DemoReport, Tour
     from .doctor import Check
+    from .explain import Explanation
     from .synth import SynthReport
 
+SHOWN_CANDIDATES = 20
 VERDICT_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -130,6 +133,44 @@ def _probe(facts: Mapping[str, Any]) -> str:
         if "classifier_auc" in facts.get(part, {})
     ]
     return "; ".join(found) or "not run: it needs rows with both labels"
+
+
+def of_explanation(found: Explanation) -> RenderableType:
+    """The pool of a positive, the best candidates first, and the negatives that came of it."""
+    taken = [candidate for candidate in found.candidates if candidate["refused"] is None]
+    refused = Counter(candidate["refused"] for candidate in found.candidates if candidate["refused"])
+    sources = Counter(source for candidate in found.candidates for source in candidate["sources"])
+    positive = found.positive
+    facts = {
+        "bought": f"{_item(positive)} by {found.user_id} at {found.timestamp}, after {found.history:,} purchases",
+        "on sale": f"{found.corpus:,} items; {found.allowed:,} that the user does not own by the end of {found.split}'s window",
+        "offered": ", ".join(f"{n:,} by {source}" for source, n in sources.items()) or "nothing",
+        "refused": ", ".join(f"{n:,} {reason}" for reason, n in refused.most_common()) or "nothing",
+        "in the pool": f"{len(taken):,} items; the first by score, and those that were chosen:",
+    }
+    pool = _table(">score", ">similar", ">together", ">price", ">popular", "item", "sources", ">chosen")
+    for candidate in taken[:SHOWN_CANDIDATES] + [one for one in taken[SHOWN_CANDIDATES:] if one["round"]]:
+        parts = [f"{part:+.3f}" for part in candidate["parts"].values()]
+        chosen, style = ("", "") if candidate["round"] is None else (str(candidate["round"]), "bold")
+        score, offered = f"{candidate['score']:.4f}", ", ".join(candidate["sources"])
+        pool.add_row(score, *parts, Text(_item(candidate)), offered, chosen, style=style)
+    negatives = _table(">slot", "item", "source", ">similarity", ">score less penalty", "written")
+    for one in found.negatives:
+        detail = one["detail"] if one["detail"] == one["source"] else f"{one['source']}: {one['detail']}"
+        similarity, score = ("" if one[name] is None else f"{one[name]:.4f}" for name in ("similarity", "score"))
+        written = "the same" if one["agrees"] else f"another: {one['written']}"
+        style = "reverse" if one["slot"] == found.slot else ""
+        relaxed = " (beyond the limit on the product group)" if one["relaxed"] else ""
+        negatives.add_row(str(one["slot"]), Text(one["item_id"]), detail + relaxed, similarity, score, written, style=style)
+    verdict = "What is derived again is what was written." if found.agrees else "What is derived again is not what was written."
+    last = Text(verdict, style=VERDICT_STYLE["ok" if found.agrees else "fail"])
+    return Group(Text(f"Why {found.sample_id} is there", style="bold"), _facts(facts), pool, negatives, last)
+
+
+def _item(item: Mapping[str, Any]) -> str:
+    return " ".join(item[name] for name in ("item_id", "name") if item[name]) + (
+        f" ({item['product_group']})" if item["product_group"] else ""
+    )
 
 
 def config_as_yaml(config: DatasetConfig) -> str:

@@ -18,7 +18,8 @@ from tests.forgery import Forgery
 from tests.shops import DAY, random_shop, tiny_config, write_shop
 
 TRAIN, VAL, TEST = "train_dataset", "val_dataset", "test_dataset"
-CONFIG = tiny_config(output={"groups_per_part": 1_000_000})
+LARGE = 1_000_000
+CONFIG = tiny_config(output={"groups_per_part": LARGE, "groups_per_row_group": LARGE}, resources={"batch_size": LARGE})
 WIDTH = 1 + CONFIG.negatives_per_positive
 HARD, RANDOM = 1, WIDTH - 1  # slots
 
