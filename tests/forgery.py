@@ -1,4 +1,7 @@
-"""Written data sets that somebody has tampered with, and whose manifest was then made to fit."""
+"""Written data sets that somebody has tampered with, and whose manifest was then made to fit.
+
+A defect is a function that changes a `Forgery`; `breaks` files it under the rule of the audit that must see it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,25 @@ import pyarrow.parquet as pq
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.digest import digest_file
 from tests.reference import SPLITS, World
+from tests.shops import tiny_config
+
+TRAIN, VAL, TEST = (f"{split}_dataset" for split in SPLITS)
+LARGE = 1_000_000
+CONFIG = tiny_config(output={"groups_per_part": LARGE, "groups_per_row_group": LARGE}, resources={"batch_size": LARGE})
+WIDTH = 1 + CONFIG.negatives_per_positive
+HARD, RANDOM = 1, WIDTH - 1  # slots
+
+DEFECTS: list[tuple[str, Callable[[Forgery], None]]] = []  # rule, and what is planted: its name says what the forger did
+
+
+def breaks(rule: str) -> Callable[[Callable[[Forgery], None]], Callable[[Forgery], None]]:
+    """The decorated forgery breaks this rule."""
+
+    def keep(defect: Callable[[Forgery], None]) -> Callable[[Forgery], None]:
+        DEFECTS.append((rule, defect))
+        return defect
+
+    return keep
 
 
 class Forgery:
@@ -78,3 +100,8 @@ class Forgery:
                 manifest["files"][name] = (self.folder / name).stat().st_size
 
         self.json("manifest.json", fit)
+
+
+def of_group(f: Forgery, file: str, group: int, column: str, value: Any) -> None:
+    """One column of all rows of a group."""
+    f.set_rows(file, column, dict.fromkeys(range(group * WIDTH, (group + 1) * WIDTH), value))
