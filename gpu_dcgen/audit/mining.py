@@ -66,6 +66,7 @@ class Miner:
     def __init__(self, log: Log, snapshots: Snapshots, pairs: Pairs, config: Any) -> None:
         self._log, self._snapshots, self._pairs = log, snapshots, pairs
         self._settings, self._seed = config.negative_sampling, config.seed
+        self._weights = {name: _fixed(weight) for name, weight in self._settings.score}
         self._group = log.item_columns["product_group"].codes
         self._code = log.item_columns["product_code"].codes
 
@@ -120,8 +121,10 @@ class Miner:
         ):
             for j in items:
                 pool.setdefault(int(j), Candidate(int(j), [])).sources.append(source)
+        others, similarity = self._pairs.of(p.item)
+        similarities = dict(zip(others.tolist(), similarity, strict=True))
         for j, candidate in pool.items():
-            candidate.buyers, candidate.similarity = buyers.get(j, 0), self._pairs.similarity(p.item, j)
+            candidate.buyers, candidate.similarity = buyers.get(j, 0), similarities.get(j)
         return pool
 
     def _in_the_band(self, item: int) -> np.ndarray:
@@ -167,21 +170,21 @@ class Miner:
     # -- choice --------------------------------------------------------------------------------------------------
 
     def _score(self, candidate: Candidate, p: Positive, k: int) -> None:
-        weights, j = self._settings.score, candidate.item
-        own, other = self._snapshots.price[k, p.item], self._snapshots.price[k, j]
-        unknown = np.isnan(own) or np.isnan(other)
+        weights, j = self._weights, candidate.item
+        own, other = (float(self._snapshots.price[k, item]) for item in (p.item, j))
+        unknown = own != own or other != other
         candidate.parts = {
-            "similarity": _fixed(weights.similarity) * _fixed(candidate.similarity or 0.0),
-            "collaborative": _fixed(weights.collaborative) * min(ENOUGH_BUYERS, candidate.buyers) * (ONE // ENOUGH_BUYERS),
-            "price": _fixed(weights.price) * (ONE // 2 if unknown else ONE - abs(_fixed(own) - _fixed(other))),
-            "popularity": -_fixed(weights.popularity) * _fixed(self._snapshots.popularity[k, j]),
+            "similarity": weights["similarity"] * _fixed(candidate.similarity or 0.0),
+            "collaborative": weights["collaborative"] * min(ENOUGH_BUYERS, candidate.buyers) * (ONE // ENOUGH_BUYERS),
+            "price": weights["price"] * (ONE // 2 if unknown else ONE - abs(_fixed(own) - _fixed(other))),
+            "popularity": -weights["popularity"] * _fixed(self._snapshots.popularity[k, j]),
         }
         candidate.score = sum(candidate.parts.values())
 
     def _choose(self, candidates: dict[int, Candidate], p: Positive) -> list[Negative]:
         n_hard = self._settings.hard_negatives_per_positive
         cap = math.floor(exact(self._settings.diversity_threshold) * n_hard)
-        penalty = _fixed(self._settings.score.diversity) * ONE
+        penalty = self._weights["diversity"] * ONE
         own = self._group[p.item]
         left = {j: candidate for j, candidate in candidates.items() if candidate.refused is None}
         chosen: list[Negative] = []

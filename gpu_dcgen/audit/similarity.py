@@ -15,15 +15,17 @@ from .log import Log
 PACKED_BITS, WIDE_BITS = 42, 62  # of an item's greatest sum of squares
 FINE_ENOUGH = 2**11  # a smaller median weight would be rounded by more than 2^-12 of itself
 MOST_SCALE = 40
-BLOCK_PRODUCTS = 20_000_000  # multiplications of one block of items: bounds the memory
+BLOCK_PRODUCTS = 4_000_000  # multiplications of one block of items: bounds the memory
 
 
 @dataclass(frozen=True)
 class Matrix:
     """Users x items with whole-number weights, and what an item's similarities need."""
 
-    weights: sparse.csc_matrix  # int64
-    cells: sparse.csc_matrix  # the same pattern, ones
+    weights: sparse.csr_matrix  # int64
+    cells: sparse.csr_matrix  # the same pattern, ones
+    weights_by_item: sparse.csr_matrix  # items x users
+    cells_by_item: sparse.csr_matrix
     norms: np.ndarray  # (I,) float64  square roots of sums of squared weights
     products: np.ndarray  # (I,) int64  multiplications for each item's row
     scale_bits: int
@@ -59,9 +61,13 @@ def weigh(log: Log, config: Any) -> Matrix:
     squares = np.zeros(log.n_items, dtype=np.int64)
     np.add.at(squares, item, weight * weight)
     products = np.bincount(item, weights=degree[user], minlength=log.n_items).astype(np.int64)
+    weights = sparse.csr_matrix((weight, (user, item)), shape=shape)
+    cells = sparse.csr_matrix((np.ones(len(cell), dtype=np.int64), (user, item)), shape=shape)
     return Matrix(
-        weights=sparse.csc_matrix((weight, (user, item)), shape=shape),
-        cells=sparse.csc_matrix((np.ones(len(cell), dtype=np.int64), (user, item)), shape=shape),
+        weights=weights,
+        cells=cells,
+        weights_by_item=weights.T.tocsr(),
+        cells_by_item=cells.T.tocsr(),
         norms=np.sqrt(squares.astype(np.float64)),
         products=products,
         scale_bits=bits,
@@ -115,8 +121,8 @@ def neighbors_of(matrix: Matrix, items: np.ndarray, settings: Any) -> Iterator[t
 
 
 def _block(matrix: Matrix, items: np.ndarray, settings: Any) -> Neighbors:
-    dots = (matrix.weights[:, items].T.tocsr() @ matrix.weights.tocsr()).tocsr()
-    common = (matrix.cells[:, items].T.tocsr() @ matrix.cells.tocsr()).tocsr()
+    dots = matrix.weights_by_item[items] @ matrix.weights
+    common = matrix.cells_by_item[items] @ matrix.cells
     dots.sort_indices()
     common.sort_indices()
     if not (np.array_equal(dots.indices, common.indices) and np.array_equal(dots.indptr, common.indptr)):
