@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from .audit import World, read_world
 from .audit.cells import codes, flat
-from .audit.dataset import parts_of, read_manifest
+from .audit.dataset import parts_of, read_config, read_manifest
 from .audit.log import SPLITS
 from .audit.mining import ONE, Mined, Miner, Pairs, Positive
 from .config import DatasetConfig
@@ -53,7 +53,7 @@ def explain(dataset: Path, sample_id: str, inputs: Path) -> Explanation:
     """
     dataset = Path(dataset)
     manifest = read_manifest(dataset)
-    config = DatasetConfig.model_validate(manifest["config"])
+    config = read_config(dataset, manifest)
     split, group, slot = _parse(sample_id, config)
     rows = _read_group(dataset, split, group, config)
     if rows is None:

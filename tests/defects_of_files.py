@@ -83,6 +83,23 @@ def common_buyers_of_another_pair(f):
 
 
 @breaks("similarity_matrix")
+def a_pair_twice(f):
+    f.take("item_similarity_matrix", lambda rows: [*rows, rows[-1]])
+    f.set("item_similarity_matrix", "rank", -1, lambda rank: rank + 1)
+
+
+@breaks("similarity_matrix")
+def an_approximate_search_with_a_similarity_of_its_own(f):
+    f.json("manifest.json", lambda m: m["similarity"].update(engine="approximate"))
+    f.set("item_similarity_matrix", "similarity", 0, lambda similarity: similarity * 0.999)
+
+
+@breaks("counts")
+def an_engine_that_was_not_asked_for(f):
+    f.json("manifest.json", lambda m: m["similarity"].update(engine="approximate"))
+
+
+@breaks("similarity_matrix")
 def neighbors_out_of_order(f):
     f.take("item_similarity_matrix", lambda rows: [rows[1], rows[0], *rows[2:]])
 

@@ -71,3 +71,30 @@ def test_inputs_that_are_not_those_of_the_build_are_found(shop, tmp_path):
     pq.write_table(pa.concat_tables([log, log.slice(0, 1)]), tmp_path / "input" / "transactions.parquet")
     certificate = audit(tmp_path / "input", shop[0] / "output", certificate=tmp_path / "certificate.json")
     assert "inputs" in failing(certificate)
+
+
+def test_an_approximate_search_may_miss_pairs_and_nothing_else(shop, tmp_path):
+    """The last pair of some item is missing: a defect of an exact search, and none of an approximate one."""
+    for engine, expected in (("exact", True), ("approximate", False)):
+        shutil.copytree(shop[0] / "output", tmp_path / engine)
+        forgery = Forgery(tmp_path / engine, shop[1], WIDTH)
+        forgery.take("item_similarity_matrix", lambda rows: rows[:-1])
+        forgery.json("manifest.json", lambda m, engine=engine: m["similarity"].update(engine=engine))
+        forgery.make_the_manifest_fit()
+        assert ("similarity_matrix" in failing(audit(shop[0] / "input", tmp_path / engine))) == expected
+
+
+@pytest.mark.parametrize("file", ["train_dataset", "item_similarity_matrix", "user_sequences", "item_vocabulary"])
+def test_nulls_everywhere_are_findings_and_no_crash(file, shop, tmp_path):
+    """All columns of a file null in one row, and each of them alone in another."""
+    shutil.copytree(shop[0] / "output", tmp_path / "output")
+    forgery = Forgery(tmp_path / "output", shop[1], WIDTH)
+    table = forgery.table(file)
+    columns = {}
+    for n, name in enumerate(table.column_names):
+        values = table[name].to_pylist()
+        values[0], values[n % len(values)] = None, None
+        columns[name] = pa.array(values, table.schema.field(name).type)
+    forgery.write(file, pa.table(columns, metadata=table.schema.metadata))
+    certificate = audit(shop[0] / "input", tmp_path / "output")
+    assert {"schema", "digests"} <= failing(certificate)

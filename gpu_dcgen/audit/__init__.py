@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..progress import ProgressTracker
 from .certificate import read_key, sign, verify, write
 from .checks import Findings
-from .dataset import SIDE_FILES, check_digests, check_files, check_schemas, read_manifest, read_side, stream_groups
+from .dataset import SIDE_FILES, check_digests, check_files, check_schemas, read_config, read_manifest, read_side, stream_groups
 from .groups import Window
 from .hashes import ContentDigest
 from .log import SPLITS, Cuts, Log, find_cuts, read_log
@@ -101,7 +101,7 @@ def audit(
     """
     inputs, dataset, progress = Path(inputs), Path(dataset), progress or ProgressTracker()
     manifest = read_manifest(dataset)
-    config = DatasetConfig.model_validate(manifest["config"])
+    config = read_config(dataset, manifest)
     findings = Findings()
     with progress.stage("files"):
         outputs = check_files(dataset, manifest, findings)
@@ -117,7 +117,8 @@ def audit(
         if "item_similarity_matrix" in sides:
             items = _items_to_multiply(matrix, seed, findings)
             table = sides["item_similarity_matrix"][0]
-            pairs = check_similarities(table, matrix, world.log, items, config, findings)
+            complete = manifest["similarity"]["engine"] == "exact"
+            pairs = check_similarities(table, matrix, world.log, items, complete, config, findings)
     with progress.stage("tables"):
         if "user_sequences" in sides:
             check_user_sequences(sides["user_sequences"][0], world.log, world.plan, world.cuts, config, findings)
@@ -198,20 +199,21 @@ def _check_split(
     miner = None if pairs is None else Miner(window.log, window.snapshots, pairs, config)
     probed = Sample(n_expected, PROBE_GROUPS, seed) if window.split == 0 and config.output.shape == "labeled_pair" else None
     for batch in stream_groups(dataset, window.split, config.rows_per_positive, digest, findings):
-        groups = rows.check(batch)
+        progress.advance(batch.table.num_rows)
+        if (groups := rows.check(batch)) is None:
+            continue
         low, high = np.searchsorted(again, [batch.first_group, batch.first_group + batch.n_groups])
         for group in (again[low:high] - batch.first_group).tolist() if miner else ():
             _draw_again(miner, window, rows, groups, group, config, findings)
         if probed is not None:
             probed.take(groups)
-        progress.advance(batch.table.num_rows)
     name = SPLITS[window.split]
     digests[f"{name}_dataset"] = digest.hex()
     if n_expected > n_wanted:
         findings.checks["negatives"].scope = f"{n_wanted} seeded groups a split"
     if rows.n_groups != n_expected:
         findings.fault("positives", f"{name}_dataset", None, f"{rows.n_groups} positives", f"{n_expected} positives")
-    if probed is not None and rows.n_groups:
+    if probed is not None and probed.n_rows:
         probe(probed, config, findings)
     return rows
 
@@ -274,6 +276,8 @@ def _check_counts(
         table = sides["item_similarity_matrix"][0]
         hold("similarity pairs", info["pairs"], table.num_rows)
         hold("items with neighbors", info["items_with_neighbors"], len(table["item_id"].unique()))
+    if config.similarity.engine in ("exact", "approximate"):
+        hold("similarity engine", info["engine"], config.similarity.engine)
     hold("similarity scale", info["scale_bits"], matrix.scale_bits)
     hold("similarity cells", info["nonzeros"], matrix.cells.nnz)
     negatives = manifest["negatives"]

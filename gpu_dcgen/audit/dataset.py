@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..config import DatasetConfig
 from ..contract import FILES, arrow_schema
 from ..errors import InputError
 from .checks import Findings
@@ -25,6 +26,10 @@ SIDE_FILES = tuple(name for name in FILES if not name.endswith("_dataset"))
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
 OWN_FILES = ("manifest.json", "certificate.json")  # of which the manifest's list cannot speak
 SHAPES = ("labeled_pair", "n_tuple")
+READ_OF_THE_MANIFEST = (
+    "seed", "contract", "generator", "generated_at", "inputs", "split", "ledger", "vocabulary", "counts", "prices", "similarity",
+    "negatives", "files", "digests", "content_digest",
+)  # fmt: skip
 
 
 def read_manifest(dataset: Path) -> dict[str, Any]:
@@ -36,14 +41,26 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
         shape = manifest["config"]["output"]["shape"]
+        missing = [name for name in READ_OF_THE_MANIFEST if name not in manifest]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no manifest of gpu-dcgen ({type(error).__name__}: {error}).") from error
+    if missing:
+        raise InputError(f"{path}: is no manifest of gpu-dcgen (it has no {missing[0]}).\nRestore it, or build again.")
     if shape not in SHAPES:
         raise InputError(
             f"{dataset}: has the shape {shape}; the audit reads {' and '.join(SHAPES)}.\n"
             "Build the same settings with output.shape: labeled_pair and audit that: the groups are the same."
         )
     return manifest
+
+
+def read_config(dataset: Path, manifest: dict[str, Any]) -> DatasetConfig:
+    """The settings of the build. InputError where this version does not know them."""
+    try:
+        return DatasetConfig.model_validate(manifest["config"])
+    except ValueError as error:
+        remedy = "Audit a data set with the version that built it."
+        raise InputError(f"{dataset / 'manifest.json'}: the settings cannot be read ({error}).\n{remedy}") from error
 
 
 def parts_of(dataset: Path, name: str) -> list[Path]:
@@ -104,12 +121,15 @@ def _schema_faults(part: Path, dataset: Path, expected: pa.Schema, findings: Fin
         yield file, "other column roles in the metadata", "the roles of the contract's columns"
 
 
-def check_nulls(file: str, first_row: int, table: pa.Table | pa.RecordBatch, schema: pa.Schema, findings: Findings) -> None:
-    """No null where the contract's column has none."""
+def check_nulls(file: str, first_row: int, table: pa.Table | pa.RecordBatch, schema: pa.Schema, findings: Findings) -> bool:
+    """Whether no null is where the contract's column has none; without that there is nothing to compare."""
+    good = True
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             bad = table[field.name].is_null().to_numpy(zero_copy_only=False)
             findings.bad_rows("schema", file, first_row, bad, lambda row, name=field.name: (f"{name}: null", f"{name}: a value"))
+            good = False
+    return good
 
 
 def check_digests(digests: dict[str, dict[str, str]], manifest: dict[str, Any], findings: Findings) -> None:

@@ -141,7 +141,7 @@ def _list_hashes(lengths: np.ndarray, elements: np.ndarray) -> np.ndarray:
 
 def _runs_of_lists(column: pa.ListArray) -> np.ndarray:
     """Hashes of lists, where a list that repeats the one before it takes its hash: a group's rows share their history."""
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
     values = column.flatten()
     bits = _number_hashes(values)
     stops = np.cumsum(lengths)
@@ -155,4 +155,7 @@ def _runs_of_lists(column: pa.ListArray) -> np.ndarray:
     same &= differs[stops] == differs[stops - lengths]
     new = np.flatnonzero(~same)
     rows = np.repeat(~same, lengths)
-    return _list_hashes(lengths[new], bits[rows])[np.cumsum(~same) - 1]
+    hashed = _list_hashes(lengths[new], bits[rows])[np.cumsum(~same) - 1]
+    if column.null_count:
+        hashed[column.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
+    return hashed

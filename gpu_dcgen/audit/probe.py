@@ -46,6 +46,10 @@ class Sample:
             self._tables.append(pa.table(batch.table.take(pa.array(rows))))
             self._items.append(groups.item[here])
 
+    @property
+    def n_rows(self) -> int:
+        return sum(table.num_rows for table in self._tables)
+
     def rows(self) -> tuple[pa.Table, np.ndarray]:
         """All rows, and their groups' items (n, width)."""
         return pa.concat_tables(self._tables).unify_dictionaries(), np.concatenate(self._items)

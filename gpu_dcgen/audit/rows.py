@@ -36,8 +36,11 @@ class RowAudit(GroupComparer):
         self.details = np.zeros(len(NEGATIVE_DETAILS), dtype=np.int64)  # hard negatives by source
         self.n_groups = 0
 
-    def check(self, batch: Batch) -> Groups:
-        check_nulls(batch.file, batch.first_row, batch.table, self._schema, self._findings)
+    def check(self, batch: Batch) -> Groups | None:
+        """Hold a batch against all rules of rows; None where nulls leave nothing to compare."""
+        self.n_groups += batch.n_groups
+        if not check_nulls(batch.file, batch.first_row, batch.table, self._schema, self._findings):
+            return None
         groups = self._read(batch)
         self._references(groups)
         self._positives(groups)
@@ -50,7 +53,6 @@ class RowAudit(GroupComparer):
         self._extras(groups)
         self.users[groups.user[groups.user >= 0]] = True
         self.items[groups.item[groups.item >= 0]] = True
-        self.n_groups += batch.n_groups
         return groups
 
     # -- structure -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,66 +29,71 @@ PLURALS = ("product_groups", "color_groups", "garment_groups", "departments", "i
 
 
 def check_similarities(
-    table: pa.Table, matrix: Matrix, log: Log, items: np.ndarray, config: Any, findings: Findings
+    table: pa.Table, matrix: Matrix, log: Log, items: np.ndarray, complete: bool, config: Any, findings: Findings
 ) -> Pairs | None:
-    """item_similarity_matrix against the products of `items`; the pairs as written, None where they are in no order."""
-    file = "item_similarity_matrix.parquet"
-    check_nulls(file, 0, table, arrow_schema("item_similarity_matrix"), findings)
+    """item_similarity_matrix against the products of `items`; the pairs as written, None where they are in no order.
+
+    Where the data set does not claim to be `complete` (approximate search), pairs may be missing; those written must be exact.
+    """
+    file, settings = "item_similarity_matrix.parquet", config.similarity
+    if not check_nulls(file, 0, table, arrow_schema("item_similarity_matrix"), findings):
+        return None
     item, other = (codes(flat(table[name]), log.item_ids) for name in ("item_id", "similar_item_id"))
-    found = {name: flat(table[name]) for name in ("similarity", "common_users", "rank")}
+    values = (flat(table[name]).to_numpy(zero_copy_only=False) for name in ("similarity", "common_users", "rank"))
+    written = Neighbors(item, other, *values)
     unknown = (item < 0) | (other < 0)
     findings.bad_rows("references", file, 0, unknown, lambda row: (table.slice(row, 1).to_pylist()[0], "items that are kept"))
-    step = np.diff(item) * (1 << 32) + np.diff(numbers(found["rank"]))
-    disorder = np.append(False, step <= 0)
+    disorder = np.append(False, (np.diff(item) < 0) | ((np.diff(item) == 0) & (np.diff(written.rank) != 1)))[: len(item)]
     findings.bad_rows("similarity_matrix", file, 0, disorder, lambda row: ("a row out of order", "rows by item, then rank"))
     if unknown.any() or disorder.any():
         return None
     offsets = np.searchsorted(item, np.arange(log.n_items + 1))
-    for part, want in neighbors_of(matrix, items, config.similarity):
+    for part, wanted in neighbors_of(matrix, items, settings.min_common_users, settings.top_k if complete else None):
         lengths = offsets[part + 1] - offsets[part]
         starts = np.repeat(offsets[part] - np.cumsum(lengths) + lengths, lengths)
         rows = starts + np.arange(int(lengths.sum()))
-        findings.count("similarity_matrix", max(len(rows), len(want.item)))
-        _compare_pairs(file, log, rows, item, other, found, want, findings)
-    return Pairs(item, other, found["similarity"].to_numpy(), log.n_items)
+        findings.count("similarity_matrix", len(rows))
+        if not complete:
+            wanted = _found_of(wanted, written.take(rows), log.n_items, settings.top_k)
+        _compare_pairs(file, log, rows, written.take(rows), wanted, findings)
+    return Pairs(item, other, written.similarity, log.n_items)
 
 
-def _compare_pairs(
-    file: str,
-    log: Log,
-    rows: np.ndarray,
-    item: np.ndarray,
-    other: np.ndarray,
-    columns: dict[str, pa.Array],
-    want: Neighbors,
-    findings: Findings,
-) -> None:
+def _found_of(wanted: Neighbors, found: Neighbors, n_items: int, top_k: int) -> Neighbors:
+    """The wanted pairs that were found, at most `top_k` an item, ranked among themselves."""
+    there = np.isin(wanted.item * n_items + wanted.other, found.item * n_items + found.other)
+    wanted = wanted.take(np.flatnonzero(there))
+    rank = np.arange(len(wanted.item)) - np.searchsorted(wanted.item, wanted.item) + 1
+    return replace(wanted, rank=rank).take(np.flatnonzero(rank <= top_k))
+
+
+def _compare_pairs(file: str, log: Log, rows: np.ndarray, found: Neighbors, want: Neighbors, findings: Findings) -> None:
     """The written rows of some items against what they must be; by pair alone where their numbers differ."""
-    found = Neighbors(item[rows], other[rows], *(column.to_numpy()[rows] for column in columns.values()))
-    names = [field.name for field in fields(Neighbors)]
-    if len(found.item) == len(want.item):
+    alike = len(found.item) == len(want.item)
+    if alike:
+        names = [field.name for field in fields(Neighbors)]
         bad = np.logical_or.reduce([getattr(found, name) != getattr(want, name) for name in names])
     else:
         keys, wanted = (pairs.item * log.n_items + pairs.other for pairs in (found, want))
         bad = ~np.isin(keys, wanted)
-        n_missing = len(np.setdiff1d(wanted, keys))
+        n_missing = max(1, len(np.setdiff1d(wanted, keys)))
         findings.fault("similarity_matrix", file, None, f"{len(keys)} rows of these items", f"{len(wanted)}", n_missing)
 
     def shown(pairs: Neighbors, at: int) -> str:
         ids = [log.item_ids[int(code[at])].as_py() for code in (pairs.item, pairs.other)]
-        values = f"similarity {float(pairs.similarity[at])!r}, {int(pairs.common[at])} common users, rank {int(pairs.rank[at])}"
+        values = f"similarity {float(pairs.similarity[at])!r}, {pairs.common[at]} common users, rank {pairs.rank[at]}"
         return f"{ids[0]} and {ids[1]}: {values}"
 
     for at in np.flatnonzero(bad)[:SHOWN].tolist():
-        expected = shown(want, at) if len(found.item) == len(want.item) else "no such pair"
-        findings.fault("similarity_matrix", file, int(rows[at]), shown(found, at), expected)
+        findings.fault("similarity_matrix", file, int(rows[at]), shown(found, at), shown(want, at) if alike else "no such pair")
     findings.checks["similarity_matrix"].n_bad += max(0, int(bad.sum()) - SHOWN)
 
 
 def check_user_sequences(table: pa.Table, log: Log, plan: Plan, cuts: Cuts, config: Any, findings: Findings) -> None:
     """user_sequences, all rows: who is in it, what was bought before the window's end, sessions and encodings."""
     file, settings = "user_sequences.parquet", config.sequence_processing
-    check_nulls(file, 0, table, arrow_schema("user_sequences"), findings)
+    if not check_nulls(file, 0, table, arrow_schema("user_sequences"), findings):
+        return
     split = plan.user_split.astype(np.int64)
     if config.split.strategy == "temporal":
         for k, rows in enumerate(plan.rows):
@@ -206,8 +211,8 @@ def check_vocabularies(dataset: Path, table: pa.Table | None, log: Log, plan: Pl
 
 def _check_item_vocabulary(table: pa.Table, log: Log, findings: Findings) -> None:
     file = "item_vocabulary.parquet"
-    check_nulls(file, 0, table, arrow_schema("item_vocabulary"), findings)
-    if not findings.equal("vocabularies", file, "rows", table.num_rows, log.n_items):
+    good = check_nulls(file, 0, table, arrow_schema("item_vocabulary"), findings)
+    if not good or not findings.equal("vocabularies", file, "rows", table.num_rows, log.n_items):
         return
     findings.count("vocabularies", log.n_items)
     every = np.arange(log.n_items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -111,16 +111,19 @@ class Neighbors:
     common: np.ndarray  # (n,) int64
     rank: np.ndarray  # (n,) int64  from 1
 
+    def take(self, rows: np.ndarray) -> Neighbors:
+        return Neighbors(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-def neighbors_of(matrix: Matrix, items: np.ndarray, settings: Any) -> Iterator[tuple[np.ndarray, Neighbors]]:
-    """Blocks of `items` (rising) with their neighbors; a block's products bound the memory."""
+
+def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Iterator[tuple[np.ndarray, Neighbors]]:
+    """Blocks of `items` (rising) with their first `top_k` neighbors, or all; a block's products bound the memory."""
     block = (np.cumsum(matrix.products[items]) - 1).clip(0) // BLOCK_PRODUCTS
     for part in np.split(items, np.flatnonzero(np.diff(block)) + 1):
         if len(part):
-            yield part, _block(matrix, part, settings)
+            yield part, _block(matrix, part, min_common, top_k)
 
 
-def _block(matrix: Matrix, items: np.ndarray, settings: Any) -> Neighbors:
+def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
     dots = matrix.weights_by_item[items] @ matrix.weights
     common = matrix.cells_by_item[items] @ matrix.cells
     dots.sort_indices()
@@ -129,7 +132,7 @@ def _block(matrix: Matrix, items: np.ndarray, settings: Any) -> Neighbors:
         raise AssertionError("products of one pattern have two patterns")
     row = np.repeat(np.arange(len(items)), np.diff(dots.indptr))
     other = dots.indices.astype(np.int64)
-    keep = (common.data >= settings.min_common_users) & (other != items[row])
+    keep = (common.data >= min_common) & (other != items[row])
     keep &= (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
     row, other, dot, common = row[keep], other[keep], dots.data[keep], common.data[keep]
     norms = matrix.norms[items[row]] * matrix.norms[other]
@@ -139,5 +142,5 @@ def _block(matrix: Matrix, items: np.ndarray, settings: Any) -> Neighbors:
     order = np.lexsort((other, -similarity, row))
     row, other, similarity, common = row[order], other[order], similarity[order], common[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
-    kept = rank <= settings.top_k
+    kept = slice(None) if top_k is None else rank <= top_k
     return Neighbors(items[row[kept]], other[kept], similarity[kept], common[kept], rank[kept])
