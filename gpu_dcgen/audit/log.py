@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import InputError
-from .tables import NS_PER_DAY, Category, Tables
+from .columns import NS_PER_DAY, Category
+from .tables import Tables
 
 DAY = NS_PER_DAY
 UNIT = 2**20  # prices are compared and averaged in whole 2^-20 units

@@ -70,6 +70,8 @@ def probe(sample: Sample, config: Any, findings: Findings) -> None:
         "auc": round(_auc(in_history.astype(float), label), 4),
         "share_of_positives": round(float(in_history[label].mean()), 4),
     }
+    if config.negative_sampling.corpus == "all":
+        check.facts["note"] = "corpus: all draws items that were not on sale, whose features can give the label away (D11, D20)"
     kept = np.ones(n * width, dtype=bool)
     check.facts["all"] = _judge(features, label, kept, width, findings)
     if repurchase is not None and (~repurchase).any() and repurchase.any():

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from ..contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, SEASONS
 from .cells import NULL, Want, flat, float_bits, want_floats, want_numbers, want_optional, want_texts
 from .checks import Findings
+from .columns import Category
 from .dataset import Batch, check_nulls
 from .groups import GroupComparer, Groups, Window
 from .log import DAY, SPLITS
 from .mining import Pairs
 from .snapshots import PRICE_CATEGORIES
-from .tables import Category
 
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 AGE_BOUNDS = (16, 25, 35, 45, 55)

@@ -12,11 +12,10 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as types
 
 from ..errors import InputError
+from .columns import EPOCH, NS_PER_DAY, Category, keys, numbers, places, texts, times
 
 ITEM_COLUMNS = {
     "product_group": "product_group_name",
@@ -37,25 +36,6 @@ INDEX_GROUPS = {  # of H&M's index names; any other index is its own group
 }
 MAX_AGE, MAX_PRICE = 120, 1e9
 LAST_YEAR = 2200
-INT64_MAX = 2**63 - 1
-NS_PER_DAY = 86_400 * 10**9
-NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-@dataclass(frozen=True)
-class Category:
-    """A column of categories: codes into its sorted distinct values."""
-
-    codes: np.ndarray  # (n,) int64  -1 for null
-    values: pa.Array  # strings
-
-    def take(self, rows: np.ndarray) -> Category:
-        return Category(self.codes[rows], self.values)
-
-    def text(self, row: int) -> str | None:
-        code = int(self.codes[row])
-        return None if code < 0 else self.values[code].as_py()
 
 
 @dataclass(frozen=True)
@@ -197,107 +177,13 @@ def _partitions(file: Path, table: Path) -> dict[str, str | None]:
     return {unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
 
 
-def _texts(table: _Table, name: str, width: int = 0) -> Category:
-    """A column of keys or categories as sorted distinct texts; integers in decimal, padded to `width`."""
-    parts = []
-    for chunk in table.chunks(name):
-        chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
-        chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
-        values = chunk.dictionary
-        if types.is_integer(values.type):
-            values = pa.array([str(value).zfill(width) for value in values.to_pylist()], pa.string())
-        elif types.is_floating(values.type):  # pandas writes text that is null throughout like this
-            values = pa.nulls(len(values), pa.string())
-        parts.append((values.cast(pa.string()), chunk.indices))
-    occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
-    distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
-    distinct = distinct.take(pc.sort_indices(distinct))
-    codes = [_at(_index(values, distinct), indices) for values, indices in parts]
-    return Category(np.concatenate(codes) if codes else np.zeros(0, np.int64), distinct)
-
-
-def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
-    """Places of texts among others, int64; -1 for null and for what is not there."""
-    places = pc.index_in(values, value_set=among).fill_null(-1).to_numpy().astype(np.int64)
-    if values.null_count:
-        places[values.is_null().to_numpy(zero_copy_only=False)] = -1
-    return places
-
-
-def _at(table: np.ndarray, indices: pa.Array) -> np.ndarray:
-    return np.append(table, -1)[indices.cast(pa.int64()).fill_null(len(table)).to_numpy()]
-
-
-def _keys(table: _Table, name: str) -> Category:
-    """`_texts` in which the empty text is null too."""
-    texts = _texts(table, name, table.width if name == "article_id" else 0)
-    if len(texts.values) and texts.values[0].as_py() == "":
-        return Category(np.maximum(texts.codes - 1, -1), texts.values[1:])
-    return texts
-
-
-def _numbers(table: _Table, name: str) -> np.ndarray:
-    """Float64 (n,), NaN where null or no number."""
-    parts = []
-    for chunk in table.chunks(name):
-        chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
-        if types.is_decimal(chunk.type):
-            chunk = chunk.cast(pa.string()).cast(pa.float64())
-        if types.is_string(chunk.type) or types.is_large_string(chunk.type):
-            chunk = pa.array([_number(text) for text in chunk.to_pylist()], pa.float64())
-        parts.append(chunk.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False))
-    return np.concatenate(parts)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
-
-
-def _times(table: _Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Nanoseconds since 1970 UTC (n,) int64 and whether there is a time (n,) bool."""
-    times, known = [], []
-    for chunk in table.chunks(name):
-        chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
-        if types.is_timestamp(chunk.type):
-            counts, unit = chunk.view(pa.int64()), NS[chunk.type.unit]
-        elif types.is_date32(chunk.type):
-            counts, unit = chunk.view(pa.int32()).cast(pa.int64()), NS_PER_DAY
-        elif types.is_date64(chunk.type):
-            counts, unit = chunk.view(pa.int64()), NS["ms"]
-        else:
-            distinct = chunk.cast(pa.string()).dictionary_encode()
-            parsed = pa.array([_nanoseconds(text) for text in distinct.dictionary.to_pylist()], pa.int64())
-            counts, unit = parsed.take(distinct.indices), 1
-        fits = pc.less_equal(pc.abs(counts), INT64_MAX // unit).fill_null(False).to_numpy(zero_copy_only=False)
-        times.append(np.where(fits, counts.fill_null(0).to_numpy(), 0) * unit)
-        known.append(fits)
-    return np.concatenate(times), np.concatenate(known)
-
-
-def _nanoseconds(text: str | None) -> int | None:
-    """ISO 8601 to the nanosecond, UTC where it names no zone."""
-    text = (text or "").strip()
-    head, dot, tail = text.partition(".")
-    digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
-    try:
-        time = dt.datetime.fromisoformat(head + tail[len(digits) :])
-    except ValueError:
-        return None
-    seconds = (time if time.tzinfo else time.replace(tzinfo=dt.UTC)) - EPOCH
-    nanoseconds = (seconds.days * 86_400 + seconds.seconds) * 10**9 + int(digits[:9].ljust(9, "0") if dot else 0)
-    return nanoseconds if abs(nanoseconds) <= INT64_MAX else None
-
-
 def _entities(table: _Table, key: str, columns: dict[str, str]) -> tuple[pa.Array, dict[str, Category], np.ndarray]:
     """Accepted ids, their categories and ages: one row an id, its copies collapsed, its contradictions rejected."""
-    ids = _keys(table, key)
-    texts = {name: _texts(table, theirs) for name, theirs in columns.items()}
+    ids = keys(table, key)
+    found = {name: texts(table, theirs) for name, theirs in columns.items()}
     if key == "article_id" and not table.has("index_group_name") and table.has("index_name"):
-        texts["index_group"] = _grouped(_texts(table, "index_name"))
-    age = _numbers(table, "age") if table.has("age") else np.full(len(table), math.nan)
+        found["index_group"] = _grouped(texts(table, "index_name"))
+    age = numbers(table, "age") if table.has("age") else np.full(len(table), math.nan)
     order = np.argsort(ids.codes, kind="stable")
     sorted_ids = ids.codes[order]
     first = np.ones(len(order), dtype=bool)
@@ -305,7 +191,7 @@ def _entities(table: _Table, key: str, columns: dict[str, str]) -> tuple[pa.Arra
     run = np.cumsum(first) - 1
     leader = order[np.flatnonzero(first)][run] if len(order) else order
     differs = (age[order] != age[leader]) & ~(np.isnan(age[order]) & np.isnan(age[leader]))
-    for category in texts.values():
+    for category in found.values():
         differs |= category.codes[order] != category.codes[leader]
     torn = np.bincount(run[differs], minlength=len(order) + 1) > 0
     contradicted, copies = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
@@ -314,14 +200,14 @@ def _entities(table: _Table, key: str, columns: dict[str, str]) -> tuple[pa.Arra
     kept = kept[np.argsort(ids.codes[kept], kind="stable")]
     age = age[kept]
     age = np.where((age >= 0) & (age <= MAX_AGE), np.floor(age), -1).astype(np.int64)
-    accepted = {name: _occurring(category.take(kept)) for name, category in texts.items()}
+    accepted = {name: _occurring(category.take(kept)) for name, category in found.items()}
     return ids.values.take(pa.array(ids.codes[kept])), accepted, age
 
 
 def _grouped(index: Category) -> Category:
     groups = pa.array([INDEX_GROUPS.get(name, name) for name in index.values.to_pylist()], pa.string())
     distinct = groups.unique().sort()
-    return Category(np.append(_index(groups, distinct), -1)[index.codes], distinct)
+    return Category(np.append(places(groups, distinct), -1)[index.codes], distinct)
 
 
 def _occurring(category: Category) -> Category:
@@ -332,11 +218,11 @@ def _occurring(category: Category) -> Category:
 
 def _log(table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: Any) -> dict[str, Any]:
     """Accepted rows of transactions or views."""
-    articles, customers = _keys(table, "article_id"), _keys(table, "customer_id")
-    item = np.append(_index(articles.values, item_ids), -1)[articles.codes]
-    user = np.append(_index(customers.values, user_ids), -1)[customers.codes]
-    time, known = _times(table, "t_dat")
-    end = int((dt.datetime(LAST_YEAR + 1, 1, 1, tzinfo=dt.UTC) - EPOCH).total_seconds()) * 10**9
+    articles, customers = keys(table, "article_id"), keys(table, "customer_id")
+    item = np.append(places(articles.values, item_ids), -1)[articles.codes]
+    user = np.append(places(customers.values, user_ids), -1)[customers.codes]
+    time, known = times(table, "t_dat")
+    end = (dt.datetime(LAST_YEAR + 1, 1, 1) - EPOCH).days * NS_PER_DAY
     checks = [
         ("missing_key", (articles.codes < 0) | (customers.codes < 0)),
         ("unknown_article", item < 0),
@@ -346,9 +232,9 @@ def _log(table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: Any) -> 
     ]
     price = None
     if table.name == "transactions" and inputs.price == "column":
-        price = _numbers(table, "price")
+        price = numbers(table, "price")
         checks += [("missing_price", np.isnan(price)), ("bad_price", ~((price > 0) & (price <= MAX_PRICE)))]
-    channel = _numbers(table, "sales_channel_id") if table.has("sales_channel_id") else np.full(len(table), math.nan)
+    channel = numbers(table, "sales_channel_id") if table.has("sales_channel_id") else np.full(len(table), math.nan)
     channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
     kept = table.judge(checks)
     return {
