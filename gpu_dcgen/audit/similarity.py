@@ -126,15 +126,14 @@ def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int 
 def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
     dots = matrix.weights_by_item[items] @ matrix.weights
     common = matrix.cells_by_item[items] @ matrix.cells
-    dots.sort_indices()
-    common.sort_indices()
-    if not (np.array_equal(dots.indices, common.indices) and np.array_equal(dots.indptr, common.indptr)):
-        raise AssertionError("products of one pattern have two patterns")
-    row = np.repeat(np.arange(len(items)), np.diff(dots.indptr))
-    other = dots.indices.astype(np.int64)
-    keep = (common.data >= min_common) & (other != items[row])
+    row, other = _places(dots)
+    counted, partner = _places(common)
+    n_items = matrix.weights.shape[1]  # SciPy leaves sums of zero out, so the counts may have pairs more
+    place = np.searchsorted(counted * n_items + partner, row * n_items + other)
+    dot, common = dots.data, common.data[place]
+    keep = (common >= min_common) & (other != items[row])
     keep &= (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
-    row, other, dot, common = row[keep], other[keep], dots.data[keep], common.data[keep]
+    row, other, dot, common = row[keep], other[keep], dot[keep], common[keep]
     norms = matrix.norms[items[row]] * matrix.norms[other]
     similarity = np.minimum(1.0, dot / norms).astype(np.float32)
     positive = similarity > 0
@@ -144,3 +143,9 @@ def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
     kept = slice(None) if top_k is None else rank <= top_k
     return Neighbors(items[row[kept]], other[kept], similarity[kept], common[kept], rank[kept])
+
+
+def _places(product: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each stored entry, by row, then column; sorts the product's entries so."""
+    product.sort_indices()
+    return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(np.int64)
