@@ -126,13 +126,13 @@ def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int 
 def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
     dots = matrix.weights_by_item[items] @ matrix.weights
     common = matrix.cells_by_item[items] @ matrix.cells
+    if not np.array_equal(dots.indices, common.indices):  # SciPy leaves sums of zero out, so the counts may have pairs more
+        common = _of_the_pairs_of(dots, common)
     row, other = _places(dots)
-    counted, partner = _places(common)
-    n_items = matrix.weights.shape[1]  # SciPy leaves sums of zero out, so the counts may have pairs more
-    place = np.searchsorted(counted * n_items + partner, row * n_items + other)
-    dot, common = dots.data, common.data[place]
-    keep = (common >= min_common) & (other != items[row])
-    keep &= (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
+    dot, common = dots.data, common.data
+    enough = np.flatnonzero(common >= min_common)
+    row, other, dot, common = row[enough], other[enough], dot[enough], common[enough]
+    keep = (other != items[row]) & (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
     row, other, dot, common = row[keep], other[keep], dot[keep], common[keep]
     norms = matrix.norms[items[row]] * matrix.norms[other]
     similarity = np.minimum(1.0, dot / norms).astype(np.float32)
@@ -145,7 +145,15 @@ def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
     return Neighbors(items[row[kept]], other[kept], similarity[kept], common[kept], rank[kept])
 
 
+def _of_the_pairs_of(dots: sparse.csr_matrix, common: sparse.csr_matrix) -> sparse.csr_matrix:
+    """`common` without the pairs that `dots` does not have; both in order of row and column."""
+    dots.sort_indices()
+    common.sort_indices()
+    n_items = dots.shape[1]
+    keys, wanted = (row * n_items + other for row, other in (_places(common), _places(dots)))
+    return sparse.csr_matrix((common.data[np.searchsorted(keys, wanted)], dots.indices, dots.indptr), shape=dots.shape)
+
+
 def _places(product: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each stored entry, by row, then column; sorts the product's entries so."""
-    product.sort_indices()
+    """Row and column of each stored entry."""
     return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(np.int64)
