@@ -30,16 +30,32 @@ class NumpyBackend:
     name = "cpu"
     xp = np
     sparse = scipy.sparse
+    exhausted = (MemoryError,)
+    scratch_order = "C"
 
     def __init__(self, n_threads: int = 1) -> None:
-        self.n_threads = self.n_lanes = n_threads
+        self.n_threads, self._n_exhausted = n_threads, 0
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
 
     def single(self) -> "NumpyBackend":
         return NumpyBackend(1)
 
-    def for_each(self, kernel: Any, n: int, *arrays: np.ndarray) -> None:
-        self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *((lane,) if kernel.scratch else ()), *arrays), n)
+    def for_each(self, kernel: Any, n: int, *arrays: np.ndarray, lanes: int = 1) -> None:
+        if not kernel.scratch:
+            self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *arrays), n)
+        elif lanes < self.n_threads:
+            raise ValueError(f"{lanes} lanes of scratch for {self.n_threads} threads")
+        else:
+            self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, lane, *arrays), n)
+
+    def lanes(self, lane_bytes: int) -> int:
+        return self.n_threads
+
+    def block_size(self, asked: int, entry_bytes: int) -> int:
+        return asked
+
+    def recover(self) -> None:
+        self._n_exhausted += 1
 
     def in_chunks(self, work: Any, n: int, least: int = _LEAST_ROWS) -> None:
         """Call work(start, stop, lane) over 0..n-1: each lane is one thread that takes the next chunk when it is free."""
@@ -89,7 +105,7 @@ class NumpyBackend:
 
     def memory(self) -> dict[str, int]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024}
+        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024, "exhausted": self._n_exhausted}
 
     def synchronize(self) -> None:
         return None

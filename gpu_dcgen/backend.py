@@ -24,13 +24,26 @@ class Backend(Protocol):
     xp: Any  # numpy or cupy
     sparse: Any  # scipy.sparse or cupyx.scipy.sparse
     n_threads: int  # workers that may build parts at the same time
-    n_lanes: int  # rows of a scratch array that a kernel with scratch needs (see `for_each`)
+    exhausted: tuple[type[BaseException], ...]  # what it raises when its memory is full
+    scratch_order: str  # how scratch (lanes, ...) lies best: "C" lane after lane, "F" lanes side by side
 
     def single(self) -> "Backend":
         """The same machine with kernels run on the calling thread only (one lane): for workers that run beside others."""
 
-    def for_each(self, kernel: Any, n: int, *arrays: Array) -> None:
-        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order; kernels with scratch get `(row, lane, *arrays)`."""
+    def for_each(self, kernel: Any, n: int, *arrays: Array, lanes: int = 1) -> None:
+        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order.
+
+        Kernels with scratch get `(row, lane, *arrays)`: no two rows that run at the same time share a lane in 0..lanes-1.
+        """
+
+    def lanes(self, lane_bytes: int) -> int:
+        """How many rows a kernel with scratch should run at a time, when each needs `lane_bytes` of scratch."""
+
+    def block_size(self, asked: int, entry_bytes: int) -> int:
+        """Entries of a block: the `asked` number, or what suits the machine when each needs about `entry_bytes`."""
+
+    def recover(self) -> None:
+        """After `exhausted`: give back what memory can be given back, and count it."""
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
         """Read named columns of Parquet files, in file and row order."""
@@ -60,7 +73,7 @@ class Backend(Protocol):
         """The machine in words: device and driver or processor, threads."""
 
     def memory(self) -> dict[str, int]:
-        """`peak_bytes`: the most memory this process has held on the machine so far."""
+        """`peak_bytes`: the most memory this process has held on the machine so far; `exhausted`: calls of `recover`."""
 
     def synchronize(self) -> None:
         """Wait until all work handed to the machine is done (for timings)."""

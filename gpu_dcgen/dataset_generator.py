@@ -174,6 +174,11 @@ class _Clock:
         """Timings per stage, and samples (rows) per second of the whole build, but for this report and a rename."""
         seconds = time.perf_counter() - self._began
         rows = sum(split["rows"] for split in counts.values())
-        peak = self._machine.memory()["peak_bytes"]
-        performance = {"seconds": round(seconds, 3), "samples_per_s": round(rows / seconds), "peak_memory_bytes": peak}
+        memory = self._machine.memory()
+        performance = {
+            "seconds": round(seconds, 3),
+            "samples_per_s": round(rows / seconds),
+            "peak_memory_bytes": memory["peak_bytes"],
+            "halved_blocks": memory["exhausted"],
+        }
         return {"timings": self._timings, "performance": performance}

@@ -105,6 +105,7 @@ def sample_negatives(
     relaxed = xp.zeros(n, dtype=xp.int32)
     owned = (features.owned_offsets, features.owned_item, features.owned_since)
     if n_hard:
+        lanes, scratch = _scratch(sources, interactions.n_items, backend)
         backend.for_each(
             mine_hard,
             n,
@@ -141,11 +142,12 @@ def sample_negatives(
             snapshots.n_groups,
             code,
             *owned,
-            *_scratch(sources, interactions.n_items, backend),
+            *scratch,
             negatives,
             source,
             similarity,
             relaxed,
+            lanes=lanes,
         )
     backend.for_each(
         draw_random,
@@ -167,14 +169,16 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[Array, ...]:
-    """place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
-    xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
+def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
+    """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+    xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    return (
-        xp.zeros((n_lanes, n_items), dtype=xp.int16),
-        xp.empty((n_lanes, 5, max(1, width)), dtype=xp.int32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
-        xp.empty((n_lanes, n_buyers), dtype=xp.int32),
+    lanes = backend.lanes(2 * n_items + (5 * 4 + 4 + 8) * width + 4 * n_buyers)
+    order = backend.scratch_order
+    return lanes, (
+        xp.zeros((lanes, n_items), dtype=xp.int16, order=order),
+        xp.empty((lanes, 5, width), dtype=xp.int32, order=order),
+        xp.empty((lanes, width), dtype=xp.float32, order=order),
+        xp.empty((lanes, width), dtype=xp.int64, order=order),
+        xp.empty((lanes, n_buyers), dtype=xp.int32, order=order),
     )

@@ -23,9 +23,13 @@ from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
 from .errors import GateError
+from .halving import in_halves
 from .quality_validator import QualityMetrics
 from .samples import SHAPES, Ingredients, gather_groups
+from .splits import Positives
 
+_ROW_BYTES = 512  # of a sample: some forty columns, as codes and as what is written of them
+_SEQUENCE_COPIES = 3  # of a sample's history while it is written: laid out, encoded, compressed
 _BLOCKS_A_THREAD = 2  # in flight: one it prepares, one that waits for its turn; bounds the memory
 
 
@@ -38,7 +42,7 @@ class Part:
     last: int
     path: Path
     written: int = 0  # groups
-    ready: dict[int, Block] = field(default_factory=dict)  # prepared blocks by their first positive
+    ready: dict[int, list[Block]] = field(default_factory=dict)  # prepared blocks by their first positive, halves in order
     busy: bool = False  # whether a thread is writing; `lock` guards this and `ready`
     lock: Lock = field(default_factory=Lock)
     files: ExitStack = field(default_factory=ExitStack)  # holds the open writer
@@ -103,7 +107,7 @@ class _Crew:
 
     def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
         self._have, self._config, self._backend, self._progress = have, config, backend, progress
-        self._tasks = _in_turn(parts, backend.n_threads, config.resources.batch_size)
+        self._tasks = _in_turn(parts, backend.n_threads, backend.block_size(config.resources.batch_size, _entry_bytes(config)))
         self._taking, self._stopped = Lock(), Event()
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
 
@@ -119,11 +123,21 @@ class _Crew:
         try:
             while (task := self._take()) is not None:
                 part, rows = task
-                group = gather_groups(have.plan.positives[part.split], rows, have, config, machine)
-                metrics.add(group, have, machine)
-                block = SHAPES[config.output.shape](group, have, config, machine)
-                digests[part.split].add(block, machine)
-                self._hand_over(part, rows.start, block)
+                positives = have.plan.positives[part.split]
+
+                def make(first: int, last: int, positives: Positives = positives) -> tuple[Block, ContentDigest, QualityMetrics]:
+                    group = gather_groups(positives, slice(first, last), have, config, machine)
+                    block = SHAPES[config.output.shape](group, have, config, machine)
+                    digest, counted = ContentDigest(), QualityMetrics()
+                    counted.add(group, have, machine)
+                    digest.add(block, machine)
+                    return block, digest, counted
+
+                made = in_halves(make, rows.start, rows.stop, f"samples of {positives.split}, positives", self._backend)
+                for _, digest, counted in made:
+                    digests[part.split].merge(digest)
+                    metrics.merge(counted)
+                self._hand_over(part, rows.start, [block for block, _, _ in made])
         except BaseException:
             self.stop()
             raise
@@ -134,30 +148,31 @@ class _Crew:
         with self._taking:
             return None if self._stopped.is_set() else next(self._tasks, None)
 
-    def _hand_over(self, part: Part, first: int, block: Block) -> None:
-        """Leave the block with its part; if nobody writes there, write on for as long as the next one is ready."""
+    def _hand_over(self, part: Part, first: int, blocks: list[Block]) -> None:
+        """Leave the blocks with their part; if nobody writes there, write on for as long as the next ones are ready."""
         with part.lock:
-            part.ready[first] = block
+            part.ready[first] = blocks
             if part.busy:
                 return
             part.busy = True
         while True:
             with part.lock:
-                block = part.ready.pop(part.first + part.written, None)
-                if block is None:
+                blocks = part.ready.pop(part.first + part.written, None)
+                if blocks is None:
                     part.busy = False
                     return
-            self._write(part, block)
+            self._write(part, blocks)
 
-    def _write(self, part: Part, block: Block) -> None:
+    def _write(self, part: Part, blocks: list[Block]) -> None:
         if part.writer is None:
             part.writer = part.files.enter_context(self._open(part))
-        part.writer.write(block)
-        part.written += block.n_rows // self._config.rows_per_positive
+        for block in blocks:
+            part.writer.write(block)
+            part.written += block.n_rows // self._config.rows_per_positive
+            self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
             part.files.close()
         self._room.release()
-        self._progress.advance(block.n_rows)
 
     def _open(self, part: Part) -> Any:
         output = self._config.output
@@ -166,6 +181,12 @@ class _Crew:
         rows = output.groups_per_row_group * self._config.rows_per_positive
         settings = writer_settings(name, compression_level=output.compression_level, rows_per_row_group=rows, shape=output.shape)
         return self._backend.part_writer(part.path, schema, settings)
+
+
+def _entry_bytes(config: DatasetConfig) -> int:
+    """About how much memory a positive takes from drawing its negatives to its rows in a file."""
+    rows, history = 1 + config.negatives_per_positive, config.sequence_processing.max_sequence_length
+    return rows * (_ROW_BYTES + 4 * history * _SEQUENCE_COPIES)
 
 
 def _in_turn(parts: list[Part], n_open: int, size: int) -> Iterator[tuple[Part, slice]]:

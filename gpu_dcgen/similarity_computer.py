@@ -8,6 +8,7 @@ from typing import Any
 
 from .backend import Backend
 from .config import DatasetConfig
+from .halving import in_halves
 from .interactions import Interactions
 from .segments import counts, offsets_of, run_maximum, run_offsets, run_starts, sort_order
 
@@ -16,6 +17,7 @@ _PACKED_SUM_BITS = 42  # weight sums beside 21 bits of common users in one int64
 _WIDE_SUM_BITS = 62
 _COUNT_BITS = 21
 _MOST_SCALE_BITS = 40
+_PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
 _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
 
 
@@ -62,22 +64,16 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
     matrix = build_matrix(interactions, cut1, config, backend)
     by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
     by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
-    n_items, size = interactions.n_items, config.resources.chunk_size
-    blocks = []
+    n_items, blocks = interactions.n_items, []
+    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
+    size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)
+
+    def block(first: int, last: int) -> tuple[Array, ...]:
+        return backend.similarity_block(first, last, by_item, by_user, matrix.norms, **limits)
+
     for first in range(0, n_items, size):
         last = min(n_items, first + size)
-        blocks.append(
-            backend.similarity_block(
-                first,
-                last,
-                by_item,
-                by_user,
-                matrix.norms,
-                min_common=config.similarity.min_common_users,
-                top_k=config.similarity.top_k,
-                packed=matrix.packed,
-            )
-        )
+        blocks += in_halves(block, first, last, "similarity, items", backend)
         progress.advance(last - first)
     lengths, item, similarity, common_users = (xp.concatenate(parts) for parts in zip(*blocks, strict=True))
     info = {

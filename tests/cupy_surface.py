@@ -11,9 +11,9 @@ import numpy as np
 # Parameters of each function: `name!` takes an array, `name*` a list of arrays, the others Python values alone.
 FUNCTIONS = {
     "arange": "start stop step dtype",
-    "zeros": "shape dtype",
+    "zeros": "shape dtype order",
     "ones": "shape dtype",
-    "empty": "shape dtype",
+    "empty": "shape dtype order",
     "full": "shape fill_value dtype",
     "zeros_like": "a! dtype",
     "ones_like": "a! dtype",

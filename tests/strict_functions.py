@@ -118,12 +118,13 @@ CHECKS: dict[str, Callable] = {
 
 def _filled(array: np.ndarray) -> np.ndarray:
     """Memory as a device hands it out: full of something else."""
-    array.fill(True) if array.dtype == bool else array.view(np.uint8).fill(0xA5)
+    memory = array if array.flags.c_contiguous else array.T
+    memory.fill(True) if array.dtype == bool else memory.view(np.uint8).fill(0xA5)
     return array
 
 
-def _empty(shape: Any, dtype: Any = float) -> np.ndarray:
-    return _filled(np.empty(shape, dtype))
+def _empty(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
+    return _filled(np.empty(shape, dtype, order))
 
 
 def _empty_like(prototype: np.ndarray, dtype: Any = None) -> np.ndarray:

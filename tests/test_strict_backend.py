@@ -102,8 +102,8 @@ def test_rows_run_in_another_order_each_time():
 def test_every_lane_is_used_in_turn(single, strict):
     backend = strict.single() if single else strict
     xp, values = backend.xp, np.arange(28, dtype=np.int64).reshape(7, 4)
-    scratch, lanes, out = (xp.empty(shape, dtype=xp.int64) for shape in ((backend.n_lanes, 4), 7, (7, 4)))
-    backend.for_each(reversed_row, 7, backend.from_host(values), scratch, lanes, out)
+    scratch, lanes, out = (xp.empty(shape, dtype=xp.int64) for shape in ((backend.lanes(32), 4), 7, (7, 4)))
+    backend.for_each(reversed_row, 7, backend.from_host(values), scratch, lanes, out, lanes=backend.lanes(32))
     assert same(out.host, values[:, ::-1].copy())
     assert sorted(np.bincount(lanes.host).tolist()) == ([7] if single else [2, 2, 3])
 

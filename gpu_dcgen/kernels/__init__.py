@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 import numba
+from numba.core.registry import CPUDispatcher
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class RowKernel:
     python: Callable  # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
     loop: Any  # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
     scratch: bool  # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
+
+
+def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
+    """`compiler(function)`, with the compiled helpers that it calls replaced by their own functions under `compiler`."""
+    names = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        if isinstance(names.get(name), CPUDispatcher):
+            names[name] = recompiled(names[name].py_func, compiler)
+    return compiler(types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__))
 
 
 def _serial(start, stop, *arrays):
