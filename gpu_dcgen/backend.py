@@ -79,16 +79,31 @@ class Backend(Protocol):
         """Wait until all work handed to the machine is done (for timings)."""
 
 
-def select_backend(name: str = "auto", *, n_threads: int = 1) -> tuple[Backend, str]:
+def select_backend(name: str = "auto", *, n_threads: int = 1, gpu_memory_limit: int | None = None) -> tuple[Backend, str]:
     """Open the backend called `name` and say why it was taken.
 
-    `auto` takes the GPU when one answers; `gpu` without one raises BackendError (D24: never silently the CPU).
+    `auto` takes the GPU when RAPIDS is installed and a device runs a first kernel; `gpu` without one raises BackendError
+    with the exact reason (D24: never silently the CPU).
     """
-    if name == "gpu":
-        raise BackendError("--backend gpu: this version has no GPU backend yet.\nBuild with --backend cpu (or auto).")
-    if name not in ("auto", "cpu"):
+    if name not in ("auto", "cpu", "gpu"):
         raise BackendError(f"unknown backend {name!r}; expected auto, cpu or gpu.")
+    reason = "asked for"
+    if name != "cpu":
+        try:
+            return _open_gpu(gpu_memory_limit), reason if name == "gpu" else "a CUDA device answers"
+        except BackendError as error:
+            if name == "gpu":
+                raise BackendError(f"--backend gpu: {error}") from error
+            reason = f"no GPU: {str(error).splitlines()[0].rstrip('.')}"
     from cpu_fallback import NumpyBackend
 
-    reason = "asked for" if name == "cpu" else "this version has no GPU backend yet"
     return NumpyBackend(n_threads=n_threads), reason
+
+
+def _open_gpu(memory_limit: int | None) -> Backend:
+    from .gpu.device import find_device
+
+    device = find_device()
+    from .gpu.machine import CudaBackend
+
+    return CudaBackend(device, memory_limit)

@@ -52,6 +52,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print events and the result 
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num_workers; at most one a core is used.")]
+GpuMemory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Device memory that may be used, as 12GiB: resources.gpu_memory_limit.")
+]
 BadRows = Annotated[
     Literal["fail", "reject"] | None, typer.Option(help="Stop at bad rows, or set them aside: inputs.on_bad_rows.")
 ]
@@ -86,6 +89,7 @@ def build(
     seed: Annotated[int | None, typer.Option(help="Same seed, inputs and settings: same samples.")] = None,
     profile: Annotated[str | None, typer.Option(help="Defaults of resources: local_development or cloud_processing.")] = None,
     threads: Threads = None,
+    gpu_memory_limit: GpuMemory = None,
     on_bad_rows: BadRows = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -97,7 +101,13 @@ def build(
     with _exit_codes(debug, tracker):
         from . import summary
 
-        options = {"seed": seed, "profile": profile, "resources.num_workers": threads, "inputs.on_bad_rows": on_bad_rows}
+        options = {
+            "seed": seed,
+            "profile": profile,
+            "resources.num_workers": threads,
+            "resources.gpu_memory_limit": gpu_memory_limit,
+            "inputs.on_bad_rows": on_bad_rows,
+        }
         result = _build(inputs, output, config, [*(overrides or ()), *_settings(options)], tracker, backend, overwrite)
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("built", output=str(result.output), manifest=result.manifest)

@@ -11,7 +11,7 @@ import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -229,6 +229,8 @@ class Resources(Section):
     """Positives a block: bounds the memory of the last stages."""
     chunk_size: Annotated[int, Field(ge=1)] = 1_000
     """Items a similarity block."""
+    gpu_memory_limit: Annotated[ByteSize, Field(ge=1 << 30)] | None = None
+    """Device memory that the GPU backend may use, such as `12GiB` (1GiB at least); without, what is free."""
     distributed_processing: bool = False
     """Accepted from the contract's cloud profile; this version builds on one machine."""
 

@@ -61,7 +61,7 @@ def build(
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
     generated_at = time.time_ns()
-    machine, reason = select_backend(backend, n_threads=config.n_threads) if isinstance(backend, str) else (backend, "given")
+    machine, reason = (backend, "given") if not isinstance(backend, str) else _select(backend, config)
     progress.message("info", f"backend: {machine.name} ({reason})")
     clock = _Clock(machine, progress)
     staging = Staging(Path(output), overwrite)
@@ -83,6 +83,10 @@ def build(
             raise OutputError(text) from error
         raise
     return BuildResult(staging.output, manifest)
+
+
+def _select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
+    return select_backend(name, n_threads=config.n_threads, gpu_memory_limit=config.resources.gpu_memory_limit)
 
 
 def _slowness(performance: dict[str, Any]) -> tuple[str, ...]:

@@ -70,7 +70,10 @@ def _collect(item, roots, min_common, packed, sums, commons, candidates, scores,
 
 @cuda.jit(device=True)
 def _last_kept(keys, n, top_k, histogram, state):
-    """Find the top_k-th smallest key, digit by digit from the highest; state[0] prefix, state[1] how many of it, state[2] shift."""
+    """Find the top_k-th smallest key, digit by digit from the highest: state[0].
+
+    While it is sought, `state` holds the digits found, how many keys that begin with them are kept, and their shift.
+    """
     thread, width = cuda.threadIdx.x, cuda.blockDim.x
     if thread == 0:
         state[0], state[1], state[2] = 0, top_k, _KEY_BITS
