@@ -66,7 +66,7 @@ def find_device() -> Device:
     properties = _asked("asking the device", lambda: cupy.cuda.runtime.getDeviceProperties(index))
     name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
     if capability < LEAST_CAPABILITY:
-        raise BackendError(f"{name} is of compute capability {capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later.")
+        raise BackendError(f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later.")
     cudf = _import("cudf")
     if _release(cudf.__version__) < LEAST_CUDF:
         raise BackendError(f"cuDF {cudf.__version__} is too old; {LEAST_CUDF[0]}.{LEAST_CUDF[1]} or later is needed.\n{INSTALL}.")

@@ -1,7 +1,8 @@
-"""A build whose kernels run in numba's CUDA simulator: `NUMBA_ENABLE_CUDASIM=1 python -m tests.gpu.simulated FOLDER`.
+"""A build whose kernels run in numba's CUDA simulator, as `python -m tests.gpu.simulated INPUT OUTPUT CONFIG`.
 
-Builds a little shop on a machine that is the CPU's but for its kernels, and prints the content digest and the kernels
-that ran as JSON. The simulator runs device code as Python, a thread a CUDA thread.
+NUMBA_ENABLE_CUDASIM=1 turns it on. The machine is the CPU's but for its kernels, the configuration
+`tests.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the kernels that ran and how often
+as JSON. The simulator runs device code as Python, a thread a CUDA thread.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.gpu import launch, similarity
-from tests.shops import random_shop, tiny_config, write_shop
+from tests.shops import tiny_config
 
 LANES, BLOCK_THREADS = 8, 4
-SHOP, CONFIG = random_shop(3, n_users=9, n_items=14, n_rows=130), tiny_config(resources={"batch_size": 1000, "chunk_size": 9})
 
 
 class SimulatedBackend(NumpyBackend):
@@ -32,7 +32,7 @@ class SimulatedBackend(NumpyBackend):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.ran: set[str] = set()
+        self.ran: list[str] = []
 
     def single(self) -> "SimulatedBackend":
         return self
@@ -41,11 +41,12 @@ class SimulatedBackend(NumpyBackend):
         return LANES
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
-        self.ran.add(kernel.python.__name__)
+        self.ran.append(kernel.python.__name__)
         shared = [FakeCUDAArray(array) if isinstance(array, np.ndarray) else array for array in arrays]  # not copied
         launch.run(kernel, n, *shared, lanes=lanes, block_threads=BLOCK_THREADS)
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int) -> Any:
+        self.ran.append("neighbors_of_items")
         return similarity.similarity_block(np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits)
 
 
@@ -60,13 +61,14 @@ def widen_integers() -> None:
     FakeCUDAArray.__getitem__ = wide
 
 
-def main(folder: Path) -> None:
+def main(inputs: Path, output: Path, config: dict[str, Any]) -> None:
     widen_integers()
     warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)  # hashes wrap on purpose
     machine = SimulatedBackend()
-    manifest = build(write_shop(SHOP, folder / "input"), folder / "output", CONFIG, backend=machine).manifest
-    print(json.dumps({"content_digest": manifest["content_digest"], "kernels": sorted(machine.ran)}))
+    manifest = build(inputs, output, tiny_config(**config), backend=machine).manifest
+    found = {"content_digest": manifest["content_digest"], "kernels": sorted(set(machine.ran)), "grids": len(machine.ran)}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
