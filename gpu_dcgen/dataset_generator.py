@@ -127,7 +127,7 @@ def _run(
     with clock.stage("similarity", total=log.n_items):
         neighbors = compute_neighbors(log, windows.cut1, config, machine, clock.progress)
     with clock.stage("prepare"):
-        sources = prepare_sources(log, config, machine)
+        sources = prepare_sources(log, features, config, machine)
         calendar = build_calendar(log.first_time, log.last_time, config, machine)
         sequences = build_user_sequences(log, plan, config, machine)
         weights = balance if config.category_balancing.mode == "weights" else None

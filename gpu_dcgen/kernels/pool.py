@@ -19,6 +19,12 @@ ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
 ITEM, N_BUYERS, LAST_BUYER, SOURCE, GROUP = range(5)  # of `pool`
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
+# What a snapshot knows of an item in one int64, so that a candidate costs one read: whether it is on sale, its popularity
+# in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
+ON_SALE, POPULARITY_SHIFT, PRICE_SHIFT, GROUP_SHIFT = 1, 1, 18, 35
+PART_MASK = (1 << 17) - 1
+MOST_BESIDE = 255  # rows of the same user before and after a purchase are counted up to this
+
 # Positions in the `limits` array of `mine_hard` (int64).
 LIMITS = (
     "n_hard",
@@ -74,32 +80,62 @@ def _offer(j, lane, n_pool, place, pool):
 
 @numba.njit(cache=True)
 def offer_collaborative(
-    lane, u, i, t, on_sale, limits, time, item, user_offsets, item_offsets, buyer_row, buyer_user, buyer_time, buyers, place, pool
+    lane,
+    u,
+    i,
+    t,
+    facts,
+    limits,
+    time,
+    item,
+    user_offsets,
+    item_offsets,
+    buyer_row,
+    buyer_user,
+    buyer_time,
+    buyer_before,
+    buyer_after,
+    buyers,
+    place,
+    pool,
 ):
-    """Pool what the latest other buyers of i bought in the days before t; returns the pool's size."""
-    n_pool, n_buyers = 0, 0
+    """Pool what the latest other buyers of i bought in the days before t; returns the pool's size.
+
+    First the buyers are found, then their purchases are read: the reads, far apart in memory, then wait side by side.
+    """
+    n_buyers, touched = 0, np.int64(0)
     position = first_not_before(buyer_time, item_offsets[i], item_offsets[i + 1], t) - 1
     while position >= item_offsets[i] and n_buyers < limits[BUYERS]:
         buyer = buyer_user[position]
         known = buyer == u
-        for b in range(n_buyers):
-            if buyers[lane, b] == buyer:
-                known = True
-                break
+        for b in range(n_buyers):  # to the end, so that it vectorizes
+            known |= buyers[lane, 0, b] == buyer
         if not known:
-            buyers[lane, n_buyers] = buyer
-            stop = gallop(time, buyer_row[position], user_offsets[buyer + 1], t)
-            for row in range(max(user_offsets[buyer], stop - limits[BUYER_ITEMS]), stop):
-                j = item[row]
-                if j != i and time[row] >= t - limits[BUYER_WINDOW] and on_sale[j]:
-                    candidate = _offer(j, lane, n_pool, place, pool)
-                    n_pool = max(n_pool, candidate + 1)
-                    pool[lane, SOURCE, candidate] = COLLABORATIVE
-                    if pool[lane, LAST_BUYER, candidate] != n_buyers:
-                        pool[lane, LAST_BUYER, candidate] = n_buyers
-                        pool[lane, N_BUYERS, candidate] += 1
+            row = buyer_row[position]
+            buyers[lane, 0, n_buyers] = buyer
+            buyers[lane, 1, n_buyers] = position - item_offsets[i]
+            touched += time[row] + item[row]
             n_buyers += 1
         position -= 1
+    buyers[lane, 1, n_buyers] = touched & 1  # kept, so that the reads above are
+
+    n_pool = 0
+    for b in range(n_buyers):
+        position = item_offsets[i] + buyers[lane, 1, b]
+        row, end = buyer_row[position], np.int64(buyer_after[position])
+        end = row + end if end < MOST_BESIDE else user_offsets[buyers[lane, 0, b] + 1]
+        other = gallop(time, row, end, t) - 1
+        first = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
+        while other >= first and time[other] >= t - limits[BUYER_WINDOW]:
+            j = item[other]
+            if j != i and facts[j] & ON_SALE:
+                candidate = _offer(j, lane, n_pool, place, pool)
+                n_pool = max(n_pool, candidate + 1)
+                pool[lane, SOURCE, candidate] = COLLABORATIVE
+                if pool[lane, LAST_BUYER, candidate] != b:
+                    pool[lane, LAST_BUYER, candidate] = b
+                    pool[lane, N_BUYERS, candidate] += 1
+            other -= 1
     return n_pool
 
 
@@ -135,7 +171,7 @@ def _first_at_most(similarity, low, high, bound):
 
 
 @numba.njit(cache=True)
-def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
+def offer_neighbors(lane, n_pool, start, stop, facts, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
     """Pool the first neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
     if limits[BY_PERCENTILE]:
         first = start + limits[BAND_FROM] * (stop - start) // limits[BAND_OF]
@@ -145,7 +181,7 @@ def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor
         last = _first_at_most(neighbor_similarity, first, stop, bounds[0])
     for position in range(first, min(last, first + limits[TOP_K])):
         j = neighbor_item[position]
-        if on_sale[j]:
+        if facts[j] & ON_SALE:
             candidate = _offer(j, lane, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
             pool[lane, SOURCE, candidate] = ITEM_CF
