@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
+import psutil
 import scipy.sparse
 
 from . import tables
@@ -21,11 +22,12 @@ from .parquet import PartWriter
 from .vectors import similarity_block
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
+_BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
 _LEAST_ROWS = 2048  # fewer rows are not worth a hand-over
 
 
 class NumpyBackend:
-    """Runs stages on the host with `n_threads` threads; compiled loops hold no GIL."""
+    """Runs stages on the host with `n_threads` threads; compiled loops hold no GIL. `memory_limit` bytes size blocks."""
 
     name = "cpu"
     xp = np
@@ -33,8 +35,8 @@ class NumpyBackend:
     exhausted = (MemoryError,)
     scratch_order = "C"
 
-    def __init__(self, n_threads: int = 1) -> None:
-        self.n_threads, self._n_exhausted = n_threads, 0
+    def __init__(self, n_threads: int = 1, memory_limit: int | None = None) -> None:
+        self.n_threads, self._memory_limit, self._n_exhausted = n_threads, memory_limit, 0
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
 
     def single(self) -> "NumpyBackend":
@@ -52,7 +54,10 @@ class NumpyBackend:
         return self.n_threads
 
     def block_size(self, asked: int, entry_bytes: int) -> int:
-        return asked
+        if self._memory_limit is None:
+            return asked
+        room = self._memory_limit - psutil.Process().memory_info().rss
+        return max(1, min(asked, int(room * _BLOCK_SHARE) // entry_bytes))
 
     def recover(self) -> None:
         self._n_exhausted += 1

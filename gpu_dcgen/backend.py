@@ -79,7 +79,9 @@ class Backend(Protocol):
         """Wait until all work handed to the machine is done (for timings)."""
 
 
-def select_backend(name: str = "auto", *, n_threads: int = 1, gpu_memory_limit: int | None = None) -> tuple[Backend, str]:
+def select_backend(
+    name: str = "auto", *, n_threads: int = 1, memory_limit: int | None = None, gpu_memory_limit: int | None = None
+) -> tuple[Backend, str]:
     """Open the backend called `name` and say why it was taken.
 
     `auto` takes the GPU when RAPIDS is installed and a device runs a first kernel; `gpu` without one raises BackendError
@@ -97,7 +99,7 @@ def select_backend(name: str = "auto", *, n_threads: int = 1, gpu_memory_limit: 
             reason = f"no GPU: {str(error).splitlines()[0].rstrip('.')}"
     from cpu_fallback import NumpyBackend
 
-    return NumpyBackend(n_threads=n_threads), reason
+    return NumpyBackend(n_threads=n_threads, memory_limit=memory_limit), reason
 
 
 def _open_gpu(memory_limit: int | None) -> Backend:

@@ -52,6 +52,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print events and the result 
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num_workers; at most one a core is used.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory to keep to, as 8GB; blocks shrink to fit: resources.memory_limit.")
+]
+DiskRate = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Bytes a second to write at most, as 200MB: resources.max_disk_rate.")
+]
 GpuMemory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Device memory that may be used, as 12GiB: resources.gpu_memory_limit.")
 ]
@@ -89,7 +95,9 @@ def build(
     seed: Annotated[int | None, typer.Option(help="Same seed, inputs and settings: same samples.")] = None,
     profile: Annotated[str | None, typer.Option(help="Defaults of resources: local_development or cloud_processing.")] = None,
     threads: Threads = None,
+    memory_limit: Memory = None,
     gpu_memory_limit: GpuMemory = None,
+    max_disk_rate: DiskRate = None,
     on_bad_rows: BadRows = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -105,7 +113,9 @@ def build(
             "seed": seed,
             "profile": profile,
             "resources.num_workers": threads,
+            "resources.memory_limit": memory_limit,
             "resources.gpu_memory_limit": gpu_memory_limit,
+            "resources.max_disk_rate": max_disk_rate,
             "inputs.on_bad_rows": on_bad_rows,
         }
         result = _build(inputs, output, config, [*(overrides or ()), *_settings(options)], tracker, backend, overwrite)

@@ -229,6 +229,10 @@ class Resources(Section):
     """Positives a block: bounds the memory of the last stages."""
     chunk_size: Annotated[int, Field(ge=1)] = 1_000
     """Items a similarity block."""
+    memory_limit: Annotated[ByteSize, Field(ge=1 << 28)] | None = None
+    """Memory that the build should keep to, such as `8GB`: blocks shrink to fit, a peak above 90 % is a critical alert."""
+    max_disk_rate: Annotated[ByteSize, Field(ge=1 << 16)] | None = None
+    """Bytes a second that files may grow by on the average, such as `200MB`."""
     gpu_memory_limit: Annotated[ByteSize, Field(ge=1 << 30)] | None = None
     """Device memory that the GPU backend may use, such as `12GiB` (1GiB at least); without, what is free."""
     distributed_processing: bool = False

@@ -8,6 +8,7 @@ others have left ready behind it.
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from .blocks import Block
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
+from .disk_rate import DiskRate
 from .errors import GateError
 from .halving import in_halves
 from .quality_validator import QualityMetrics
@@ -65,8 +67,10 @@ def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> lis
 
 def write_samples(
     parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
-) -> tuple[list[ContentDigest], QualityMetrics]:
-    """Write all parts with `n_threads` threads; digests per split and the metrics of all groups.
+) -> tuple[list[ContentDigest], QualityMetrics, float]:
+    """Write all parts with `n_threads` threads; digests per split, metrics of all groups, and the share of drawing.
+
+    That share is of the threads' time, as against laying out, digesting and writing rows.
 
     A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
     """
@@ -86,7 +90,7 @@ def write_samples(
             for part in parts:
                 part.files.__exit__(*sys.exc_info())
             raise
-    return digests, metrics
+    return digests, metrics, crew.drawing_s / max(crew.working_s, 1e-9)
 
 
 def require_rows(parts: list[Part], config: DatasetConfig) -> None:
@@ -107,8 +111,10 @@ class _Crew:
 
     def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
         self._have, self._config, self._backend, self._progress = have, config, backend, progress
-        self._tasks = _in_turn(parts, backend.n_threads, backend.block_size(config.resources.batch_size, _entry_bytes(config)))
+        self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
+        self.drawing_s = self.working_s = 0.0  # of all threads; a lost update between two of them would not matter
         self._taking, self._stopped = Lock(), Event()
+        self._disk = DiskRate(config.resources.max_disk_rate)
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
 
     def stop(self) -> None:
@@ -123,10 +129,13 @@ class _Crew:
         try:
             while (task := self._take()) is not None:
                 part, rows = task
+                began = time.perf_counter()
                 positives = have.plan.positives[part.split]
 
                 def make(first: int, last: int, positives: Positives = positives) -> tuple[Block, ContentDigest, QualityMetrics]:
+                    began = time.perf_counter()
                     group = gather_groups(positives, slice(first, last), have, config, machine)
+                    self.drawing_s += time.perf_counter() - began
                     block = SHAPES[config.output.shape](group, have, config, machine)
                     digest, counted = ContentDigest(), QualityMetrics()
                     counted.add(group, have, machine)
@@ -138,6 +147,7 @@ class _Crew:
                     digests[part.split].merge(digest)
                     metrics.merge(counted)
                 self._hand_over(part, rows.start, [block for block, _, _ in made])
+                self.working_s += time.perf_counter() - began
         except BaseException:
             self.stop()
             raise
@@ -168,6 +178,7 @@ class _Crew:
             part.writer = part.files.enter_context(self._open(part))
         for block in blocks:
             part.writer.write(block)
+            self._disk.wrote(part.path)
             part.written += block.n_rows // self._config.rows_per_positive
             self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
@@ -183,10 +194,11 @@ class _Crew:
         return self._backend.part_writer(part.path, schema, settings)
 
 
-def _entry_bytes(config: DatasetConfig) -> int:
-    """About how much memory a positive takes from drawing its negatives to its rows in a file."""
+def _block_size(config: DatasetConfig, backend: Backend) -> int:
+    """Positives a block, by about how much memory one takes from drawing its negatives to its rows in a file."""
     rows, history = 1 + config.negatives_per_positive, config.sequence_processing.max_sequence_length
-    return rows * (_ROW_BYTES + 4 * history * _SEQUENCE_COPIES)
+    entry_bytes = rows * (_ROW_BYTES + 4 * history * _SEQUENCE_COPIES)
+    return backend.block_size(config.resources.batch_size, entry_bytes * _BLOCKS_A_THREAD * backend.n_threads)
 
 
 def _in_turn(parts: list[Part], n_open: int, size: int) -> Iterator[tuple[Part, slice]]:

@@ -39,6 +39,7 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "similarity": f"{similarity['pairs']:,} pairs of {similarity['items_with_neighbors']:,} items ({similarity['engine']})",
         "speed": f"{performance['samples_per_s']:,.0f} samples/s",
         "peak memory": f"{performance['peak_memory_bytes'] / 10**9:,.2f} GB",
+        "contract": _budgets(performance["budgets"]),
         "digest": manifest["content_digest"],
         "warnings": f"{len(manifest['warnings'])}, kept in manifest.json" if manifest["warnings"] else "none",
         "files": f"{output} ({sum(manifest['files'].values()) / 10**6:,.1f} MB)",
@@ -46,6 +47,13 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
     following = f"python -c \"import pyarrow.parquet as pq; print(pq.read_table('{file}').slice(0, 16))\""
     unbroken = Text(f"Look at the first group:\n  {following}", no_wrap=True, overflow="ignore")  # to be copied
     return Group(Text(head, style="bold"), samples, _facts(facts), unbroken)
+
+
+def _budgets(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many of the contract's performance budgets are met, and which are not."""
+    missed = [f"{name} {b['value']:,} of {b['limit']:,} {b['unit']}" for name, b in budgets.items() if not b["met"]]
+    text = f"{len(budgets) - len(missed)} of {len(budgets)} performance budgets met"
+    return text + (f"; not {', '.join(missed)}" if missed else "")
 
 
 def of_tables(folder: Path, report: DemoReport) -> RenderableType:

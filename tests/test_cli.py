@@ -42,7 +42,15 @@ MANIFEST = {
     "files": {"train_dataset.parquet": 3_000_000, "val_dataset.parquet": 500_000},
     "warnings": ["quartile Q2 is empty"],
     "timings": [],
-    "performance": {"seconds": 2.5, "samples_per_s": 63993.6, "peak_memory_bytes": 1_500_000_000},
+    "performance": {
+        "seconds": 2.5,
+        "samples_per_s": 63993.6,
+        "peak_memory_bytes": 1_500_000_000,
+        "budgets": {
+            "minimum_rate": {"value": 63993.6, "limit": 5000, "unit": "samples/s", "margin": 11.8, "met": True},
+            "max_cpu_usage": {"value": 0.9, "limit": 0.8, "unit": "share of all cores", "margin": -0.125, "met": False},
+        },
+    },
     "content_digest": "00c0ffee00c0ffee",
 }
 
