@@ -184,10 +184,10 @@ def _read_file(file: Path, names: list[str], piece_bytes: int, transfers: Transf
     for piece in libcudf.read_pieces(file, on_device, piece_bytes) if on_device else ():
         for name, found in piece.items():
             expected = types[name]
-            if found.type() != libcudf.type_of(expected):
-                raise RuntimeError(f"{file}: column '{name}' is {expected}, libcudf read it as {found.type().id().name}.")
             if found.size() == 0:
                 continue
+            if found.type() != libcudf.type_of(expected):
+                raise RuntimeError(f"{file}: column '{name}' is {expected}, libcudf read it as {found.type()}.")
             if pa.types.is_string(expected):
                 columns[name].append(Text(*libcudf.encode_strings(found, transfers.xp)))
             else:

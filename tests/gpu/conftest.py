@@ -11,6 +11,8 @@ import pytest
 import gpu_dcgen.gpu
 from gpu_dcgen.gpu.transfers import Transfers
 from tests.gpu import libcudf_stand_in
+from tests.strict_array import StrictArray, Syncs
+from tests.strict_functions import StrictNamespace
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +32,28 @@ def device() -> ModuleType:
     return cupy
 
 
-@pytest.fixture(params=["stand-in", "device"], scope="module")
+class StrictTransfers(Transfers):
+    """Transfers to the arrays of `StrictBackend`, which refuse what CuPy refuses."""
+
+    def __init__(self) -> None:
+        self._syncs = Syncs()
+        super().__init__(StrictNamespace(self._syncs))
+
+    def upload(self, values):
+        self.to_device += np.asarray(values).nbytes
+        return StrictArray(np.array(values), self._syncs)
+
+    def download(self, array):
+        self.to_host += array.nbytes
+        return array.host.copy()
+
+
+@pytest.fixture(params=["strict", "device"], scope="module")
 def transfers(request):
-    """Transfers to the device, or to NumPy arrays with `libcudf_stand_in` in libcudf's place."""
+    """Transfers to the device, or to strict arrays with `libcudf_stand_in` in libcudf's place."""
     if request.param == "device":
         yield Transfers(request.getfixturevalue("device"))
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu_dcgen.gpu, "libcudf", libcudf_stand_in, raising=False)
-        yield Transfers(np)
+        yield StrictTransfers()

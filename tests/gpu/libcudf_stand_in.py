@@ -1,4 +1,4 @@
-"""`gpu_dcgen.gpu.libcudf` for NumPy arrays: pyarrow does what libcudf does, and writes files as libcudf lays them out.
+"""`gpu_dcgen.gpu.libcudf` for strict arrays: pyarrow does what libcudf does, and writes files as libcudf lays them out.
 
 So all that surrounds libcudf is tested where no GPU is: strings are no dictionaries, lists have no fixed size, timestamps are
 marked as UTC, no Arrow schema is written but the one handed in.
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cpu_fallback.tables import is_text
 from gpu_dcgen.gpu import layout
+from tests.strict_array import StrictArray, Syncs
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ def arrays(column, dtype, xp):
     """Values with something in the place of nulls, and a bool per row."""
     array = column.held
     values = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
-    return values, array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+    valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+    return on_device(values, xp), None if valid is None else on_device(valid, xp)
 
 
 def encode_strings(column, xp):
     values = column.held.drop_null().unique().sort()
-    return pc.index_in(column.held, value_set=values).fill_null(-1).to_numpy(), Strings(values)
+    return on_device(pc.index_in(column.held, value_set=values).fill_null(-1).to_numpy(), xp), Strings(values)
+
+
+def on_device(values, xp):
+    return StrictArray(np.array(values), Syncs())
 
 
 class Strings:
@@ -116,21 +122,22 @@ class RowGroupWriter:
     def as_arrow(self, column):
         match column:
             case layout.Flat():
-                values = np.packbits(column.values, bitorder="little") if column.values.dtype == bool else column.values
-                mask = None if column.mask is None else pa.py_buffer(column.mask)
+                values = column.values.host
+                values = np.packbits(values, bitorder="little") if values.dtype == bool else values
+                mask = None if column.mask is None else pa.py_buffer(column.mask.host)
                 array = pa.Array.from_buffers(column.type, len(column), [mask, pa.py_buffer(values)])
                 assert array.null_count == column.null_count
                 return array
             case layout.Words():
-                array = self._strings_of(column.vocabulary).take(pa.array(column.codes))
+                array = self._strings_of(column.vocabulary).take(pa.array(column.codes.host))
                 assert array.null_count == column.null_count
                 return array
             case layout.Texts():
                 return pa.Array.from_buffers(
-                    pa.string(), len(column), [None, pa.py_buffer(column.offsets), pa.py_buffer(column.text)]
+                    pa.string(), len(column), [None, pa.py_buffer(column.offsets.host), pa.py_buffer(column.text.host)]
                 )
             case layout.Nested():
-                return pa.ListArray.from_arrays(pa.array(column.offsets), self.as_arrow(column.elements))
+                return pa.ListArray.from_arrays(pa.array(column.offsets.host), self.as_arrow(column.elements))
         raise TypeError(type(column).__name__)
 
 

@@ -11,6 +11,7 @@ import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from cpu_fallback.parquet import key_value_metadata, numpy_type
 from gpu_dcgen import contract
 from gpu_dcgen.digest import vocabulary
 from gpu_dcgen.gpu import layout
+from gpu_dcgen.gpu.transfers import Transfers
 
 plc = pytest.importorskip("pylibcudf", reason="RAPIDS is not installed: its calls are not checked")
 libcudf = pytest.importorskip("gpu_dcgen.gpu.libcudf")
@@ -29,7 +31,6 @@ cupy = pytest.importorskip("cupy")
 
 SOURCES = sorted(Path(gpu_dcgen.gpu.__file__).parent.glob("*.py"))
 OURS = [path for path in SOURCES if path.stem in {"layout", "libcudf", "parquet", "tables", "transfers"}]
-WORDS = vocabulary(["a", "b"], NumpyBackend(1))
 
 
 class OnDevice(np.ndarray):
@@ -214,3 +215,63 @@ def test_the_schema_travels_as_text():
     metadata = key_value_metadata(schema)
     assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"]))).equals(schema, check_metadata=True)
     assert all(value.decode() for value in metadata.values())
+
+
+class Held:
+    """A column as libcudf returns it: bytes, a mask of bits, a number of nulls."""
+
+    def __init__(self, values, nulls=()):
+        self.values, self.nulls = values, list(nulls)
+
+    def size(self):
+        return len(self.values)
+
+    def null_count(self):
+        return len(self.nulls)
+
+    def data(self):
+        return np.append(self.values, np.zeros(3, self.values.dtype)).view(np.uint8)  # buffers may be longer than their columns
+
+    def null_mask(self):
+        valid = np.ones(512, bool)
+        valid[self.nulls] = False
+        return np.packbits(valid, bitorder="little")
+
+
+@pytest.mark.parametrize("n", [1, 8, 9])
+def test_values_and_masks_of_a_column_become_arrays(n):
+    values, valid = libcudf.arrays(Held(np.arange(n) * 2**40, [n - 1]), np.dtype(np.int64), np)
+    assert values.tolist() == (np.arange(n) * 2**40).tolist()
+    assert valid.tolist() == [True] * (n - 1) + [False]
+    assert libcudf.arrays(Held(np.arange(n, dtype=np.int32)), np.dtype(np.int32), np)[1] is None
+
+
+def in_place_of(plc, **functions):
+    """pylibcudf with some functions replaced, which need a device."""
+    return SimpleNamespace(**{name: getattr(plc, name) for name in ("Table", "Column", "DataType", "TypeId")} | functions)
+
+
+@pytest.mark.parametrize("nulls, expected", [([1], [1, -1, 0]), ([], [1, 2, 0])])
+def test_a_null_has_no_code_and_no_string(monkeypatch, nulls, expected):
+    """libcudf sorts the null behind all keys and counts it as one; [b, null, a] and [b, c, a] have equal places."""
+    keys, places = np.array(["a", "b", "last"]), Held(np.array([1, 2, 0], np.int32))
+    encode = SimpleNamespace(encode=lambda table: (SimpleNamespace(columns=lambda: [Held(keys)]), places))
+    cut = SimpleNamespace(slice=lambda column, ends: [Held(column.values[ends[0] : ends[1]])])
+    monkeypatch.setattr(libcudf, "plc", in_place_of(plc, Table=list, transform=encode, copying=cut))
+    codes, strings = libcudf.encode_strings(Held(np.array(["b", "?", "a"]), nulls), np)
+    assert codes.tolist() == expected
+    assert strings._column.values.tolist() == ["a", "b", "last"][: max(expected) + 1]
+    assert codes.dtype == np.int32
+
+
+def test_a_vocabulary_is_uploaded_once_and_let_go_with_its_last_user(monkeypatch):
+    monkeypatch.setattr(libcudf, "plc", in_place_of(plc, Column=SimpleNamespace(from_arrow=lambda strings: [strings])))
+    uploads, transfers = libcudf.Vocabularies(), Transfers(np)
+    words = vocabulary(["a", "é"], NumpyBackend(1))
+    column = uploads.column(words, transfers)
+    assert column[0].to_pylist() == ["a", "é", None]
+    assert transfers.to_device == column[0].nbytes > 0
+    assert uploads.column(words, transfers) is column
+    assert uploads.column(vocabulary(["a", "é"], NumpyBackend(1)), transfers) is not column
+    del words
+    assert not uploads._columns
