@@ -1,1 +1,4 @@
-"""The GPU machine: CuPy, libcudf and compiled kernels behind the interface of `gpu_dcgen.backend.Backend`."""
+"""The GPU machine: cuDF, CuPy and numba-cuda behind the interface of `gpu_dcgen.backend.Backend`.
+
+Importing this package loads none of them: `device` finds out whether they work, `machine` uses them.
+"""
