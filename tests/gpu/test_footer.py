@@ -51,7 +51,7 @@ def test_every_timestamp_is_marked_local_also_inside_lists(tmp_path, version):
 
 def test_a_file_of_many_columns_and_row_groups(tmp_path):
     columns = {f"c{k}": in_utc("ns") if k % 3 == 0 else pa.array([k, None]) for k in range(300)}
-    columns = {"a name of more bytes than one byte counts" * 5: pa.array(["x", "y"]), **columns}
+    columns = {"a name of more bytes than one byte counts" * 8: pa.array(["x", "y"]), **columns}
     path = write(tmp_path / "a.parquet", columns, row_group_size=1)
     assert mark_timestamps_local(path) == 100
     found = pq.read_table(path)

@@ -135,3 +135,12 @@ def test_bytes_that_move_are_counted(on_device, tmp_path):
     assert on_device.transfers.to_device - before[0] == stored
     on_device.numbers(column)
     assert on_device.transfers.to_host - before[1] == 1_000 * (8 + 1)  # values and valid, brought back by this test
+
+
+def test_a_column_that_libcudf_takes_for_something_else_is_an_error(on_device, tmp_path, monkeypatch):
+    from gpu_dcgen.gpu import libcudf
+
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(libcudf, "type_of", lambda type_: "something else")
+    with pytest.raises(RuntimeError, match=r"a\.parquet: column 'n' is int64, libcudf read it as "):
+        on_device.read_columns([tmp_path / "a.parquet"], ["n"])
