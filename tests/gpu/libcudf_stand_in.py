@@ -127,6 +127,7 @@ class RowGroupWriter:
                 mask = None if column.mask is None else pa.py_buffer(column.mask.host)
                 array = pa.Array.from_buffers(column.type, len(column), [mask, pa.py_buffer(values)])
                 assert array.null_count == column.null_count
+                assert mask is None or mask.size % 64 == 0  # libcudf reads whole cache lines
                 return array
             case layout.Words():
                 array = self._strings_of(column.vocabulary).take(pa.array(column.codes.host))
