@@ -53,6 +53,8 @@ FUNCTIONS = {
     "unique": "ar! return_index return_inverse return_counts",
     "bincount": "x! weights! minlength",
     "isin": "element! test_elements!",
+    "ascontiguousarray": "a! dtype",
+    "packbits": "a! axis bitorder",
 }
 # fmt: off
 METHODS = frozenset((  # the functions that are methods of an array too, with the array as their first argument
