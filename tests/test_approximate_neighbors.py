@@ -173,6 +173,23 @@ def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatc
     assert Stages(backend, shop(1), tiny_config(similarity=FEW)).neighbors.info["nearest"] == "brute"
 
 
+class Reluctant(NumpyBackend):
+    """Finds all items, last first, the asked one among them, and says -1 for what it did not find."""
+
+    def nearest(self, vectors, k, engine, size):
+        n = len(vectors)
+        ids = np.concatenate([np.full((n, 2), -1), np.tile(np.arange(n)[::-1], (n, 1))], axis=1).astype(np.int32)
+        return "reluctant", (ids[first : first + size] for first in range(0, n, size))
+
+
+def test_what_a_search_adds_or_leaves_out_does_not_show():
+    config = tiny_config(similarity={"engine": "approximate", "min_common_users": 1})
+    stages = Stages(Reluctant(2), shop(3), config)
+    oracle = [[(n.item, float(n.similarity), n.common) for n in row] for row in find_neighbors(stages.oracle, config)]
+    assert ranked(stages) == oracle
+    assert stages.neighbors.info["nearest"] == "reluctant"
+
+
 def whole_vectors(n: int = 300, dimension: int = 8) -> np.ndarray:
     """Small whole numbers, so that many products tie."""
     return np.random.default_rng(4).integers(-4, 5, (n, dimension)).astype(np.float32)
