@@ -11,13 +11,14 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import psutil
 import scipy.sparse
 
 from . import tables
+from .nearest import nearest_vectors
 from .parquet import PartWriter
 from .vectors import similarity_block
 
@@ -95,6 +96,9 @@ class NumpyBackend:
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
         return similarity_block(self, first, last, by_item, by_user, norms, **limits)
+
+    def nearest(self, vectors: np.ndarray, k: int, engine: str, size: int) -> tuple[str, Iterator[np.ndarray]]:
+        return nearest_vectors(self, vectors, k, engine, size)
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
         return PartWriter(path, schema, settings)

@@ -8,7 +8,7 @@ NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the prot
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, Sequence, runtime_checkable
+from typing import Any, Iterator, Protocol, Sequence, runtime_checkable
 
 from .errors import BackendError
 
@@ -59,6 +59,13 @@ class Backend(Protocol):
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
         """Most similar items of each item in first..last-1 (`similarity_computer`)."""
+
+    def nearest(self, vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterator[Array]]:
+        """The k vectors of largest inner product with each of `vectors` (n, d) float32, in blocks of `size` vectors.
+
+        `engine` is a value of `similarity.nearest`. Returns the one that is used, and an iterator of ids (rows, k) int32, in no
+        order within a row; an id may be the row itself, or -1. ImportError, with a remedy, for an engine that is not there.
+        """
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> Any:
         """A context manager whose `write(block)` appends one row group or more to a Parquet file."""

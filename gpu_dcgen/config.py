@@ -88,8 +88,16 @@ class Features(Section):
 
 
 class Similarity(Section):
-    engine: Literal["exact"] = "exact"
-    """How neighbours are found (D10)."""
+    engine: Literal["exact", "approximate", "auto"] = "exact"
+    """How neighbours are found (D10): all of them, or most of them; `auto` is approximate only where that is less work."""
+    exact_products: Count = 30_000_000_000
+    """`auto` is exact up to this sum of squared purchases of users: minutes on two cores."""
+    dimension: Annotated[int, Field(ge=1, le=1024)] = 64
+    """With `approximate`: length of the items' vectors."""
+    candidates: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """With `approximate`: nearest vectors that are scored exactly, as a multiple of `top_k`."""
+    nearest: Literal["auto", "brute", "faiss", "cuml"] = "auto"
+    """With `approximate`: who finds the nearest vectors; faiss needs that package, cuml a GPU."""
     min_common_users: Count = 5
     """Pairs of items with fewer common buyers are not neighbours."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 1000

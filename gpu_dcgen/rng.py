@@ -28,6 +28,7 @@ CATEGORY_CROSSING = 3
 USER_SPLIT = 4
 SHUFFLE = 5
 RESAMPLE = 6
+ITEM_VECTORS = 7
 
 
 @numba.njit(cache=True)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from . import approximate_neighbors
 from .backend import Backend
 from .config import DatasetConfig
 from .halving import in_halves
@@ -51,20 +52,61 @@ class Neighbors:
     item: Array  # (E,) int32  neighbor, by falling similarity, then rising item
     similarity: Array  # (E,) float32  in (0, 1]
     common_users: Array  # (E,) int32
-    info: dict[str, Any]  # engine, scale_bits, packed, products, nonzeros, items_with_neighbors
+    info: dict[str, Any]  # engine and why, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; measured recall
 
 
 def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend, progress: Any) -> Neighbors:
     """Keep each item's `similarity.top_k` most similar items by buyers in common.
 
     Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties: smaller item first.
-    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time.
+    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time. With
+    `similarity.engine` approximate some neighbors may be missing; those that are there are the same.
     """
     xp = backend.xp
     matrix = build_matrix(interactions, cut1, config, backend)
+    engine, reason = choose_engine(matrix.n_products, int(matrix.user_item.shape[0]), config)
+    progress.message("info", f"similarity: {engine} ({reason})")
+    if engine == "approximate":
+        parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
+    else:
+        parts, more = _all_neighbors(matrix, config, backend, progress), {}
+    lengths, item, similarity, common_users = parts
+    info = {
+        "engine": engine,
+        "reason": reason,
+        "scale_bits": matrix.scale_bits,
+        "packed": matrix.packed,
+        "products": matrix.n_products,
+        "nonzeros": int(matrix.user_item.shape[0]),
+        "pairs": int(item.shape[0]),
+        "items_with_neighbors": int((lengths > 0).sum()),
+        **more,
+    }
+    return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, info)
+
+
+def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple[str, str]:
+    """The engine to use, and why, from sizes alone (D10).
+
+    Each product is one step of the exact engine. The approximate one walks, for each candidate, its buyers: as many steps as
+    cells of the matrix times candidates an item, or thereabouts.
+    """
+    settings = config.similarity
+    if settings.engine != "auto":
+        return settings.engine, "asked for"
+    if n_products <= settings.exact_products:
+        return "exact", f"{n_products:,} products are within similarity.exact_products"
+    n_steps = n_cells * math.ceil(settings.candidates * settings.top_k)
+    if n_products <= n_steps:
+        return "exact", f"{n_products:,} products are less work than scoring candidates in {n_steps:,} steps"
+    return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
+
+
+def _all_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
+    """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
     by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
     by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
-    n_items, blocks = interactions.n_items, []
+    n_items, blocks = int(matrix.norms.shape[0]), []
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)
 
@@ -75,17 +117,7 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
         last = min(n_items, first + size)
         blocks += in_halves(block, first, last, "similarity, items", backend)
         progress.advance(last - first)
-    lengths, item, similarity, common_users = (xp.concatenate(parts) for parts in zip(*blocks, strict=True))
-    info = {
-        "engine": config.similarity.engine,
-        "scale_bits": matrix.scale_bits,
-        "packed": matrix.packed,
-        "products": matrix.n_products,
-        "nonzeros": int(matrix.user_item.shape[0]),
-        "pairs": int(item.shape[0]),
-        "items_with_neighbors": int((lengths > 0).sum()),
-    }
-    return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, info)
+    return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
 
 
 def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> WeightedMatrix:

