@@ -18,8 +18,12 @@ from gpu_dcgen.synth import generate
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # with the lines that a backslash continues
-# test_packaging.py installs; pytest is what runs this; a GPU is not everywhere
-NOT_RUN = ("pip install", "python -m pytest")
+NOT_RUN = (
+    "pip install",  # test_packaging.py installs
+    "python -m pytest",  # this is it
+    "docker ",  # test_container.py reads them
+    "conda ",
+)
 
 
 def blocks(language: str) -> list[str]:
