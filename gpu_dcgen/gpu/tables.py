@@ -84,8 +84,6 @@ class Plain:
         return xp.where(valid, values, 0.0), valid
 
     def times(self, transfers: Transfers) -> Pair:
-        if not pa.types.is_temporal(self.type):
-            return self._on_host(transfers).times(transfers)
         xp = transfers.xp
         return cpu.nanoseconds(xp, self.values.astype(xp.int64), cpu.nanoseconds_per_count(self.type), self._valid(xp))
 

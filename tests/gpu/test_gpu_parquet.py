@@ -131,5 +131,9 @@ def test_a_failed_row_group_leaves_no_file(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_found_before_any_work(tmp_path):
+    def blocks():
+        raise AssertionError("work was done")
+        yield
+
     with pytest.raises(FileNotFoundError):
-        write(tmp_path / "missing" / "a.parquet", [])
+        write(tmp_path / "missing" / "a.parquet", blocks())

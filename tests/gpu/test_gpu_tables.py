@@ -38,7 +38,7 @@ class OnDevice:
 
     def column(self, chunks):
         if not all(isinstance(chunk, pa.Array) for chunk in chunks):
-            return chunks
+            return chunks  # as they were read
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / f"{number}.parquet" for number in range(len(chunks))]
             for file, chunk in zip(files, chunks, strict=True):
@@ -104,6 +104,12 @@ def test_codes_and_values_are_those_of_the_cpu(on_device, chunks):
     assert codes.tolist() == expected_codes.tolist()
     assert values.equals(expected_values)
     assert [str(value) for value in values] == [str(value) for value in expected_values]  # also which zero is negative
+
+
+def test_a_dictionary_read_on_the_host_may_list_more_than_occurs(on_device):
+    listed = pa.DictionaryArray.from_arrays(pa.array([2, None, 2, 1, 0]), pa.array([None, b"y", b"z", b"unused"]))
+    codes, values = on_device.encode([gpu.Host(listed)])
+    assert (codes.tolist(), values.to_pylist()) == ([1, -1, 1, 0, -1], [b"y", b"z"])
 
 
 @pytest.mark.parametrize("verb, column", [("times", [pa.array([1])]), ("numbers", [pa.array([1], pa.date32())])])
