@@ -21,6 +21,7 @@ from gpu_dcgen import demo
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.gpu.device import find_device
 from gpu_dcgen.synth import generate
+from tests.gpu.engines import compare_engines
 from tests.machines import gpu
 
 ROOT = Path(__file__).parents[2]
@@ -128,9 +129,7 @@ def main() -> int:
     for name in options.time:
         if (tables := report.ask(f"tables {name}", tables_of, name, options.work, given)) is not None:
             report.ask(f"build {name}", build_on, "gpu", tables, options.work / f"{name}_gpu")
-            from tests.gpu.engines import compare_engines
-
-            report.ask(f"similarity {name}", compare_engines, tables)
+            report.ask(f"similarity {name}", compare_engines, tables, gpu()[0])
     print(f"{len(report.failed)} of {len(report.answers) - 2} failed; written to {options.output}")
     return 1 if report.failed else 0
 
