@@ -1,0 +1,32 @@
+"""How cost grows with the log: the exponent of a power law through measurements, 1 where cost is linear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The least-squares slope of log(cost) over log(size). ValueError without two different sizes."""
+    if len(set(sizes)) < 2:
+        raise ValueError(f"an exponent needs two different sizes, found {sorted(set(sizes))}.")
+    x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each case that was measured on two made-up logs or more: seconds over amount, and their exponent."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for found in measurements:
+        if found["status"] == "measured" and found["log"].startswith("synth"):
+            points.setdefault(f"{found['suite']}: {found['name']}", []).append((found["amount"], found["best_s"]))
+            for stage, seconds in found["figures"].get("stages", {}).items():
+                if seconds > 0 and found["name"] == "build":
+                    points.setdefault(f"builds: stage {stage}", []).append((found["amount"], seconds))
+    return {
+        name: {"exponent": round(exponent(*zip(*at, strict=True)), 3), "unit_amounts_and_seconds": sorted(at)}
+        for name, at in points.items()
+        if len({amount for amount, _ in at}) > 1
+    }
