@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks --scale 0.01 0.1                    made-up shops of these sizes (gpu-dcgen synth)
     python -m tests.benchmarks --only similarity builds            these suites only
-    python -m tests.benchmarks --data online-retail=FOLDER         builds of a real log, too
+    python -m tests.benchmarks --data online-retail=FOLDER         on real logs, too
     python -m tests.benchmarks --output FILE                       the results as JSON
     python -m tests.benchmarks.report FILE ...                     as a table in Markdown
     python -m tests.benchmarks.plot FILE ...                       as pictures
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     folder = ROOT / "build" / "benchmarks"
     parser.add_argument("--scale", type=float, nargs="*", default=[0.01, 0.1, 1.0], help="sizes of made-up shops; 1 is H&M's")
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--data", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="real logs to build")
+    parser.add_argument("--data", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="real logs")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="cpu", help="of the builds; the rest is on the CPU")
     parser.add_argument("--output", type=Path, help="JSON file, rewritten after each measurement")
@@ -105,13 +105,13 @@ def _open(name: str, tables: Path, kept: Path) -> Log:
 
 
 def _plan(only: Sequence[str], logs: list[Log], tiny: Log, threads: int, backend: str) -> Iterator[tuple[Case, Log]]:
-    """What is measured on which log, in this order: the small logs first, real logs with whole builds only."""
+    """What is measured on which log, in this order: the small logs first."""
     if "builds" in only:
         yield from ((case, tiny) for case in builds.first_cases(threads, backend))
     suites = {"similarity": similarity, "negatives": negatives, "sequences": sequences, "writing": writing}
     for log in logs:
         for name, suite in suites.items():
-            if name in only and log.name.startswith("synth"):
+            if name in only:
                 yield from ((case, log) for case in suite.cases(threads))
         if "builds" in only:
             yield from ((case, log) for case in builds.cases(threads, backend))
