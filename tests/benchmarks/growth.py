@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+LEAST_SCALE = 0.01  # smaller shops take as long as it takes to begin
+
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """The least-squares slope of log(cost) over log(size). ValueError without two different sizes."""
@@ -16,11 +18,16 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
 
 
+def is_fitted(log: str) -> bool:
+    """Whether the log is a made-up shop that tells how cost grows."""
+    return log.startswith("synth_") and float(log.removeprefix("synth_")) >= LEAST_SCALE
+
+
 def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each case that was measured on two made-up logs or more: seconds over amount, and their exponent."""
+    """For each case that was measured on two made-up shops or more: seconds over amount, and their exponent."""
     points: dict[str, list[tuple[int, float]]] = {}
     for found in measurements:
-        if found["status"] == "measured" and found["log"].startswith("synth"):
+        if found["status"] == "measured" and is_fitted(found["log"]):
             points.setdefault(f"{found['suite']}: {found['name']}", []).append((found["amount"], found["best_s"]))
             for stage, seconds in found["figures"].get("stages", {}).items():
                 if seconds > 0 and found["name"] == "build":

@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
         "processor": processor(),
         "cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "packages": dict(sorted((dist.name, dist.version) for dist in metadata.distributions())),
     }

@@ -13,14 +13,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .growth import growth
+from .growth import growth, is_fitted
 from .report import measured, read_results
 from .svg import Picture
 
 STAGES_SHOWN = 4
 PANELS = {  # suite -> title, and what to show of it
     "similarity": "Item-item cosine: products/s (top-100: no minimum of common buyers)",
-    "negatives": "Negatives handed out a second; in brackets, how many were none",
+    "negatives": "Negatives/s; in brackets, how many were false, and how many were not on sale",
     "sequences": "The last 50 purchases: lists/s",
     "writing": "Samples to Parquet, ZSTD 3: rows/s; in brackets, bytes a row",
 }
@@ -29,15 +29,16 @@ PANELS = {  # suite -> title, and what to show of it
 def scaling(results: dict[str, Any]) -> str:
     """Seconds over samples of the builds on made-up shops, their longest stages, and the builds of real logs."""
     builds = [m for m in measured(results, "builds") if m["name"] == "build"]
-    made_up = sorted((m for m in builds if m["log"].startswith("synth")), key=lambda m: m["amount"])
+    real = [m for m in builds if not m["log"].startswith("synth_")]
+    made_up = sorted((m for m in builds if is_fitted(m["log"])), key=lambda m: m["amount"])
     if not made_up:
         raise SystemExit("no build of a made-up shop is among the results: run python -m tests.benchmarks --only builds.")
     largest = made_up[-1]["figures"]["stages"]
     names = sorted(largest, key=largest.get, reverse=True)[:STAGES_SHOWN]
     curves = {"whole build": [(m["amount"], m["best_s"]) for m in made_up]}
     curves |= {name: [(m["amount"], m["figures"]["stages"][name]) for m in made_up] for name in names}
-    amounts = [m["amount"] for m in builds]
-    seconds = [s for curve in curves.values() for _, s in curve] + [m["best_s"] for m in builds]
+    amounts = [m["amount"] for m in made_up + real]
+    seconds = [s for curve in curves.values() for _, s in curve] + [m["best_s"] for m in real]
     picture = Picture(760, 460, "Seconds of builds over their samples")
     x, y = _Axis(min(amounts), max(amounts), 70, 590), _Axis(max(0.01, min(seconds)), max(seconds), 410, 60)
     picture.text_at(20, 28, "Whole builds: seconds over samples", "title")
@@ -51,17 +52,17 @@ def scaling(results: dict[str, Any]) -> str:
         picture.line(points, f"s{number}")
         for at in points:
             picture.dot(*at, 3.5, f"line s{number}")
-        labels.append((points[-1][1], f"{name}: {curve[-1][1]:.3g} s"))
-    for m in builds:
-        if m not in made_up:
-            picture.dot(x(m["amount"]), y(m["best_s"]), 5, "real")
-            picture.text_at(x(m["amount"]) + 9, y(m["best_s"]) + 14, m["log"].replace("-", " "), "quiet")
+        labels.append((points[-1][1], f"{name}: {curve[-1][1]:.3g} s", f"s{number}"))
+    for m in real:
+        picture.dot(x(m["amount"]), y(m["best_s"]), 5, "real")
+        picture.text_at(x(m["amount"]) - 6, y(m["best_s"]) - 10, m["log"].replace("-", " "), "quiet", "end")
     at = 0.0
-    for position, text in sorted(labels):
-        at = max(position + 4, at + 16)  # labels do not lie on each other
-        picture.text_at(600, at, text)
+    for position, text, style in sorted(labels):
+        at = max(position + 4, at + 17)  # labels do not lie on each other
+        picture.line([(600, at - 4), (612, at - 4)], style)
+        picture.text_at(617, at, text)
     grows = f" Fitted: seconds grow with the power {power['exponent']:.2f} of the samples." if power else ""
-    picture.text_at(20, 448, f"Dashed: linear growth.{grows}", "quiet")
+    picture.text_at(20, 448, f"Made-up shops, and real ones as rings. Dashed: linear growth.{grows}", "quiet")
     return picture.text()
 
 
@@ -72,7 +73,7 @@ def peers(results: dict[str, Any], log: str) -> str:
     if not panels:
         raise SystemExit(f"nothing was measured beside peers on the log {log!r}.")
     height = 50 + sum(44 + 22 * len(found) for found in panels.values())
-    picture = Picture(760, height, f"Rates beside peers, on {log}")
+    picture = Picture(800, height, f"Rates beside peers, on {log}")
     picture.text_at(20, 28, f"Beside peers, on {log} ({results['logs'][log]['transactions']:,} transactions)", "title")
     top = 50.0
     for suite, found in panels.items():
@@ -80,10 +81,10 @@ def peers(results: dict[str, Any], log: str) -> str:
         top += 26
         fastest = max(m["per_s"] for m in found)
         for m in found:
-            picture.text_at(258, top + 13, m["name"], anchor="end")
+            picture.text_at(278, top + 13, m["name"], anchor="end")
             width = 330 * m["per_s"] / fastest
-            picture.bar(266, top + 2, width, 15, "peer" if m["peer"] else "ours")
-            picture.text_at(272 + width, top + 14, _label(m))
+            picture.bar(286, top + 2, width, 15, "peer" if m["peer"] else "ours")
+            picture.text_at(292 + width, top + 14, _label(m))
             top += 22
         top += 18
     return picture.text()
@@ -92,7 +93,7 @@ def peers(results: dict[str, Any], log: str) -> str:
 def _label(m: dict[str, Any]) -> str:
     figures, rate = m["figures"], _short(m["per_s"])
     if "false_share" in figures:
-        return f"{rate} ({figures['false_share']:.2%})"
+        return f"{rate} ({figures['false_share']:.2%}, {figures['not_on_sale_share']:.0%})"
     return f"{rate} ({figures['bytes_a_row']:.1f})" if "bytes_a_row" in figures else rate
 
 

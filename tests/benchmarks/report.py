@@ -76,12 +76,12 @@ def _conditions(results: dict[str, Any]) -> str:
     computer = f"{on['cores']} cores of {on['processor']}, {on['memory_bytes'] / 2**30:.0f} GiB, {on['system']}"
     return (
         f"{on['date'][:10]}, commit {on['commit']}: {computer}, Python {on['python']}, {packages}; {results['threads']} "
-        f"threads{load}. Best of up to three runs."
+        f"threads{load}. Best of up to three runs; in brackets, seconds of cores, which other work changes less."
     )
 
 
 def _beside_peers(results: dict[str, Any], logs: list[str]) -> str:
-    """One row a case; a log's column has the rate, seconds and peak memory."""
+    """One row a case; a log's column has seconds (of cores in brackets), rate and peak memory."""
     head = [f"{log} ({_size(results, log):,} rows)" for log in logs]
     lines = [f"| | | {' | '.join(head)} | |", "|---|---|" + "---|" * len(logs) + "---|"]
     cases: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
@@ -97,7 +97,7 @@ def _beside_peers(results: dict[str, Any], logs: list[str]) -> str:
 
 
 def _cell(m: dict[str, Any]) -> str:
-    return f"{m['best_s']:.3g} s, {m['per_s'] / 1e6:.3g} M {m['unit']}/s, {m['peak_bytes'] / 1e9:.2f} GB"
+    return f"{m['best_s']:.3g} s ({m['core_s']:.3g}), {m['per_s'] / 1e6:.3g} M {m['unit']}/s, {m['peak_bytes'] / 1e9:.2f} GB"
 
 
 def _remark(m: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .quiet { fill: #59636e } .title { font-weight: 600; font-size: 15px }
   .axis { stroke: #d1d9e0 } .ours { fill: #0969da } .peer { fill: #9aa4af } .line { fill: none; stroke-width: 2 }
+  .line.axis { stroke-width: 1 }
   .s0 { stroke: #0969da } .s1 { stroke: #bc4c00 } .s2 { stroke: #1a7f37 } .s3 { stroke: #8250df } .s4 { stroke: #9a6700 }
   .linear { stroke: #59636e; stroke-dasharray: 5 4; stroke-width: 1.5 } .real { fill: none; stroke: #0969da; stroke-width: 2 }
   .back { fill: #ffffff }
