@@ -89,7 +89,7 @@ def run_case(case: Case, log: Log, tiny: Log) -> dict[str, Any]:
         request, answer = Path(name) / "request.json", Path(name) / "answer.json"
         call = {key: getattr(case, key) for key in ("suite", "function", "arguments", "cold")}
         request.write_text(json.dumps({**call, "log": vars(log), "tiny": vars(tiny)}, default=str), encoding="utf-8")
-        environment = {**os.environ, **case.environment}
+        environment = {**os.environ, **case.environment, "TMPDIR": name}  # so that nothing outlives a process that fails
         if case.cold:
             environment["NUMBA_CACHE_DIR"] = str(Path(name) / "kernels")
         found["load_before"] = round(os.getloadavg()[0], 2)  # what else the machine was doing, and we a moment ago

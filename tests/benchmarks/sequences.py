@@ -1,9 +1,9 @@
 """The last 50 purchases: one list a user, and one list a positive; ours beside polars and pandas.
 
-All start from purchases sorted by (user, time, item), in memory. Ours ends each user's list with the user's window and adds
-sessions and recency; a positive's list holds what was bought strictly before it, and is copied out of the log into an Arrow
-list column here, block by block (the build leaves that to the part writer). polars' rolling window is by rows: items of the
-same basket see each other (D6), and it makes a list for each purchase, positive or not.
+All start from purchases sorted by (user, time, item), in memory (polars is told so). Ours ends each user's list with the
+user's window and adds sessions and recency; a positive's list holds what was bought strictly before it, and is copied out
+of the log into an Arrow list column here, block by block (the build leaves that to the part writer). polars' rolling window
+is by rows: items of the same basket see each other (D6), and it makes a list for each purchase, positive or not.
 """
 
 from __future__ import annotations

@@ -31,15 +31,18 @@ def cases(threads: int) -> list[Case]:
             ("gpu-dcgen top-100, min 1", 100, 1, "starts from the interactions"),
         )
     ]
+    of_peers = {"unit": "products", "peer": True}
     peers = [
-        Case("similarity", f"{name} top-{top_k}", function, "products", {"threads": threads, "top_k": top_k},
-             peer=True, needs=(name,), note=note, environment=environment)
-        for name, function, top_k, note, environment in (
-            ("sparse_dot_topn", "sparse_dot_topn", 1000, _NO_COUNT, {}),
-            ("sparse_dot_topn", "sparse_dot_topn", 100, _NO_COUNT, {}),
-            ("implicit", "implicit_cosine", 100, _NO_COUNT, {"OPENBLAS_NUM_THREADS": "1"}),
-            ("lenskit", "lenskit_item_knn", 100, "unweighted; no minimum of common buyers", {"LK_NUM_THREADS": str(threads)}),
-        )
+        Case("similarity", f"sparse_dot_topn top-{top_k}", "sparse_dot_topn", arguments={"threads": threads, "top_k": top_k},
+             needs=("sparse_dot_topn",), note=_NO_COUNT, **of_peers)
+        for top_k in (1000, 100)
+    ]  # fmt: skip
+    arguments = {"threads": threads, "top_k": 100}
+    peers += [
+        Case("similarity", "implicit top-100", "implicit_cosine", arguments=arguments, needs=("implicit",), note=_NO_COUNT,
+             environment={"OPENBLAS_NUM_THREADS": "1"}, **of_peers),
+        Case("similarity", "LensKit top-100", "lenskit_item_knn", arguments=arguments, needs=("lenskit",),
+             note="unweighted; no minimum of common buyers", environment={"LK_NUM_THREADS": str(threads)}, **of_peers),
     ]  # fmt: skip
     return own + peers
 

@@ -1,8 +1,9 @@
 """Samples to Parquet, ZSTD 3: our part writer beside pyarrow and polars, with the same rows and columns.
 
 Rows are real: blocks of the train split as the build makes them, with all columns of the contract. The peers get them as a
-reader has them: ids are strings, categories dictionaries, sequences lists; with row groups as large as ours, and else
-their own defaults. With two threads, ours and pyarrow write two files side by side; polars has threads of its own.
+reader has them, which is not part of their time: ids are strings, categories dictionaries, sequences lists. Ours starts
+from codes and slices of the log, and its time has their expansion. Row groups are as large as ours; all else is the peers'
+default. With two threads, ours and pyarrow write two files side by side; polars has threads of its own.
 """
 
 from __future__ import annotations
