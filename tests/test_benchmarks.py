@@ -233,6 +233,7 @@ def test_the_report_has_all_that_was_measured_and_who_was_left_out(results):
     assert "| synth_0.1 | build | 10,000,000 | 10 | 1,000,000 | 1 GB | 0.1 GB | 0.5 | 3 |" in text
     assert "polars on synth_0.1 (not installed: polars)" in text
     assert "commit 0123456789ab" in text and "load was 0.5 to 0.5" in text
+    assert "| writing |" not in report.markdown(results, ["synth_0.01"])
 
 
 def test_later_results_replace_earlier_ones(results, tmp_path):

@@ -1,14 +1,15 @@
 """The results as Markdown: what was measured on what, a table beside peers, a table of builds, and how cost grows.
 
-    python -m tests.benchmarks.report RESULTS.json ...
+    python -m tests.benchmarks.report RESULTS.json ... [--log NAME ...]
 
-Of several files, later ones replace what earlier ones say of the same case on the same log.
+Of several files, later ones replace what earlier ones say of the same case on the same log. The table beside peers has a
+column for each log, or for those that --log names.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ def measured(results: dict[str, Any], suite: str) -> list[dict[str, Any]]:
     return [m for m in results["measurements"] if m["suite"] == suite and m["status"] == "measured"]
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any], only: Iterable[str] = ()) -> str:
+    """All of it; the table beside peers on the logs `only`, if any are named."""
     parts = [_conditions(results)]
     logs = sorted({m["log"] for suite in BESIDE_PEERS for m in measured(results, suite)}, key=lambda n: _size(results, n))
+    logs = [log for log in logs if not only or log in only]
     if logs:
         parts.append(_beside_peers(results, logs))
     if builds := measured(results, "builds"):
@@ -87,9 +90,10 @@ def _beside_peers(results: dict[str, Any], logs: list[str]) -> str:
     cases: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for suite in BESIDE_PEERS:
         for m in measured(results, suite):
-            cases.setdefault((suite, m["name"]), {})[m["log"]] = m
+            if m["log"] in logs:
+                cases.setdefault((suite, m["name"]), {})[m["log"]] = m
     for (suite, name), by_log in cases.items():
-        cells = [_cell(by_log[log]) if log in by_log else "" for log in logs]
+        cells = [_cell(by_log[log]) if log in by_log else "not measured" for log in logs]
         last = by_log[max(by_log, key=lambda log: _size(results, log))]
         shown = f"**{name}**" if not last["peer"] else name
         lines.append(f"| {suite} | {shown} | {' | '.join(cells)} | {_remark(last)} |")
@@ -126,5 +130,13 @@ def _builds(results: dict[str, Any], builds: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.report", description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--log", nargs="+", default=[], help="logs of the table beside peers")
+    options = parser.parse_args()
+    print(markdown(read_results(options.results), options.log), end="")
+
+
 if __name__ == "__main__":
-    print(markdown(read_results(Path(name) for name in sys.argv[1:])), end="")
+    main()
