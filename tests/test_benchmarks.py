@@ -209,6 +209,8 @@ def test_growth_is_fitted_over_made_up_shops_only(results):
     assert found["builds: build"]["exponent"] == 1.0
     assert found["builds: stage samples"]["exponent"] == 0.0
     assert not any(name.startswith("writing") for name in found)
+    capped = [measurement("writing", "gpu-dcgen", log, amount, 1.0) for log, amount in (("synth_0.01", 100), ("synth_0.1", 110))]
+    assert growth(capped) == {}
 
 
 def test_pictures_are_svg_and_bars_are_as_long_as_rates(results):

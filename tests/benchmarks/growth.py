@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 LEAST_SCALE = 0.01  # smaller shops take as long as it takes to begin
+LEAST_SPREAD = 2  # times: what is capped at an amount, or nearly, does not tell how its cost grows
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -24,7 +25,7 @@ def is_fitted(log: str) -> bool:
 
 
 def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each case that was measured on two made-up shops or more: seconds over amount, and their exponent."""
+    """For each case that was measured on two made-up shops of clearly different size: seconds over amount, and their exponent."""
     points: dict[str, list[tuple[int, float]]] = {}
     for found in measurements:
         if found["status"] == "measured" and is_fitted(found["log"]):
@@ -35,5 +36,5 @@ def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         name: {"exponent": round(exponent(*zip(*at, strict=True)), 3), "unit_amounts_and_seconds": sorted(at)}
         for name, at in points.items()
-        if len({amount for amount, _ in at}) > 1
+        if max(at)[0] >= LEAST_SPREAD * min(at)[0]
     }

@@ -39,7 +39,7 @@ def scaling(results: dict[str, Any]) -> str:
     curves |= {name: [(m["amount"], m["figures"]["stages"][name]) for m in made_up] for name in names}
     amounts = [m["amount"] for m in made_up + real]
     seconds = [s for curve in curves.values() for _, s in curve] + [m["best_s"] for m in real]
-    picture = Picture(760, 460, "Seconds of builds over their samples")
+    picture = Picture(800, 470, "Seconds of builds over their samples")
     x, y = _Axis(min(amounts), max(amounts), 70, 590), _Axis(max(0.01, min(seconds)), max(seconds), 410, 60)
     picture.text_at(20, 28, "Whole builds: seconds over samples", "title")
     _grid(picture, x, y)
@@ -62,7 +62,7 @@ def scaling(results: dict[str, Any]) -> str:
         picture.line([(600, at - 4), (612, at - 4)], style)
         picture.text_at(617, at, text)
     grows = f" Fitted: seconds grow with the power {power['exponent']:.2f} of the samples." if power else ""
-    picture.text_at(20, 448, f"Made-up shops, and real ones as rings. Dashed: linear growth.{grows}", "quiet")
+    picture.text_at(20, 456, f"Lines: made-up shops; rings: real ones. Dashed: linear.{grows}", "quiet")
     return picture.text()
 
 
@@ -114,15 +114,18 @@ class _Axis:
     def __call__(self, value: float) -> float:
         return self.first + (self.last - self.first) * (math.log10(value) - self.low) / (self.high - self.low)
 
-    def powers(self) -> list[float]:
-        return [10.0**p for p in range(math.ceil(self.low), math.floor(self.high) + 1)]
+    def ticks(self) -> list[float]:
+        """Powers of ten; where they are fewer than three, their doubles and fivefolds too."""
+        powers = [10.0**p for p in range(math.floor(self.low), math.floor(self.high) + 1)]
+        steps = (1, 2, 5) if self.high - self.low < 3 else (1,)
+        return [n * power for power in powers for n in steps if self.low <= math.log10(n * power) <= self.high]
 
 
 def _grid(picture: Picture, x: _Axis, y: _Axis) -> None:
-    for value in x.powers():
+    for value in x.ticks():
         picture.line([(x(value), y.first), (x(value), y.last)], "axis")
         picture.text_at(x(value), y.first + 18, _short(value), "quiet", "middle")
-    for value in y.powers():
+    for value in y.ticks():
         picture.line([(x.first, y(value)), (x.last, y(value))], "axis")
         picture.text_at(x.first - 8, y(value) + 4, f"{value:g} s", "quiet", "end")
 
