@@ -17,10 +17,14 @@ import numpy as np
 import psutil
 import scipy.sparse
 
-from . import tables
-from .nearest import nearest_vectors
-from .parquet import PartWriter
-from .vectors import similarity_block
+from . import kernel_cache
+
+kernel_cache.watch(Path(__file__).parent)  # before any function is compiled
+
+from . import tables  # noqa: E402
+from .nearest import nearest_vectors  # noqa: E402
+from .parquet import PartWriter  # noqa: E402
+from .vectors import similarity_block  # noqa: E402
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin

@@ -37,6 +37,11 @@ class WeightedMatrix:
     packed: bool  # whether sums and counts fit one int64 together
     n_products: int  # sum of squared user degrees: the work of an exact product
 
+    def sides(self, backend: Backend) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """By item: offsets, users, weights; by user: offsets and cells (N,) int64, weight << 32 | item, read in one go."""
+        cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
+        return (self.item_offsets, self.item_user, self.item_weight), (self.user_offsets, cells)
+
     def csr(self, backend: Backend) -> Any:
         """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""
         values = self.user_weight.astype(backend.xp.float64)
@@ -104,8 +109,7 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
 
 def _all_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
     """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
+    by_item, by_user = matrix.sides(backend)
     n_items, blocks = int(matrix.norms.shape[0]), []
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)

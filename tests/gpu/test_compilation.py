@@ -87,10 +87,10 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
         return cuda.types.Array(getattr(cuda.types, name), n_dimensions, "C")
 
     long, wide = cuda.types.int64, [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)]
-    matrix = [array(INTEGERS), array(NARROW), array(NARROW)]
+    matrix = [array(INTEGERS), array(NARROW), array(NARROW), array(INTEGERS), array(INTEGERS)]
     outputs = [array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2)]
     limits = (long, long, cuda.types.boolean)
-    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, *matrix, array("float64"), *limits, *wide, *outputs)
+    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, array("float64"), *limits, *wide, *outputs)
     text = ptx(similarity.neighbors_of_items, arguments)
     assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
     assert "fma.rn.f64" not in text and "div.approx" not in text
