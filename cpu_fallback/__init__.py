@@ -24,6 +24,7 @@ kernel_cache.watch(Path(__file__).parent)  # before any function is compiled
 from . import tables  # noqa: E402
 from .nearest import nearest_vectors  # noqa: E402
 from .parquet import PartWriter  # noqa: E402
+from .sorting import stable_order  # noqa: E402
 from .vectors import similarity_block  # noqa: E402
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
@@ -86,6 +87,14 @@ class NumpyBackend:
         for done in [self._pool.submit(lane_of_work, lane) for lane in range(self.n_threads)]:
             done.result()
 
+    def in_parts(self, work: Any, n_parts: int) -> None:
+        """Call work(part) for 0..n_parts-1, side by side where there are threads."""
+        if self._pool is None:
+            for part in range(n_parts):
+                work(part)
+        else:
+            list(self._pool.map(work, range(n_parts)))
+
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
         return tables.read_columns(files, names)
 
@@ -97,6 +106,9 @@ class NumpyBackend:
 
     def times(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
         return tables.times(column)
+
+    def stable_order(self, keys: np.ndarray, n_bits: int) -> np.ndarray:
+        return stable_order(self, keys, n_bits)
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
         return similarity_block(self, first, last, by_item, by_user, norms, **limits)

@@ -57,6 +57,9 @@ class Backend(Protocol):
     def times(self, column: Column) -> tuple[Array, Array]:
         """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool. Unparsable or outside int64: not valid."""
 
+    def stable_order(self, keys: Array, n_bits: int) -> Array:
+        """The stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
         """Most similar items of each item in first..last-1 (`similarity_computer`)."""
 

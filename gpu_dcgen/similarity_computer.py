@@ -146,7 +146,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         item = xp.concatenate([item, interactions.views[2][seen]])
         factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
 
-    order = sort_order(xp, [(user, n_users), (item, n_items)])
+    order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
     first = xp.nonzero(run_starts(xp, user, item))[0]
     factor = run_maximum(xp, factor[order], first)
@@ -156,7 +156,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]
 
-    by_item = sort_order(xp, [(item, n_items), (user, n_users)])
+    by_item = sort_order(backend, [(item, n_items), (user, n_users)])
     weight, norms, scale_bits, packed = _fixed_point(factor, item, by_item, n_items, backend)
     return WeightedMatrix(
         user_offsets=run_offsets(xp, user, n_users),

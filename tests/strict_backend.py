@@ -81,6 +81,9 @@ class StrictBackend:
     def times(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
         return self._raise(self._host.times(_column(column)))
 
+    def stable_order(self, keys: StrictArray, n_bits: int) -> StrictArray:
+        return self._raise(self._host.stable_order(_lower(keys), n_bits))
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: StrictArray, **limits: int) -> Any:
         by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))
         return self._raise(self._host.similarity_block(first, last, by_item, by_user, norms, **limits))

@@ -227,7 +227,8 @@ def test_a_job_can_write_to_its_output_alone(service):
     job = COMPOSE["services"][service]
     assert job["read_only"] and job["cap_drop"] == ["ALL"] and job["network_mode"] == "none"
     writable = [mount["target"] for mount in job["volumes"] if mount["type"] == "bind" and not mount.get("read_only")]
-    verb, inputs, output = job["command"]
+    verb, *options, inputs, output = job["command"]
+    assert options == ([] if service == "build-cpu" else ["--backend", "gpu"])
     assert (verb, writable) == ("build", [str(Path(output).parent)])
     assert inputs not in writable
     build = job["build"]

@@ -75,6 +75,9 @@ class CudaBackend:
     def times(self, column: Any) -> tuple[Any, Any]:
         return tables.times(column, self._transfers)
 
+    def stable_order(self, keys: Any, n_bits: int) -> Any:
+        return cupy.argsort(keys, kind="stable")
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int) -> Any:
         row_bytes = similarity.ITEM_BYTES * int(norms.shape[0])
         most = self.device.n_multiprocessors * _ITEMS_A_MULTIPROCESSOR
