@@ -17,7 +17,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from . import __version__
-from .errors import DcgenError, InputError, OutputError
+from .errors import DcgenError, GateError, InputError, OutputError
 from .progress import JsonLinesTracker, RichTracker
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ Examples:
   gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
   gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
   gpu-dcgen doctor tables --output out            is everything ready?
+  gpu-dcgen audit data/processed data/training    prove that nothing leaks, from the files alone
 """
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ BadRows = Annotated[
     Literal["fail", "reject"] | None, typer.Option(help="Stop at bad rows, or set them aside: inputs.on_bad_rows.")
 ]
 Inputs = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with articles, customers, transactions (.parquet).")]
+Key = Annotated[Path | None, typer.Option(help="File with a secret key of 16 bytes or more: sign with HMAC-SHA-256.")]
 Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
 
 
@@ -189,6 +191,85 @@ def doctor(
         _show(summary.of_checks(checks))
         if any(check.verdict == "fail" for check in checks):
             raise typer.Exit(InputError.exit_code)
+
+
+@app.command()
+def audit(
+    inputs: Inputs,
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The data set that was built from INPUT.")],
+    sample: Annotated[int, typer.Option(min=1, help="Groups a split whose negatives are drawn again.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Which groups these are.")] = 0,
+    key: Key = None,
+    certificate: Annotated[Path | None, typer.Option(help="Where to write it; else OUTPUT/certificate.json.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prove a dataset again, from its files and its inputs, by other code than the build's.
+
+    Writes a signed certificate of what holds. Exit code 3 when a rule does not hold.
+    """
+    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    with _exit_codes(debug, tracker):
+        from . import summary
+        from .audit import audit, read_key
+
+        path = certificate or dataset / "certificate.json"
+        found = audit(inputs, dataset, sample=sample, seed=seed, key=read_key(key), certificate=path, progress=tracker)
+        if isinstance(tracker, JsonLinesTracker):
+            tracker.write("audited", certificate=found)
+        elif not quiet:
+            _show(summary.of_audit(found, path))
+        if found["verdict"] != "holds":
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def explain(
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A data set.")],
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="One of its samples, such as train-0000000012-03.")],
+    inputs: Annotated[Path, typer.Option("--inputs", help="The folder that it was built from.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say why a positive got its negatives: candidates, scores, what was refused and why.
+
+    Exit code 3 when what is derived again is not what was written.
+    """
+    with _exit_codes(debug):
+        import json
+
+        from . import summary
+        from .explain import as_json as plain
+        from .explain import explain
+
+        found = explain(dataset, sample_id, inputs)
+        if as_json:
+            typer.echo(json.dumps(plain(found), ensure_ascii=False))
+        else:
+            _show(summary.of_explanation(found))
+        if not found.agrees:
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json of 'gpu-dcgen audit'.")],
+    dataset: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="The data set it speaks of.")] = None,
+    key: Key = None,
+    debug: Debug = False,
+) -> None:
+    """Check a certificate's signature, and that the dataset's files are those that were audited.
+
+    Exit code 3 when something was changed, or when the audit found a rule that does not hold.
+    """
+    with _exit_codes(debug):
+        from .audit import read_key, verify
+
+        if found := verify(certificate, dataset, read_key(key)):
+            typer.echo("\n".join(found))
+            raise typer.Exit(GateError.exit_code)
+        typer.echo(f"{certificate}: unchanged" + (f", and so is every file of {dataset}." if dataset else "."))
 
 
 @app.command()
