@@ -1,0 +1,248 @@
+"""One row group of any shape (D19) as a `Block` of tensors: one row a positive, its candidates side by side.
+
+Columns that a group's rows share (the user, the moment) are kept once; those of its candidates have one column a
+candidate: the positive, its hard negatives, its random ones. Unknown is 0 everywhere: codes count from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ..contract import columns_of
+from ..errors import ConfigError, InputError
+from .files import RowGroup, SplitFiles
+from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes
+
+SEQUENCE = "user_interaction_sequence"
+_INDEX_NAMES = {"user_id": "user_index", "item_id": "item_index"}
+_CONTEXT = ("sales_channel", "day_of_week", "month", "season")  # what is known of the moment goes with the user
+_CHANNELS = ("user_preferred_channel", "sales_channel")
+_OF_GROUP = ("timestamp", "sample_weight", "is_repurchase")
+_NOT_READ = ("sample_id", "generation_timestamp")  # the first is `sample_number` in words, the second is in the manifest
+_ITEM_COLUMNS = tuple(column.name for column in columns_of("train_dataset") if column.name.startswith("item_"))
+
+# Columns of the file that hold a column of the contract for a positive and for its negatives, where they differ; "" is 0.
+_SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
+    "labeled_pair": {},
+    "n_tuple": {
+        **dict.fromkeys(("item_id", *ITEM_CATEGORIES), ("item_id", "negative_item_index")),
+        "item_popularity_score": ("item_popularity_score", "negative_popularity_score"),
+        "item_price_normalized": ("item_price_normalized", "negative_price_normalized"),
+        "negative_source": ("", "negative_source"),
+        "similarity_score": ("", "negative_similarity_score"),
+        "negative_detail": ("", "negative_detail"),
+    },
+    "triplet": {
+        **{name: (name, f"negative_{name}") for name in _ITEM_COLUMNS},
+        **{name: ("", name) for name in ("negative_source", "similarity_score", "negative_detail")},
+    },
+}
+# An n-tuple does not say its negatives' price category; on positives alone it would give the label away.
+_NOT_OFFERED = {"labeled_pair": (), "n_tuple": ("item_price_category", "label"), "triplet": ("label",)}
+
+
+@dataclass(frozen=True)
+class Block:
+    """n groups as tensors of equal first dimension; numbers are int32, float32 or bool, times int64 nanoseconds since 1970 UTC."""
+
+    user_features: dict[str, Tensor]  # (n,), the sequence (n, max_length) int32 item_index, oldest first, padded behind with 0
+    item_features: dict[str, Tensor]  # (n, width)
+    label: Tensor  # (n, width) float32  1 in column 0, else 0
+    metadata: dict[str, Tensor]  # (n,) of the group, (n, width) of its candidates
+
+    def __len__(self) -> int:
+        return self.label.shape[0]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Block:
+        """The block with `change` applied to each tensor."""
+        users, items, metadata = (
+            {name: change(tensor) for name, tensor in part.items()}
+            for part in (self.user_features, self.item_features, self.metadata)
+        )
+        return Block(users, items, change(self.label), metadata)
+
+    def tensors(self) -> Iterator[Tensor]:
+        for part in (self.user_features, self.item_features, self.metadata):
+            yield from part.values()
+        yield self.label
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
+
+
+def join(blocks: list[Block], order: Tensor | None = None) -> Block:
+    """The groups of several blocks, one after the other or in the given `order` of their concatenation."""
+
+    def one(tensors: list[Tensor]) -> Tensor:
+        whole = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        return whole if order is None else whole.index_select(0, order)
+
+    users, items, metadata = (
+        {name: one([getattr(block, part)[name] for block in blocks]) for name in getattr(blocks[0], part)}
+        for part in ("user_features", "item_features", "metadata")
+    )
+    return Block(users, items, one([block.label for block in blocks]), metadata)
+
+
+def as_groups(block: Block) -> dict[str, Any]:
+    """The block in the contract's `sample_format`, one row a positive: (n,) and, with a column a candidate, (n, width)."""
+    return {
+        "user_features": block.user_features,
+        "item_features": block.item_features,
+        "label": block.label,
+        "metadata": block.metadata,
+    }
+
+
+def as_samples(block: Block, slot: Tensor | None = None) -> dict[str, Any]:
+    """The block in the contract's `sample_format`, one row a sample: (n * width,), the sequence (n * width, max_length).
+
+    With `slot` (n,), only that candidate of each group: (n,).
+    """
+    n, width = block.label.shape
+
+    def shared(tensor: Tensor) -> Tensor:
+        if slot is not None:
+            return tensor
+        return tensor[:, None].expand(n, width, *tensor.shape[1:]).reshape(n * width, *tensor.shape[1:])
+
+    def candidates(tensor: Tensor) -> Tensor:
+        return tensor.reshape(n * width) if slot is None else tensor.gather(1, slot[:, None])[:, 0]
+
+    return {
+        "user_features": {name: shared(tensor) for name, tensor in block.user_features.items()},
+        "item_features": {name: candidates(tensor) for name, tensor in block.item_features.items()},
+        "label": candidates(block.label),
+        "metadata": {
+            name: shared(tensor) if tensor.dim() == 1 else candidates(tensor) for name, tensor in block.metadata.items()
+        },
+    }
+
+
+class RowGroupReader:
+    """Decodes row groups of one split; may be pickled, and used by any number of threads."""
+
+    def __init__(self, files: SplitFiles, vocabularies: Vocabularies, columns: Iterable[str] | None = None) -> None:
+        """`columns`: those wanted, by the contract's names; None: all but sample_id and generation_timestamp.
+
+        ConfigError for a column that is not there.
+        """
+        self.files, self.vocabularies = files, vocabularies
+        self._sources = _SOURCES[files.shape]
+        offered = [
+            column.name
+            for column in columns_of("train_dataset")
+            if column.name not in (*_NOT_READ, *_NOT_OFFERED[files.shape]) and set(self._in_file(column.name)) <= set(files.schema.names)
+        ]
+        self.columns = offered if columns is None else list(dict.fromkeys(columns))
+        if unknown := [name for name in self.columns if name not in offered]:
+            raise ConfigError(f"columns: {unknown[0]!r} is not there; this data set offers {', '.join(offered)}.")
+
+    def read(self, row_group: RowGroup) -> Block:
+        """The row group's groups, in file order. InputError when it cannot be read or names what no vocabulary knows."""
+        wanted = dict.fromkeys(source for name in self.columns for source in self._in_file(name))
+        table = self.files.read(row_group, list(wanted), [name for name in wanted if self._is_id(name)])
+        where = f"{self.files.parts[row_group.part]}: row group {row_group.number}"
+        n, width = row_group.n_groups, self.files.width
+        users, items, metadata, label = {}, {}, {}, torch.eye(1, width).repeat(n, 1)
+        for name in self.columns:
+            if name == "label":
+                _check_groups(self._candidates(table, name, where), label, where)
+            elif name.startswith("user_") or name in _CONTEXT:
+                users[_INDEX_NAMES.get(name, name)] = self._shared(table, name, where)
+            elif name.startswith("item_"):
+                items[_INDEX_NAMES.get(name, name)] = self._candidates(table, name, where)
+            else:
+                metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(table, name, where)
+        first = row_group.first * width
+        metadata["sample_number"] = torch.arange(first, first + n * width).reshape(n, width)
+        return Block(users, items, label, metadata)
+
+    def _in_file(self, name: str) -> tuple[str, ...]:
+        """The file's columns that hold the contract's column `name`."""
+        return tuple(filter(None, self._sources.get(name, (name,))))
+
+    def _is_id(self, name: str) -> bool:
+        return self.files.schema.field(name).type == pa.string()
+
+    def _shared(self, table: pa.Table, name: str, where: str) -> Tensor:
+        """(n,) or, of the sequence, (n, max_length): what the rows of a group have in common."""
+        array, every = _array(table, name), self.files.rows_per_group
+        if name == SEQUENCE:
+            return torch.from_numpy(_padded(array, every, self.files.max_length))
+        return self._tensor(array, name, where, every)
+
+    def _candidates(self, table: pa.Table, name: str, where: str) -> Tensor:
+        """(n, width): the positive's value, then its negatives'."""
+        n = table.num_rows // self.files.rows_per_group
+        columns = [self._tensor(_array(table, s), name, where).reshape(n, -1) for s in self._in_file(name)]
+        if "" in self._sources.get(name, ()):
+            columns.insert(0, torch.zeros((n, 1), dtype=columns[0].dtype))
+        whole = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+        if self.files.shape == "n_tuple" and name in ITEM_CATEGORIES:
+            return torch.from_numpy(self.vocabularies.item_categories[name][whole.numpy()])
+        return whole
+
+    def _tensor(self, array: pa.Array, name: str, where: str, every: int = 1) -> Tensor:
+        """Each `every`-th entry as a number; those of lists one after the other."""
+        if pa.types.is_fixed_size_list(array.type):
+            array = array.flatten()
+        if pa.types.is_dictionary(array.type):
+            known = "item_id" if "item_id" in self._in_file(name) else name  # categories of an n-tuple are looked up by item
+            codes = self.vocabularies.codes(known, array.dictionary, where)
+            return torch.from_numpy(np.ascontiguousarray(dictionary_codes(array, codes)[::every]))
+        if every == 1 and not array.null_count and array.type in (pa.float32(), pa.int32()):
+            return torch.from_dlpack(array)  # no copy: the tensor is Arrow's memory
+        values = _values(array)[::every]
+        if name in _CHANNELS:
+            return torch.from_numpy(_channel_codes(values, self.vocabularies.channels))
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _check_groups(found: Tensor, expected: Tensor, where: str) -> None:
+    if not torch.equal(found, expected):
+        raise InputError(
+            f"{where}: rows are not in groups of a positive and its {expected.shape[1] - 1} negatives (D16).\n"
+            "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no data set any more."
+        )
+
+
+def _array(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _values(array: pa.Array) -> np.ndarray:
+    """(n,) int32, float32, bool or int64 (times); 0 where null. A new array: Arrow's memory is not to be written to."""
+    if array.null_count:
+        array = array.fill_null(False if pa.types.is_boolean(array.type) else pa.scalar(0, array.type))
+    if pa.types.is_timestamp(array.type):
+        return array.view(pa.int64()).to_numpy().copy()
+    values = array.to_numpy(zero_copy_only=False)
+    return values.astype(np.int32) if values.dtype.kind == "i" else values.copy()
+
+
+def _channel_codes(values: np.ndarray, channels: dict[int, int]) -> np.ndarray:
+    """(n,) int32: each channel's place among the known ones, from 1; 0 for others and for null."""
+    codes = np.zeros(256, dtype=np.int32)  # by int8 channel id
+    for channel, code in channels.items():
+        codes[channel % 256] = code
+    return codes[values % 256]
+
+
+def _padded(array: pa.ListArray, every: int, width: int) -> np.ndarray:
+    """(n / every, width) int32: each `every`-th list, padded behind with 0."""
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    start, length = offsets[:-1:every], (offsets[1:] - offsets[:-1])[::every]
+    padded = np.zeros((len(start), width), dtype=np.int32)
+    place = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+    padded[np.arange(width) < length[:, None]] = array.values.to_numpy()[place]
+    return padded
