@@ -81,7 +81,7 @@ class ContrastiveDataset(Dataset[Sample]):
             rows = torch.from_numpy(group[place] - self._firsts[needed])
             blocks.append(self._row_group(int(needed)).map(lambda tensor, rows=rows: tensor.index_select(0, rows)))
             places.append(place)
-        block = join(blocks, torch.from_numpy(np.argsort(np.concatenate(places))))
+        block = join(blocks, np.argsort(np.concatenate(places)))
         return as_groups(block) if self.layout == "groups" else as_samples(block, torch.from_numpy(slot))
 
     @staticmethod
@@ -89,10 +89,9 @@ class ContrastiveDataset(Dataset[Sample]):
         """`collate_fn` for a `DataLoader`: the batch as it was read; the default one gives the same, stacked anew."""
         return samples.stacked
 
-    def sample_id(self, sample_number: int) -> str:
-        """The file's `sample_id` of a `metadata["sample_number"]`; in n-tuples and triplets, of the row that holds it."""
-        group, slot = divmod(int(sample_number), self.files.width)
-        return f"{self.files.split}-{group:010d}-{slot if self.files.shape == 'labeled_pair' else 0:02d}"
+    def sample_id(self, group_number: int, slot: int = 0) -> str:
+        """The file's `sample_id`, from a sample's metadata; n-tuples and triplets have one a group."""
+        return f"{self.files.split}-{int(group_number):010d}-{int(slot) if self.files.shape == 'labeled_pair' else 0:02d}"
 
     def _row_group(self, number: int) -> Block:
         if number in self._cache:

@@ -69,7 +69,7 @@ class SplitFiles:
         part = self.parts[row_group.part]
         try:
             file = pq.ParquetFile(
-                part, metadata=self.footers[row_group.part], memory_map=True, read_dictionary=dictionaries, pre_buffer=False
+                part, metadata=self.footers[row_group.part], memory_map=False, read_dictionary=dictionaries, pre_buffer=False
             )
             with file:
                 return file.read_row_group(row_group.number, columns=columns, use_threads=False)

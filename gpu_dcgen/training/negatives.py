@@ -22,19 +22,19 @@ def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: in
     n_hard, n_random = wanted
     if (n_hard, n_random) == (files.n_hard, files.n_random):
         return block
-    n, width = block.label.shape
+    n = len(block)
     if epoch is None:
         chosen = [*range(1 + n_hard), *range(1 + files.n_hard, 1 + files.n_hard + n_random)]
         slots = torch.tensor(chosen).repeat(n, 1)
     else:
-        luck = mix(key(seed, NEGATIVES, epoch) ^ mix(block.metadata["sample_number"].numpy().astype(np.uint64)))
+        sample = block.metadata["group_number"][:, None] * files.width + block.metadata["slot"]
+        luck = mix(key(seed, NEGATIVES, epoch) ^ mix(sample.numpy().astype(np.uint64)))
         hard, random = luck[:, 1 : 1 + files.n_hard], luck[:, 1 + files.n_hard :]
         drawn = [np.zeros((n, 1), np.int64), 1 + _smallest(hard, n_hard), 1 + files.n_hard + _smallest(random, n_random)]
         slots = torch.from_numpy(np.concatenate(drawn, axis=1))
     return Block(
         block.user_features,
         {name: tensor.gather(1, slots) for name, tensor in block.item_features.items()},
-        block.label.gather(1, slots),
         {name: tensor.gather(1, slots) if tensor.dim() == 2 else tensor for name, tensor in block.metadata.items()},
     )
 

@@ -54,42 +54,47 @@ class Block:
 
     user_features: dict[str, Tensor]  # (n,), the sequence (n, max_length) int32 item_index, oldest first, padded behind with 0
     item_features: dict[str, Tensor]  # (n, width)
-    label: Tensor  # (n, width) float32  1 in column 0, else 0
-    metadata: dict[str, Tensor]  # (n,) of the group, (n, width) of its candidates
+    metadata: dict[str, Tensor]  # (n,) of the group, (n, width) of its candidates; `slot`: 0 is the positive
 
     def __len__(self) -> int:
-        return self.label.shape[0]
+        return self.metadata["slot"].shape[0]
+
+    @property
+    def width(self) -> int:
+        """Candidates of a group."""
+        return self.metadata["slot"].shape[1]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Block:
         """The block with `change` applied to each tensor."""
-        users, items, metadata = (
-            {name: change(tensor) for name, tensor in part.items()}
-            for part in (self.user_features, self.item_features, self.metadata)
-        )
-        return Block(users, items, change(self.label), metadata)
-
-    def tensors(self) -> Iterator[Tensor]:
-        for part in (self.user_features, self.item_features, self.metadata):
-            yield from part.values()
-        yield self.label
+        parts = (self.user_features, self.item_features, self.metadata)
+        return Block(*({name: change(tensor) for name, tensor in part.items()} for part in parts))
 
     @property
     def n_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
+        parts = (self.user_features, self.item_features, self.metadata)
+        return sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values())
 
 
-def join(blocks: list[Block], order: Tensor | None = None) -> Block:
+def join(blocks: list[Block], order: np.ndarray | None = None) -> Block:
     """The groups of several blocks, one after the other or in the given `order` of their concatenation."""
+    place = None if order is None else torch.from_numpy(np.argsort(order, kind="stable")).split([len(block) for block in blocks])
 
     def one(tensors: list[Tensor]) -> Tensor:
-        whole = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        return whole if order is None else whole.index_select(0, order)
+        if place is None:
+            return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        whole = tensors[0].new_empty((len(order), *tensors[0].shape[1:]))
+        for tensor, rows in zip(tensors, place, strict=True):
+            whole.index_copy_(0, rows, tensor)  # one pass, where cat and index_select are two
+        return whole
 
-    users, items, metadata = (
-        {name: one([getattr(block, part)[name] for block in blocks]) for name in getattr(blocks[0], part)}
-        for part in ("user_features", "item_features", "metadata")
+    def part(dicts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: one([tensors[name] for tensors in dicts]) for name in dicts[0]}
+
+    return Block(
+        part([block.user_features for block in blocks]),
+        part([block.item_features for block in blocks]),
+        part([block.metadata for block in blocks]),
     )
-    return Block(users, items, one([block.label for block in blocks]), metadata)
 
 
 def as_groups(block: Block) -> dict[str, Any]:
@@ -97,33 +102,32 @@ def as_groups(block: Block) -> dict[str, Any]:
     return {
         "user_features": block.user_features,
         "item_features": block.item_features,
-        "label": block.label,
+        "label": (block.metadata["slot"] == 0).float(),
         "metadata": block.metadata,
     }
 
 
-def as_samples(block: Block, slot: Tensor | None = None) -> dict[str, Any]:
+def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
     """The block in the contract's `sample_format`, one row a sample: (n * width,), the sequence (n * width, max_length).
 
-    With `slot` (n,), only that candidate of each group: (n,).
+    With `place` (n,), only that candidate of each group: (n,).
     """
-    n, width = block.label.shape
+    n, width = len(block), block.width
 
     def shared(tensor: Tensor) -> Tensor:
-        if slot is not None:
+        if place is not None:
             return tensor
         return tensor[:, None].expand(n, width, *tensor.shape[1:]).reshape(n * width, *tensor.shape[1:])
 
     def candidates(tensor: Tensor) -> Tensor:
-        return tensor.reshape(n * width) if slot is None else tensor.gather(1, slot[:, None])[:, 0]
+        return tensor.reshape(n * width) if place is None else tensor.gather(1, place[:, None])[:, 0]
 
+    metadata = {name: (shared if tensor.dim() == 1 else candidates)(tensor) for name, tensor in block.metadata.items()}
     return {
         "user_features": {name: shared(tensor) for name, tensor in block.user_features.items()},
         "item_features": {name: candidates(tensor) for name, tensor in block.item_features.items()},
-        "label": candidates(block.label),
-        "metadata": {
-            name: shared(tensor) if tensor.dim() == 1 else candidates(tensor) for name, tensor in block.metadata.items()
-        },
+        "label": (metadata["slot"] == 0).float(),
+        "metadata": metadata,
     }
 
 
@@ -151,20 +155,20 @@ class RowGroupReader:
         wanted = dict.fromkeys(source for name in self.columns for source in self._in_file(name))
         table = self.files.read(row_group, list(wanted), [name for name in wanted if self._is_id(name)])
         where = f"{self.files.parts[row_group.part]}: row group {row_group.number}"
-        n, width = row_group.n_groups, self.files.width
-        users, items, metadata, label = {}, {}, {}, torch.eye(1, width).repeat(n, 1)
+        users, items, metadata = {}, {}, {}
         for name in self.columns:
             if name == "label":
-                _check_groups(self._candidates(table, name, where), label, where)
+                _check_groups(self._candidates(table, name, where), where)
             elif name.startswith("user_") or name in _CONTEXT:
                 users[_INDEX_NAMES.get(name, name)] = self._shared(table, name, where)
             elif name.startswith("item_"):
                 items[_INDEX_NAMES.get(name, name)] = self._candidates(table, name, where)
             else:
                 metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(table, name, where)
-        first = row_group.first * width
-        metadata["sample_number"] = torch.arange(first, first + n * width).reshape(n, width)
-        return Block(users, items, label, metadata)
+        n, width = row_group.n_groups, self.files.width
+        metadata["group_number"] = torch.arange(row_group.first, row_group.first + n)
+        metadata["slot"] = torch.arange(width, dtype=torch.int16).repeat(n, 1)
+        return Block(users, items, metadata)
 
     def _in_file(self, name: str) -> tuple[str, ...]:
         """The file's columns that hold the contract's column `name`."""
@@ -207,10 +211,10 @@ class RowGroupReader:
         return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _check_groups(found: Tensor, expected: Tensor, where: str) -> None:
-    if not torch.equal(found, expected):
+def _check_groups(label: Tensor, where: str) -> None:
+    if not (bool((label[:, 0] == 1).all()) and int(label.count_nonzero()) == len(label)):
         raise InputError(
-            f"{where}: rows are not in groups of a positive and its {expected.shape[1] - 1} negatives (D16).\n"
+            f"{where}: rows are not in groups of a positive and its {label.shape[1] - 1} negatives (D16).\n"
             "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no data set any more."
         )
 
@@ -241,8 +245,9 @@ def _channel_codes(values: np.ndarray, channels: dict[int, int]) -> np.ndarray:
 def _padded(array: pa.ListArray, every: int, width: int) -> np.ndarray:
     """(n / every, width) int32: each `every`-th list, padded behind with 0."""
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    start, length = offsets[:-1:every], (offsets[1:] - offsets[:-1])[::every]
-    padded = np.zeros((len(start), width), dtype=np.int32)
-    place = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
-    padded[np.arange(width) < length[:, None]] = array.values.to_numpy()[place]
+    start, length = offsets[:-1:every], np.diff(offsets)[::every]
+    place = start[:, None] + np.arange(width, dtype=np.int32)
+    values = array.values.to_numpy()
+    padded = values[np.minimum(place, values.size - 1, out=place)] if values.size else np.zeros_like(place)
+    padded *= np.arange(width, dtype=np.int32) < length[:, None]
     return padded

@@ -153,8 +153,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         item = None
         if self._distinct:
             item = torch.cat([block.item_features["item_index"][:, 0] for block in blocks]).numpy()
-        places = order.within(window, item, self.batch_size)
-        block = join(blocks, None if places is None else torch.from_numpy(places))
+        block = join(blocks, order.within(window, item, self.batch_size))
         epoch = order.epoch if self._fresh else None
         block = redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch)
         if self._pin:
