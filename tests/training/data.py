@@ -26,7 +26,7 @@ def built(shape: str = "labeled_pair") -> Path:
     tables = write_shop(random_shop(3, n_users=24, n_items=30, n_rows=700, n_dates=30, span_days=60, minutes=True), folder / "in")
     config = tiny_config(
         output={"shape": shape, "groups_per_part": 11, "groups_per_row_group": 4},
-        negative_sampling={"random_negatives_per_positive": 4, "hard_negatives_per_positive": 2},
+        negative_sampling={"random_negatives_per_positive": 4, "hard_negatives_per_positive": 2, "corpus": "all"},
         inputs={"channels": CHANNELS},
         filtering={"max_user_interactions": 40},
         seed=5,
