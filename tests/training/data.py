@@ -74,7 +74,7 @@ def lengthened(folder: Path, times: int) -> Path:
     shutil.rmtree(dataset / "train_dataset.parquet")
     whole = dataset / "train_dataset.parquet"
     with pq.ParquetWriter(whole, table.schema, compression="zstd", write_page_index=False) as writer:
-        big = pa.concat_tables([table] * 64)
+        big = pa.concat_tables([table] * 256)
         for _ in range(times):
             writer.write_table(big, row_group_size=big.num_rows)
 

@@ -1,0 +1,60 @@
+"""Each epoch's negatives are some of those that the data set stores, others each time, the same for the same seed."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
+
+from gpu_dcgen.training.stream import ContrastiveStream
+from tests.training.data import built
+
+STORED = {"hard": range(1, 3), "random": range(3, 7)}
+
+
+def slots(n_hard, n_random, epochs=1, **settings):
+    """group -> slots taken, for each epoch."""
+    stream = ContrastiveStream(
+        built(), layout="groups", batch_size=10, window=3, n_hard=n_hard, n_random=n_random, **{"num_workers": 0, **settings}
+    )
+    found = []
+    for _ in range(epochs):
+        pairs = [(batch["metadata"]["group_number"], batch["metadata"]["slot"]) for batch in stream]
+        found.append({int(group): tuple(slot.tolist()) for groups, slots in pairs for group, slot in zip(groups, slots, strict=True)})
+    return found
+
+
+@pytest.mark.parametrize(("n_hard", "n_random"), [(0, 4), (1, 2), (2, 1), (0, 0)])
+def test_as_many_of_each_kind_are_taken_as_asked_for_none_twice(n_hard, n_random):
+    for taken in slots(n_hard, n_random)[0].values():
+        assert taken[0] == 0 and len(set(taken)) == len(taken)
+        assert [slot in STORED["hard"] for slot in taken[1:]] == [True] * n_hard + [False] * n_random
+
+
+def test_epochs_take_others_and_a_second_run_takes_the_same():
+    first, second = slots(1, 2, epochs=2)
+    assert first != second
+    assert [first, second] == slots(1, 2, epochs=2, num_workers=2)
+    assert first != slots(1, 2, seed=8)[0]
+    taken = {taken for taken in first.values()}
+    assert len(taken) == 2 * 6  # every choice of 1 of 2 and 2 of 4
+
+
+def test_frozen_negatives_are_the_first_ones_in_every_epoch():
+    for epoch in slots(1, 2, epochs=2, fresh_negatives=False):
+        assert set(epoch.values()) == {(0, 1, 3, 4)}
+
+
+def test_all_columns_follow_the_slots_and_all_negatives_are_the_default():
+    wanted = {}
+    for batch in ContrastiveStream(built(), layout="samples", batch_size=10, shuffle=False):
+        for group, slot, item, price in zip(*(t.tolist() for t in (batch["metadata"]["group_number"], batch["metadata"]["slot"],
+                batch["item_features"]["item_index"], batch["item_features"]["item_price_normalized"])), strict=True):  # fmt: skip
+            wanted[group, slot] = (item, price)
+    assert {slot for _, slot in wanted} == set(range(7))
+    for batch in ContrastiveStream(built(), layout="groups", batch_size=10, n_hard=1, n_random=2):
+        for row, group in enumerate(batch["metadata"]["group_number"].tolist()):
+            for column, slot in enumerate(batch["metadata"]["slot"][row].tolist()):
+                found = tuple(batch["item_features"][name][row, column].item() for name in ("item_index", "item_price_normalized"))
+                assert found == wanted[group, slot]
+                assert batch["label"][row, column].item() == (slot == 0)
