@@ -6,10 +6,13 @@
     order.py         which group comes when: a pure function of (seed, epoch, position)
     dataset.py       `ContrastiveDataset`: sample by sample, with a bounded cache
     stream.py        `ContrastiveStream`: batch by batch, prefetched, resumable, the same for any number of workers and ranks
+    negatives.py     this epoch's negatives, out of the stored ones
     in_batch.py      negatives from the batch, what must not be one, and how likely each candidate was (D14)
     losses.py        InfoNCE with that correction
     exporters.py     files for other trainers
-    probe.py         a small two-tower model and the rankings that it has to beat
+    two_tower.py     a small model
+    rankings.py      the rankings that it has to beat, and how good a ranking is
+    probe.py         what the model learns from each kind of negatives
 
 These modules import torch, NumPy and pyarrow, and nothing of the build but `contract` and `errors`.
 """
@@ -18,5 +21,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from ..errors import MissingPackageError
+
 if find_spec("torch") is None:
-    raise ImportError("gpu_dcgen.training needs PyTorch, which is not installed.\nInstall it with: pip install 'gpu-dcgen[torch]'")
+    raise MissingPackageError("PyTorch is not installed: no package torch was found.\nInstall it: pip install 'gpu-dcgen[torch]'")

@@ -140,7 +140,7 @@ def _place(path: Path, split: str | None) -> tuple[Path, str]:
     if path.name.endswith(_SUFFIX):
         named = path.name.removesuffix(_SUFFIX)
         if split not in (None, named):
-            raise InputError(f"{path}: is the split {named!r}, asked for was {split!r}.\nLeave the split out, or give the folder.")
+            raise InputError(f"{path}: is the split {named!r}, asked for was {split!r}.\nLeave the split out.")
         return path.parent, named
     split = split or "train"
     if split not in SPLITS:
@@ -160,8 +160,7 @@ def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ..
             raise InputError(f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew.")
         if path.stat().st_size != size:
             raise InputError(
-                f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}.\n"
-                "Copy the data set again, or build it anew."
+                f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}.\nCopy the data set again, or build it anew."
             )
     return tuple(folder / file for file in sorted(sizes))
 

@@ -98,8 +98,9 @@ class InBatch:
 
 
 def _require(block: Block) -> None:
-    for name, columns in (("user_index", block.user_features), (SEQUENCE, block.user_features), ("item_index", block.item_features)):
-        if name not in columns:
+    there = {*block.user_features, *block.item_features}
+    for name in ("user_index", "item_index", SEQUENCE):
+        if name not in there:
             raise ConfigError(f"InBatch: the stream gives no {name}.\nLet its columns hold user_id, item_id and {SEQUENCE}.")
 
 

@@ -134,5 +134,3 @@ def of_model(model: TwoTower, catalogue: Catalogue, vocabularies: Vocabularies) 
         return found
 
     return scores
-
-

@@ -6,7 +6,7 @@ candidate: the positive, its hard negatives, its random ones. Unknown is 0 every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ _NOT_OFFERED = {"labeled_pair": (), "n_tuple": ("item_price_category", "label"),
 
 @dataclass(frozen=True)
 class Block:
-    """n groups as tensors of equal first dimension; numbers are int32, float32 or bool, times int64 nanoseconds since 1970 UTC."""
+    """n groups as tensors of equal first dimension; numbers are int32, float32 or bool, times int64 ns since 1970 UTC."""
 
     user_features: dict[str, Tensor]  # (n,), the sequence (n, max_length) int32 item_index, oldest first, padded behind with 0
     item_features: dict[str, Tensor]  # (n, width)
@@ -144,7 +144,8 @@ class RowGroupReader:
         offered = [
             column.name
             for column in columns_of("train_dataset")
-            if column.name not in (*_NOT_READ, *_NOT_OFFERED[files.shape]) and set(self._in_file(column.name)) <= set(files.schema.names)
+            if column.name not in (*_NOT_READ, *_NOT_OFFERED[files.shape])
+            and set(self._in_file(column.name)) <= set(files.schema.names)
         ]
         self.columns = offered if columns is None else list(dict.fromkeys(columns))
         if unknown := [name for name in self.columns if name not in offered]:

@@ -112,7 +112,7 @@ class ContrastiveStream(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         if (info := get_worker_info()) is not None and info.num_workers > 1:
             raise ConfigError(
-                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each worker would read every row group.\n"
+                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each would read every row group.\n"
                 "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
             )
         order = epoch_order(
@@ -212,9 +212,7 @@ class _Windows:
 
     def _submit(self, window: int) -> Future[Block]:
         decoding = {number: self._decoders.submit(self._stream.decode, number) for number in self._order.windows[window]}
-        return self._assembler.submit(
-            self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result()
-        )
+        return self._assembler.submit(self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result())
 
 
 def _check_arguments(batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int) -> None:

@@ -47,9 +47,7 @@ class IdIndex:
 
 def _hashes(strings: pa.Array, prime: int) -> np.ndarray:
     """(n,) uint64: a polynomial of the bytes and the length, mixed."""
-    return np.concatenate(
-        [_hash_chunk(strings.slice(start, _CHUNK), prime) for start in range(0, max(1, len(strings)), _CHUNK)]
-    )
+    return np.concatenate([_hash_chunk(strings.slice(start, _CHUNK), prime) for start in range(0, max(1, len(strings)), _CHUNK)])
 
 
 def _hash_chunk(strings: pa.Array, prime: int) -> np.ndarray:

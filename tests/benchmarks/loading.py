@@ -95,7 +95,9 @@ def hugging_face(dataset: Path, columns: list[str], *, streaming: bool, cache: P
     datasets.disable_progress_bars()
     data = dataset / "train_dataset.parquet"
     files = sorted(map(str, data.glob("*.parquet"))) if data.is_dir() else str(data)
-    table = datasets.load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=streaming, cache_dir=str(cache))
+    table = datasets.load_dataset(
+        "parquet", data_files=files, columns=columns, split="train", streaming=streaming, cache_dir=str(cache)
+    )
     table = (table.shuffle(seed=0, buffer_size=BATCH_ROWS) if streaming else table.shuffle(seed=0)).with_format("torch")
 
     def run() -> Rows:

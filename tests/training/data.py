@@ -1,4 +1,4 @@
-"""Data sets for the tests of `gpu_dcgen.training`: one little shop in all three shapes, and what its files say in plain values."""
+"""Data sets for the tests of `gpu_dcgen.training`: a little shop in all three shapes, and what its files say."""
 
 from __future__ import annotations
 

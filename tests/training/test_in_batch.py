@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.training.in_batch import InBatch, corpus_size
-from gpu_dcgen.training.losses import info_nce
+from gpu_dcgen.training.losses import candidate_logits, info_nce
 from gpu_dcgen.training.stream import ContrastiveStream
 from tests.training.data import ALL_SHAPES, built, item_index, rows, user_index
 
@@ -24,7 +26,7 @@ def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, 
 
 
 def owned(dataset, split):
-    """user_index -> items of all rows with label 1 and of all histories, as the files say."""
+    """user_index -> items of the split's positives."""
     items, users, found = item_index(dataset), user_index(dataset), {}
     for row in rows(dataset, split):
         own = found.setdefault(users[row["user_id"]], set())
@@ -49,13 +51,11 @@ def test_what_may_be_a_negative_is_what_sets_and_loops_say(split):
             assert allowed or positives[j] in refused | latest(dataset)[users[i]]
 
 
-def latest(dataset, known={}):  # noqa: B006
-    if dataset not in known:
-        import pyarrow.parquet as pq
-
-        lists = pq.read_table(dataset / "user_sequences.parquet", columns=["item_indices"])["item_indices"].to_pylist()
-        known[dataset] = {user: set(items) for user, items in enumerate(lists, 1)}
-    return known[dataset]
+@cache
+def latest(dataset):
+    """user_index -> items of user_sequences.parquet."""
+    lists = pq.read_table(dataset / "user_sequences.parquet", columns=["item_indices"])["item_indices"].to_pylist()
+    return {user: set(items) for user, items in enumerate(lists, 1)}
 
 
 def test_most_of_a_batch_may_serve():
@@ -122,28 +122,18 @@ def outcomes(n_items, positive, share, n_others, n_random):
 
 
 def sampled(scores, share, batch, draw, n_others, corpus, sign=1.0):
-    """What `info_nce` makes of one outcome: a batch as `InBatch` would give it, for the row of positive 0."""
-    items = torch.tensor([[0, *draw]] + [[item] * (1 + len(draw)) for item in batch])
-    log_other = torch.log1p(-torch.tensor(share)) * n_others
-    log_pi = sign * torch.log(-torch.expm1(log_other + math.log1p(-len(draw) / corpus)))
-    seen, allowed = {0, *draw}, [False]
-    for item in batch:
-        allowed.append(item not in seen)
+    """The logits of positive 0 in one outcome, `log_q` and the mask as `InBatch` would give them."""
+    n = 1 + len(batch)
+    items = torch.tensor([[0, *draw], *([item] * (1 + len(draw)) for item in batch)])
+    log_pi = sign * torch.log(-torch.expm1(torch.log1p(-torch.tensor(share)) * n_others + math.log1p(-len(draw) / corpus)))
+    seen, allowed = {0, *draw}, torch.zeros((n, n), dtype=torch.bool)
+    for place, item in enumerate(batch, 1):
+        allowed[0, place] = item not in seen
         seen.add(item)
-    log_q = torch.where(torch.arange(items.shape[1]) > 0, log_pi[items[:1]], 0.0)
-    mask = torch.tensor([allowed])
-    given = {"log_q": log_q, "in_batch": {"allowed": mask, "log_q": torch.where(mask, log_pi[items[:, 0]][None], 0.0)}}
-    vectors = scores[items][..., None]
-    extra = {"log_q": given["log_q"], "in_batch": given["in_batch"]}
-    return one_row(vectors, extra)
-
-
-def one_row(vectors, batch):
-    """The loss of row 0: users with the vector 1, items whose vectors are their scores."""
-    users = torch.ones((1, 1))
-    logits = torch.cat([(vectors[:1, :, 0] * users) - batch["log_q"],
-                        (vectors[:, 0, 0][None] - batch["in_batch"]["log_q"]).masked_fill(~batch["in_batch"]["allowed"], -torch.inf)], 1)  # fmt: skip
-    return logits
+    log_q = log_pi[items]
+    log_q[:, 0] = 0
+    given = {"log_q": log_q, "in_batch": {"allowed": allowed, "log_q": log_pi[items[:, 0]].expand(n, n)}}
+    return candidate_logits(torch.ones((n, 1)), scores[items][..., None], given)[0]
 
 
 def test_the_corrected_sum_is_that_of_the_exact_softmax_over_a_tiny_catalogue():
@@ -168,7 +158,8 @@ def test_the_loss_is_that_of_these_logits():
     total, weighted = 0.0, 0.0
     for i in range(n):
         logits = [(users[i] @ items[i, k] / 0.5 - batch["log_q"][i, k]).item() for k in range(width)]
-        logits += [(users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item() for j in range(n) if batch["in_batch"]["allowed"][i, j]]  # fmt: skip
+        others = torch.nonzero(batch["in_batch"]["allowed"][i])[:, 0].tolist()
+        logits += [(users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item() for j in others]
         loss = math.log(sum(map(math.exp, logits))) - logits[0]
         total, weighted = total + loss, weighted + loss * batch["metadata"]["sample_weight"][i].item()
     assert info_nce(users, items, batch, temperature=0.5).item() == pytest.approx(total / n, rel=1e-4)

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 from gpu_dcgen.training.stream import ContrastiveStream
 from tests.training.data import built
 
+NAMES = ("item_index", "item_price_normalized")
 STORED = {"hard": range(1, 3), "random": range(3, 7)}
 
 
@@ -19,8 +20,11 @@ def slots(n_hard, n_random, epochs=1, **settings):
     )
     found = []
     for _ in range(epochs):
-        pairs = [(batch["metadata"]["group_number"], batch["metadata"]["slot"]) for batch in stream]
-        found.append({int(group): tuple(slot.tolist()) for groups, slots in pairs for group, slot in zip(groups, slots, strict=True)})
+        taken = {}
+        for batch in stream:
+            rows = zip(batch["metadata"]["group_number"].tolist(), batch["metadata"]["slot"].tolist(), strict=True)
+            taken |= {group: tuple(slots) for group, slots in rows}
+        found.append(taken)
     return found
 
 
@@ -36,8 +40,7 @@ def test_epochs_take_others_and_a_second_run_takes_the_same():
     assert first != second
     assert [first, second] == slots(1, 2, epochs=2, num_workers=2)
     assert first != slots(1, 2, seed=8)[0]
-    taken = {taken for taken in first.values()}
-    assert len(taken) == 2 * 6  # every choice of 1 of 2 and 2 of 4
+    assert len(set(first.values())) == 2 * 6  # every choice of 1 of 2 and 2 of 4
 
 
 def test_frozen_negatives_are_the_first_ones_in_every_epoch():
@@ -48,13 +51,13 @@ def test_frozen_negatives_are_the_first_ones_in_every_epoch():
 def test_all_columns_follow_the_slots_and_all_negatives_are_the_default():
     wanted = {}
     for batch in ContrastiveStream(built(), layout="samples", batch_size=10, shuffle=False):
-        for group, slot, item, price in zip(*(t.tolist() for t in (batch["metadata"]["group_number"], batch["metadata"]["slot"],
-                batch["item_features"]["item_index"], batch["item_features"]["item_price_normalized"])), strict=True):  # fmt: skip
-            wanted[group, slot] = (item, price)
+        sample, item = batch["metadata"], batch["item_features"]
+        columns = (sample["group_number"], sample["slot"], item["item_index"], item["item_price_normalized"])
+        wanted |= {(group, slot): tuple(values) for group, slot, *values in zip(*(c.tolist() for c in columns), strict=True)}
     assert {slot for _, slot in wanted} == set(range(7))
     for batch in ContrastiveStream(built(), layout="groups", batch_size=10, n_hard=1, n_random=2):
         for row, group in enumerate(batch["metadata"]["group_number"].tolist()):
             for column, slot in enumerate(batch["metadata"]["slot"][row].tolist()):
-                found = tuple(batch["item_features"][name][row, column].item() for name in ("item_index", "item_price_normalized"))
-                assert found == wanted[group, slot]
+                item = {name: batch["item_features"][name][row, column].item() for name in NAMES}
+                assert tuple(item.values()) == wanted[group, slot]
                 assert batch["label"][row, column].item() == (slot == 0)

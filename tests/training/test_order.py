@@ -30,7 +30,8 @@ def test_a_permutation_has_every_number_once(n, seed):
 
 
 def test_permutations_of_other_seeds_and_epochs_differ():
-    found = {tuple(permutation(50, seed, purpose, epoch).tolist()) for seed in range(3) for purpose in (1, 2) for epoch in range(3)}
+    values = [(seed, purpose, epoch) for seed in range(3) for purpose in (1, 2) for epoch in range(3)]
+    found = {tuple(permutation(50, *numbers).tolist()) for numbers in values}
     assert len(found) == 18
 
 

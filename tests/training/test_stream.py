@@ -93,7 +93,11 @@ def test_reading_stops_when_the_iteration_is_given_up(monkeypatch):
 
 @pytest.mark.parametrize(
     ("before", "after", "settings"),
-    [*((before, after, {}) for before in range(3) for after in range(3)), (2, 0, {"distinct_items": True}), (0, 1, {"n_random": 2})],
+    [
+        *((before, after, {}) for before in range(3) for after in range(3)),
+        (2, 0, {"distinct_items": True}),
+        (0, 1, {"n_random": 2}),
+    ],
 )
 def test_an_epoch_is_resumed_where_it_stood_with_another_number_of_workers(before, after, settings):
     whole = list(stream(num_workers=0, **settings))
@@ -182,7 +186,7 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
 
 
 def test_data_loader_workers_that_would_each_read_everything_are_refused():
-    with pytest.raises(ConfigError, match="each worker would read every row group"):
+    with pytest.raises(ConfigError, match="each would read every row group"):
         list(DataLoader(stream(), batch_size=None, num_workers=2))
     assert numbers(DataLoader(stream(), batch_size=None)) == numbers(stream())
 
@@ -216,8 +220,8 @@ batches = iter(stream)
 next(batches)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[2]), -1))
-decoded = sum(t.numel() * t.element_size() for b in batches for p in b.values() for t in (p.values() if isinstance(p, dict) else [p]))
-print(decoded)
+parts = (part for batch in batches for part in batch.values() if isinstance(part, dict))
+print(sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values()))
 """
 
 
