@@ -78,8 +78,7 @@ class ContrastiveDataset(Dataset[Sample]):
         blocks, places = [], []
         for needed in np.unique(number):
             (place,) = np.nonzero(number == needed)
-            rows = torch.from_numpy(group[place] - self._firsts[needed])
-            blocks.append(self._row_group(int(needed)).map(lambda tensor, rows=rows: tensor.index_select(0, rows)))
+            blocks.append(self._row_group(int(needed)).rows(group[place] - self._firsts[needed]))
             places.append(place)
         block = join(blocks, np.argsort(np.concatenate(places)))
         return as_groups(block) if self.layout == "groups" else as_samples(block, torch.from_numpy(slot))

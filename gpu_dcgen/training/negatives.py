@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .files import SplitFiles
 from .order import NEGATIVES, key, mix
@@ -22,20 +23,23 @@ def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: in
     n_hard, n_random = wanted
     if (n_hard, n_random) == (files.n_hard, files.n_random):
         return block
-    n = len(block)
+    first_random = 1 + files.n_hard
     if epoch is None:
-        chosen = [*range(1 + n_hard), *range(1 + files.n_hard, 1 + files.n_hard + n_random)]
-        slots = torch.tensor(chosen).repeat(n, 1)
+        chosen = [*range(1 + n_hard), *range(first_random, first_random + n_random)]
+        slots = np.tile(np.array(chosen), (len(block), 1))
     else:
-        sample = block.metadata["group_number"][:, None] * files.width + block.metadata["slot"]
-        luck = mix(key(seed, NEGATIVES, epoch) ^ mix(sample.numpy().astype(np.uint64)))
-        hard, random = luck[:, 1 : 1 + files.n_hard], luck[:, 1 + files.n_hard :]
-        drawn = [np.zeros((n, 1), np.int64), 1 + _smallest(hard, n_hard), 1 + files.n_hard + _smallest(random, n_random)]
-        slots = torch.from_numpy(np.concatenate(drawn, axis=1))
+        slot, group = block.metadata["slot"].numpy(), block.metadata["group_number"].numpy()
+        luck = mix(key(seed, NEGATIVES, epoch) ^ mix((group[:, None] * files.width + slot).astype(np.uint64)))
+        hard, random = _smallest(luck[:, 1:first_random], n_hard), _smallest(luck[:, first_random:], n_random)
+        slots = np.concatenate([np.zeros((len(block), 1), np.int64), 1 + hard, first_random + random], axis=1)
+
+    def take(tensor: Tensor) -> Tensor:
+        return torch.from_numpy(np.take_along_axis(tensor.numpy(), slots, axis=1))
+
     return Block(
         block.user_features,
-        {name: tensor.gather(1, slots) for name, tensor in block.item_features.items()},
-        {name: tensor.gather(1, slots) if tensor.dim() == 2 else tensor for name, tensor in block.metadata.items()},
+        {name: take(tensor) for name, tensor in block.item_features.items()},
+        {name: take(tensor) if tensor.dim() == 2 else tensor for name, tensor in block.metadata.items()},
     )
 
 

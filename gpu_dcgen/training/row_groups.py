@@ -74,18 +74,24 @@ class Block:
         parts = (self.user_features, self.item_features, self.metadata)
         return sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values())
 
+    def rows(self, place: np.ndarray) -> Block:
+        """The groups at `place`, in that order; of a block on the host."""
+        return self.map(lambda tensor: torch.from_numpy(tensor.numpy().take(place, axis=0)))
+
 
 def join(blocks: list[Block], order: np.ndarray | None = None) -> Block:
-    """The groups of several blocks, one after the other or in the given `order` of their concatenation."""
-    place = None if order is None else torch.from_numpy(np.argsort(order, kind="stable")).split([len(block) for block in blocks])
+    """The groups of several blocks, one after the other or, on the host, in the given `order` of their concatenation.
+
+    On the host NumPy copies: torch would share each copy between its threads, and the threads that call this are enough.
+    """
 
     def one(tensors: list[Tensor]) -> Tensor:
-        if place is None:
-            return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        whole = tensors[0].new_empty((len(order), *tensors[0].shape[1:]))
-        for tensor, rows in zip(tensors, place, strict=True):
-            whole.index_copy_(0, rows, tensor)  # one pass, where cat and index_select are two
-        return whole
+        if len(tensors) == 1 and order is None:
+            return tensors[0]
+        if tensors[0].is_cuda:
+            return torch.cat(tensors)
+        whole = tensors[0].numpy() if len(tensors) == 1 else np.concatenate([tensor.numpy() for tensor in tensors])
+        return torch.from_numpy(whole if order is None else whole.take(order, axis=0, mode="clip"))
 
     def part(dicts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: one([tensors[name] for tensors in dicts]) for name in dicts[0]}
@@ -117,7 +123,9 @@ def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
     def shared(tensor: Tensor) -> Tensor:
         if place is not None:
             return tensor
-        return tensor[:, None].expand(n, width, *tensor.shape[1:]).reshape(n * width, *tensor.shape[1:])
+        if tensor.is_cuda:
+            return tensor.repeat_interleave(width, dim=0)
+        return torch.from_numpy(tensor.numpy().repeat(width, axis=0))
 
     def candidates(tensor: Tensor) -> Tensor:
         return tensor.reshape(n * width) if place is None else tensor.gather(1, place[:, None])[:, 0]
@@ -159,7 +167,7 @@ class RowGroupReader:
         users, items, metadata = {}, {}, {}
         for name in self.columns:
             if name == "label":
-                _check_groups(self._candidates(table, name, where), where)
+                _check_groups(self._candidates(table, name, where).numpy(), where)
             elif name.startswith("user_") or name in _CONTEXT:
                 users[_INDEX_NAMES.get(name, name)] = self._shared(table, name, where)
             elif name.startswith("item_"):
@@ -168,7 +176,7 @@ class RowGroupReader:
                 metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(table, name, where)
         n, width = row_group.n_groups, self.files.width
         metadata["group_number"] = torch.arange(row_group.first, row_group.first + n)
-        metadata["slot"] = torch.arange(width, dtype=torch.int16).repeat(n, 1)
+        metadata["slot"] = torch.from_numpy(np.tile(np.arange(width, dtype=np.int16), (n, 1)))
         return Block(users, items, metadata)
 
     def _in_file(self, name: str) -> tuple[str, ...]:
@@ -188,13 +196,15 @@ class RowGroupReader:
     def _candidates(self, table: pa.Table, name: str, where: str) -> Tensor:
         """(n, width): the positive's value, then its negatives'."""
         n = table.num_rows // self.files.rows_per_group
-        columns = [self._tensor(_array(table, s), name, where).reshape(n, -1) for s in self._in_file(name)]
-        if "" in self._sources.get(name, ()):
-            columns.insert(0, torch.zeros((n, 1), dtype=columns[0].dtype))
-        whole = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+        columns = [self._tensor(_array(table, source), name, where).reshape(n, -1) for source in self._in_file(name)]
+        if len(columns) == 1 and "" not in self._sources.get(name, ()):
+            return columns[0]
+        whole = np.concatenate([column.numpy() for column in columns], axis=1)
+        if "" in self._sources[name]:
+            whole = np.pad(whole, ((0, 0), (1, 0)))
         if self.files.shape == "n_tuple" and name in ITEM_CATEGORIES:
-            return torch.from_numpy(self.vocabularies.item_categories[name][whole.numpy()])
-        return whole
+            whole = self.vocabularies.item_categories[name][whole]
+        return torch.from_numpy(whole)
 
     def _tensor(self, array: pa.Array, name: str, where: str, every: int = 1) -> Tensor:
         """Each `every`-th entry as a number; those of lists one after the other."""
@@ -212,8 +222,8 @@ class RowGroupReader:
         return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _check_groups(label: Tensor, where: str) -> None:
-    if not (bool((label[:, 0] == 1).all()) and int(label.count_nonzero()) == len(label)):
+def _check_groups(label: np.ndarray, where: str) -> None:
+    if not (label[:, 0] == 1).all() or np.count_nonzero(label) != len(label):
         raise InputError(
             f"{where}: rows are not in groups of a positive and its {label.shape[1] - 1} negatives (D16).\n"
             "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no data set any more."

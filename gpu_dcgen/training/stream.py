@@ -156,6 +156,10 @@ class ContrastiveStream(IterableDataset[Sample]):
         block = join(blocks, order.within(window, item, self.batch_size))
         epoch = order.epoch if self._fresh else None
         block = redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch)
+        return self.to_device(block)
+
+    def to_device(self, block: Block) -> Block:
+        """The block where batches are wanted."""
         if self._pin:
             block = block.map(Tensor.pin_memory)
         return block if self._device is None else block.map(lambda tensor: tensor.to(self._device, non_blocking=True))
@@ -196,7 +200,7 @@ class _Windows:
             piece = slice(start - first, min(rows.stop, end) - first)
             pieces.append(self._block.map(lambda tensor, piece=piece: tensor[piece]))
             if rows.stop <= end:
-                return pieces[0] if len(pieces) == 1 else join(pieces)
+                return pieces[0] if len(pieces) == 1 else self._stream.to_device(join(pieces))
             start = end
 
     def _advance(self) -> None:
