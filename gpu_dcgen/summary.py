@@ -52,7 +52,7 @@ def of_probe(found: Mapping[str, Any]) -> RenderableType:
     """How good each ranking is, and whether the contract's target is reached (D21)."""
     positives, figures, best = found["positives"], found["figures"], found["best_model"]
     ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
-    table = _table("ranking", *(f">{split} {metric}" for split in positives for metric in ("recall@50", "NDCG@10")))
+    table = _table("ranking", *(f">{metric}\n{split}" for split in positives for metric in ("recall@50", "NDCG@10")))
     for name, by_split in figures.items():
         values = [by_split[split][metric] for split in positives for metric in ("recall@50", "ndcg@10")]
         table.add_row(name, *(f"{value:.4f}" for value in values))

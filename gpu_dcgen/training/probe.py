@@ -68,8 +68,8 @@ def probe(
         if hard and not stream.files.n_hard:
             continue
         model, losses[kind] = train(folder, hard=hard, from_batch=from_batch, epochs=epochs, seed=seed, say=say)
-        measure(f"two-tower, {kind}", lambda catalogue, model=model: of_model(model, catalogue, stream.vocabularies))
-    best = max((name for name in figures if name.startswith("two-tower")), key=lambda name: figures[name]["val"]["recall@50"])
+        measure(f"model, {kind}", lambda catalogue, model=model: of_model(model, catalogue, stream.vocabularies))
+    best = max((name for name in figures if name.startswith("model")), key=lambda name: figures[name]["val"]["recall@50"])
     return {
         "dataset": str(folder),
         "content_digest": stream.files.manifest["content_digest"],
@@ -113,7 +113,7 @@ def train(
             optimizer.step()
             total += loss.detach()
         mean = float(total) / len(stream)
-        say(f"two-tower, {kind}: epoch {epoch + 1} of {epochs}, loss {mean:.3f}")
+        say(f"model, {kind}: epoch {epoch + 1} of {epochs}, loss {mean:.3f}")
     return model.eval(), mean
 
 
