@@ -56,9 +56,10 @@ class InBatch:
         self._offsets, self._owned = _owned(self._files, vocabularies, users, items)
 
     def __call__(self, block: Block) -> Sample:
-        """ConfigError when the stream leaves out user_id, item_id or the sequence."""
+        """ConfigError when the stream leaves out user_id, item_id or the sequence. Works on the block's device."""
         _require(block)
         slot = block.metadata["slot"]
+        self._move(slot.device)
         is_random = slot > self._files.n_hard
         n_random = is_random.sum(dim=1, keepdim=True)
         corpus = self._corpus[torch.bucketize(block.metadata["group_number"], self._firsts, right=True) - 1]
@@ -75,11 +76,17 @@ class InBatch:
             batch["in_batch"] = {"allowed": allowed, "log_q": torch.where(allowed, log_q(item[:, 0].expand_as(allowed)), 0.0)}
         return batch
 
+    def _move(self, device: torch.device) -> None:
+        if self._corpus.device != device:
+            for name in ("_firsts", "_corpus", "_log_other", "_offsets", "_owned"):
+                setattr(self, name, getattr(self, name).to(device))
+
     def _allowed(self, block: Block, item: Tensor) -> Tensor:
         """(n, n) bool: see the class."""
-        n = len(block)
+        n, device = len(block), item.device
+        place = torch.arange(n, device=device)
         offered, column = torch.unique(item[:, 0], return_inverse=True)
-        taken = torch.zeros((n, len(offered)), dtype=torch.bool)
+        taken = torch.zeros((n, len(offered)), dtype=torch.bool, device=device)
 
         def take(rows: Tensor, items: Tensor) -> None:
             at = torch.searchsorted(offered, items).clamp_(max=len(offered) - 1)
@@ -88,12 +95,12 @@ class InBatch:
 
         user = block.user_features["user_index"].long()
         begins, owns = self._offsets[user], self._offsets[user + 1] - self._offsets[user]
-        rows = torch.arange(n).repeat_interleave(owns)
-        take(rows, self._owned[begins[rows] + torch.arange(len(rows)) - (owns.cumsum(0) - owns)[rows]].long())
+        rows = place.repeat_interleave(owns)
+        nth = torch.arange(len(rows), device=device) - (owns.cumsum(0) - owns)[rows]
+        take(rows, self._owned[begins[rows] + nth].long())
         for lists in (item, block.user_features[SEQUENCE].long()):
-            take(torch.arange(n).repeat_interleave(lists.shape[1]), lists.reshape(-1))
-        place = torch.arange(n)
-        first = torch.full((len(offered),), n).scatter_reduce(0, column, place, "amin")
+            take(place.repeat_interleave(lists.shape[1]), lists.reshape(-1))
+        first = torch.full((len(offered),), n, device=device).scatter_reduce(0, column, place, "amin")
         return ~taken[:, column] & (first[column] == place)
 
 

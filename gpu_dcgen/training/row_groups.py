@@ -79,6 +79,10 @@ class Block:
         return self.map(lambda tensor: torch.from_numpy(tensor.numpy().take(place, axis=0)))
 
 
+def on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def join(blocks: list[Block], order: np.ndarray | None = None) -> Block:
     """The groups of several blocks, one after the other or, on the host, in the given `order` of their concatenation.
 
@@ -88,7 +92,7 @@ def join(blocks: list[Block], order: np.ndarray | None = None) -> Block:
     def one(tensors: list[Tensor]) -> Tensor:
         if len(tensors) == 1 and order is None:
             return tensors[0]
-        if tensors[0].is_cuda:
+        if not on_host(tensors[0]):
             return torch.cat(tensors)
         whole = tensors[0].numpy() if len(tensors) == 1 else np.concatenate([tensor.numpy() for tensor in tensors])
         return torch.from_numpy(whole if order is None else whole.take(order, axis=0, mode="clip"))
@@ -123,7 +127,7 @@ def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
     def shared(tensor: Tensor) -> Tensor:
         if place is not None:
             return tensor
-        if tensor.is_cuda:
+        if not on_host(tensor):
             return tensor.repeat_interleave(width, dim=0)
         return torch.from_numpy(tensor.numpy().repeat(width, axis=0))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError
@@ -16,7 +15,7 @@ from .dataset import Layout, Sample, layout_of
 from .files import open_split
 from .negatives import redraw
 from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .row_groups import Block, RowGroupReader, as_groups, as_samples, join
+from .row_groups import Block, RowGroupReader, as_groups, as_samples, join, on_host
 from .vocabularies import load_vocabularies
 
 _STATE = 1  # version of `state_dict`
@@ -25,9 +24,10 @@ _STATE = 1  # version of `state_dict`
 class ContrastiveStream(IterableDataset[Sample]):
     """Batches of a split for training, in the contract's `sample_format` (as `ContrastiveDataset`), stacked.
 
-    Iterate over it as over a `DataLoader`; each iteration is the next epoch, or the rest of one that `load_state_dict`
-    resumes. The order is a pure function of (seed, epoch, position): workers and ranks do not change it, they share it.
-    A rank's batches are as many as any other's; together they are each positive exactly once (without `drop_last`).
+    Iterate over it as over a `DataLoader`; each iteration is the next epoch, or the rest of one that was left in the
+    middle or that `load_state_dict` resumes. The order is a pure function of (seed, epoch, position): workers and ranks
+    do not change it, they share it. A rank's batches are as many as any other's; together they are each positive exactly
+    once (without `drop_last`).
 
     Workers are threads: reading and decoding happen outside of Python's lock, and a row group is decoded once an epoch
     and rank, whoever does it. Two windows of decoded row groups are in memory: the one served and the next one.
@@ -78,6 +78,8 @@ class ContrastiveStream(IterableDataset[Sample]):
         self.batch_size, self.rank, self.n_ranks, self.drop_last = batch_size, rank, n_ranks, drop_last
         self._collate = collate or (as_groups if layout_of(self.files, layout) == "groups" else as_samples)
         self._reader = RowGroupReader(self.files, self.vocabularies, columns)
+        if distinct_items and "item_id" not in self._reader.columns:
+            raise ConfigError("distinct_items: the columns leave out item_id.\nLet columns hold it.")
         self._shuffle, self._seed, self._window, self._num_workers = shuffle, seed, window, num_workers
         self._negatives = (_share(n_hard, self.files.n_hard, "n_hard"), _share(n_random, self.files.n_random, "n_random"))
         self._fresh, self._distinct, self._device, self._pin = fresh_negatives, distinct_items, device, pin_memory
@@ -161,7 +163,7 @@ class ContrastiveStream(IterableDataset[Sample]):
     def to_device(self, block: Block) -> Block:
         """The block where batches are wanted."""
         if self._pin:
-            block = block.map(Tensor.pin_memory)
+            block = block.map(lambda tensor: tensor.pin_memory() if on_host(tensor) else tensor)
         return block if self._device is None else block.map(lambda tensor: tensor.to(self._device, non_blocking=True))
 
     def decode(self, number: int) -> Block:
@@ -185,7 +187,7 @@ class _Windows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._assembler, self._decoders):
+        for pool in (self._decoders, self._assembler):  # the second one waits for what the first one has begun
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
 

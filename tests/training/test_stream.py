@@ -135,9 +135,15 @@ def test_other_ranks_and_another_batch_size_go_on_from_the_same_place():
 
 @pytest.mark.parametrize(
     ("other", "name"),
-    [({"seed": 9}, "seed"), ({"shuffle": False}, "shuffle"), ({"window": 2}, "window"), ({"n_hard": 1}, "negatives"),
-     ({"distinct_items": True}, "distinct_items"), ({"split": "val"}, "split")],
-)  # fmt: skip
+    [
+        ({"seed": 9}, "seed"),
+        ({"shuffle": False}, "shuffle"),
+        ({"window": 2}, "window"),
+        ({"n_hard": 1}, "negatives"),
+        ({"distinct_items": True}, "distinct_items"),
+        ({"split": "val"}, "split"),
+    ],
+)
 def test_a_state_of_another_order_is_refused(other, name):
     with pytest.raises(ConfigError, match=f"state_dict: {name} is"):
         stream(**other).load_state_dict(stream().state_dict())
@@ -202,10 +208,17 @@ def test_batches_can_be_pinned_or_put_on_a_device():
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
-    [({"batch_size": 0}, "batch_size 0"), ({"window": 0}, "window 0"), ({"num_workers": -1}, "num_workers -1"),
-     ({"rank": 2, "n_ranks": 2}, "rank 2 of n_ranks 2"), ({"n_ranks": 10**6}, "fewer than one for each rank"),
-     ({"n_hard": 9}, "n_hard 9: this data set stores 2"), ({"layout": "x"}, "layout 'x'")],
-)  # fmt: skip
+    [
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"window": 0}, "window 0"),
+        ({"num_workers": -1}, "num_workers -1"),
+        ({"rank": 2, "n_ranks": 2}, "rank 2 of n_ranks 2"),
+        ({"n_ranks": 10**6}, "fewer than one for each rank"),
+        ({"n_hard": 9}, "n_hard 9: this data set stores 2"),
+        ({"layout": "x"}, "layout 'x'"),
+        ({"distinct_items": True, "columns": ["season"]}, "the columns leave out item_id"),
+    ],
+)
 def test_arguments_that_cannot_be_met_are_refused(wrong, text):
     with pytest.raises(ConfigError, match=text):
         stream(**wrong)
