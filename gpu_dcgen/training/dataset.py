@@ -80,7 +80,7 @@ class ContrastiveDataset(Dataset[Sample]):
             (place,) = np.nonzero(number == needed)
             blocks.append(self._row_group(int(needed)).rows(group[place] - self._firsts[needed]))
             places.append(place)
-        block = join(blocks, np.argsort(np.concatenate(places)))
+        block = join(blocks).rows(np.argsort(np.concatenate(places)))
         return as_groups(block) if self.layout == "groups" else as_samples(block, torch.from_numpy(slot))
 
     @staticmethod

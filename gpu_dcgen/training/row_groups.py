@@ -18,7 +18,7 @@ from torch import Tensor
 from ..contract import columns_of
 from ..errors import ConfigError, InputError
 from .files import RowGroup, SplitFiles
-from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes
+from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes, entries
 
 SEQUENCE = "user_interaction_sequence"
 _INDEX_NAMES = {"user_id": "user_index", "item_id": "item_index"}
@@ -75,7 +75,14 @@ class Block:
         return sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values())
 
     def rows(self, place: np.ndarray) -> Block:
-        """The groups at `place`, in that order; of a block on the host."""
+        """The groups at `place`, in that order.
+
+        On the host NumPy copies: torch would share each copy between its threads, and the threads that call this are enough.
+        """
+        device = self.metadata["slot"].device
+        if device.type != "cpu":
+            rows = torch.from_numpy(place).to(device)
+            return self.map(lambda tensor: tensor.index_select(0, rows))
         return self.map(lambda tensor: torch.from_numpy(tensor.numpy().take(place, axis=0)))
 
 
@@ -83,19 +90,15 @@ def on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def join(blocks: list[Block], order: np.ndarray | None = None) -> Block:
-    """The groups of several blocks, one after the other or, on the host, in the given `order` of their concatenation.
-
-    On the host NumPy copies: torch would share each copy between its threads, and the threads that call this are enough.
-    """
+def join(blocks: list[Block]) -> Block:
+    """The groups of several blocks, one after the other; a single one is handed back."""
+    if len(blocks) == 1:
+        return blocks[0]
 
     def one(tensors: list[Tensor]) -> Tensor:
-        if len(tensors) == 1 and order is None:
-            return tensors[0]
         if not on_host(tensors[0]):
             return torch.cat(tensors)
-        whole = tensors[0].numpy() if len(tensors) == 1 else np.concatenate([tensor.numpy() for tensor in tensors])
-        return torch.from_numpy(whole if order is None else whole.take(order, axis=0, mode="clip"))
+        return torch.from_numpy(np.concatenate([tensor.numpy() for tensor in tensors]))
 
     def part(dicts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: one([tensors[name] for tensors in dicts]) for name in dicts[0]}
@@ -217,13 +220,11 @@ class RowGroupReader:
         if pa.types.is_dictionary(array.type):
             known = "item_id" if "item_id" in self._in_file(name) else name  # categories of an n-tuple are looked up by item
             codes = self.vocabularies.codes(known, array.dictionary, where)
-            return torch.from_numpy(np.ascontiguousarray(dictionary_codes(array, codes)[::every]))
+            return torch.from_numpy(dictionary_codes(array, codes, every))
         if every == 1 and not array.null_count and array.type in (pa.float32(), pa.int32()):
             return torch.from_dlpack(array)  # no copy: the tensor is Arrow's memory
-        values = _values(array)[::every]
-        if name in _CHANNELS:
-            return torch.from_numpy(_channel_codes(values, self.vocabularies.channels))
-        return torch.from_numpy(np.ascontiguousarray(values))
+        values = _values(array, every)
+        return torch.from_numpy(_channel_codes(values, self.vocabularies.channels) if name in _CHANNELS else values)
 
 
 def _check_groups(label: np.ndarray, where: str) -> None:
@@ -239,14 +240,15 @@ def _array(table: pa.Table, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _values(array: pa.Array) -> np.ndarray:
-    """(n,) int32, float32, bool or int64 (times); 0 where null. A new array: Arrow's memory is not to be written to."""
-    if array.null_count:
-        array = array.fill_null(False if pa.types.is_boolean(array.type) else pa.scalar(0, array.type))
-    if pa.types.is_timestamp(array.type):
-        return array.view(pa.int64()).to_numpy().copy()
-    values = array.to_numpy(zero_copy_only=False)
-    return values.astype(np.int32) if values.dtype.kind == "i" else values.copy()
+def _values(array: pa.Array, every: int) -> np.ndarray:
+    """(n / every,) int32, float32, bool or int64 (times); 0 where null. A new array: Arrow's memory is not to be written to."""
+    if pa.types.is_boolean(array.type):
+        return array.to_numpy(zero_copy_only=False)[::every].copy()  # never null
+    values, there = entries(array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array, every)
+    values = values.astype(np.int32 if values.dtype.kind == "i" and values.itemsize < 8 else values.dtype)
+    if there is not None:
+        values[~there] = 0
+    return values
 
 
 def _channel_codes(values: np.ndarray, channels: dict[int, int]) -> np.ndarray:
@@ -261,8 +263,10 @@ def _padded(array: pa.ListArray, every: int, width: int) -> np.ndarray:
     """(n / every, width) int32: each `every`-th list, padded behind with 0."""
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
     start, length = offsets[:-1:every], np.diff(offsets)[::every]
-    place = start[:, None] + np.arange(width, dtype=np.int32)
     values = array.values.to_numpy()
-    padded = values[np.minimum(place, values.size - 1, out=place)] if values.size else np.zeros_like(place)
-    padded *= np.arange(width, dtype=np.int32) < length[:, None]
+    if not values.size:
+        return np.zeros((len(start), width), dtype=np.int32)
+    column = np.arange(width)
+    padded = values.take(start[:, None] + column, mode="clip")  # what lies behind a list is another's, and goes
+    padded *= column < length[:, None]
     return padded

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError
@@ -15,7 +18,7 @@ from .dataset import Layout, Sample, layout_of
 from .files import open_split
 from .negatives import redraw
 from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .row_groups import Block, RowGroupReader, as_groups, as_samples, join, on_host
+from .row_groups import Block, RowGroupReader, as_groups, as_samples, join
 from .vocabularies import load_vocabularies
 
 _STATE = 1  # version of `state_dict`
@@ -67,13 +70,16 @@ class ContrastiveStream(IterableDataset[Sample]):
         n_hard, n_random: negatives of a positive to take from those stored; None: all. With `fresh_negatives` each epoch
             draws others, else the first ones stay: the best hard ones by score.
         distinct_items: deal groups so that a batch has an item as positive once, as far as the window allows.
-        device: where windows are assembled; pin_memory: assemble them in page-locked memory, for a copy of your own.
+        device: where decoded windows lie and batches are made; pin_memory: batches in page-locked memory, for copies of
+            your own. Not both.
         collate: what makes a batch of a `Block`; None: `layout`. See `in_batch.InBatch`.
 
         InputError when the files cannot be used, ConfigError when an argument cannot.
         """
         self.files = open_split(path, split)
         self.vocabularies = load_vocabularies(self.files.folder)
+        if device is not None and pin_memory:
+            raise ConfigError("device and pin_memory: expected one of them; with a device, batches are made on it.")
         _check_arguments(batch_size, window, num_workers, rank, n_ranks, self.files.n_groups)
         self.batch_size, self.rank, self.n_ranks, self.drop_last = batch_size, rank, n_ranks, drop_last
         self._collate = collate or (as_groups if layout_of(self.files, layout) == "groups" else as_samples)
@@ -129,7 +135,8 @@ class ContrastiveStream(IterableDataset[Sample]):
                 rows, after = round_slice(
                     self._position, order.n_groups, self.batch_size, self.rank, self.n_ranks, drop_last=self.drop_last
                 )
-                batch = self._collate(windows.take(rows))
+                block = windows.take(rows)
+                batch = self._collate(block.map(Tensor.pin_memory) if self._pin else block)
                 self._position = after
                 yield batch
         self._epoch, self._position = self._epoch + 1, 0
@@ -149,26 +156,33 @@ class ContrastiveStream(IterableDataset[Sample]):
             "negatives": [*self._negatives, self._fresh],
         }
 
-    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Block]) -> Block:
-        """The groups of a window in their order of the epoch, with this epoch's negatives, where they are wanted."""
-        blocks = [decode(number) for number in order.windows[window]]
-        item = None
-        if self._distinct:
-            item = torch.cat([block.item_features["item_index"][:, 0] for block in blocks]).numpy()
-        block = join(blocks, order.within(window, item, self.batch_size))
+    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Block]) -> Window:
+        """A window's groups with this epoch's negatives, where they are wanted, and the order in which they come."""
+        block = join([decode(number) for number in order.windows[window]])
+        item = block.item_features["item_index"][:, 0].numpy() if self._distinct else None
         epoch = order.epoch if self._fresh else None
         block = redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch)
-        return self.to_device(block)
-
-    def to_device(self, block: Block) -> Block:
-        """The block where batches are wanted."""
-        if self._pin:
-            block = block.map(lambda tensor: tensor.pin_memory() if on_host(tensor) else tensor)
-        return block if self._device is None else block.map(lambda tensor: tensor.to(self._device, non_blocking=True))
+        if self._device is not None:
+            block = block.map(lambda tensor: tensor.to(self._device))
+        return Window(block, order.within(window, item, self.batch_size))
 
     def decode(self, number: int) -> Block:
         """The row group of that number."""
         return self._reader.read(self.files.row_groups[number])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of an epoch in memory."""
+
+    block: Block
+    order: np.ndarray | None  # (n,) int64 of the block's groups; None: as they lie
+
+    def take(self, rows: slice) -> Block:
+        """The groups at these places of the window."""
+        if self.order is None:
+            return self.block.map(lambda tensor: tensor[rows])
+        return self.block.rows(self.order[rows])
 
 
 class _Windows:
@@ -177,11 +191,11 @@ class _Windows:
     def __init__(self, stream: ContrastiveStream, order: EpochOrder, first: int) -> None:
         self._stream, self._order = stream, order
         self._number = first - 1  # of the window at hand
-        self._block: Block | None = None
+        self._window: Window | None = None
         workers = stream._num_workers
         self._decoders = ThreadPoolExecutor(workers, "gpu-dcgen-decode") if workers else None
         self._assembler = ThreadPoolExecutor(1, "gpu-dcgen-window") if workers else None
-        self._next: Future[Block] | None = None
+        self._next: Future[Window] | None = None
 
     def __enter__(self) -> _Windows:
         return self
@@ -196,27 +210,26 @@ class _Windows:
         pieces = []
         start = rows.start
         while True:
-            while self._block is None or start >= self._order.firsts[self._number + 1]:
+            while self._window is None or start >= self._order.firsts[self._number + 1]:
                 self._advance()
             first, end = self._order.firsts[self._number], self._order.firsts[self._number + 1]
-            piece = slice(start - first, min(rows.stop, end) - first)
-            pieces.append(self._block.map(lambda tensor, piece=piece: tensor[piece]))
+            pieces.append(self._window.take(slice(start - first, min(rows.stop, end) - first)))
             if rows.stop <= end:
-                return pieces[0] if len(pieces) == 1 else self._stream.to_device(join(pieces))
+                return join(pieces)
             start = end
 
     def _advance(self) -> None:
-        self._block = None  # before the next one is there: two at a time, not three
+        self._window = None  # before the next one is there: two at a time, not three
         self._number += 1
         if self._decoders is None:
-            self._block = self._stream.read_window(self._order, self._number, self._stream.decode)
+            self._window = self._stream.read_window(self._order, self._number, self._stream.decode)
             return
         future = self._next or self._submit(self._number)
         following = self._number + 1
-        self._block = future.result()
+        self._window = future.result()
         self._next = self._submit(following) if following < len(self._order.windows) else None
 
-    def _submit(self, window: int) -> Future[Block]:
+    def _submit(self, window: int) -> Future[Window]:
         decoding = {number: self._decoders.submit(self._stream.decode, number) for number in self._order.windows[window]}
         return self._assembler.submit(self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result())
 

@@ -133,13 +133,24 @@ def _static_codes(column: str, items: pa.Table, known: Vocabularies, where: str)
     return np.concatenate([np.zeros(1, np.int32), dictionary_codes(values, known.codes(column, values.dictionary, where))])
 
 
-def dictionary_codes(array: pa.DictionaryArray, codes: np.ndarray) -> np.ndarray:
-    """(n,) int32: the code of each entry, given those of the dictionary's values; 0 where it is null."""
+def dictionary_codes(array: pa.DictionaryArray, codes: np.ndarray, every: int = 1) -> np.ndarray:
+    """(n / every,) int32: the code of each `every`-th entry, given those of the dictionary's values; 0 where it is null."""
     table = np.concatenate([codes, np.zeros(1, np.int32)])  # the last one for nulls
-    indices = array.indices
-    if indices.null_count:
-        indices = indices.fill_null(len(codes))
-    return table[indices.to_numpy(zero_copy_only=True)]
+    index, there = entries(array.indices, every)
+    return table.take(index if there is None else np.where(there, index, len(codes)))
+
+
+def entries(array: pa.Array, every: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
+    """Each `every`-th entry of an array of numbers, and whether it is there; None when all are. A view of Arrow's memory.
+
+    Where an entry is null, its value is undefined.
+    """
+    kind = np.dtype(array.type.to_pandas_dtype())
+    values = np.frombuffer(array.buffers()[1], dtype=kind, count=array.offset + len(array))[array.offset :: every]
+    if not array.null_count:
+        return values, None
+    bits = np.frombuffer(array.buffers()[0], dtype=np.uint8)
+    return values, np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :: every] != 0
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

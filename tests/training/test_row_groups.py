@@ -100,11 +100,11 @@ def test_only_the_columns_that_are_wanted_are_read(shape):
     assert list(block.metadata) == ["group_number", "slot"]
 
 
-def test_joined_blocks_keep_or_take_the_order_that_is_given():
+def test_rows_are_taken_in_the_order_that_is_given():
     several = blocks(built())
     whole = join(several)
     order = np.random.default_rng(0).permutation(len(whole))
-    mixed = join(several, order)
+    mixed = whole.rows(order)
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(mixed, part).items():
             assert torch.equal(tensor, getattr(whole, part)[name][torch.from_numpy(order)]), name
