@@ -59,6 +59,23 @@ def _budgets(budgets: Mapping[str, Mapping[str, Any]]) -> str:
     return text + (f"; not {', '.join(missed)}" if missed else "")
 
 
+def of_probe(found: Mapping[str, Any]) -> RenderableType:
+    """How good each ranking is, and whether the contract's target is reached (D21)."""
+    positives, figures, best = found["positives"], found["figures"], found["best_model"]
+    ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
+    table = _table("ranking", *(f">{metric}\n{split}" for split in positives for metric in ("recall@50", "NDCG@10")))
+    for name, by_split in figures.items():
+        values = [by_split[split][metric] for split in positives for metric in ("recall@50", "ndcg@10")]
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    verdict = "reached" if found["target_reached"] else "missed"
+    facts = {
+        "best model": best,
+        "target": f"recall@50 of {found['recall_target']:.2f} on val: {verdict}, {figures[best]['val']['recall@50']:.3f}",
+        "beside popularity": f"{found['ratio_to_popularity']:.1f} times its recall@50 on val",
+    }
+    return Group(Text(f"Ranked {found['items']:,} items for {ranked}.", style="bold"), table, _facts(facts))
+
+
 def of_tables(folder: Path, report: DemoReport) -> RenderableType:
     """What the demo's tables hold, and what was left out of them."""
     rows = ", ".join(f"{n:,} {table}" for table, n in report.rows.items())
