@@ -9,7 +9,7 @@ same pairs. Only numba is named here, so that its CUDA simulator runs this file 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from numba import cuda
@@ -222,8 +222,12 @@ def similarity_block(
     top_k: int,
     packed: bool,
     block_threads: int = BLOCK_THREADS,
+    hand_over: Callable[[Any], Any] = lambda array: array,
 ) -> tuple[Any, Any, Any, Any]:
-    """`cpu_fallback.vectors.similarity_block` on the device, with `n_blocks` items at a time: arrays of `xp` in and out."""
+    """`cpu_fallback.vectors.similarity_block` on the device, with `n_blocks` items at a time: arrays of `xp` in and out.
+
+    `hand_over` makes an argument of numba's of an array of `xp`.
+    """
     n_items, n_rows = int(norms.shape[0]), last - first
     width, n_blocks = min(top_k, n_items), min(n_blocks, n_rows)
     lengths = xp.empty(n_rows, dtype=xp.int32)
@@ -231,7 +235,7 @@ def similarity_block(
     similarities = xp.empty((n_rows, width), dtype=xp.float32)
     common_users = xp.empty((n_rows, width), dtype=xp.int32)
     n_buyers = xp.diff(by_item[0][first : last + 1])
-    neighbors_of_items[n_blocks, block_threads](
+    arguments = (
         first,
         xp.argsort(-n_buyers, kind="stable"),  # the dearest first: no block is left alone with one at the end
         xp.zeros(1, dtype=xp.int64),
@@ -252,5 +256,6 @@ def similarity_block(
         similarities,
         common_users,
     )
+    neighbors_of_items[n_blocks, block_threads](*map(hand_over, arguments))
     kept = xp.arange(width) < lengths[:, None]
     return lengths, items[kept], similarities[kept], common_users[kept]
