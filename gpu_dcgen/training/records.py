@@ -54,19 +54,12 @@ class Records:
         """The groups as tensors; some are views of the words."""
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for field in self.fields:
-            words = (
-                self.words[:, field.first]
-                if field.flat and field.dtype.itemsize <= _WORD
-                else self.words[:, field.first : field.end]
-            )
-            if field.dtype.itemsize == 2 * _WORD:
-                values = words.contiguous().view(field.dtype)
-                values = values[:, 0] if field.flat else values
-            elif field.dtype.itemsize == _WORD:
-                values = words.view(field.dtype)
+            words = self.words[:, field.first : field.end]
+            if field.dtype.itemsize > _WORD:
+                values = words.clone(memory_format=torch.contiguous_format).view(field.dtype)
             else:
-                values = words.to(field.dtype)
-            parts[field.part][field.name] = values
+                values = words.view(field.dtype) if field.dtype.itemsize == _WORD else words.to(field.dtype)
+            parts[field.part][field.name] = values[:, 0] if field.flat else values
         return Block(**parts)
 
 
