@@ -3,6 +3,7 @@
     files.py         what a split consists of: parts, row groups, manifest; every check before the first read
     vocabularies.py  ids and category values to the integers that models take
     row_groups.py    one row group of any shape (D19) as a `Block` of tensors, one row a positive
+    records.py       decoded groups, each in one piece of memory
     order.py         which group comes when: a pure function of (seed, epoch, position)
     dataset.py       `ContrastiveDataset`: sample by sample, with a bounded cache
     stream.py        `ContrastiveStream`: batch by batch, prefetched, resumable, the same for any number of workers and ranks

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, Sampler
 from ..errors import ConfigError
 from .files import SplitFiles, open_split
 from .order import epoch_order
-from .row_groups import Block, RowGroupReader, as_groups, as_samples, join
+from .records import Records, join, pack
+from .row_groups import RowGroupReader, as_groups, as_samples
 from .vocabularies import load_vocabularies
 
 Sample = dict[str, Any]
@@ -53,7 +54,7 @@ class ContrastiveDataset(Dataset[Sample]):
         self._reader = RowGroupReader(self.files, self.vocabularies, columns)
         self._firsts = np.array([group.first for group in self.files.row_groups])
         self._rows = self.files.width if self.layout == "samples" else 1
-        self._cache: OrderedDict[int, Block] = OrderedDict()
+        self._cache: OrderedDict[int, Records] = OrderedDict()
         self._cache_bytes = cache_bytes
 
     def __len__(self) -> int:
@@ -75,12 +76,12 @@ class ContrastiveDataset(Dataset[Sample]):
             raise IndexError(f"{list(indices)[:3]}...: expected indices into {len(self):,} samples")
         group, slot = np.divmod(wanted, self._rows)
         number = np.searchsorted(self._firsts, group, side="right") - 1
-        blocks, places = [], []
+        taken, places = [], []
         for needed in np.unique(number):
             (place,) = np.nonzero(number == needed)
-            blocks.append(self._row_group(int(needed)).rows(group[place] - self._firsts[needed]))
+            taken.append(self._row_group(int(needed)).rows(group[place] - self._firsts[needed]))
             places.append(place)
-        block = join(blocks).rows(np.argsort(np.concatenate(places)))
+        block = join(taken).rows(np.argsort(np.concatenate(places))).block()
         return as_groups(block) if self.layout == "groups" else as_samples(block, torch.from_numpy(slot))
 
     @staticmethod
@@ -92,15 +93,15 @@ class ContrastiveDataset(Dataset[Sample]):
         """The file's `sample_id`, from a sample's metadata; n-tuples and triplets have one a group."""
         return f"{self.files.split}-{int(group_number):010d}-{int(slot) if self.files.shape == 'labeled_pair' else 0:02d}"
 
-    def _row_group(self, number: int) -> Block:
+    def _row_group(self, number: int) -> Records:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        block = self._reader.read(self.files.row_groups[number])
-        self._cache[number] = block
-        while len(self._cache) > 1 and sum(block.n_bytes for block in self._cache.values()) > self._cache_bytes:
+        records = pack(self._reader.read(self.files.row_groups[number]))
+        self._cache[number] = records
+        while len(self._cache) > 1 and sum(cached.n_bytes for cached in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)
-        return block
+        return records
 
     def __getstate__(self) -> Sample:
         """Another process begins with an empty cache."""

@@ -20,6 +20,7 @@ from ..errors import ConfigError, InputError
 from .files import RowGroup, SplitFiles
 from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes, entries
 
+PARTS = ("user_features", "item_features", "metadata")
 SEQUENCE = "user_interaction_sequence"
 _INDEX_NAMES = {"user_id": "user_index", "item_id": "item_index"}
 _CONTEXT = ("sales_channel", "day_of_week", "month", "season")  # what is known of the moment goes with the user
@@ -66,52 +67,12 @@ class Block:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Block:
         """The block with `change` applied to each tensor."""
-        parts = (self.user_features, self.item_features, self.metadata)
-        return Block(*({name: change(tensor) for name, tensor in part.items()} for part in parts))
-
-    @property
-    def n_bytes(self) -> int:
-        parts = (self.user_features, self.item_features, self.metadata)
-        return sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.values())
-
-    def rows(self, place: np.ndarray) -> Block:
-        """The groups at `place`, in that order.
-
-        On the host NumPy copies: torch would share each copy between its threads, and the threads that call this are enough.
-        """
-        device = self.metadata["slot"].device
-        if device.type != "cpu":
-            rows = torch.from_numpy(place).to(device)
-            return self.map(lambda tensor: tensor.index_select(0, rows))
-        return self.map(lambda tensor: torch.from_numpy(tensor.numpy().take(place, axis=0)))
-
-
-def on_host(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
-
-
-def join(blocks: list[Block]) -> Block:
-    """The groups of several blocks, one after the other; a single one is handed back."""
-    if len(blocks) == 1:
-        return blocks[0]
-
-    def one(tensors: list[Tensor]) -> Tensor:
-        if not on_host(tensors[0]):
-            return torch.cat(tensors)
-        return torch.from_numpy(np.concatenate([tensor.numpy() for tensor in tensors]))
-
-    def part(dicts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: one([tensors[name] for tensors in dicts]) for name in dicts[0]}
-
-    return Block(
-        part([block.user_features for block in blocks]),
-        part([block.item_features for block in blocks]),
-        part([block.metadata for block in blocks]),
-    )
+        return Block(*({name: change(tensor) for name, tensor in getattr(self, part).items()} for part in PARTS))
 
 
 def as_groups(block: Block) -> dict[str, Any]:
     """The block in the contract's `sample_format`, one row a positive: (n,) and, with a column a candidate, (n, width)."""
+    block = block.map(Tensor.contiguous)
     return {
         "user_features": block.user_features,
         "item_features": block.item_features,
@@ -129,10 +90,10 @@ def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
 
     def shared(tensor: Tensor) -> Tensor:
         if place is not None:
-            return tensor
-        if not on_host(tensor):
+            return tensor.contiguous()
+        if tensor.device.type != "cpu":
             return tensor.repeat_interleave(width, dim=0)
-        return torch.from_numpy(tensor.numpy().repeat(width, axis=0))
+        return torch.from_numpy(tensor.numpy().repeat(width, axis=0))  # torch would share the copy between its threads
 
     def candidates(tensor: Tensor) -> Tensor:
         return tensor.reshape(n * width) if place is None else tensor.gather(1, place[:, None])[:, 0]

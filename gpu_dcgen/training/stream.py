@@ -18,7 +18,8 @@ from .dataset import Layout, Sample, layout_of
 from .files import open_split
 from .negatives import redraw
 from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .row_groups import Block, RowGroupReader, as_groups, as_samples, join
+from .records import Records, join, pack
+from .row_groups import Block, RowGroupReader, as_groups, as_samples
 from .vocabularies import load_vocabularies
 
 _STATE = 1  # version of `state_dict`
@@ -156,33 +157,29 @@ class ContrastiveStream(IterableDataset[Sample]):
             "negatives": [*self._negatives, self._fresh],
         }
 
-    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Block]) -> Window:
-        """A window's groups with this epoch's negatives, where they are wanted, and the order in which they come."""
-        block = join([decode(number) for number in order.windows[window]])
-        item = block.item_features["item_index"][:, 0].numpy() if self._distinct else None
-        epoch = order.epoch if self._fresh else None
-        block = redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch)
-        if self._device is not None:
-            block = block.map(lambda tensor: tensor.to(self._device))
-        return Window(block, order.within(window, item, self.batch_size))
+    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Records]) -> Window:
+        """A window's groups, where they are wanted, and the order in which they come."""
+        records = join([decode(number) for number in order.windows[window]])
+        item = records.block().item_features["item_index"][:, 0].numpy() if self._distinct else None
+        places = order.within(window, item, self.batch_size)
+        return Window(records if self._device is None else records.to(self._device), places)
 
-    def decode(self, number: int) -> Block:
-        """The row group of that number."""
-        return self._reader.read(self.files.row_groups[number])
+    def decode(self, number: int, epoch: int) -> Records:
+        """The row group of that number, with the epoch's negatives."""
+        block = self._reader.read(self.files.row_groups[number])
+        return pack(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None))
 
 
 @dataclass(frozen=True)
 class Window:
     """A window of an epoch in memory."""
 
-    block: Block
-    order: np.ndarray | None  # (n,) int64 of the block's groups; None: as they lie
+    records: Records
+    order: np.ndarray | None  # (n,) int64 of the records; None: as they lie
 
-    def take(self, rows: slice) -> Block:
+    def take(self, rows: slice) -> Records:
         """The groups at these places of the window."""
-        if self.order is None:
-            return self.block.map(lambda tensor: tensor[rows])
-        return self.block.rows(self.order[rows])
+        return self.records.rows(rows if self.order is None else self.order[rows])
 
 
 class _Windows:
@@ -215,22 +212,25 @@ class _Windows:
             first, end = self._order.firsts[self._number], self._order.firsts[self._number + 1]
             pieces.append(self._window.take(slice(start - first, min(rows.stop, end) - first)))
             if rows.stop <= end:
-                return join(pieces)
+                return join(pieces).block()
             start = end
 
     def _advance(self) -> None:
         self._window = None  # before the next one is there: two at a time, not three
         self._number += 1
         if self._decoders is None:
-            self._window = self._stream.read_window(self._order, self._number, self._stream.decode)
+            self._window = self._stream.read_window(self._order, self._number, self._decode)
             return
         future = self._next or self._submit(self._number)
         following = self._number + 1
         self._window = future.result()
         self._next = self._submit(following) if following < len(self._order.windows) else None
 
+    def _decode(self, number: int) -> Records:
+        return self._stream.decode(number, self._order.epoch)
+
     def _submit(self, window: int) -> Future[Window]:
-        decoding = {number: self._decoders.submit(self._stream.decode, number) for number in self._order.windows[window]}
+        decoding = {number: self._decoders.submit(self._decode, number) for number in self._order.windows[window]}
         return self._assembler.submit(self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result())
 
 

@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.training.files import open_split
-from gpu_dcgen.training.row_groups import RowGroupReader, as_groups, as_samples, join
+from gpu_dcgen.training.records import join, pack
+from gpu_dcgen.training.row_groups import RowGroupReader, as_groups, as_samples
 from gpu_dcgen.training.vocabularies import load_vocabularies
 from tests.training.data import ALL_SHAPES, CHANNELS, built, item_index, rows, user_index
 
@@ -21,6 +22,10 @@ def blocks(dataset, split="train", columns=None):
     files = open_split(dataset, split)
     reader = RowGroupReader(files, load_vocabularies(files.folder), columns)
     return [reader.read(row_group) for row_group in files.row_groups]
+
+
+def whole(dataset, split="train"):
+    return join([pack(block) for block in blocks(dataset, split)]).block()
 
 
 def flat(sample):
@@ -50,7 +55,7 @@ def expected(row, number, dataset, width):
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_value_of_every_labelled_pair_arrives(split):
     dataset = built()
-    found = flat(as_samples(join(blocks(dataset, split))))
+    found = flat(as_samples(whole(dataset, split)))
     wanted = [expected(row, number, dataset, 7) for number, row in enumerate(rows(dataset, split))]
     assert found.keys() == wanted[0].keys()
     for name, values in found.items():
@@ -68,7 +73,7 @@ def test_the_shop_has_what_the_reader_could_get_wrong():
 
 
 def test_an_n_tuple_says_what_the_labelled_pairs_say():
-    pairs, tuples = (join(blocks(built(shape))) for shape in ("labeled_pair", "n_tuple"))
+    pairs, tuples = (whole(built(shape)) for shape in ("labeled_pair", "n_tuple"))
     assert set(pairs.item_features) - set(tuples.item_features) == {"item_price_category"}
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(tuples, part).items():
@@ -76,7 +81,7 @@ def test_an_n_tuple_says_what_the_labelled_pairs_say():
 
 
 def test_a_triplet_says_what_the_first_two_of_a_group_say():
-    pairs, triplets = (join(blocks(built(shape))) for shape in ("labeled_pair", "triplet"))
+    pairs, triplets = (whole(built(shape)) for shape in ("labeled_pair", "triplet"))
     assert set(pairs.item_features) == set(triplets.item_features)
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(triplets, part).items():
@@ -100,16 +105,25 @@ def test_only_the_columns_that_are_wanted_are_read(shape):
     assert list(block.metadata) == ["group_number", "slot"]
 
 
-def test_rows_are_taken_in_the_order_that_is_given():
-    several = blocks(built())
-    whole = join(several)
-    order = np.random.default_rng(0).permutation(len(whole))
-    mixed = whole.rows(order)
+@pytest.mark.parametrize("place", [slice(3, 9), np.random.default_rng(0).permutation(11)])
+def test_records_are_the_blocks_that_were_packed(place):
+    block = blocks(built())[0]
+    several = join([pack(block) for block in blocks(built())])
+    taken = several.rows(place).block()
     for part in ("user_features", "item_features", "metadata"):
-        for name, tensor in getattr(mixed, part).items():
-            assert torch.equal(tensor, getattr(whole, part)[name][torch.from_numpy(order)]), name
+        assert getattr(taken, part).keys() == getattr(block, part).keys()
+        for name, tensor in getattr(taken, part).items():
+            wanted = torch.cat([getattr(one, part)[name] for one in blocks(built())])
+            assert tensor.dtype == wanted.dtype, name
+            assert torch.equal(tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]), name
 
 
-def test_a_block_knows_its_bytes():
+def test_records_know_their_bytes():
     (block, *_) = blocks(built(), columns=["season"])
-    assert block.n_bytes == len(block) * (4 + 8 + 2 * 7)  # season, group_number, slots
+    assert pack(block).n_bytes == len(block) * (4 + 8 + 4 * 7)  # season, group_number, slots
+
+
+def test_batches_are_laid_out_for_models():
+    for layout in (as_groups, as_samples):
+        sample = layout(pack(blocks(built())[0]).block())
+        assert all(t.is_contiguous() for part in ("user_features", "item_features", "metadata") for t in sample[part].values())
