@@ -19,6 +19,7 @@ _WIDE_SUM_BITS = 62
 _COUNT_BITS = 21
 _MOST_SCALE_BITS = 40
 _PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
+STEP_PRODUCTS = 3  # products that take as long as a step of scoring a pair: 2.5 to 4 (tests/benchmarks/approximate.py)
 _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
 
 
@@ -94,16 +95,16 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
     """The engine to use, and why, from sizes alone (D10).
 
     Each product is one step of the exact engine. The approximate one walks, for each candidate, its buyers: as many steps as
-    cells of the matrix times candidates an item, or thereabouts.
+    cells of the matrix times candidates an item, or thereabouts, and each costs as much as STEP_PRODUCTS.
     """
     settings = config.similarity
     if settings.engine != "auto":
         return settings.engine, "asked for"
     if n_products <= settings.exact_products:
         return "exact", f"{n_products:,} products are within similarity.exact_products"
-    n_steps = n_cells * math.ceil(settings.candidates * settings.top_k)
-    if n_products <= n_steps:
-        return "exact", f"{n_products:,} products are less work than scoring candidates in {n_steps:,} steps"
+    n_equal = STEP_PRODUCTS * n_cells * math.ceil(settings.candidates * settings.top_k)
+    if n_products <= n_equal:
+        return "exact", f"{n_products:,} products are less work than scoring candidates, about {n_equal:,}"
     return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
 
 
