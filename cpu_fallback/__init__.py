@@ -39,6 +39,7 @@ class NumpyBackend:
     xp = np
     sparse = scipy.sparse
     exhausted = (MemoryError,)
+    when_full = "Free memory, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
     scratch_order = "C"
 
     def __init__(self, n_threads: int = 1, memory_limit: int | None = None) -> None:
@@ -64,6 +65,9 @@ class NumpyBackend:
             return asked
         room = self._memory_limit - psutil.Process().memory_info().rss
         return max(1, min(asked, int(room * _BLOCK_SHARE) // entry_bytes))
+
+    def begin(self) -> None:
+        self._n_exhausted = 0
 
     def recover(self) -> None:
         self._n_exhausted += 1

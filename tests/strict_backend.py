@@ -30,6 +30,7 @@ class StrictBackend:
     name = "strict"
     n_threads = 1
     exhausted = (MemoryError,)
+    when_full = NumpyBackend.when_full
     scratch_order = "F"
 
     def __init__(self, n_lanes: int = 3, seed: int = 0) -> None:
@@ -64,6 +65,9 @@ class StrictBackend:
 
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return self._host.block_size(asked, entry_bytes)
+
+    def begin(self) -> None:
+        self._host.begin()
 
     def recover(self) -> None:
         self._host.recover()

@@ -134,7 +134,7 @@ def test_python_is_the_same_in_both_images_and_with_conda_and_the_package_takes_
 def test_conda_is_told_what_pip_is_told():
     told = lower_bounds([line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)])
     assert lower_bounds(PROJECT["dependencies"]).items() <= told.items()
-    assert set(told) - lower_bounds(PROJECT["dependencies"]).keys() == {"faiss-gpu"}
+    assert set(told) - lower_bounds(PROJECT["dependencies"]).keys() == {"cupy", "faiss-gpu"}
     assert ENVIRONMENT["channels"] == ["rapidsai", "conda-forge"]
     assert ENVIRONMENT["dependencies"][-1] == {"pip": ["--editable ."]}
 

@@ -36,6 +36,7 @@ class CudaBackend:
     sparse = cupyx.scipy.sparse
     n_threads = 1
     exhausted = (MemoryError,)  # of RMM and CuPy
+    when_full = "Stop what else runs on the device, raise --gpu-memory-limit, or build with --backend cpu."
     scratch_order = "F"  # threads of a warp work side by side on their lanes
 
     def __init__(self, device: Device, memory_limit: int | None = None) -> None:
@@ -60,6 +61,10 @@ class CudaBackend:
 
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return max(1, min(_MOST_BLOCK, int(self._memory.free() * _BLOCK_SHARE) // entry_bytes))
+
+    def begin(self) -> None:
+        self._memory.begin()
+        self._transfers.to_device = self._transfers.to_host = self._n_exhausted = 0
 
     def recover(self) -> None:
         self._n_exhausted += 1
