@@ -49,8 +49,9 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     """The kernels of builds in every shape, with the types they are called with."""
     folder, recorder = tmp_path_factory.mktemp("recorded"), Recorder()
     tables = write_shop(random_shop(1, views=True), folder / "input")
-    for shape in ("labeled_pair", "n_tuple"):
-        build(tables, folder / shape, tiny_config(output={"shape": shape}), backend=recorder)
+    for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
+        config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
+        build(tables, folder / shape, config, backend=recorder)
     return list(recorder.calls)
 
 
