@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numba
 import numpy as np
@@ -19,47 +19,28 @@ _CATEGORY = pa.dictionary(pa.int32(), pa.string())
 _BATCH_ROWS = 8_192  # rows encoded at a time (Arrow: 1,024): statistics of a dictionary column walk its dictionary once a batch
 
 
-class PartWriter:
-    """Writes one Parquet file; `write(block)` appends the block's rows as one row group or several equal ones.
+class BlockWriter:
+    """What the part writers of all machines share: a block's columns are checked and cut into row groups; no half part stays.
 
-    `schema` is what every reader sees, metadata included. `settings` has `compression`, `compression_level`,
-    `rows_per_row_group` (at most; row groups hold whole groups, D16), `encodings` (column -> Parquet encoding where it is
-    not the dictionary) and `statistics` (columns with minima and maxima, which also get them in the page index).
-    Equal blocks give equal bytes. A part whose writing failed is removed.
-
-    Ids are stored as dictionaries of the ids in their row group, under an Arrow schema that calls them strings: the file
-    is that of a writer that found the dictionary by hashing every string, without the hashing.
+    A machine says how: `_open`, `_lay_out` (some rows of a column; its result has a length and `null_count`), `_append`
+    (a row group of such), `_finish`, and `_abandon`, which lets go of the file after an error.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, settings: Any) -> None:
         self._path, self._schema, self._settings = Path(path), schema, settings
-        self._stored = pa.schema([_stored_field(field, settings.encodings) for field in schema])
 
-    def __enter__(self) -> "PartWriter":
-        settings = self._settings
-        leaves = {field.name: _leaf(field) for field in self._schema}
-        self._writer = pq.ParquetWriter(
-            self._path,
-            self._stored,
-            compression=settings.compression,
-            compression_level=settings.compression_level,
-            use_dictionary=[leaf for name, leaf in leaves.items() if name not in settings.encodings] or False,
-            column_encoding={leaves[name]: encoding for name, encoding in settings.encodings.items() if name in leaves},
-            write_statistics=[leaves[name] for name in settings.statistics if name in leaves],
-            write_page_index=True,
-            write_batch_size=_BATCH_ROWS,
-            store_schema=False,
-        )
-        self._writer.add_key_value_metadata(
-            {**(self._schema.metadata or {}), "ARROW:schema": base64.b64encode(self._schema.serialize().to_pybytes())}
-        )
+    def __enter__(self) -> Self:
+        self._open()
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         complete = False
         try:
-            self._writer.close()
-            complete = kind is None
+            if kind is None:
+                self._finish()
+                complete = True
+            else:
+                self._abandon()
         finally:
             if not complete:
                 self._path.unlink(missing_ok=True)
@@ -73,13 +54,12 @@ class PartWriter:
         n_row_groups = -(-n_units // max(1, self._settings.rows_per_row_group // unit))
         bounds = [n_units * k // n_row_groups * unit for k in range(n_row_groups)] + [n_units * unit]
         for start, stop in pairwise(bounds):
-            arrays = [self._array(field, block.columns[field.name], start, stop) for field in self._schema]
-            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._stored), row_group_size=stop - start)
+            self._append([self._column(field, block.columns[field.name], start, stop) for field in self._schema])
 
-    def _array(self, field: pa.Field, column: Any, start: int, stop: int) -> pa.Array:
+    def _column(self, field: pa.Field, column: Any, start: int, stop: int) -> Any:
         entries = slice(start // _rows_per_entry(column), stop // _rows_per_entry(column))
         try:
-            array = _BUILDERS[type(column).__name__](field.type, column, entries)
+            array = self._lay_out(field.type, column, entries)
             if len(array) != stop - start:
                 raise ValueError(f"{len(array)} rows where the block has {stop - start}.")
             if array.null_count and not field.nullable:
@@ -87,6 +67,55 @@ class PartWriter:
         except ValueError as problem:
             raise ValueError(f"{self._path.name}: column '{field.name}': {problem}") from problem
         return array
+
+
+class PartWriter(BlockWriter):
+    """Writes one Parquet file; `write(block)` appends the block's rows as one row group or several equal ones.
+
+    `schema` is what every reader sees, metadata included. `settings` has `compression`, `compression_level`,
+    `rows_per_row_group` (at most; row groups hold whole groups, D16), `encodings` (column -> Parquet encoding where it is
+    not the dictionary) and `statistics` (columns with minima and maxima, which also get them in the page index).
+    Equal blocks give equal bytes. A part whose writing failed is removed.
+
+    Ids are stored as dictionaries of the ids in their row group, under an Arrow schema that calls them strings: the file
+    is that of a writer that found the dictionary by hashing every string, without the hashing.
+    """
+
+    def _open(self) -> None:
+        settings = self._settings
+        leaves = {field.name: _leaf(field) for field in self._schema}
+        self._stored = pa.schema([_stored_field(field, settings.encodings) for field in self._schema])
+        self._writer = pq.ParquetWriter(
+            self._path,
+            self._stored,
+            compression=settings.compression,
+            compression_level=settings.compression_level,
+            use_dictionary=[leaf for name, leaf in leaves.items() if name not in settings.encodings] or False,
+            column_encoding={leaves[name]: encoding for name, encoding in settings.encodings.items() if name in leaves},
+            write_statistics=[leaves[name] for name in settings.statistics if name in leaves],
+            write_page_index=True,
+            write_batch_size=_BATCH_ROWS,
+            store_schema=False,
+        )
+        self._writer.add_key_value_metadata(key_value_metadata(self._schema))
+
+    def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
+        return _BUILDERS[type(column).__name__](type_, column, entries)
+
+    def _append(self, columns: list[pa.Array]) -> None:
+        table = pa.Table.from_arrays(columns, schema=self._stored)
+        self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def _finish(self) -> None:
+        self._writer.close()
+
+    def _abandon(self) -> None:
+        self._writer.close()
+
+
+def key_value_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    """The schema's own metadata, and the schema itself where Arrow's readers look for it."""
+    return {**(schema.metadata or {}), b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
 
 
 def _stored_field(field: pa.Field, encodings: dict[str, str]) -> pa.Field:
@@ -125,13 +154,8 @@ def _lists(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
     starts, lengths = column.starts[entries], column.lengths[entries]
     offsets = np.zeros(len(lengths) * column.repeats + 1, np.int64)
     np.cumsum(_repeated(lengths, column.repeats), out=offsets[1:])
-    element = _numpy_type(type_.value_type)
-    if column.values.dtype != element:
-        raise ValueError(f"lists of {column.values.dtype} for {type_}.")
-    if len(starts) and not 0 <= starts.min() <= (starts + lengths).max() <= len(column.values):
-        raise ValueError(f"lists reach outside their {len(column.values)} values.")
-    if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(f"{offsets[-1]} list elements in a row group, Arrow takes 2^31 - 1; write smaller row groups.")
+    element = numpy_type(type_.value_type)
+    require_lists(type_, column.values, starts, lengths, int(offsets[-1]))
     values = np.empty(offsets[-1], element)
     bits = f"u{element.itemsize}"  # copied as bits: one compiled loop a width
     _copy_lists(column.values.view(bits), starts, lengths, column.repeats, values.view(bits))
@@ -167,9 +191,8 @@ _BUILDERS = {"Values": _values, "Codes": _codes, "Lists": _lists, "Matrix": _mat
 
 
 def _flat(type_: pa.DataType, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    element = _numpy_type(type_)
-    if not np.can_cast(values.dtype, element, "safe"):
-        raise ValueError(f"{values.dtype} values for {type_}: not every value would fit.")
+    require_fit(type_, values)
+    element = numpy_type(type_)
     data = np.packbits(values, bitorder="little") if pa.types.is_boolean(type_) else np.ascontiguousarray(values, element)
     return pa.Array.from_buffers(type_, len(values), [_bitmap(valid), pa.py_buffer(data)])
 
@@ -179,8 +202,7 @@ def _coded(type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: in
 
     A category's dictionary is the same in every row group, so readers join the row groups without translating codes.
     """
-    if len(codes) and not -1 <= codes.min() <= codes.max() < len(strings):
-        raise ValueError(f"codes {codes.min()}..{codes.max()} for a vocabulary of {len(strings)}.")
+    require_codes(codes, len(strings))
     if pa.types.is_string(type_):
         codes, strings = _occurring(codes, strings)
     codes = _repeated(np.ascontiguousarray(codes, np.int32), repeats)
@@ -204,8 +226,32 @@ def _repeated(values: np.ndarray, repeats: int) -> np.ndarray:
     return values if repeats == 1 else np.repeat(values, repeats, axis=0)
 
 
-def _numpy_type(type_: pa.DataType) -> np.dtype:
-    return np.dtype(np.int64 if pa.types.is_timestamp(type_) else type_.to_pandas_dtype())
+def numpy_type(type_: pa.DataType) -> np.dtype:
+    """The type of the values that Arrow keeps in memory for a type of fixed width: counts for dates and times."""
+    return np.dtype(f"int{type_.bit_width}" if pa.types.is_temporal(type_) else type_.to_pandas_dtype())
+
+
+def require_fit(type_: pa.DataType, values: Any) -> None:
+    """ValueError unless every value of the array's type is one of the Arrow type's."""
+    if not np.can_cast(values.dtype, numpy_type(type_), "safe"):
+        raise ValueError(f"{values.dtype} values for {type_}: not every value would fit.")
+
+
+def require_codes(codes: Any, n_strings: int) -> None:
+    """ValueError unless the codes are of a vocabulary of that size, or -1."""
+    low, high = (int(codes.min()), int(codes.max())) if len(codes) else (-1, -1)
+    if not -1 <= low <= high < n_strings:
+        raise ValueError(f"codes {low}..{high} for a vocabulary of {n_strings}.")
+
+
+def require_lists(type_: pa.DataType, values: Any, starts: Any, lengths: Any, n_elements: int) -> None:
+    """ValueError unless the lists lie within `values`, those have the element's type, and Arrow can number their elements."""
+    if values.dtype != numpy_type(type_.value_type):
+        raise ValueError(f"lists of {values.dtype} for {type_}.")
+    if len(starts) and not 0 <= int(starts.min()) <= int((starts + lengths).max()) <= len(values):
+        raise ValueError(f"lists reach outside their {len(values)} values.")
+    if n_elements > np.iinfo(np.int32).max:
+        raise ValueError(f"{n_elements} list elements in a row group, Arrow takes 2^31 - 1; write smaller row groups.")
 
 
 def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:

@@ -51,29 +51,38 @@ def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     Text sorts by code point, numbers by value. Only values that occur are kept, whatever a dictionary lists.
     """
     codes = np.full(_length(column), -1, dtype=np.int32)
-    parts = [part for part in _split(column) if len(part[1])]
-    if not parts:
-        return codes, pa.array([], pa.string())
+    parts = [part for part in split_chunks(column) if len(part[1])]
+    entry_codes, values = merge([values for _, values, _ in parts], [indices for _, _, indices in parts])
+    for entries, (rows, _, indices) in zip(entry_codes, parts, strict=True):
+        codes[rows] = np.append(entries, np.int32(-1))[indices]  # index -1, null, takes the appended cell
+    return codes, values
+
+
+def merge(dictionaries: list[pa.Array], indices: list[np.ndarray]) -> tuple[list[np.ndarray], pa.Array]:
+    """The code of each entry of each dictionary, (d,) int32, -1 for null and NaN, and the sorted distinct values.
+
+    `indices` are those of the rows (-1 for null) into each dictionary: values that no row has get no code.
+    """
+    if not dictionaries:
+        return [], pa.array([], pa.string())
     # One hash table over the chunks' dictionaries, not over the rows, gives each entry its place among all values.
-    merged = pa.chunked_array(_alike([values for _, values, _ in parts])).dictionary_encode()
+    merged = pa.chunked_array(_alike(dictionaries)).dictionary_encode()
     values = merged.chunk(0).dictionary
     places = [_indices(chunk) for chunk in merged.chunks]
     used = np.zeros(len(values), dtype=bool)
-    for place, (_, _, indices) in zip(places, parts, strict=True):
-        occurring = place[np.bincount(indices + 1, minlength=len(place) + 1)[1:] > 0]
+    for place, rows in zip(places, indices, strict=True):
+        occurring = place[np.bincount(rows + 1, minlength=len(place) + 1)[1:] > 0]
         used[occurring[occurring >= 0]] = True
     values = values.filter(pa.array(used))
     order = pc.sort_indices(values)
     code_of = np.full(len(used) + 1, -1, dtype=np.int32)  # the last cell answers place -1, null
     code_of[np.flatnonzero(used)[order.to_numpy()]] = np.arange(len(values), dtype=np.int32)
-    for place, (rows, _, indices) in zip(places, parts, strict=True):
-        codes[rows] = np.append(code_of[place], np.int32(-1))[indices]
-    return codes, values.take(order)
+    return [code_of[place] for place in places], values.take(order)
 
 
 def numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
     """Values (n,) float64, 0 where not valid, and valid (n,) bool; null, NaN and text that is no number are not valid."""
-    return _convert(column, np.float64, _numbers)
+    return _convert(column, np.float64, numbers_of)
 
 
 def times(column: Column) -> tuple[np.ndarray, np.ndarray]:
@@ -82,14 +91,14 @@ def times(column: Column) -> tuple[np.ndarray, np.ndarray]:
     Dates, timestamps of any unit, ISO 8601 text; no time zone means UTC. Not valid: null, text that is no calendar
     time, and times that int64 nanoseconds cannot hold (before 1677 or after 2262).
     """
-    return _convert(column, np.int64, _times)
+    return _convert(column, np.int64, times_of)
 
 
 def _length(column: Column) -> int:
     return sum(len(chunk) for chunk in column)
 
 
-def _split(column: Column) -> Iterator[tuple[slice, pa.Array, np.ndarray]]:
+def split_chunks(column: Column) -> Iterator[tuple[slice, pa.Array, np.ndarray]]:
     """Each chunk's rows, its distinct values, and indices (n,) int32 into them, -1 for null."""
     row = 0
     for chunk in column:
@@ -107,7 +116,7 @@ def _indices(chunk: pa.DictionaryArray) -> np.ndarray:
 
 def _alike(dictionaries: list[pa.Array]) -> list[pa.Array]:
     """Dictionaries of one type: text as string; numbers as they are, or as int64 or float64 where files differ; NaN as null."""
-    dictionaries = [values.cast(pa.string()) if _is_text(values.type) else values for values in dictionaries]
+    dictionaries = [values.cast(pa.string()) if is_text(values.type) else values for values in dictionaries]
     types = {values.type for values in dictionaries}
     if len(types) > 1 and all(pa.types.is_integer(kind) for kind in types):
         dictionaries = [values.cast(pa.int64()) for values in dictionaries]
@@ -129,7 +138,7 @@ def _convert(
         if _is_cheap(chunk.type):
             values[rows], valid[rows] = convert(chunk)
             continue
-        for _, distinct, indices in _split([chunk]):
+        for _, distinct, indices in split_chunks([chunk]):
             distinct_values, distinct_valid = convert(distinct)
             values[rows] = np.append(distinct_values, dtype(0))[indices]  # index -1, null, takes the appended cell
             valid[rows] = np.append(distinct_valid, False)[indices]
@@ -140,7 +149,8 @@ def _is_cheap(kind: pa.DataType) -> bool:
     return pa.types.is_temporal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this type are text, in any of Arrow's layouts of it."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -151,8 +161,9 @@ def _float64(array: pa.Array) -> pa.Array:
     return array.cast(pa.float64(), safe=False)
 
 
-def _numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    if _is_text(array.type):
+def numbers_of(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """What `numbers` says of one array that is no dictionary."""
+    if is_text(array.type):
         texts = array.to_pylist()
         values = np.array([float(text) if text and NUMBER.fullmatch(text) else np.nan for text in texts], dtype=np.float64)
     else:
@@ -161,24 +172,31 @@ def _numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.where(valid, values, 0.0), valid
 
 
-def _times(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    if _is_text(array.type):
+def times_of(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """What `times` says of one array that is no dictionary."""
+    if is_text(array.type):
         return _iso_times(array)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_date32(array.type):
-        raw, unit = array.view(pa.int32()), NS_PER_DAY
-    elif pa.types.is_date64(array.type):
-        raw, unit = array.view(pa.int64()), NS_PER_UNIT["ms"]
-    else:
-        raw, unit = array.view(pa.int64()), NS_PER_UNIT[array.type.unit]  # Arrow holds UTC, whatever the zone
-    return _nanoseconds(raw.fill_null(0).to_numpy().astype(np.int64, copy=False), unit, valid)
+    raw = array.view(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
+    counts = raw.fill_null(0).to_numpy().astype(np.int64, copy=False)
+    return nanoseconds(np, counts, nanoseconds_per_count(array.type), valid)
 
 
-def _nanoseconds(counts: np.ndarray, unit: int, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of `unit` nanoseconds as nanoseconds, where int64 can hold them."""
+def nanoseconds_per_count(kind: pa.DataType) -> int:
+    """What one count of a date or timestamp stands for; Arrow counts from 1970 UTC, whatever the zone."""
+    if pa.types.is_date32(kind):
+        return NS_PER_DAY
+    return NS_PER_UNIT["ms" if pa.types.is_date64(kind) else kind.unit]
+
+
+def nanoseconds(xp: Any, counts: Any, unit: int, valid: Any) -> tuple[Any, Any]:
+    """Counts (n,) int64 of `unit` nanoseconds as nanoseconds, 0 and not valid where int64 cannot hold them.
+
+    The arrays are of `xp`, NumPy or CuPy.
+    """
     limit = INT64_MAX // unit
     valid = valid & (counts >= -limit) & (counts <= limit)
-    return np.where(valid, counts, 0) * unit, valid
+    return xp.where(valid, counts, 0) * unit, valid
 
 
 def _iso_times(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -201,6 +219,6 @@ def _iso_times(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     behind = pc.equal(pc.struct_field(fields, "sign"), "-").fill_null(False).to_numpy(zero_copy_only=False)
     seconds = days.astype(np.int64) * 86_400 + hour * 3600 + minute * 60 + second + np.where(behind, zone, -zone)
     valid &= np.abs(seconds) < INT64_MAX // NS_PER_S  # leaves room for the fraction
-    whole, valid = _nanoseconds(seconds, NS_PER_S, valid)
+    whole, valid = nanoseconds(np, seconds, NS_PER_S, valid)
     fraction = pc.utf8_rpad(pc.struct_field(fields, "fraction").fill_null(""), 9, "0").cast(pa.int64()).to_numpy()
     return whole + np.where(valid, fraction, 0), valid

@@ -7,8 +7,9 @@ NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the prot
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any, Protocol, Sequence, runtime_checkable
+from typing import Any, Iterator, Protocol, Sequence, runtime_checkable
 
 from .errors import BackendError
 
@@ -24,13 +25,30 @@ class Backend(Protocol):
     xp: Any  # numpy or cupy
     sparse: Any  # scipy.sparse or cupyx.scipy.sparse
     n_threads: int  # workers that may build parts at the same time
-    n_lanes: int  # rows of a scratch array that a kernel with scratch needs (see `for_each`)
+    exhausted: tuple[type[BaseException], ...]  # what it raises when its memory is full
+    when_full: str  # what a user can do about that
+    scratch_order: str  # how scratch (lanes, ...) lies best: "C" lane after lane, "F" lanes side by side
 
     def single(self) -> "Backend":
         """The same machine with kernels run on the calling thread only (one lane): for workers that run beside others."""
 
-    def for_each(self, kernel: Any, n: int, *arrays: Array) -> None:
-        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order; kernels with scratch get `(row, lane, *arrays)`."""
+    def for_each(self, kernel: Any, n: int, *arrays: Array, lanes: int = 1) -> None:
+        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order.
+
+        Kernels with scratch get `(row, lane, *arrays)`: no two rows that run at the same time share a lane in 0..lanes-1.
+        """
+
+    def lanes(self, lane_bytes: int) -> int:
+        """How many rows a kernel with scratch should run at a time, when each needs `lane_bytes` of scratch."""
+
+    def block_size(self, asked: int, entry_bytes: int) -> int:
+        """Entries of a block: the `asked` number, or what suits the machine when each needs about `entry_bytes`."""
+
+    def begin(self) -> None:
+        """A build begins: what `memory` and `versions` count starts anew."""
+
+    def recover(self) -> None:
+        """After `exhausted`: give back what memory can be given back, and count it."""
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
         """Read named columns of Parquet files, in file and row order."""
@@ -44,8 +62,18 @@ class Backend(Protocol):
     def times(self, column: Column) -> tuple[Array, Array]:
         """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool. Unparsable or outside int64: not valid."""
 
+    def stable_order(self, keys: Array, n_bits: int) -> Array:
+        """The stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
         """Most similar items of each item in first..last-1 (`similarity_computer`)."""
+
+    def nearest(self, vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterator[Array]]:
+        """The k vectors of largest inner product with each of `vectors` (n, d) float32, in blocks of `size` vectors.
+
+        `engine` is a value of `similarity.nearest`. Returns the one that is used, and an iterator of ids (rows, k) int32, in no
+        order within a row; an id may be the row itself, or -1. ImportError, with a remedy, for an engine that is not there.
+        """
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> Any:
         """A context manager whose `write(block)` appends one row group or more to a Parquet file."""
@@ -60,22 +88,44 @@ class Backend(Protocol):
         """The machine in words: device and driver or processor, threads."""
 
     def memory(self) -> dict[str, int]:
-        """`peak_bytes`: the most memory this process has held on the machine so far."""
+        """`peak_bytes`: the most memory this process has held on the machine so far; `exhausted`: calls of `recover`."""
 
     def synchronize(self) -> None:
         """Wait until all work handed to the machine is done (for timings)."""
 
 
-def select_backend(name: str = "auto", *, n_threads: int = 1) -> tuple[Backend, str]:
+def select_backend(
+    name: str = "auto", *, n_threads: int = 1, memory_limit: int | None = None, gpu_memory_limit: int | None = None
+) -> tuple[Backend, str]:
     """Open the backend called `name` and say why it was taken.
 
-    `auto` takes the GPU when one answers; `gpu` without one raises BackendError (D24: never silently the CPU).
+    `auto` takes the GPU when RAPIDS is installed and a device runs a first kernel; `gpu` without one raises BackendError
+    with the exact reason (D24: never silently the CPU).
     """
-    if name == "gpu":
-        raise BackendError("--backend gpu: this version has no GPU backend yet.\nBuild with --backend cpu (or auto).")
-    if name not in ("auto", "cpu"):
+    if name not in ("auto", "cpu", "gpu"):
         raise BackendError(f"unknown backend {name!r}; expected auto, cpu or gpu.")
+    reason = "asked for"
+    if name != "cpu":
+        try:
+            return _open_gpu(gpu_memory_limit), reason if name == "gpu" else "a CUDA device answers"
+        except BackendError as error:
+            if name == "gpu":
+                raise BackendError(f"--backend gpu: {error}") from error
+            reason = f"no GPU: {str(error).splitlines()[0].rstrip('.')}"
     from cpu_fallback import NumpyBackend
 
-    reason = "asked for" if name == "cpu" else "this version has no GPU backend yet"
-    return NumpyBackend(n_threads=n_threads), reason
+    return NumpyBackend(n_threads=n_threads, memory_limit=memory_limit), reason
+
+
+@functools.cache
+def _open_gpu(memory_limit: int | None) -> Backend:
+    """One a process and limit: it takes over the allocators of all libraries."""
+    from .gpu.device import find_device
+
+    device = find_device()
+    try:
+        from .gpu.machine import CudaBackend
+
+        return CudaBackend(device, memory_limit)
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(f"{device.name} cannot be used: {type(error).__name__}: {error}") from error

@@ -11,7 +11,7 @@ import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -88,8 +88,16 @@ class Features(Section):
 
 
 class Similarity(Section):
-    engine: Literal["exact"] = "exact"
-    """How neighbours are found (D10)."""
+    engine: Literal["exact", "approximate", "auto"] = "exact"
+    """How neighbours are found (D10): all of them, or most of them; `auto` is approximate only where that is less work."""
+    exact_products: Count = 30_000_000_000
+    """`auto` is exact up to this sum of squared purchases of users: minutes on two cores."""
+    dimension: Annotated[int, Field(ge=1, le=1024)] = 64
+    """With `approximate`: length of the items' vectors."""
+    candidates: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """With `approximate`: nearest vectors that are scored, as a multiple of `top_k`; a small `top_k` wants more (100: 10)."""
+    nearest: Literal["auto", "brute", "faiss", "cuml"] = "auto"
+    """With `approximate`: who finds the nearest vectors; faiss needs that package, cuml a GPU."""
     min_common_users: Count = 5
     """Pairs of items with fewer common buyers are not neighbours."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 1000
@@ -229,6 +237,12 @@ class Resources(Section):
     """Positives a block: bounds the memory of the last stages."""
     chunk_size: Annotated[int, Field(ge=1)] = 1_000
     """Items a similarity block."""
+    memory_limit: Annotated[ByteSize, Field(ge=1 << 28)] | None = None
+    """Memory that the build should keep to, such as `8GB`: blocks shrink to fit, a peak above 90 % is a critical alert."""
+    max_disk_rate: Annotated[ByteSize, Field(ge=1 << 16)] | None = None
+    """Bytes a second that files may grow by on the average, such as `200MB`."""
+    gpu_memory_limit: Annotated[ByteSize, Field(ge=1 << 30)] | None = None
+    """Device memory that the GPU backend may use, such as `12GiB` (1GiB at least); without, what is free."""
     distributed_processing: bool = False
     """Accepted from the contract's cloud profile; this version builds on one machine."""
 

@@ -22,7 +22,16 @@ NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback",
 PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
 # "Performance Requirements" and "Alerting Thresholds".
-MIN_ROWS_PER_S = 5_000
+MIN_ROWS_PER_S, TARGET_ROWS_PER_S = 5_000, 10_000
+MAX_SECONDS = {
+    "similarity_computation": 600,
+    "negative_sampling": 900,
+    "dataset_construction": 300,
+    "total_generation_time": 1_800,
+}
+MAX_MEMORY_BYTES = 16 * 10**9
+MAX_CPU_SHARE = 0.80
+MAX_DISK_BYTES_PER_S = 200 * 10**6
 CRITICAL_QUALITY_SCORE = 0.90
 
 Role = Literal["id", "feature", "label", "metadata"]

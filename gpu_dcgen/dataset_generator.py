@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from . import descriptions
 from .backend import Backend, select_backend
 from .balancing import compute_balance, resample
 from .config import DatasetConfig
-from .contract import MIN_ROWS_PER_S, SPLITS
+from .contract import SPLITS
 from .digest import vocabulary
-from .errors import GateError, OutputError
+from .errors import BackendError, GateError, OutputError
 from .features import compute_features
 from .inputs import load_shop
 from .interactions import build_interactions
@@ -29,7 +28,8 @@ from .outputs import (
     write_json,
 )
 from .parts import lay_out_parts, require_rows, write_samples
-from .progress import Level, ProgressTracker
+from .performance import Clock
+from .progress import ProgressTracker
 from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
@@ -61,23 +61,27 @@ def build(
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
     generated_at = time.time_ns()
-    machine, reason = select_backend(backend, n_threads=config.n_threads) if isinstance(backend, str) else (backend, "given")
+    machine, reason = (backend, "given") if not isinstance(backend, str) else _select(backend, config)
     progress.message("info", f"backend: {machine.name} ({reason})")
-    clock = _Clock(machine, progress)
+    machine.begin()
+    clock = Clock(machine, progress)
     staging = Staging(Path(output), overwrite)
     try:
         manifest = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
         manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
         with clock.stage("flush"):
             staging.flush()
-        manifest.update(clock.report(manifest["counts"]))
-        clock.warn(_slowness(manifest["performance"]))
+        written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
+        manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
         write_json(staging.path / "manifest.json", manifest)
         staging.publish()
     except GateError:
         raise
     except BaseException as error:
         staging.discard()
+        if isinstance(error, machine.exhausted):
+            full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
+            raise BackendError(f"{clock.current}: {full}.\n{machine.when_full}") from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
             raise OutputError(text) from error
@@ -85,16 +89,20 @@ def build(
     return BuildResult(staging.output, manifest)
 
 
-def _slowness(performance: dict[str, Any]) -> tuple[str, ...]:
-    """The contract's alert for a slow generation; a build of less than a minute says nothing about rates."""
-    rate = performance["samples_per_s"]
-    if performance["seconds"] < 60 or rate >= MIN_ROWS_PER_S:
-        return ()
-    return (f"performance: {rate} samples/s; the contract asks for at least {MIN_ROWS_PER_S}",)
+def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
+    """The limit on the memory whose peak the machine tells."""
+    return config.resources.gpu_memory_limit if machine.name == "gpu" else config.resources.memory_limit
+
+
+def _select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
+    resources = config.resources
+    return select_backend(
+        name, n_threads=config.n_threads, memory_limit=resources.memory_limit, gpu_memory_limit=resources.gpu_memory_limit
+    )
 
 
 def _run(
-    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: "_Clock", generated_at: int
+    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
 ) -> dict[str, Any]:
     """All stages, into `folder`; returns the manifest but for timings."""
     with clock.stage("load"):
@@ -123,7 +131,7 @@ def _run(
     with clock.stage("similarity", total=log.n_items):
         neighbors = compute_neighbors(log, windows.cut1, config, machine, clock.progress)
     with clock.stage("prepare"):
-        sources = prepare_sources(log, config, machine)
+        sources = prepare_sources(log, features, config, machine)
         calendar = build_calendar(log.first_time, log.last_time, config, machine)
         sequences = build_user_sequences(log, plan, config, machine)
         weights = balance if config.category_balancing.mode == "weights" else None
@@ -132,7 +140,7 @@ def _run(
     n_groups = sum(len(positives) for positives in plan.positives)
     require_disjoint_users(log, plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
-        digests, metrics = write_samples(parts, have, config, machine, clock.progress)
+        digests, metrics, clock.drawing_share = write_samples(parts, have, config, machine, clock.progress)
         metrics.require(n_groups, folder)
         require_rows(parts, config)
     with clock.stage("tables"):
@@ -146,34 +154,3 @@ def _run(
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
     return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at)
-
-
-class _Clock:
-    """Times stages, watches memory, and hands warnings on as they come."""
-
-    def __init__(self, machine: Backend, progress: ProgressTracker) -> None:
-        self.progress = progress
-        self.warnings: list[str] = []
-        self._machine, self._began, self._timings = machine, time.perf_counter(), []
-
-    @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        began = time.perf_counter()
-        with self.progress.stage(name, total):
-            yield
-            self._machine.synchronize()
-        seconds = time.perf_counter() - began
-        self._timings.append({"stage": name, "seconds": round(seconds, 4), "peak_bytes": self._machine.memory()["peak_bytes"]})
-
-    def warn(self, texts: tuple[str, ...], level: Level = "warning") -> None:
-        for text in texts:
-            self.warnings.append(text)
-            self.progress.message(level, text)
-
-    def report(self, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-        """Timings per stage, and samples (rows) per second of the whole build, but for this report and a rename."""
-        seconds = time.perf_counter() - self._began
-        rows = sum(split["rows"] for split in counts.values())
-        peak = self._machine.memory()["peak_bytes"]
-        performance = {"seconds": round(seconds, 3), "samples_per_s": round(rows / seconds), "peak_memory_bytes": peak}
-        return {"timings": self._timings, "performance": performance}

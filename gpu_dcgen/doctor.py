@@ -17,7 +17,7 @@ import psutil
 
 from .config import DatasetConfig, usable_cores
 from .config_files import load_config
-from .errors import DcgenError
+from .errors import BackendError, DcgenError
 
 if TYPE_CHECKING:
     from .input_files import Source
@@ -52,7 +52,7 @@ def checks(inputs: Path | None = None, output: Path | None = None, config_file: 
     """Look at everything: Python, packages, machine, configuration, and where given the input tables and the output's disk."""
     config, checked = _configuration(config_file)
     sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
-    machine = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), _gpu()]
+    machine = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
     folder = _existing(output or Path())
     return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
 
@@ -137,8 +137,30 @@ def _cores() -> Check:
     return _check("cores", str(cores), f">= {WANTED_CORES}", cores >= WANTED_CORES, "warn", "The build works, and takes longer.")
 
 
-def _gpu() -> Check:
-    return Check("GPU", "this version has no GPU backend yet", "none needed: builds run on the CPU", "ok")
+def _gpu() -> list[Check]:
+    """The device, its driver and libraries; none is no fault, a half-installed one is worth a warning."""
+    from .gpu.device import find_device, library_versions
+
+    expected = "none needed: builds run on the CPU"
+    try:
+        device = find_device()
+    except BackendError as error:
+        found, *remedy = str(error).splitlines()
+        installed = library_versions()
+        if installed.keys() & {"cupy", "cudf"}:  # somebody meant to use a GPU
+            return [Check("GPU", f"{found} Installed: {_listed(installed)}", expected, "warn", " ".join(remedy))]
+        return [Check("GPU", found, expected, "ok")]
+    capability = ".".join(map(str, device.capability))
+    found = f"{device.name}, {device.memory_bytes / GB:.0f} GB, compute capability {capability}"
+    return [
+        Check("GPU", found, expected, "ok"),
+        Check("CUDA", f"driver {device.driver}, runtime {device.runtime}", "driver at or above the runtime", "ok"),
+        Check("RAPIDS", _listed(device.libraries), "cuDF, CuPy, RMM and numba-cuda", "ok"),
+    ]
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:

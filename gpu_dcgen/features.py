@@ -65,7 +65,8 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
     """
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
-    seen = xp.empty((backend.n_lanes, 128), dtype=xp.int32)
+    lanes = backend.lanes(128 * 4)
+    seen = xp.empty((lanes, 128), dtype=xp.int32, order=backend.scratch_order)
     backend.for_each(
         preferred_channels,
         interactions.n_users,
@@ -74,9 +75,10 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
         interactions.channel,
         seen,
         preferred,
+        lanes=lanes,
     )
     # (user, item, time): positions in the rows' own order rise with time within a user, so a stable sort keeps it.
-    order = sort_order(xp, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
+    order = sort_order(backend, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
     first = run_starts(xp, user, item)
     starts = xp.nonzero(first)[0]

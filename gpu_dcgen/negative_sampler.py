@@ -9,11 +9,12 @@ from typing import Any
 from . import rng
 from .backend import Backend
 from .config import DatasetConfig, exactly
-from .features import Features
+from .features import Features, Snapshots
 from .interactions import DAY, Interactions
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
-from .kernels.pool import FIXED_ONE, LIMITS
+from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, POPULARITY_SHIFT, PRICE_SHIFT, RANK_SHIFT
+from .segments import run_starts
 from .similarity_computer import Neighbors
 from .splits import Positives
 
@@ -25,8 +26,14 @@ class NegativeSources:
     """What sampling reads beside the stages' results, made once for all blocks."""
 
     buyer_user: Array  # (E,) int32  users in (item, time, user) order
-    buyer_time: Array  # (E,) int64
-    limits: Array  # (16,) int64  `kernels.pool.LIMITS`
+    buyer_rank: Array  # (E,) int32  of that purchase's time
+    buyer_before: Array  # (E,) uint8  rows of the same user before that purchase, at most 255
+    buyer_after: Array  # (E,) uint8  from that purchase to the end of the user's rows, at most 255
+    position: Array  # (E,) int32  of each interaction in that order
+    moments: Array  # (E,) int64  rank of each interaction's time among all times, above its item (`kernels.pool`)
+    times: Array  # (T,) int64  all times, rising
+    facts: Array  # (K, I) int64  what a snapshot knows of an item (`kernels.pool`)
+    limits: Array  # (15,) int64  `kernels.pool.LIMITS`
     bounds: Array  # (2,) float64  similarity above, up to
     pool_width: int  # most candidates of one positive
 
@@ -42,8 +49,10 @@ class Negatives:
     snapshot: Array  # (n,) int64  the item snapshot of the group
 
 
-def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: Backend) -> NegativeSources:
-    """Lay out buyers by item and turn the settings into the kernels' integers."""
+def prepare_sources(
+    interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend
+) -> NegativeSources:
+    """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
     xp, settings = backend.xp, config.negative_sampling
     pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws
     score = settings.score
@@ -54,7 +63,6 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
         "item_cf_top_k": settings.item_cf_top_k,
         "buyers": settings.collaborative_buyers,
         "buyer_items": settings.collaborative_items,
-        "buyer_window": settings.collaborative_days * DAY,
         "category_draws": settings.category_draws,
         "w_similarity": round(score.similarity * FIXED_ONE),
         "w_collaborative": round(score.collaborative * FIXED_ONE),
@@ -68,13 +76,50 @@ def prepare_sources(interactions: Interactions, config: DatasetConfig, backend: 
     }
     band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])
     band = band.astype(xp.float32).astype(xp.float64)  # compared with float32 similarities
+    user, rows = interactions.user, xp.arange(interactions.n_rows, dtype=xp.int64)
+    before = xp.minimum(rows - interactions.user_offsets[user], MOST_BESIDE).astype(xp.uint8)
+    after = xp.minimum(interactions.user_offsets[user + 1] - rows, MOST_BESIDE).astype(xp.uint8)
+    rank, times = _time_ranks(interactions, xp)
+    position = xp.empty(interactions.n_rows, dtype=xp.int32)
+    position[interactions.by_item] = rows.astype(xp.int32)
     return NegativeSources(
-        buyer_user=interactions.user[interactions.by_item],
-        buyer_time=interactions.time[interactions.by_item],
+        buyer_user=user[interactions.by_item],
+        buyer_rank=rank[interactions.by_item],
+        buyer_before=before[interactions.by_item],
+        buyer_after=after[interactions.by_item],
+        position=position,
+        moments=(rank.astype(xp.int64) << RANK_SHIFT) | interactions.item,
+        times=times,
+        facts=_pack_facts(features.snapshots, xp),
         limits=backend.from_host([values[name] for name in LIMITS]).astype(xp.int64),
         bounds=band,
         pool_width=pool_width,
     )
+
+
+def _time_ranks(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
+    """The rank (E,) int32 of each interaction's time among all distinct times, and those (T,) int64."""
+    time = interactions.time[interactions.by_time]
+    starts = run_starts(xp, time)
+    rank = xp.empty(interactions.n_rows, dtype=xp.int32)
+    rank[interactions.by_time] = (xp.cumsum(starts) - 1).astype(xp.int32)
+    return rank, time[starts]
+
+
+def _pack_facts(snapshots: Snapshots, xp: Any) -> Array:
+    """(K, I) int64 of `kernels.pool`; a snapshot at a time, so that what is computed on the way stays small."""
+    facts = xp.empty(snapshots.on_sale.shape, dtype=xp.int64)
+    group = (snapshots.group.astype(xp.int64) + 1) << GROUP_SHIFT
+    for k in range(facts.shape[0]):
+        known = snapshots.price[k] == snapshots.price[k]
+        price = xp.where(known, _fixed(xp.where(known, snapshots.price[k], 0), xp) + 1, 0) << PRICE_SHIFT
+        facts[k] = group | price | (_fixed(snapshots.popularity[k], xp) << POPULARITY_SHIFT) | snapshots.on_sale[k]
+    return facts
+
+
+def _fixed(share: Array, xp: Any) -> Array:
+    """Shares in 0..1 in units of 1 / FIXED_ONE, int64."""
+    return xp.rint(share.astype(xp.float64) * FIXED_ONE).astype(xp.int64)
 
 
 def sample_negatives(
@@ -105,6 +150,9 @@ def sample_negatives(
     relaxed = xp.zeros(n, dtype=xp.int32)
     owned = (features.owned_offsets, features.owned_item, features.owned_since)
     if n_hard:
+        lanes, scratch = _scratch(sources, interactions.n_items, backend)
+        moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
+        since = xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(xp.int64) << RANK_SHIFT
         backend.for_each(
             mine_hard,
             n,
@@ -119,13 +167,17 @@ def sample_negatives(
             copy,
             snapshot,
             positives.window_end,
-            interactions.item,
-            interactions.time,
+            moment,
+            since,
+            sources.position[row],
+            sources.moments,
             interactions.user_offsets,
             interactions.item_offsets,
             interactions.by_item,
             sources.buyer_user,
-            sources.buyer_time,
+            sources.buyer_rank,
+            sources.buyer_before,
+            sources.buyer_after,
             neighbors.offsets,
             neighbors.item,
             neighbors.similarity,
@@ -133,19 +185,17 @@ def sample_negatives(
             snapshots.corpus,
             snapshots.cells,
             snapshots.cell_offsets,
-            snapshots.on_sale,
-            snapshots.popularity,
-            snapshots.price,
+            sources.facts,
             snapshots.price_category,
-            snapshots.group,
             snapshots.n_groups,
             code,
             *owned,
-            *_scratch(sources, interactions.n_items, backend),
+            *scratch,
             negatives,
             source,
             similarity,
             relaxed,
+            lanes=lanes,
         )
     backend.for_each(
         draw_random,
@@ -167,14 +217,16 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[Array, ...]:
-    """place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
-    xp, n_lanes, width = backend.xp, backend.n_lanes, sources.pool_width
+def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
+    """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+    xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    return (
-        xp.zeros((n_lanes, n_items), dtype=xp.int16),
-        xp.empty((n_lanes, 5, max(1, width)), dtype=xp.int32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.float32),
-        xp.empty((n_lanes, max(1, width)), dtype=xp.int64),
-        xp.empty((n_lanes, n_buyers), dtype=xp.int32),
+    lanes = backend.lanes(2 * n_items + (3 * 4 + 4 + 8) * width + 8 * (n_buyers + 1))
+    order = backend.scratch_order
+    return lanes, (
+        xp.zeros((lanes, n_items), dtype=xp.int16, order=order),
+        xp.empty((lanes, 3, width), dtype=xp.int32, order=order),
+        xp.empty((lanes, width), dtype=xp.float32, order=order),
+        xp.empty((lanes, width), dtype=xp.int64, order=order),
+        xp.empty((lanes, 2, n_buyers + 1), dtype=xp.int32, order=order),
     )

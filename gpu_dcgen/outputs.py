@@ -14,6 +14,7 @@ from .blocks import Block, Codes, Lists, Values, Vocabulary
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest, vocabulary
+from .disk_rate import DiskRate
 from .errors import OutputError
 from .inputs import Category
 from .samples import ITEM_CATEGORIES, Ingredients
@@ -106,10 +107,12 @@ def write_file(path: Path, blocks: Iterable[Block], config: DatasetConfig, backe
     name = path.stem
     digest = ContentDigest()
     settings = writer_settings(name, compression_level=config.output.compression_level)
+    disk = DiskRate(config.resources.max_disk_rate)
     with backend.part_writer(path, arrow_schema(name), settings) as writer:
         for block in blocks:
             digest.add(block, backend)
             writer.write(block)
+            disk.wrote(path)
     return digest
 
 

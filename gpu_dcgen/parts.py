@@ -8,6 +8,7 @@ others have left ready behind it.
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,15 @@ from .blocks import Block
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
+from .disk_rate import DiskRate
 from .errors import GateError
+from .halving import in_halves
 from .quality_validator import QualityMetrics
 from .samples import SHAPES, Ingredients, gather_groups
+from .splits import Positives
 
+_ROW_BYTES = 512  # of a sample: some forty columns, as codes and as what is written of them
+_SEQUENCE_COPIES = 3  # of a sample's history while it is written: laid out, encoded, compressed
 _BLOCKS_A_THREAD = 2  # in flight: one it prepares, one that waits for its turn; bounds the memory
 
 
@@ -38,7 +44,7 @@ class Part:
     last: int
     path: Path
     written: int = 0  # groups
-    ready: dict[int, Block] = field(default_factory=dict)  # prepared blocks by their first positive
+    ready: dict[int, list[Block]] = field(default_factory=dict)  # prepared blocks by their first positive, halves in order
     busy: bool = False  # whether a thread is writing; `lock` guards this and `ready`
     lock: Lock = field(default_factory=Lock)
     files: ExitStack = field(default_factory=ExitStack)  # holds the open writer
@@ -61,8 +67,10 @@ def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> lis
 
 def write_samples(
     parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
-) -> tuple[list[ContentDigest], QualityMetrics]:
-    """Write all parts with `n_threads` threads; digests per split and the metrics of all groups.
+) -> tuple[list[ContentDigest], QualityMetrics, float]:
+    """Write all parts with `n_threads` threads; digests per split, metrics of all groups, and the share of drawing.
+
+    That share is of the threads' time, as against laying out, digesting and writing rows.
 
     A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
     """
@@ -82,7 +90,7 @@ def write_samples(
             for part in parts:
                 part.files.__exit__(*sys.exc_info())
             raise
-    return digests, metrics
+    return digests, metrics, crew.drawing_s / max(crew.working_s, 1e-9)
 
 
 def require_rows(parts: list[Part], config: DatasetConfig) -> None:
@@ -103,8 +111,10 @@ class _Crew:
 
     def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
         self._have, self._config, self._backend, self._progress = have, config, backend, progress
-        self._tasks = _in_turn(parts, backend.n_threads, config.resources.batch_size)
+        self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
+        self.drawing_s = self.working_s = 0.0  # of all threads; a lost update between two of them would not matter
         self._taking, self._stopped = Lock(), Event()
+        self._disk = DiskRate(config.resources.max_disk_rate)
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
 
     def stop(self) -> None:
@@ -119,11 +129,25 @@ class _Crew:
         try:
             while (task := self._take()) is not None:
                 part, rows = task
-                group = gather_groups(have.plan.positives[part.split], rows, have, config, machine)
-                metrics.add(group, have, machine)
-                block = SHAPES[config.output.shape](group, have, config, machine)
-                digests[part.split].add(block, machine)
-                self._hand_over(part, rows.start, block)
+                began = time.perf_counter()
+                positives = have.plan.positives[part.split]
+
+                def make(first: int, last: int, positives: Positives = positives) -> tuple[Block, ContentDigest, QualityMetrics]:
+                    began = time.perf_counter()
+                    group = gather_groups(positives, slice(first, last), have, config, machine)
+                    self.drawing_s += time.perf_counter() - began
+                    block = SHAPES[config.output.shape](group, have, config, machine)
+                    digest, counted = ContentDigest(), QualityMetrics()
+                    counted.add(group, have, machine)
+                    digest.add(block, machine)
+                    return block, digest, counted
+
+                made = in_halves(make, rows.start, rows.stop, f"samples of {positives.split}, positives", self._backend)
+                for _, digest, counted in made:
+                    digests[part.split].merge(digest)
+                    metrics.merge(counted)
+                self._hand_over(part, rows.start, [block for block, _, _ in made])
+                self.working_s += time.perf_counter() - began
         except BaseException:
             self.stop()
             raise
@@ -134,30 +158,32 @@ class _Crew:
         with self._taking:
             return None if self._stopped.is_set() else next(self._tasks, None)
 
-    def _hand_over(self, part: Part, first: int, block: Block) -> None:
-        """Leave the block with its part; if nobody writes there, write on for as long as the next one is ready."""
+    def _hand_over(self, part: Part, first: int, blocks: list[Block]) -> None:
+        """Leave the blocks with their part; if nobody writes there, write on for as long as the next ones are ready."""
         with part.lock:
-            part.ready[first] = block
+            part.ready[first] = blocks
             if part.busy:
                 return
             part.busy = True
         while True:
             with part.lock:
-                block = part.ready.pop(part.first + part.written, None)
-                if block is None:
+                blocks = part.ready.pop(part.first + part.written, None)
+                if blocks is None:
                     part.busy = False
                     return
-            self._write(part, block)
+            self._write(part, blocks)
 
-    def _write(self, part: Part, block: Block) -> None:
+    def _write(self, part: Part, blocks: list[Block]) -> None:
         if part.writer is None:
             part.writer = part.files.enter_context(self._open(part))
-        part.writer.write(block)
-        part.written += block.n_rows // self._config.rows_per_positive
+        for block in blocks:
+            part.writer.write(block)
+            self._disk.wrote(part.path)
+            part.written += block.n_rows // self._config.rows_per_positive
+            self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
             part.files.close()
         self._room.release()
-        self._progress.advance(block.n_rows)
 
     def _open(self, part: Part) -> Any:
         output = self._config.output
@@ -166,6 +192,13 @@ class _Crew:
         rows = output.groups_per_row_group * self._config.rows_per_positive
         settings = writer_settings(name, compression_level=output.compression_level, rows_per_row_group=rows, shape=output.shape)
         return self._backend.part_writer(part.path, schema, settings)
+
+
+def _block_size(config: DatasetConfig, backend: Backend) -> int:
+    """Positives a block, by about how much memory one takes from drawing its negatives to its rows in a file."""
+    rows, history = 1 + config.negatives_per_positive, config.sequence_processing.max_sequence_length
+    entry_bytes = rows * (_ROW_BYTES + 4 * history * _SEQUENCE_COPIES)
+    return backend.block_size(config.resources.batch_size, entry_bytes * _BLOCKS_A_THREAD * backend.n_threads)
 
 
 def _in_turn(parts: list[Part], n_open: int, size: int) -> Iterator[tuple[Part, slice]]:

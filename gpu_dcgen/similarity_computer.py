@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from . import approximate_neighbors
 from .backend import Backend
 from .config import DatasetConfig
+from .halving import in_halves
 from .interactions import Interactions
 from .segments import counts, offsets_of, run_maximum, run_offsets, run_starts, sort_order
 
@@ -16,6 +18,8 @@ _PACKED_SUM_BITS = 42  # weight sums beside 21 bits of common users in one int64
 _WIDE_SUM_BITS = 62
 _COUNT_BITS = 21
 _MOST_SCALE_BITS = 40
+_PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
+STEP_PRODUCTS = 3  # products that take as long as a step of scoring a pair: 2.5 to 4 (tests/benchmarks/approximate.py)
 _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
 
 
@@ -34,6 +38,11 @@ class WeightedMatrix:
     packed: bool  # whether sums and counts fit one int64 together
     n_products: int  # sum of squared user degrees: the work of an exact product
 
+    def sides(self, backend: Backend) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """By item: offsets, users, weights; by user: offsets and cells (N,) int64, weight << 32 | item, read in one go."""
+        cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
+        return (self.item_offsets, self.item_user, self.item_weight), (self.user_offsets, cells)
+
     def csr(self, backend: Backend) -> Any:
         """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""
         values = self.user_weight.astype(backend.xp.float64)
@@ -49,47 +58,71 @@ class Neighbors:
     item: Array  # (E,) int32  neighbor, by falling similarity, then rising item
     similarity: Array  # (E,) float32  in (0, 1]
     common_users: Array  # (E,) int32
-    info: dict[str, Any]  # engine, scale_bits, packed, products, nonzeros, items_with_neighbors
+    info: dict[str, Any]  # engine and why, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; measured recall
 
 
 def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend, progress: Any) -> Neighbors:
     """Keep each item's `similarity.top_k` most similar items by buyers in common.
 
     Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties: smaller item first.
-    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time.
+    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time. With
+    `similarity.engine` approximate some neighbors may be missing; those that are there are the same.
     """
     xp = backend.xp
     matrix = build_matrix(interactions, cut1, config, backend)
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
-    n_items, size = interactions.n_items, config.resources.chunk_size
-    blocks = []
-    for first in range(0, n_items, size):
-        last = min(n_items, first + size)
-        blocks.append(
-            backend.similarity_block(
-                first,
-                last,
-                by_item,
-                by_user,
-                matrix.norms,
-                min_common=config.similarity.min_common_users,
-                top_k=config.similarity.top_k,
-                packed=matrix.packed,
-            )
-        )
-        progress.advance(last - first)
-    lengths, item, similarity, common_users = (xp.concatenate(parts) for parts in zip(*blocks, strict=True))
+    engine, reason = choose_engine(matrix.n_products, int(matrix.user_item.shape[0]), config)
+    progress.message("info", f"similarity: {engine} ({reason})")
+    if engine == "approximate":
+        parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
+    else:
+        parts, more = _all_neighbors(matrix, config, backend, progress), {}
+    lengths, item, similarity, common_users = parts
     info = {
-        "engine": config.similarity.engine,
+        "engine": engine,
+        "reason": reason,
         "scale_bits": matrix.scale_bits,
         "packed": matrix.packed,
         "products": matrix.n_products,
         "nonzeros": int(matrix.user_item.shape[0]),
         "pairs": int(item.shape[0]),
         "items_with_neighbors": int((lengths > 0).sum()),
+        **more,
     }
     return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, info)
+
+
+def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple[str, str]:
+    """The engine to use, and why, from sizes alone (D10).
+
+    Each product is one step of the exact engine. The approximate one walks, for each candidate, its buyers: as many steps as
+    cells of the matrix times candidates an item, or thereabouts, and each costs as much as STEP_PRODUCTS.
+    """
+    settings = config.similarity
+    if settings.engine != "auto":
+        return settings.engine, "asked for"
+    if n_products <= settings.exact_products:
+        return "exact", f"{n_products:,} products are within similarity.exact_products"
+    n_equal = STEP_PRODUCTS * n_cells * math.ceil(settings.candidates * settings.top_k)
+    if n_products <= n_equal:
+        return "exact", f"{n_products:,} products are less work than scoring candidates, about {n_equal:,}"
+    return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
+
+
+def _all_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
+    """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
+    by_item, by_user = matrix.sides(backend)
+    n_items, blocks = int(matrix.norms.shape[0]), []
+    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
+    size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)
+
+    def block(first: int, last: int) -> tuple[Array, ...]:
+        return backend.similarity_block(first, last, by_item, by_user, matrix.norms, **limits)
+
+    for first in range(0, n_items, size):
+        last = min(n_items, first + size)
+        blocks += in_halves(block, first, last, "similarity, items", backend)
+        progress.advance(last - first)
+    return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
 
 
 def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> WeightedMatrix:
@@ -114,7 +147,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         item = xp.concatenate([item, interactions.views[2][seen]])
         factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
 
-    order = sort_order(xp, [(user, n_users), (item, n_items)])
+    order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
     first = xp.nonzero(run_starts(xp, user, item))[0]
     factor = run_maximum(xp, factor[order], first)
@@ -124,7 +157,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]
 
-    by_item = sort_order(xp, [(item, n_items), (user, n_users)])
+    by_item = sort_order(backend, [(item, n_items), (user, n_users)])
     weight, norms, scale_bits, packed = _fixed_point(factor, item, by_item, n_items, backend)
     return WeightedMatrix(
         user_offsets=run_offsets(xp, user, n_users),

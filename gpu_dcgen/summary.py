@@ -42,6 +42,7 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "similarity": f"{similarity['pairs']:,} pairs of {similarity['items_with_neighbors']:,} items ({similarity['engine']})",
         "speed": f"{performance['samples_per_s']:,.0f} samples/s",
         "peak memory": f"{performance['peak_memory_bytes'] / 10**9:,.2f} GB",
+        "contract": _budgets(performance["budgets"]),
         "digest": manifest["content_digest"],
         "warnings": f"{len(manifest['warnings'])}, kept in manifest.json" if manifest["warnings"] else "none",
         "files": f"{output} ({sum(manifest['files'].values()) / 10**6:,.1f} MB)",
@@ -49,6 +50,30 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
     following = f"python -c \"import pyarrow.parquet as pq; print(pq.read_table('{file}').slice(0, 16))\""
     unbroken = Text(f"Look at the first group:\n  {following}", no_wrap=True, overflow="ignore")  # to be copied
     return Group(Text(head, style="bold"), samples, _facts(facts), unbroken)
+
+
+def _budgets(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many of the contract's performance budgets are met, and which are not."""
+    missed = [f"{name} {b['value']:,} of {b['limit']:,} {b['unit']}" for name, b in budgets.items() if not b["met"]]
+    text = f"{len(budgets) - len(missed)} of {len(budgets)} performance budgets met"
+    return text + (f"; not {', '.join(missed)}" if missed else "")
+
+
+def of_probe(found: Mapping[str, Any]) -> RenderableType:
+    """How good each ranking is, and whether the contract's target is reached (D21)."""
+    positives, figures, best = found["positives"], found["figures"], found["best_model"]
+    ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
+    table = _table("ranking", *(f">{metric}\n{split}" for split in positives for metric in ("recall@50", "NDCG@10")))
+    for name, by_split in figures.items():
+        values = [by_split[split][metric] for split in positives for metric in ("recall@50", "ndcg@10")]
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    verdict = "reached" if found["target_reached"] else "missed"
+    facts = {
+        "best model": best,
+        "target": f"recall@50 of {found['recall_target']:.2f} on val: {verdict}, {figures[best]['val']['recall@50']:.3f}",
+        "beside popularity": f"{found['ratio_to_popularity']:.1f} times its recall@50 on val",
+    }
+    return Group(Text(f"Ranked {found['items']:,} items for {ranked}.", style="bold"), table, _facts(facts))
 
 
 def of_tables(folder: Path, report: DemoReport) -> RenderableType:

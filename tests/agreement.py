@@ -15,7 +15,7 @@ def same(left: Any, right: Any) -> bool:
 
     It does not matter which backend an array is on. A tuple equals the list of the same values.
     """
-    left, right = (value.host if isinstance(value, StrictArray) else value for value in (left, right))
+    left, right = _on_host(left), _on_host(right)
     if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
         left, right = np.asarray(left), np.asarray(right)
         return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
@@ -28,3 +28,9 @@ def same(left: Any, right: Any) -> bool:
     if dataclasses.is_dataclass(left):
         return all(same(getattr(left, field.name), getattr(right, field.name)) for field in dataclasses.fields(left))
     return bool(left == right)
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, StrictArray):
+        return value.host
+    return value.get() if type(value).__module__.partition(".")[0] == "cupy" else value

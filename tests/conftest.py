@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cpu_fallback import NumpyBackend
-from tests.strict_backend import StrictBackend
+from tests.machines import every_machine, gpu
 
 
-@pytest.fixture(params=[NumpyBackend, StrictBackend], ids=["cpu", "strict"])
+def pytest_report_header() -> str:
+    """Whether this run tests the GPU, said aloud."""
+    machine, reason = gpu()
+    return f"GPU: {machine.device.name}" if machine else f"GPU: NOT TESTED in this run: {reason}"
+
+
+@pytest.fixture(params=every_machine().values(), ids=every_machine().keys())
 def backend(request):
     """The machines that every stage must run on alike."""
     return request.param()

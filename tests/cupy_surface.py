@@ -11,9 +11,9 @@ import numpy as np
 # Parameters of each function: `name!` takes an array, `name*` a list of arrays, the others Python values alone.
 FUNCTIONS = {
     "arange": "start stop step dtype",
-    "zeros": "shape dtype",
+    "zeros": "shape dtype order",
     "ones": "shape dtype",
-    "empty": "shape dtype",
+    "empty": "shape dtype order",
     "full": "shape fill_value dtype",
     "zeros_like": "a! dtype",
     "ones_like": "a! dtype",
@@ -53,6 +53,8 @@ FUNCTIONS = {
     "unique": "ar! return_index return_inverse return_counts",
     "bincount": "x! weights! minlength",
     "isin": "element! test_elements!",
+    "ascontiguousarray": "a! dtype",
+    "packbits": "a! axis bitorder",
 }
 # fmt: off
 METHODS = frozenset((  # the functions that are methods of an array too, with the array as their first argument

@@ -136,7 +136,7 @@ class Stages:
 
     @cached_property
     def sources(self) -> NegativeSources:
-        return prepare_sources(self.log, self.config, self.backend)
+        return prepare_sources(self.log, self.features, self.config, self.backend)
 
     @cached_property
     def oracle(self) -> reference.Log:

@@ -114,6 +114,13 @@ class StrictArray:
             raise TypeError("CuPy copies between overlapping parts of one array in no fixed order: assign a copy")
         self.host[plain] = value.host
 
+    def __matmul__(self, other: "StrictArray") -> "StrictArray":
+        """Sums are added backwards: cuBLAS has an order of its own."""
+        dense = operand("@", other)
+        if self.ndim != 2 or np.ndim(dense) != 2 or {self.dtype.kind, dense.dtype.kind} != {"f"}:
+            raise TypeError("@: CuPy multiplies matrices of floats by cuBLAS; others it multiplies slowly, or not at all")
+        return StrictArray(self.host[:, ::-1] @ dense[::-1], self._syncs)
+
     def plain_index(self, index: Any) -> tuple:
         """The index for the host array; TypeError for what CuPy would fetch or send, IndexError for negative codes."""
         parts = index if isinstance(index, tuple) else (index,)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-import types
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import numba
 import numpy as np
 import scipy.sparse
-from numba.core.registry import CPUDispatcher
 
 from cpu_fallback import NumpyBackend
+from gpu_dcgen.kernels import recompiled
 from tests.cupy_surface import DTYPES
 from tests.strict_array import StrictArray, Syncs
 from tests.strict_functions import StrictNamespace
@@ -30,9 +29,12 @@ class StrictBackend:
 
     name = "strict"
     n_threads = 1
+    exhausted = (MemoryError,)
+    when_full = NumpyBackend.when_full
+    scratch_order = "F"
 
     def __init__(self, n_lanes: int = 3, seed: int = 0) -> None:
-        self.n_lanes = n_lanes
+        self._n_lanes = n_lanes
         self._syncs = Syncs()
         self.xp = StrictNamespace(self._syncs)
         self.sparse = StrictSparse()
@@ -49,14 +51,26 @@ class StrictBackend:
         alone._syncs, alone.xp, alone._order = self._syncs, self.xp, self._order
         return alone
 
-    def for_each(self, kernel: Any, n: int, *arrays: Any) -> None:
+    def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
         """Rows in a shuffled order, lanes in turns. IndexError names the kernel that left an array."""
         plain = [_kernel_argument(position, array) for position, array in enumerate(arrays)]
         rows = self._order.permutation(operator.index(n))
         try:
-            _checked_loop(kernel)(rows, *((self.n_lanes,) if kernel.scratch else ()), *plain)
+            _checked_loop(kernel)(rows, *((lanes,) if kernel.scratch else ()), *plain)
         except IndexError as error:
             raise IndexError(f"kernel {kernel.python.__name__}: {error}; a GPU would read or write there, silently") from error
+
+    def lanes(self, lane_bytes: int) -> int:
+        return self._n_lanes
+
+    def block_size(self, asked: int, entry_bytes: int) -> int:
+        return self._host.block_size(asked, entry_bytes)
+
+    def begin(self) -> None:
+        self._host.begin()
+
+    def recover(self) -> None:
+        self._host.recover()
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, "StrictColumn"]:
         return {name: StrictColumn(column) for name, column in self._host.read_columns(files, names).items()}
@@ -71,9 +85,16 @@ class StrictBackend:
     def times(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
         return self._raise(self._host.times(_column(column)))
 
+    def stable_order(self, keys: StrictArray, n_bits: int) -> StrictArray:
+        return self._raise(self._host.stable_order(_lower(keys), n_bits))
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: StrictArray, **limits: int) -> Any:
         by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))
         return self._raise(self._host.similarity_block(first, last, by_item, by_user, norms, **limits))
+
+    def nearest(self, vectors: StrictArray, k: int, engine: str, size: int) -> tuple[str, Iterator[StrictArray]]:
+        used, blocks = self._host.nearest(_lower(vectors), k, engine, size)
+        return used, map(self._raise, blocks)
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> "StrictPartWriter":
         return StrictPartWriter(self._host.part_writer(path, schema, settings))
@@ -133,10 +154,27 @@ class StrictSparse:
     """`cupyx.scipy.sparse` as far as stages may use it."""
 
     def csr_matrix(self, arrays: tuple[StrictArray, StrictArray, StrictArray], shape: tuple[int, int]) -> Any:
-        """SciPy's matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot hold."""
+        """A matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot hold."""
         if arrays[0].dtype not in (np.dtype("float32"), np.dtype("float64"), np.dtype("bool")):
             raise TypeError(f"csr_matrix: CuPy holds only bool and float values, not {arrays[0].dtype}")
-        return scipy.sparse.csr_matrix(_lower(arrays), shape=shape)
+        return StrictMatrix(scipy.sparse.csr_matrix(_lower(arrays), shape=shape), arrays[0]._syncs)
+
+
+class StrictMatrix:
+    """A sparse matrix as far as stages may use it: times a dense one, which cuSPARSE adds in another order."""
+
+    def __init__(self, held: Any, syncs: Syncs) -> None:
+        self._held, self._syncs = held, syncs
+
+    T = property(lambda self: StrictMatrix(self._held.T, self._syncs))
+
+    def __matmul__(self, dense: StrictArray) -> StrictArray:
+        if not isinstance(dense, StrictArray) or dense.ndim != 2 or dense.dtype != self._held.dtype:
+            raise TypeError(f"a sparse matrix times {dense!r:.60}: expected a 2-D array of the device, of {self._held.dtype}")
+        return StrictArray(self._held[:, ::-1] @ dense.host[::-1], self._syncs)
+
+    def toarray(self) -> StrictArray:
+        return StrictArray(self._held.toarray(), self._syncs)
 
 
 def _lower(value: Any) -> Any:
@@ -171,26 +209,15 @@ def _kernel_argument(position: int, value: Any) -> Any:
 
 @functools.cache
 def _checked_loop(kernel: Any) -> Callable:
-    """loop(rows, *arrays) or loop(rows, n_lanes, *arrays) over the kernel; compiled once in a process."""
-    body = _with_indices_checked(kernel.python)
+    """loop(rows, *arrays) or loop(rows, lanes, *arrays) over the kernel; compiled once in a process."""
+    body = recompiled(kernel.python, numba.njit(boundscheck=True))
 
     def plain(rows, *arrays):
         for row in rows:
             body(row, *arrays)
 
-    def with_lanes(rows, n_lanes, *arrays):
+    def with_lanes(rows, lanes, *arrays):
         for position in range(rows.shape[0]):
-            body(rows[position], position % n_lanes, *arrays)
+            body(rows[position], position % lanes, *arrays)
 
     return numba.njit(with_lanes if kernel.scratch else plain)
-
-
-@functools.cache
-def _with_indices_checked(function: types.FunctionType) -> CPUDispatcher:
-    """The function compiled anew with bounds checked, together with the compiled functions that it calls."""
-    names = dict(function.__globals__)
-    for name in function.__code__.co_names:
-        if isinstance(names.get(name), CPUDispatcher):
-            names[name] = _with_indices_checked(names[name].py_func)
-    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    return numba.njit(boundscheck=True)(copy)

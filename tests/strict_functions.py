@@ -26,8 +26,22 @@ class StrictNamespace:
             return StrictUfunc(getattr(np, name), self._syncs)
         if name in FUNCTIONS:
             return functools.partial(call, name, self._syncs)
+        if name == "linalg":
+            return StrictLinalg(self._syncs)
         remedy = REMEDIES.get(name, "find out that CuPy answers as NumPy does, then list it in tests/cupy_surface.py")
         raise AttributeError(f"xp.{name} is not on the list of what stages may use: {remedy}")
+
+
+class StrictLinalg:
+    """The module `cupy.linalg`: its `eigh`, whose vectors may point the other way."""
+
+    def __init__(self, syncs: Syncs) -> None:
+        self._syncs = syncs
+
+    def eigh(self, a: StrictArray) -> tuple[StrictArray, StrictArray]:
+        values, vectors = np.linalg.eigh(operand("xp.linalg.eigh", a))
+        self._syncs.count += 1
+        return StrictArray(values, self._syncs), StrictArray(-vectors, self._syncs)
 
 
 def call(name: str, syncs: Syncs, *arguments: Any, **options: Any) -> Any:
@@ -118,12 +132,13 @@ CHECKS: dict[str, Callable] = {
 
 def _filled(array: np.ndarray) -> np.ndarray:
     """Memory as a device hands it out: full of something else."""
-    array.fill(True) if array.dtype == bool else array.view(np.uint8).fill(0xA5)
+    memory = array if array.flags.c_contiguous else array.T
+    memory.fill(True) if array.dtype == bool else memory.view(np.uint8).fill(0xA5)
     return array
 
 
-def _empty(shape: Any, dtype: Any = float) -> np.ndarray:
-    return _filled(np.empty(shape, dtype))
+def _empty(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
+    return _filled(np.empty(shape, dtype, order))
 
 
 def _empty_like(prototype: np.ndarray, dtype: Any = None) -> np.ndarray:

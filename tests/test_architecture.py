@@ -38,9 +38,9 @@ MAY_IMPORT_NUMPY = {
     "gpu_dcgen.synth": "makes tables on the host, before any backend is opened",
     "gpu_dcgen.demo": "makes tables on the host",
     "gpu_dcgen.gpu": "the GPU backend carries arrays to and from the host",
-    "gpu_dcgen.torch_dataset": "reads finished files on the host",
     "gpu_dcgen.audit": "proves finished files on the host, without the stages and their backends",
     "gpu_dcgen.explain": "reads finished files on the host",
+    "gpu_dcgen.training": "reads finished files on the host, and hands them to torch",
 }
 THE_BUILD = {"cpu_fallback"} | {
     f"gpu_dcgen.{module}"
@@ -125,6 +125,18 @@ def test_numpy_is_imported_only_where_there_is_a_reason():
     for module, imported in package_imports("gpu_dcgen").items():
         if {name for name in imported if inside(name, {"numpy"})}:
             assert inside(module, MAY_IMPORT_NUMPY), f"{module} imports numpy: use backend.xp, or give a reason here"
+
+
+def test_training_reads_data_sets_and_knows_nothing_of_the_build():
+    allowed = {"gpu_dcgen.training", "gpu_dcgen.contract", "gpu_dcgen.errors", "numpy", "pyarrow", "torch"}
+    for module, imported in package_imports("gpu_dcgen").items():
+        if inside(module, {"gpu_dcgen.training"}):
+            others = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+            assert not {name for name in others if not inside(name, allowed)}, module
+        else:
+            assert not {name for name in imported if inside(name, {"torch"})}, module
+            used = {name for name in imported if inside(name, {"gpu_dcgen.training"})}
+            assert module == "gpu_dcgen.cli_datasets" or not used, module
 
 
 def test_no_stage_is_excused_from_backend_xp():

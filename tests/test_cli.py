@@ -16,6 +16,7 @@ from gpu_dcgen import doctor
 from gpu_dcgen.cli import app
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
+from gpu_dcgen.gpu import device
 
 MANIFEST = {
     "backend": {"name": "cpu", "reason": "asked for"},
@@ -41,7 +42,15 @@ MANIFEST = {
     "files": {"train_dataset.parquet": 3_000_000, "val_dataset.parquet": 500_000},
     "warnings": ["quartile Q2 is empty"],
     "timings": [],
-    "performance": {"seconds": 2.5, "samples_per_s": 63993.6, "peak_memory_bytes": 1_500_000_000},
+    "performance": {
+        "seconds": 2.5,
+        "samples_per_s": 63993.6,
+        "peak_memory_bytes": 1_500_000_000,
+        "budgets": {
+            "minimum_rate": {"value": 63993.6, "limit": 5000, "unit": "samples/s", "margin": 11.8, "met": True},
+            "max_cpu_usage": {"value": 0.9, "limit": 0.8, "unit": "share of all cores", "margin": -0.125, "met": False},
+        },
+    },
     "content_digest": "00c0ffee00c0ffee",
 }
 
@@ -243,11 +252,13 @@ def test_an_unknown_backend_is_a_usage_error(fake):
     assert run("build", "in", "out", "--backend", "tpu").exit_code == 2 and fake.call is None
 
 
-def test_gpu_without_a_gpu_backend_is_exit_2_and_builds_nothing(tmp_path, monkeypatch):
+def test_gpu_without_a_gpu_is_exit_2_and_builds_nothing(tmp_path, monkeypatch):
     pytest.importorskip("gpu_dcgen.dataset_generator")
     monkeypatch.setattr(doctor, "prebuild", lambda inputs, output, config: [])
+    monkeypatch.setattr(device, "PACKAGES", ("no_such_package",))
     result = run("build", tmp_path, tmp_path / "out", "--backend", "gpu")
-    assert result.exit_code == 2 and "--backend cpu" in result.stderr and not (tmp_path / "out").exists()
+    assert result.exit_code == 2 and "--backend gpu: no_such_package is not installed." in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_demo_converts_builds_and_shows_a_group(fake, monkeypatch, tmp_path):
@@ -315,7 +326,7 @@ def test_doctor_is_exit_2_when_something_fails_and_0_when_it_only_warns(monkeypa
 def test_doctor_looks_at_what_it_is_given(shop):
     result = run("doctor", shop, "--output", shop / "out")
     assert result.exit_code == 0, result.output
-    assert "transactions.parquet" in result.stdout and "no GPU backend yet" in result.stdout
+    assert "transactions.parquet" in result.stdout and "GPU" in result.stdout
     (shop / "customers.parquet").unlink()
     result = run("doctor", shop)
     assert result.exit_code == 2 and "tables: Convert the table to Parquet under that name." in result.stdout

@@ -188,8 +188,3 @@ def test_versions_compare_as_numbers():
 def test_a_numba_that_cannot_be_imported_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     assert by_name(doctor.checks())["compiled kernels"].verdict == "fail"
-
-
-def test_the_gpu_line_says_that_there_is_no_backend_yet():
-    check = by_name(doctor.checks())["GPU"]
-    assert check.verdict == "ok" and "no GPU backend yet" in check.found

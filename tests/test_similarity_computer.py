@@ -54,7 +54,7 @@ def test_matrix_holds_the_oracles_integers(setting, backend):
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
     weights, bits = integer_weights(cell_weights(stages.oracle, stages.config))
     assert matrix.scale_bits == bits
-    dense = matrix.csr(backend).toarray()
+    dense = backend.to_host(matrix.csr(backend).toarray())
     assert {(u, i): dense[u, i] for u, i in weights} == weights
     assert np.count_nonzero(dense) == sum(weight > 0 for weight in weights.values())
     assert stages.host(matrix.norms) == (dense.astype(np.int64) ** 2).sum(axis=0).tolist()

@@ -102,8 +102,8 @@ def test_rows_run_in_another_order_each_time():
 def test_every_lane_is_used_in_turn(single, strict):
     backend = strict.single() if single else strict
     xp, values = backend.xp, np.arange(28, dtype=np.int64).reshape(7, 4)
-    scratch, lanes, out = (xp.empty(shape, dtype=xp.int64) for shape in ((backend.n_lanes, 4), 7, (7, 4)))
-    backend.for_each(reversed_row, 7, backend.from_host(values), scratch, lanes, out)
+    scratch, lanes, out = (xp.empty(shape, dtype=xp.int64) for shape in ((backend.lanes(32), 4), 7, (7, 4)))
+    backend.for_each(reversed_row, 7, backend.from_host(values), scratch, lanes, out, lanes=backend.lanes(32))
     assert same(out.host, values[:, ::-1].copy())
     assert sorted(np.bincount(lanes.host).tolist()) == ([7] if single else [2, 2, 3])
 
@@ -202,9 +202,32 @@ def test_a_part_writer_takes_blocks_of_device_arrays(recorded):
 def test_sparse_matrices_hold_floats(strict):
     a = strict.from_host(np.array([0, 1, 1], dtype=np.int32))
     offsets = strict.from_host(np.array([0, 2, 3]))
-    assert strict.sparse.csr_matrix((a.astype(strict.xp.float64), a, offsets), shape=(2, 2)).sum() == 2
+    assert strict.sparse.csr_matrix((a.astype(strict.xp.float64), a, offsets), shape=(2, 2)).toarray().sum() == 2
     with pytest.raises(TypeError, match="int32"):
         strict.sparse.csr_matrix((a, a, offsets), shape=(2, 2))
+
+
+def test_products_of_matrices_are_of_floats_on_the_device(strict):
+    a = strict.from_host(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    sparse = strict.sparse.csr_matrix(
+        (a[0], *(strict.from_host(np.array(x, dtype=np.int32)) for x in ([0, 1], [0, 1, 2]))), (2, 2)
+    )
+    assert strict.to_host(a @ a).tolist() == [[7, 10], [15, 22]]
+    assert strict.to_host(sparse @ a).tolist() == [[1, 2], [6, 8]]
+    assert strict.to_host(sparse.T @ a).tolist() == [[1, 2], [6, 8]]
+    for product in (
+        lambda: a @ a[0],
+        lambda: a.astype(np.int64) @ a,
+        lambda: sparse @ np.ones((2, 2)),
+        lambda: a @ np.ones((2, 2)),
+    ):
+        with pytest.raises(TypeError):
+            product()
+    values, vectors = strict.xp.linalg.eigh(strict.from_host(np.array([[2.0, 0.0], [0.0, 1.0]])))
+    assert strict.to_host(values).tolist() == [1, 2]
+    assert (strict.to_host(vectors) ** 2).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(TypeError):
+        strict.xp.linalg.eigh(np.eye(2))
 
 
 def _random_lines(seed):

@@ -146,14 +146,27 @@ def test_what_python_writes_is_read(moment):
     assert times([pa.array([moment.isoformat()])]) == [ns(moment.isoformat())]
 
 
-def test_columns_come_in_file_and_row_order(tmp_path):
+def three_files(folder):
     for number, rows in enumerate((["b", None, "b"], ["a"], [])):
         table = pa.table({"id": pa.array(rows, pa.string()), "other": [1] * len(rows)})
-        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=2)
-    columns = tables.read_columns([tmp_path / f"{number}.parquet" for number in (1, 0, 2)], ["id"])
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=2)
+    return [folder / f"{number}.parquet" for number in (1, 0, 2)]
+
+
+def test_columns_come_in_file_and_row_order(tmp_path):
+    columns = tables.read_columns(three_files(tmp_path), ["id"])
     assert columns.keys() == {"id"}
-    assert all(pa.types.is_dictionary(chunk.type) for chunk in columns["id"])  # never written out once per row
     assert decoded(columns["id"])[0] == ["a", "b", None, "b"]
+
+
+def test_a_column_that_a_file_lacks_is_an_error(tmp_path):
+    with pytest.raises(KeyError, match="misspelt"):
+        tables.read_columns(three_files(tmp_path), ["id", "misspelt"])
+
+
+def test_text_is_never_written_out_once_per_row(tmp_path):
+    chunks = tables.read_columns(three_files(tmp_path), ["id"])["id"]
+    assert all(pa.types.is_dictionary(chunk.type) for chunk in chunks)
 
 
 def test_int96_timestamps_keep_the_year_9999(tmp_path):

@@ -202,7 +202,12 @@ def test_filters_on_time_and_user_skip_row_groups(tmp_path):
     users = metadata.row_group(0).column(names.index("user_id")).statistics
     assert users.min in USER_IDS
     assert users.min <= users.max
-    assert not metadata.row_group(0).column(names.index("item_id")).is_stats_set
+
+
+def test_columns_that_no_filter_needs_have_no_statistics(tmp_path):
+    metadata = pq.read_metadata(write(tmp_path / "a.parquet", [sample_block()[0]]))
+    item = contract.arrow_schema("train_dataset").names.index("item_id")
+    assert not metadata.row_group(0).column(item).is_stats_set
 
 
 def test_a_part_without_rows_has_the_schema(tmp_path):

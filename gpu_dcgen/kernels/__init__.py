@@ -6,17 +6,21 @@ kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a
 
 Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
 space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
-
-That cache watches the file a kernel is in, not those of its helpers: who edits a helper removes `__pycache__`.
 """
 
 from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 import numba
+from numba.core.registry import CPUDispatcher
+
+from cpu_fallback import kernel_cache
+
+kernel_cache.watch(Path(__file__).parent, Path(__file__).parents[1] / "rng.py")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,15 @@ class RowKernel:
     python: Callable  # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
     loop: Any  # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
     scratch: bool  # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
+
+
+def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
+    """`compiler(function)`, with the compiled helpers that it calls replaced by their own functions under `compiler`."""
+    names = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        if isinstance(names.get(name), CPUDispatcher):
+            names[name] = recompiled(names[name].py_func, compiler)
+    return compiler(types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__))
 
 
 def _serial(start, stop, *arrays):

@@ -9,14 +9,20 @@ from ..rng import fold
 from . import row_kernel
 from .draws import draw_from_corpus, owns, siblings
 from .pool import (
+    BUYERS_MASK,
+    BUYERS_SHIFT,
     FALLBACK,
     FIXED_ONE,
     GROUP,
+    GROUP_SHIFT,
     ITEM,
-    N_BUYERS,
     N_HARD,
     OWN_CAP,
-    SOURCE,
+    PART_MASK,
+    POPULARITY_SHIFT,
+    PRICE_SHIFT,
+    SOURCE_MASK,
+    STATE,
     W_CO,
     W_DIVERSITY,
     W_POP,
@@ -40,25 +46,20 @@ def rounded(x):
 
 
 @numba.njit(cache=True)
-def _fixed_price(price):
-    return rounded(np.float64(price) * FIXED_ONE) if price == price else np.int64(-1)
-
-
-@numba.njit(cache=True)
-def _score_pool(lane, n_pool, i, limits, popularity, price, group, pool, pair, score):
-    mine = _fixed_price(price[i])
+def _score_pool(lane, n_pool, i, limits, facts, pool, pair, score):
+    mine = (facts[i] >> PRICE_SHIFT) & PART_MASK
     for candidate in range(n_pool):
-        j = pool[lane, ITEM, candidate]
-        pool[lane, GROUP, candidate] = group[j]
-        theirs = _fixed_price(price[j])
-        near = FIXED_ONE // 2 if mine < 0 or theirs < 0 else FIXED_ONE - abs(mine - theirs)
+        known = facts[pool[lane, ITEM, candidate]]
+        pool[lane, GROUP, candidate] = (known >> GROUP_SHIFT) - 1
+        theirs = (known >> PRICE_SHIFT) & PART_MASK
+        near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * FIXED_ONE) if pair[lane, candidate] > 0 else np.int64(0)
-        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64(pool[lane, N_BUYERS, candidate]))
+        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64((pool[lane, STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK))
         score[lane, candidate] = (
             limits[W_SIM] * similar
             + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
             + limits[W_PRICE] * near
-            - limits[W_POP] * rounded(np.float64(popularity[j]) * FIXED_ONE)
+            - limits[W_POP] * ((known >> POPULARITY_SHIFT) & PART_MASK)
         )
 
 
@@ -96,13 +97,17 @@ def mine_hard(
     copy,
     snapshot,
     end,
-    log_item,
-    log_time,
+    moment,
+    since,
+    position,
+    moments,
     user_offsets,
     item_offsets,
     buyer_row,
     buyer_user,
-    buyer_time,
+    buyer_rank,
+    buyer_before,
+    buyer_after,
     neighbor_offsets,
     neighbor_item,
     neighbor_similarity,
@@ -110,11 +115,8 @@ def mine_hard(
     corpus,
     cells,
     cell_offsets,
-    on_sale,
-    popularity,
-    price,
+    facts,
     price_category,
-    group,
     n_groups,
     product_code,
     owned_offsets,
@@ -140,21 +142,25 @@ def mine_hard(
     """
     row = order[turn]
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
-    n_hard = limits[N_HARD]
+    n_hard, known = limits[N_HARD], facts[k]
+    own_group = (known[i] >> GROUP_SHIFT) - 1
     n_pool = offer_collaborative(
         lane,
         u,
         i,
-        t,
-        on_sale[k],
+        moment[row],
+        since[row],
+        position[row],
+        known,
         limits,
-        log_time,
-        log_item,
+        moments,
         user_offsets,
         item_offsets,
         buyer_row,
         buyer_user,
-        buyer_time,
+        buyer_rank,
+        buyer_before,
+        buyer_after,
         buyers,
         place,
         pool,
@@ -162,18 +168,18 @@ def mine_hard(
     key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
     first = corpus_offsets[k]
     n_pool = offer_crossing(
-        lane, n_pool, key, group[i], price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
+        lane, n_pool, key, own_group, price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
+        lane, n_pool, start, stop, known, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
     )
-    _score_pool(lane, n_pool, i, limits, popularity[k], price[k], group, pool, pair, score)
+    _score_pool(lane, n_pool, i, limits, known, pool, pair, score)
 
     items, groups, scores = pool[lane, ITEM], pool[lane, GROUP], score[lane]
     n_chosen, n_own, n_relaxed = 0, 0, 0
     if limits[OWN_CAP] == 0:
-        _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
+        _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
     while n_chosen < n_hard:
         best = _best(items, scores, n_pool)
         if best < 0:
@@ -182,14 +188,14 @@ def mine_hard(
         scores[best] = _DEAD
         if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
             continue
-        _lower(groups, scores, n_pool, group[j], limits[W_DIVERSITY] * FIXED_ONE)
-        if group[j] == group[i]:
+        _lower(groups, scores, n_pool, groups[best], limits[W_DIVERSITY] * FIXED_ONE)
+        if groups[best] == own_group:
             n_own += 1
             n_relaxed += 1 if beyond_cap else 0
             if n_own == limits[OWN_CAP]:
-                _lower(groups, scores, n_pool, group[i], _BEYOND_CAP)
+                _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, SOURCE, best]
+        source[row, n_chosen] = pool[lane, STATE, best] & SOURCE_MASK
         similarity[row, n_chosen] = pair[lane, best]
         n_chosen += 1
     relaxed[row] = n_relaxed

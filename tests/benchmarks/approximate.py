@@ -1,0 +1,103 @@
+"""Exact against approximate neighbors on made-up catalogues: seconds, memory, recall, and where they cross (D10).
+
+    python -m tests.benchmarks.approximate                              10,000 items
+    python -m tests.benchmarks.approximate --items 100000 --top-k 100   another catalogue
+    python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
+
+Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like H&M's:
+12 users an item, 22 items a user; heavy ones like a grocer's regulars: 4,000 users of 1,000 items each; whole ones like
+resellers, of 3,000 items. Each engine runs in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from typing import Any
+
+import numpy as np
+
+from cpu_fallback import NumpyBackend
+from gpu_dcgen import approximate_neighbors
+from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import WeightedMatrix, _all_neighbors
+
+BASKETS = {"light": (12.0, 22, 1.2), "heavy": (0.0, 1000, 0.6), "whole": (0.0, 3000, 0.6)}
+# users an item (0: HEAVY_USERS), median items a user, sigma of their logarithm
+HEAVY_USERS = 4_000
+N_TASTES, OWN_TASTE, N_CLUSTERS = 3, 0.7, 100  # clusters of a user, share of purchases in them, clusters in all
+ENGINES = ("exact", "brute", "faiss")
+
+
+def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
+    """A weighted matrix of `n_items`; weights between 2^11 and 2^13."""
+    chance = np.random.default_rng(seed)
+    users_an_item, median, sigma = BASKETS[baskets]
+    n_users = round(users_an_item * n_items) or HEAVY_USERS
+    degree = np.minimum(n_items // 3, np.exp(chance.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1)
+    user = np.repeat(np.arange(n_users), degree)
+    taste = chance.integers(0, N_CLUSTERS, (n_users, N_TASTES))
+    cluster = taste[user, chance.integers(0, N_TASTES, len(user))]
+    rank = (n_items + 1) ** chance.random(len(user)) - 1  # Zipf: log-uniform
+    rank = np.minimum(rank.astype(np.int64), n_items - 1)
+    in_cluster = np.minimum(rank // N_CLUSTERS * N_CLUSTERS + cluster, n_items - 1)
+    item = np.where(chance.random(len(user)) < OWN_TASTE, in_cluster, rank)
+    cells = np.unique(user * n_items + item)
+    user, item = (cells // n_items).astype(np.int32), (cells % n_items).astype(np.int32)
+    weight = chance.integers(1 << 11, 1 << 13, len(cells)).astype(np.int32)
+    order = np.argsort(item, kind="stable")
+    user_offsets, item_offsets = (np.searchsorted(a, np.arange(n + 1)) for a, n in ((user, n_users), (item[order], n_items)))
+    squares = np.concatenate(([0], np.cumsum(weight[order].astype(np.int64) ** 2)))
+    norms = squares[item_offsets[1:]] - squares[item_offsets[:-1]]
+    products = int((np.diff(user_offsets) ** 2).sum())
+    by_item = (item_offsets, user[order], weight[order])
+    return WeightedMatrix(user_offsets, item, weight, *by_item, norms, 0, bool(norms.max() < 1 << 42), products)
+
+
+def measure(n_items: int, baskets: str, top_k: int, engine: str, n_threads: int) -> dict[str, Any]:
+    """Seconds, pairs, peak memory of one engine, after a first run on a little catalogue that compiles what it needs."""
+    backend, progress = NumpyBackend(n_threads), ProgressTracker()
+    settings = {"top_k": top_k} if engine == "exact" else {"top_k": top_k, "engine": "approximate", "nearest": engine}
+    config = DatasetConfig(similarity=settings)
+
+    def run(matrix: WeightedMatrix) -> tuple[Any, dict[str, Any]]:
+        if engine == "exact":
+            return _all_neighbors(matrix, config, backend, progress), {}
+        return approximate_neighbors.find_neighbors(matrix, config, backend, progress)
+
+    run(catalogue(1_000, "light"))
+    matrix = catalogue(n_items, baskets)
+    before = backend.memory()["peak_bytes"]
+    began = time.perf_counter()
+    (lengths, *_), info = run(matrix)
+    seconds = time.perf_counter() - began
+    result = {"items": n_items, "baskets": baskets, "top_k": top_k, "engine": engine, "threads": n_threads}
+    result |= {"cells": len(matrix.user_item), "products": matrix.n_products, "seconds": round(seconds, 2)}
+    result |= {"pairs": int(lengths.sum()), "matrix_gb": round(before / 1e9, 2)}
+    return result | {"peak_gb": round(backend.memory()["peak_bytes"] / 1e9, 2), **info}
+
+
+def main() -> dict[str, list[dict[str, Any]]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--baskets", nargs="+", choices=BASKETS, default=["light", "heavy"])
+    parser.add_argument("--top-k", type=int, nargs="+", default=[1000, 100])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["exact", "brute"])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    results = []
+    for n_items in options.items:
+        for baskets in options.baskets:
+            for top_k in options.top_k:
+                for engine in options.engines:
+                    with multiprocessing.get_context("spawn").Pool(1) as alone:
+                        results.append(alone.apply(measure, (n_items, baskets, top_k, engine, options.threads)))
+                    print(json.dumps(results[-1]), flush=True)
+    return {"approximate": results}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A build whose kernels run in numba's CUDA simulator, as `python -m tests.gpu.simulated INPUT OUTPUT CONFIG`.
+
+NUMBA_ENABLE_CUDASIM=1 turns it on. The machine is the CPU's but for its kernels, the configuration
+`tests.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the kernels that ran and how often
+as JSON. The simulator runs device code as Python, a thread a CUDA thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+from cpu_fallback import NumpyBackend
+from gpu_dcgen.dataset_generator import build
+from gpu_dcgen.gpu import launch, similarity
+from tests.shops import tiny_config
+
+LANES, BLOCK_THREADS = 8, 4
+
+
+class SimulatedBackend(NumpyBackend):
+    """The CPU machine with row kernels and similarity as simulated CUDA grids."""
+
+    name = "simulated"
+    scratch_order = "F"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.ran: list[str] = []
+
+    def single(self) -> "SimulatedBackend":
+        return self
+
+    def lanes(self, lane_bytes: int) -> int:
+        return LANES
+
+    def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
+        self.ran.append(kernel.python.__name__)
+        shared = [FakeCUDAArray(array) if isinstance(array, np.ndarray) else array for array in arrays]  # not copied
+        launch.run(kernel, n, *shared, lanes=lanes, block_threads=BLOCK_THREADS)
+
+    def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int) -> Any:
+        self.ran.append("neighbors_of_items")
+        return similarity.similarity_block(np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits)
+
+
+def widen_integers() -> None:
+    """Let arrays give int64 for narrower integers, as numba types what is computed from them; NumPy would stay narrow."""
+    narrow = FakeCUDAArray.__getitem__
+
+    def wide(self: FakeCUDAArray, index: Any) -> Any:
+        value = narrow(self, index)
+        return np.int64(value) if isinstance(value, np.integer) and value.dtype != np.uint64 else value
+
+    FakeCUDAArray.__getitem__ = wide
+
+
+def main(inputs: Path, output: Path, config: dict[str, Any]) -> None:
+    widen_integers()
+    warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)  # hashes wrap on purpose
+    machine = SimulatedBackend()
+    manifest = build(inputs, output, tiny_config(**config), backend=machine).manifest
+    found = {"content_digest": manifest["content_digest"], "kernels": sorted(set(machine.ran)), "grids": len(machine.ran)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,107 @@
+"""Every kernel compiles to PTX for the devices that people have, without a driver: numba-cuda and NVVM from their wheels."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+import types
+from typing import Any
+
+import pytest
+from numba import typeof
+
+import gpu_dcgen.kernels
+from cpu_fallback import NumpyBackend
+from gpu_dcgen.dataset_generator import build
+from gpu_dcgen.gpu import launch, similarity
+from gpu_dcgen.kernels import RowKernel
+from tests.shops import random_shop, tiny_config, write_shop
+
+CAPABILITIES = [(8, 0), (9, 0)]
+ON_THE_HOST = {"hash_texts"}  # hashes vocabularies, which are strings of the host
+INTEGERS, NARROW, FLOATS = "int64", "int32", "float32"
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None,
+    reason="numba-cuda is not installed (pip install 'gpu-dcgen[test-cuda]'; no GPU is needed)",
+)
+
+
+class Recorder(NumpyBackend):
+    """The CPU machine, noting the types that each kernel is called with; scratch lies as it does on a GPU."""
+
+    scratch_order = "F"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.calls: dict[tuple[RowKernel, tuple[Any, ...]], None] = {}
+
+    def single(self) -> "Recorder":
+        return self
+
+    def for_each(self, kernel, n, *arrays, lanes=1):
+        self.calls[kernel, tuple(map(typeof, arrays))] = None
+        super().for_each(kernel, n, *arrays, lanes=lanes)
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
+    """The kernels of builds in every shape, with the types they are called with."""
+    folder, recorder = tmp_path_factory.mktemp("recorded"), Recorder()
+    tables = write_shop(random_shop(1, views=True), folder / "input")
+    for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
+        config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
+        build(tables, folder / shape, config, backend=recorder)
+    return list(recorder.calls)
+
+
+@pytest.fixture(params=CAPABILITIES, ids=lambda capability: "sm_{}{}".format(*capability))
+def ptx(request, monkeypatch):
+    """Compiles a kernel for one compute capability; numba-cuda asks the device for it where device functions are called."""
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: types.SimpleNamespace(compute_capability=request.param))
+    launch.grid_of.cache_clear()
+
+    def compiled(kernel: Any, arguments: tuple[Any, ...]) -> str:
+        text, _ = cuda.compile(kernel.py_func, cuda.types.void(*arguments), device=False, abi="numba", cc=request.param)[:2]
+        assert ".target sm_{}{}".format(*request.param) in text
+        return text
+
+    yield compiled
+    launch.grid_of.cache_clear()
+
+
+def test_row_kernels_compile(calls, ptx):
+    from numba import cuda
+
+    for kernel, arguments in calls:
+        text = ptx(launch.grid_of(kernel), (cuda.types.int64, *arguments))
+        assert ".local" not in text, f"{kernel.python.__name__} keeps registers in memory"
+
+
+def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
+    from numba import cuda
+
+    def array(name: str, n_dimensions: int = 1) -> Any:
+        return cuda.types.Array(getattr(cuda.types, name), n_dimensions, "C")
+
+    long, wide = cuda.types.int64, [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)]
+    matrix = [array(INTEGERS), array(NARROW), array(NARROW), array(INTEGERS), array(INTEGERS)]
+    outputs = [array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2)]
+    limits = (long, long, cuda.types.boolean)
+    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, array("float64"), *limits, *wide, *outputs)
+    text = ptx(similarity.neighbors_of_items, arguments)
+    assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
+    assert "fma.rn.f64" not in text and "div.approx" not in text
+
+
+def test_no_kernel_is_left_out(calls):
+    named = {kernel.python.__name__ for kernel, _ in calls}
+    assert named | ON_THE_HOST == {kernel.python.__name__ for kernel in row_kernels()}
+
+
+def row_kernels() -> list[RowKernel]:
+    modules = [importlib.import_module(f"gpu_dcgen.kernels.{m.name}") for m in pkgutil.iter_modules(gpu_dcgen.kernels.__path__)]
+    return [value for module in modules for value in vars(module).values() if isinstance(value, RowKernel)]

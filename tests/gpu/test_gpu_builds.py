@@ -1,0 +1,87 @@
+"""Whole builds on a device: the CPU's content in every shape, in little memory, and after planted errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpu_dcgen.dataset_generator import build
+from gpu_dcgen.errors import BackendError
+from gpu_dcgen.gpu import launch
+from gpu_dcgen.summary import of_build
+from tests.machines import gpu
+from tests.shops import random_shop, tiny_config, write_shop
+from tests.test_against_reference import VARIANTS
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """The GPU machine; skips aloud where there is none."""
+    found, reason = gpu()
+    return found or pytest.skip(f"no GPU tested here: {reason}")
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return write_shop(random_shop(4, n_users=30, n_items=30, n_rows=700, minutes=True, views=True), tmp_path / "input")
+
+
+@pytest.mark.parametrize("shape", ["labeled_pair", "n_tuple", "triplet"])
+@pytest.mark.parametrize("order", ["chronological", "shuffled"])
+def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
+    config = tiny_config(output={"shape": shape, "order": order})
+    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
+    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest
+    assert found["digests"] == expected["digests"]
+    assert found["counts"] == expected["counts"]
+    assert found["backend"]["name"] == "gpu" and of_build(tmp_path / "gpu", found)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_content_is_the_cpus_under_other_settings(variant, tables, tmp_path, machine):
+    config = tiny_config(**VARIANTS[variant])
+    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
+    assert build(tables, tmp_path / "gpu", config, backend=machine).manifest["digests"] == expected["digests"]
+
+
+def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
+    expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest
+    found = build(online_retail, tmp_path / "gpu", backend=machine).manifest
+    assert found["digests"] == expected["digests"]
+    moved, rows = found["backend"]["bytes_to_device"], sum(split["rows"] for split in found["counts"].values())
+    assert moved < 64 * rows, "more than the inputs went to the device"
+
+
+@pytest.mark.parametrize("n_left", [3, 40])
+def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, machine, monkeypatch):
+    expected = build(tables, tmp_path / "cpu", tiny_config(), backend="cpu").manifest
+    run, before = launch.run, machine.memory()["exhausted"]
+
+    def full(kernel, n, *arrays, lanes):
+        if kernel.python.__name__ == "draw_random" and n > n_left:
+            raise MemoryError("std::bad_alloc: out_of_memory: planted")
+        run(kernel, n, *arrays, lanes=lanes)
+
+    monkeypatch.setattr(launch, "run", full)
+    found = build(tables, tmp_path / "gpu", tiny_config(), backend=machine).manifest
+    assert found["digests"] == expected["digests"]
+    assert machine.memory()["exhausted"] > before
+
+
+def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, machine, monkeypatch):
+    def full(*arrays, **options):
+        raise MemoryError("std::bad_alloc: out_of_memory: planted")
+
+    monkeypatch.setattr(type(machine), "similarity_block", full)
+    with pytest.raises(BackendError, match="^similarity, items 0..0: the memory of the gpu machine is full"):
+        build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
+    assert not (tmp_path / "gpu").exists()
+
+
+def test_a_device_error_is_not_swallowed(tables, tmp_path, machine, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("cudaErrorIllegalAddress: planted")
+
+    monkeypatch.setattr(launch, "run", broken)
+    with pytest.raises(RuntimeError, match="planted"):
+        build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
+    assert not (tmp_path / "gpu").exists()

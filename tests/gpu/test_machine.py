@@ -1,0 +1,91 @@
+"""The GPU machine as far as RAPIDS without a device shows it: it speaks the protocol, and what it calls is there."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from gpu_dcgen.backend import Backend
+from tests.test_architecture import parameters, protocol_methods
+
+pytest.importorskip("cudf", reason="RAPIDS is not installed: the GPU machine is not looked at")
+cupy = pytest.importorskip("cupy")
+machine = pytest.importorskip("gpu_dcgen.gpu.machine")
+
+
+class Memory:
+    """So many bytes are free."""
+
+    budget = 1 << 34
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+
+    def free(self) -> int:
+        return self._free
+
+
+@pytest.fixture
+def backend():
+    """The machine, but for its memory: 132 multiprocessors and nothing to run on."""
+    made = object.__new__(machine.CudaBackend)
+    made.device = type("Device", (), {"n_multiprocessors": 132})
+    made._memory, made._n_exhausted = Memory(64 << 30), 0
+    return made
+
+
+def test_it_spells_the_protocol(backend):
+    methods = protocol_methods()
+    assert {name: parameters(getattr(machine.CudaBackend, name)) for name in methods} == methods
+    assert not [name for name in Backend.__annotations__ if not hasattr(machine.CudaBackend, name)]
+
+
+def test_its_memory_calls_are_rmms():
+    import rmm
+    from rmm.allocators.cupy import rmm_cupy_allocator
+
+    stubs = (rmm.mr.LimitingResourceAdaptor, rmm.mr.StatisticsResourceAdaptor, rmm.mr.CudaAsyncMemoryResource)
+    assert all(issubclass(stub, rmm.mr.DeviceMemoryResource) for stub in stubs)
+    assert callable(rmm.mr.LimitingResourceAdaptor.get_allocated_bytes)
+    assert callable(rmm.mr.StatisticsResourceAdaptor.push_counters)
+    assert callable(rmm.mr.available_device_memory) and callable(rmm.mr.set_current_device_resource)
+    assert {"current_bytes", "peak_bytes"} <= set(rmm.statistics.Statistics.__annotations__)
+    assert list(inspect.signature(rmm_cupy_allocator).parameters) == ["nbytes"]
+    assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+
+
+def test_little_grids_do_not_warn():
+    from numba.cuda import config
+
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 0  # machine has been imported
+
+
+def test_arrays_are_handed_to_numba_without_waiting():
+    from numba import cuda
+
+    assert "sync" in inspect.signature(cuda.as_cuda_array).parameters
+
+
+@pytest.mark.parametrize("free_gib", [80, 16, 4, 1])
+def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
+    free = free_gib << 30
+    backend._memory = Memory(free)
+    lane_bytes, entry_bytes = 236_000, 36_000  # as at H&M's size
+    lanes = backend.lanes(lane_bytes)
+    assert lanes % machine.launch.BLOCK_THREADS == 0 and 128 <= lanes <= 132 * 512
+    assert lanes * lane_bytes <= free / 4
+    assert 1 <= backend.block_size(10_000, entry_bytes) <= 1 << 18
+    assert backend.block_size(10_000, entry_bytes) * entry_bytes <= free / 4
+
+
+def test_one_block_of_lanes_is_the_least(backend):
+    backend._memory = Memory(0)
+    assert backend.lanes(1 << 20) == machine.launch.BLOCK_THREADS
+    assert backend.block_size(10_000, 1 << 20) == 1
+
+
+def test_recovering_counts(backend):
+    backend._memory.peak = lambda: 5
+    backend.recover()
+    assert backend.memory() == {"peak_bytes": 5, "exhausted": 1}
