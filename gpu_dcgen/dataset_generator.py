@@ -20,7 +20,6 @@ from .inputs import load_shop
 from .interactions import build_interactions
 from .negative_sampler import prepare_sources
 from .outputs import (
-    Staging,
     item_blocks,
     sequence_blocks,
     similarity_blocks,
@@ -34,6 +33,7 @@ from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
 from .splits import cut_windows, order_positives, plan_splits, require_disjoint_users
+from .staging import Staging
 
 
 @dataclass(frozen=True)
