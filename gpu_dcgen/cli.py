@@ -31,6 +31,7 @@ Examples:
   gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
   gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
   gpu-dcgen doctor tables --output out            is everything ready?
+  gpu-dcgen plan tables                           how much, how long?
 """
 
 app = typer.Typer(
@@ -189,6 +190,42 @@ def doctor(
         _show(summary.of_checks(checks))
         if any(check.verdict == "fail" for check in checks):
             raise typer.Exit(InputError.exit_code)
+
+
+@app.command()
+def plan(
+    inputs: Inputs,
+    output: Annotated[Path | None, typer.Option(help="Where the build would write; looks at that disk.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times.")
+    ] = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say how much a build will make, and how long it will take.
+
+    Tries the build's stages on some customers, in seconds; nothing is published.
+    """
+    tracker = JsonLinesTracker(sys.stdout) if as_json else RichTracker(Console(stderr=True))
+    with _exit_codes(debug, tracker):
+        from dataclasses import asdict
+
+        from . import planning, summary
+        from .config_files import load_config
+        from .dataset_generator import select
+
+        loaded = load_config(config, [*(overrides or ()), *_settings({"resources.num_workers": threads})])
+        machine, reason = select(backend, loaded)
+        tracker.message("info", f"backend: {machine.name} ({reason})")
+        with tracker.stage("plan"):
+            found = planning.plan(inputs, loaded, machine, output)
+        if isinstance(tracker, JsonLinesTracker):
+            tracker.write("planned", plan=asdict(found))
+        else:
+            _show(summary.of_plan(found))
 
 
 @app.command()

@@ -1,0 +1,78 @@
+"""What `gpu-dcgen plan` predicts against what a build then makes and takes: errors in per cent.
+
+    python -m tests.benchmarks.planning data/processed                  plan, build into a temporary folder, compare
+    python -m tests.benchmarks.planning data/processed --manifest FILE  compare with a build that is there already
+
+Plan and build each run in a process of its own, one after the other: times agree only where the machine is as busy for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def planned(inputs: Path, options: list[str]) -> dict[str, Any]:
+    """The plan, as the command line prints it."""
+    lines = _run(["plan", str(inputs), "--json", *options]).splitlines()
+    return json.loads(lines[-1])["plan"]
+
+
+def built(inputs: Path, output: Path, options: list[str]) -> dict[str, Any]:
+    """The manifest of a build."""
+    _run(["build", str(inputs), str(output), "--quiet", *options])
+    return json.loads((output / "manifest.json").read_text("utf-8"))
+
+
+def _run(arguments: list[str]) -> str:
+    run = subprocess.run([sys.executable, "-m", "gpu_dcgen", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if run.returncode:
+        raise SystemExit(f"gpu-dcgen {' '.join(arguments)}: exit code {run.returncode}")
+    return run.stdout
+
+
+def comparison(plan: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Figure, predicted, true."""
+    sizes: dict[str, int] = {}
+    for name, size in manifest["files"].items():
+        name = name.split("/")[0].removesuffix(".parquet")
+        sizes[name] = sizes.get(name, 0) + size
+    performance, counts = manifest["performance"], manifest["counts"]
+    figures = [
+        ("rows", sum(plan["rows"].values()), sum(split["rows"] for split in counts.values())),
+        ("bytes", sum(plan["bytes"].values()), sum(manifest["files"].values())),
+        ("peak bytes", plan["peak_bytes"], performance["peak_memory_bytes"]),
+        ("seconds", sum(plan["seconds"].values()), performance["seconds"]),
+        ("pairs", plan["pairs"], manifest["similarity"]["pairs"]),
+    ]
+    figures += [(f"rows, {split}", plan["rows"][split], counts[split]["rows"]) for split in counts]
+    figures += [(f"bytes, {name}", plan["bytes"][name], sizes[name]) for name in plan["bytes"]]
+    taken = {timing["stage"]: timing["seconds"] for timing in manifest["timings"]}
+    return figures + [(f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in plan["seconds"]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--threads", default="4")
+    arguments = parser.parse_args()
+    options = ["--threads", arguments.threads, "--backend", "cpu"]
+    plan = planned(arguments.inputs, options)
+    if arguments.manifest:
+        manifest = json.loads(arguments.manifest.read_text("utf-8"))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = built(arguments.inputs, Path(folder) / "dataset", options)
+    print(f"{arguments.inputs.name}: {plan['share']:.1%} of the log tried in {plan['planning_s']:.1f} s")
+    for name, predicted, true in comparison(plan, manifest):
+        print(f"{name:<32} {predicted:>18,.1f} {true:>18,.1f} {predicted / max(true, 1e-9) - 1:>+8.1%}")
+
+
+if __name__ == "__main__":
+    main()
