@@ -15,7 +15,7 @@ import math
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from .errors import InputError
 from .input_files import find_sources
 from .log_sample import write_samples_of
 from .performance import at_most
-from .probe import Output, Probe, run_stages, write_some
+from .probe import Output, Probe, run_stages, time_neighbors, write_some
 from .rng import fold_array
+from .samples import Ingredients
 from .synth import generate
 
 SAMPLE_ROWS = 1_500_000  # transactions that are tried at most: a few seconds on two cores
@@ -41,7 +42,7 @@ _WARM_SCALE = 0.0005  # of H&M: a shop that compiles every kernel, or loads it, 
 _READS = 1 << 20  # that time a random read
 
 # Reads of a transaction far apart in memory, by stage: permutations of arrays as long as the log, counted in the code.
-_FAR_READS = {"interactions": 12, "features": 8, "splits": 4, "similarity": 6, "prepare": 5}
+_FAR_READS = {"interactions": 12, "features": 8, "splits": 4, "prepare": 5}
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
             shares = (SAMPLE_ROWS / n_rows, _QUARTER * SAMPLE_ROWS / n_rows)
             larger, smaller = write_samples_of(sources, (scratch / "larger", scratch / "smaller"), shares)
             share, common = larger.share, _least_common(larger.share, config)
-            few, *_ = run_stages(smaller.folder, _scaled(smaller.share, common, config), backend)
+            few, have, _ = run_stages(smaller.folder, _scaled(smaller.share, common, config), backend)
+            few = _without_pairs(few, have, config, backend)
             whole, have, sequences = run_stages(larger.folder, _scaled(share, common, config), backend)
+            whole = _without_pairs(whole, have, config, backend)
         n_by_item = have.neighbors.offsets[1:] - have.neighbors.offsets[:-1]
         n_pairs = _pairs(n_by_item, few, whole, share, config, backend)
         made = write_some(have, sequences, share, scratch / "out", config, backend)
@@ -128,22 +131,37 @@ def _warm_up(folder: Path, config: DatasetConfig, backend: Backend) -> None:
 
 
 def _least_common(share: float, config: DatasetConfig) -> int:
-    return max(_LEAST_COMMON, round(share * config.similarity.min_common_users))
+    """Common buyers that make neighbors in a sample."""
+    wanted = config.similarity.min_common_users
+    return min(wanted, max(_LEAST_COMMON, round(share * wanted)))
 
 
 def _scaled(share: float, common: int, config: DatasetConfig) -> DatasetConfig:
     """Settings that count an item's buyers, for a log with a share of them."""
     items = max(1, round(share * config.filtering.min_item_interactions))
     filtering = config.filtering.model_copy(update={"min_item_interactions": items})
-    similarity = config.similarity.model_copy(update={"min_common_users": min(common, config.similarity.min_common_users)})
+    similarity = config.similarity.model_copy(update={"min_common_users": common})
     return config.model_copy(update={"filtering": filtering, "similarity": similarity})
 
 
+def _without_pairs(probe: Probe, have: Ingredients, config: DatasetConfig, backend: Backend) -> Probe:
+    """The probe with what similarities take but for keeping pairs, whose number does not grow with the log; and a pair's cost."""
+    seconds, n_pairs = time_neighbors(have, config, backend)
+    taken = probe.seconds["similarity"]
+    each = max(0.0, taken - seconds) / (probe.n_pairs - n_pairs) if probe.n_pairs > n_pairs else 0.0
+    return replace(probe, seconds=probe.seconds | {"similarity": seconds - each * n_pairs}, pair_s=each)
+
+
 def _pairs(n_by_item: Any, few: Probe, whole: Probe, share: float, config: DatasetConfig, backend: Backend) -> int:
-    """Pairs of neighbors in the whole log: each item's grow as all of them did from the quarter on, up to `top_k`."""
+    """Pairs of neighbors in the whole log: each item's grow as all of them did from the quarter on, up to `top_k`.
+
+    Buyers in common number a share of the log's, but at least `_LEAST_COMMON` are asked for here: where that is too many, a
+    sample is as good as one that much smaller.
+    """
     if share == 1:
         return whole.n_pairs
-    growth = (1 / share) ** _trend(few.n_pairs / few.n_rows, whole.n_pairs / whole.n_rows, few, whole) / share
+    asked = _least_common(share, config) / config.similarity.min_common_users
+    growth = (asked / share) ** _trend(few.n_pairs, whole.n_pairs, few, whole)
     longest = min(config.similarity.top_k, whole.n_items - 1)
     return int(backend.xp.minimum(n_by_item * growth, longest).sum())
 
@@ -193,6 +211,7 @@ class _Model:
             stage: self._grown(self._few.seconds[stage], taken) + _FAR_READS.get(stage, 0) * self._n_rows * self._slower_s
             for stage, taken in whole.seconds.items()
         }
+        seconds["similarity"] += whole.pair_s * self._n_pairs
         far = 2 * self._config.negative_sampling.collaborative_buyers + self._config.negatives_per_positive
         each = made.seconds / made.n_positives + far * self._slower_s / self._n_threads
         factors = self._factors()

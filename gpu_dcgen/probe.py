@@ -22,6 +22,7 @@ from .performance import Clock
 from .progress import ProgressTracker
 from .samples import Ingredients
 from .sequence_builder import UserSequences
+from .similarity_computer import compute_neighbors
 from .splits import Positives
 
 Array = Any
@@ -44,6 +45,7 @@ class Probe:
     seconds: dict[str, float]  # by stage
     peaks: dict[str, int]  # stage -> most bytes of arrays while it ran; {} where the machine's memory is not the host's
     held_bytes: int  # of arrays, when all stages before the samples are done
+    pair_s: float = 0.0  # of `seconds["similarity"]` that a pair would take more, where that stage is told without pairs
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,14 @@ def run_stages(inputs: Path, config: DatasetConfig, backend: Backend) -> tuple[P
         held_bytes=held,
     )
     return probe, have, sequences
+
+
+def time_neighbors(have: Ingredients, config: DatasetConfig, backend: Backend) -> tuple[float, int]:
+    """Seconds that similarities take with these settings, and pairs found."""
+    began = time.perf_counter()
+    neighbors = compute_neighbors(have.interactions, have.plan.windows.cut1, config, backend, ProgressTracker())
+    backend.synchronize()
+    return time.perf_counter() - began, int(neighbors.item.shape[0])
 
 
 def write_some(
