@@ -14,7 +14,7 @@ from .balancing import Balance, compute_balance, resample
 from .config import DatasetConfig
 from .contract import SPLITS
 from .digest import vocabulary
-from .errors import GateError, OutputError
+from .errors import BackendError, GateError, OutputError
 from .features import compute_features
 from .inputs import InputReport, load_shop
 from .interactions import build_interactions
@@ -63,6 +63,7 @@ def build(
     generated_at = time.time_ns()
     machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
     progress.message("info", f"backend: {machine.name} ({reason})")
+    machine.begin()
     clock = Clock(machine, progress)
     staging = Staging(Path(output), overwrite)
     try:
@@ -71,18 +72,26 @@ def build(
         with clock.stage("flush"):
             staging.flush()
         written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
-        manifest.update(clock.report(manifest["counts"], written, config.resources.memory_limit))
+        manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
         write_json(staging.path / "manifest.json", manifest)
         staging.publish()
     except GateError:
         raise
     except BaseException as error:
         staging.discard()
+        if isinstance(error, machine.exhausted):
+            full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
+            raise BackendError(f"{clock.current}: {full}.\n{machine.when_full}") from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
             raise OutputError(text) from error
         raise
     return BuildResult(staging.output, manifest)
+
+
+def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
+    """The limit on the memory whose peak the machine tells."""
+    return config.resources.gpu_memory_limit if machine.name == "gpu" else config.resources.memory_limit
 
 
 def select(name: str, config: DatasetConfig) -> tuple[Backend, str]:

@@ -29,7 +29,7 @@ from .errors import InputError
 from .input_files import find_sources
 from .log_sample import write_samples_of
 from .performance import at_most
-from .probe import Output, Probe, run_stages, time_neighbors, write_some
+from .trial import Output, Probe, run_stages, time_neighbors, write_some
 from .rng import fold_array
 from .samples import Ingredients
 from .synth import generate

@@ -1,0 +1,134 @@
+"""Samples to Parquet, ZSTD 3: our part writer beside pyarrow and polars, with the same rows and columns.
+
+Rows are real: blocks of the train split as the build makes them, with all columns of the contract. The peers get them as a
+reader has them, which is not part of their time: ids are strings, categories dictionaries, sequences lists. Ours starts
+from codes and slices of the log, and its time has their expansion. Row groups are as large as ours; all else is the peers'
+default. With two threads, ours and pyarrow write two files side by side; polars has threads of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpu_dcgen.blocks import Block
+from gpu_dcgen.contract import arrow_schema, writer_settings
+from gpu_dcgen.samples import gather_groups, labeled_pairs
+
+from .measure import Case, Log, Work
+from .stages import ingredients, setting, spread_blocks
+
+MOST_GROUPS = 60_000  # 960,000 rows
+FILE = "train_dataset"
+
+
+def cases(threads: int) -> list[Case]:
+    found = []
+    for n in sorted({1, threads}):
+        suffix = "one thread" if n == 1 else f"{n} threads"
+        arguments = {"threads": n}
+        polars = {"peer": True, "needs": ("polars",), "environment": {"POLARS_MAX_THREADS": str(n)}}
+        found += [
+            Case("writing", f"gpu-dcgen, {suffix}", "ours", "rows", arguments),
+            Case("writing", f"pyarrow write_table, {suffix}", "pyarrow_table", "rows", arguments, peer=True),
+            Case("writing", f"polars write_parquet, {suffix}", "polars_frame", "rows", {**arguments, "lazy": False}, **polars),
+            Case("writing", f"polars sink_parquet, {suffix}", "polars_frame", "rows", {**arguments, "lazy": True}, **polars),
+        ]
+    return found
+
+
+def ours(log: Log, *, threads: int) -> Work:
+    _, backend = setting(threads)
+    blocks = _blocks(log, threads)
+    return _work(blocks, threads, lambda path, part: _write_part(path, part, backend))
+
+
+def pyarrow_table(log: Log, *, threads: int) -> Work:
+    pa.set_cpu_count(threads)
+    blocks = _blocks(log, threads)
+    tables = [_table(part) for part in _dealt(blocks, threads)]
+    group = max(block.n_rows for block in blocks)
+
+    def write(path: Path, table: pa.Table) -> None:
+        pq.write_table(table, path, compression="zstd", compression_level=3, row_group_size=group)
+
+    return _work(blocks, threads, write, tables)
+
+
+def polars_frame(log: Log, *, threads: int, lazy: bool) -> Work:
+    import polars as pl
+
+    blocks = _blocks(log, threads)
+    frame = pl.from_arrow(_table(blocks))
+    options = {"compression": "zstd", "compression_level": 3, "row_group_size": max(block.n_rows for block in blocks)}
+
+    def write(path: Path, frame: Any) -> None:
+        if lazy:
+            frame.lazy().sink_parquet(path, **options)
+        else:
+            frame.write_parquet(path, **options)
+
+    return _work(blocks, 1, write, [frame])
+
+
+def _blocks(log: Log, threads: int) -> list[Block]:
+    config, backend = setting(threads)
+    have = ingredients(log, config, backend)
+    positives = have.plan.positives[0]
+    size = min(config.resources.batch_size, max(1, len(positives) // threads))
+    made = []
+    for rows in spread_blocks(len(positives), size, MOST_GROUPS):
+        made.append(labeled_pairs(gather_groups(positives, rows, have, config, backend), have, config, backend))
+    return made
+
+
+def _dealt(blocks: list[Block], n_parts: int) -> list[list[Block]]:
+    return [blocks[part::n_parts] for part in range(n_parts)]
+
+
+def _write_part(path: Path, blocks: list[Block], backend: Any) -> None:
+    with backend.part_writer(path, arrow_schema(FILE), writer_settings(FILE, rows_per_row_group=160_000)) as writer:
+        for block in blocks:
+            writer.write(block)
+
+
+def _table(blocks: list[Block]) -> pa.Table:
+    """The rows as a reader of our file gets them."""
+    folder = Path(mkdtemp(prefix="benchmark-"))
+    try:
+        path = folder / "rows.parquet"
+        _write_part(path, blocks, setting(1)[1])
+        return pq.read_table(path)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _work(blocks: list[Block], threads: int, write: Callable[[Path, Any], None], parts: list[Any] | None = None) -> Work:
+    """Write the parts side by side, each to its own file in a folder that is emptied before each run."""
+    parts = _dealt(blocks, threads) if parts is None else parts
+    n_rows = sum(block.n_rows for block in blocks)
+    folder = Path(mkdtemp(prefix="benchmark-"))
+    paths = [folder / f"part-{number}.parquet" for number in range(len(parts))]
+
+    def run() -> None:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for done in [pool.submit(write, path, part) for path, part in zip(paths, parts, strict=True)]:
+                done.result()
+
+    def examine(result: None) -> dict[str, Any]:
+        files = [pq.read_metadata(path) for path in paths]
+        if sum(file.num_rows for file in files) != n_rows:
+            raise AssertionError(f"{sum(file.num_rows for file in files)} rows were written of {n_rows}")
+        n_bytes = sum(path.stat().st_size for path in paths)
+        shutil.rmtree(folder)
+        columns = files[0].row_group(0).num_columns
+        return {"bytes_written": n_bytes, "bytes_a_row": round(n_bytes / n_rows, 2), "columns": columns}
+
+    return Work(run, lambda result: n_rows, examine)
