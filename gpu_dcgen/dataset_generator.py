@@ -13,7 +13,7 @@ from .backend import Backend, select_backend
 from .balancing import Balance, compute_balance, resample
 from .config import DatasetConfig
 from .contract import SPLITS
-from .digest import vocabulary
+from .digest import ContentDigest, vocabulary
 from .errors import BackendError, GateError, OutputError
 from .features import compute_features
 from .inputs import InputReport, load_shop
@@ -140,6 +140,18 @@ def make_ingredients(
     return report, have, balance, sequences
 
 
+def write_tables(
+    folder: Path, have: Ingredients, sequences: UserSequences, config: DatasetConfig, machine: Backend
+) -> dict[str, ContentDigest]:
+    """Write the Parquet files beside the samples into `folder`; each one's digest, by name."""
+    tables = {
+        "item_similarity_matrix": similarity_blocks(have, machine),
+        "user_sequences": sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine),
+        "item_vocabulary": item_blocks(have, machine),
+    }
+    return {name: write_file(folder / f"{name}.parquet", blocks, config, machine) for name, blocks in tables.items()}
+
+
 def _run(
     inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
 ) -> dict[str, Any]:
@@ -156,12 +168,7 @@ def _run(
         require_rows(parts, config)
     with clock.stage("tables"):
         files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, digests, strict=True)}
-        for name, blocks in (
-            ("item_similarity_matrix", similarity_blocks(have, machine)),
-            ("user_sequences", sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine)),
-            ("item_vocabulary", item_blocks(have, machine)),
-        ):
-            files[name] = write_file(folder / f"{name}.parquet", blocks, config, machine)
+        files |= write_tables(folder, have, sequences, config, machine)
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
     return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at)

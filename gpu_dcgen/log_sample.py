@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .digest import hash_strings
-from .input_files import Source, unreadable
 from .errors import InputError
+from .input_files import Source, unreadable
 
 _BATCH_ROWS = 1 << 20  # read at a time, whatever the file's row groups hold
 

@@ -197,6 +197,8 @@ def _item(item: Mapping[str, Any]) -> str:
     return " ".join(item[name] for name in ("item_id", "name") if item[name]) + (
         f" ({item['product_group']})" if item["product_group"] else ""
     )
+
+
 def of_plan(plan: Plan) -> RenderableType:
     """Rows, bytes, memory and time to expect, against the contract and the disk."""
     total, minutes = sum(plan.rows.values()), plan.total_seconds / 60

@@ -2,120 +2,139 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pyarrow as pa
 
 from .backend import Backend
 from .config import DatasetConfig
-from .contract import SPLITS
-from .dataset_generator import make_ingredients
-from .digest import vocabulary
-from .outputs import Staging, item_blocks, sequence_blocks, similarity_blocks, write_file
+from .dataset_generator import make_ingredients, write_tables
+from .errors import BackendError
+from .outputs import Staging
 from .parts import lay_out_parts, write_samples
 from .performance import Clock
 from .progress import ProgressTracker
 from .samples import Ingredients
 from .sequence_builder import UserSequences
-from .similarity_computer import compute_neighbors
 from .splits import Positives
+from .synth import generate
 
-Array = Any
 _BLOCKS_A_THREAD = 2  # of samples that are made
+_TINY = 0.0005  # of H&M: a shop that needs every kernel, and a moment
 _POOLS: list[Any] = []  # that have counted: Arrow's buffers go back to theirs whenever they go, so none may go before them
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What the stages made of a sample, and what that took."""
+class Start:
+    """What a build takes whatever its size: imports, compiled kernels, threads."""
+
+    seconds: float
+    bytes: int  # of memory, at its peak
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the stages before the samples made of a log, and what that took."""
 
     n_rows: int  # transactions
-    n_users: int  # after the filter, as the items and interactions
-    n_items: int
-    n_interactions: int
-    n_sequences: int
+    n_items: int  # after the filter
     positives: dict[str, int]  # by split
     n_unfit: int  # positives lost because too little was on sale
     n_pairs: int  # of neighbors
     seconds: dict[str, float]  # by stage
-    peaks: dict[str, int]  # stage -> most bytes of arrays while it ran; {} where the machine's memory is not the host's
-    held_bytes: int  # of arrays, when all stages before the samples are done
-    pair_s: float = 0.0  # of `seconds["similarity"]` that a pair would take more, where that stage is told without pairs
+    peaks: dict[str, int]  # stage -> most bytes of arrays; of "samples", before its blocks; {} where they are not in RAM
 
 
 @dataclass(frozen=True)
 class Output:
-    """What was written of a sample's data set, and what that took."""
+    """What was written of a data set, and what that took."""
 
     n_positives: int
     seconds: float
-    drawing_share: float
+    drawing_share: float  # of `seconds`: what went into drawing negatives
     bytes: int
     peak_bytes: int  # of arrays, beyond those held before
-    tables: dict[str, tuple[float, int]]  # file -> seconds, bytes
+    table_s: float
+    tables: dict[str, int]  # file -> bytes
     flush_s: float
 
 
-def run_stages(inputs: Path, config: DatasetConfig, backend: Backend) -> tuple[Probe, Ingredients, UserSequences]:
+def start(folder: Path, config: DatasetConfig, backend: Backend) -> Start:
+    """Build a tiny made-up shop: here, so that this process has all kernels, then as a user would, so that it is told.
+
+    BackendError when that build fails.
+    """
+    generate(folder, scale=_TINY)
+    plain = DatasetConfig(output=config.output, resources=config.resources)
+    _, have, sequences = run_stages(folder, plain, backend)
+    write_some(have, sequences, 1.0, folder / "here", plain, backend)
+    settings, output = folder / "settings.yaml", folder / "built"
+    settings.write_text(plain.model_dump_json(), "utf-8")  # JSON is YAML
+    found = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    options = ["--config", settings, "--threads", str(backend.n_threads), "--backend", backend.name, "--quiet"]
+    command = [sys.executable, "-m", "gpu_dcgen", "build", folder, output, *options]
+    run = subprocess.run(command, env=os.environ | {"PYTHONPATH": found}, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise BackendError(f"The build of a tiny made-up shop failed, exit code {run.returncode}:\n{run.stderr.strip()}")
+    performance = json.loads((output / "manifest.json").read_text("utf-8"))["performance"]
+    return Start(performance["seconds"], performance["peak_memory_bytes"])
+
+
+def run_stages(inputs: Path, config: DatasetConfig, backend: Backend) -> tuple[Trial, Ingredients, UserSequences]:
     """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
     meter = _Meter(backend)
     with _tracing():
         report, have, _, sequences = make_ingredients(inputs, config, backend, meter, time.time_ns())
-        held = tracemalloc.get_traced_memory()[0]
-    log, plan = have.interactions, have.plan
-    probe = Probe(
+        meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
+    plan = have.plan
+    trial = Trial(
         n_rows=report.rows["transactions"]["read"],
-        n_users=log.n_users,
-        n_items=log.n_items,
-        n_interactions=log.n_rows,
-        n_sequences=int(sequences.user.shape[0]),
+        n_items=have.interactions.n_items,
         positives={positives.split: len(positives) for positives in plan.positives},
         n_unfit=plan.ledger["not_on_sale"] + plan.ledger["corpus_too_small"],
         n_pairs=int(have.neighbors.item.shape[0]),
         seconds=meter.seconds,
         peaks={} if backend.name == "gpu" else meter.peaks,
-        held_bytes=held,
     )
-    return probe, have, sequences
-
-
-def time_neighbors(have: Ingredients, config: DatasetConfig, backend: Backend) -> tuple[float, int]:
-    """Seconds that similarities take with these settings, and pairs found."""
-    began = time.perf_counter()
-    neighbors = compute_neighbors(have.interactions, have.plan.windows.cut1, config, backend, ProgressTracker())
-    backend.synchronize()
-    return time.perf_counter() - began, int(neighbors.item.shape[0])
+    return trial, have, sequences
 
 
 def write_some(
     have: Ingredients, sequences: UserSequences, share: float, folder: Path, config: DatasetConfig, backend: Backend
 ) -> Output:
-    """Write some blocks of samples, and the tables beside them, below `folder`."""
-    staging, meter = Staging(folder / "dataset", overwrite=False), _Meter(backend)
+    """Write some blocks of samples, and all of the tables beside them, below `folder`.
+
+    The samples are written twice: first for the memory, which also has the allocator ready, then for the time.
+    """
     positives = _some_positives(have, share, config, backend)
     few = replace(have, plan=replace(have.plan, positives=(positives, *map(_none_of, have.plan.positives[1:]))))
     part = -(-len(positives) // backend.n_threads)  # as many as are written side by side
-    output = config.output.model_copy(update={"groups_per_part": part})
-    smaller = config.model_copy(update={"output": output})
-    with _tracing():
+    smaller = config.model_copy(update={"output": config.output.model_copy(update={"groups_per_part": part})})
+    meter = _Meter(backend)
+
+    def write(name: str) -> tuple[Staging, float]:
+        staging = Staging(folder / name, overwrite=False)
         with meter.stage("samples"):
             _, _, drawing_share = write_samples(lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress)
+        return staging, drawing_share
+
+    with _tracing():
+        write("weighed")
+    peak = meter.peaks["samples"]
+    staging, drawing_share = write("timed")
     written = _size(staging.path)
-    tables = {}
-    for name, blocks in (
-        ("item_similarity_matrix", similarity_blocks(have, backend)),
-        ("user_sequences", sequence_blocks(sequences, have, vocabulary(SPLITS, backend), backend)),
-        ("item_vocabulary", item_blocks(have, backend)),
-    ):
-        path = staging.path / f"{name}.parquet"
-        with meter.stage(name):
-            write_file(path, blocks, config, backend)
-        tables[name] = (meter.seconds[name], path.stat().st_size)
+    with meter.stage("tables"):
+        tables = write_tables(staging.path, have, sequences, config, backend)
     with meter.stage("flush"):
         staging.flush()
     return Output(
@@ -123,8 +142,9 @@ def write_some(
         seconds=meter.seconds["samples"],
         drawing_share=drawing_share,
         bytes=written,
-        peak_bytes=meter.peaks["samples"],
-        tables=tables,
+        peak_bytes=peak,
+        table_s=meter.seconds["tables"],
+        tables={name: (staging.path / f"{name}.parquet").stat().st_size for name in tables},
         flush_s=meter.seconds["flush"],
     )
 
@@ -133,22 +153,21 @@ def _some_positives(have: Ingredients, share: float, config: DatasetConfig, back
     """A few blocks of train positives, spread over time, that cost what the whole log's cost.
 
     Of a share of the customers an item has only that share of its buyers, and hard negatives come from the latest of them. So
-    positives are taken that have as many here, or few in the whole log too.
+    positives are taken that have as many here, or few in the whole log too; all, where too few have.
     """
     xp, log, train = backend.xp, have.interactions, have.plan.positives[0]
-    before = xp.empty(log.n_rows, dtype=xp.int64)
-    before[log.by_item] = xp.arange(log.n_rows) - log.item_offsets[log.item[log.by_item]]
-    n_buyers = before[train.row]
-    most = config.negative_sampling.collaborative_buyers
-    telling = xp.nonzero((n_buyers >= most) | (n_buyers < share * most))[0]
+    chosen = xp.arange(len(train))
     size = min(config.resources.batch_size, len(train))
-    n_blocks = backend.n_threads * _BLOCKS_A_THREAD
-    if int(telling.shape[0]) < size:
-        telling = xp.arange(len(train))
-    n = int(telling.shape[0])
-    n_blocks = max(1, min(n_blocks, n // size))
+    if share < 1:
+        before = xp.empty(log.n_rows, dtype=xp.int64)
+        before[log.by_item] = xp.arange(log.n_rows) - log.item_offsets[log.item[log.by_item]]
+        n_buyers, most = before[train.row], config.negative_sampling.collaborative_buyers
+        telling = xp.nonzero((n_buyers >= most) | (n_buyers < share * most))[0]
+        chosen = telling if int(telling.shape[0]) >= size else chosen
+    n = int(chosen.shape[0])
+    n_blocks = max(1, min(backend.n_threads * _BLOCKS_A_THREAD, n // max(1, size)))
     starts = [(n - size) * k // max(1, n_blocks - 1) for k in range(n_blocks)]
-    chosen = telling[xp.concatenate([xp.arange(start, start + size) for start in starts])]
+    chosen = chosen[xp.concatenate([xp.arange(start, start + size) for start in starts])]
     return replace(train, row=train.row[chosen], copy=train.copy[chosen])
 
 

@@ -53,7 +53,7 @@ def comparison(plan: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str
     figures += [(f"rows, {split}", plan["rows"][split], counts[split]["rows"]) for split in counts]
     figures += [(f"bytes, {name}", plan["bytes"][name], sizes[name]) for name in plan["bytes"]]
     taken = {timing["stage"]: timing["seconds"] for timing in manifest["timings"]}
-    return figures + [(f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in plan["seconds"]]
+    return figures + [(f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in taken]
 
 
 def main() -> None:
