@@ -152,9 +152,7 @@ def write_tables(
     return {name: write_file(folder / f"{name}.parquet", blocks, config, machine) for name, blocks in tables.items()}
 
 
-def _run(
-    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
-) -> dict[str, Any]:
+def _run(inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int) -> dict[str, Any]:
     """All stages, into `folder`; returns the manifest but for timings."""
     rejects = folder / "rejects.parquet"
     report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, generated_at, rejects)

@@ -24,12 +24,15 @@ from .backend import Backend
 from .config import DatasetConfig
 from .contract import MAX_MEMORY_BYTES, MAX_SECONDS, SPLITS
 from .doctor import existing
+from .errors import InputError
 from .input_files import find_sources
 from .log_sample import LogSample, write_samples_of
 from .performance import at_most
+from .samples import Ingredients
+from .sequence_builder import UserSequences
 from .trial import Output, Start, Trial, run_stages, start, write_some
 
-SAMPLE_ROWS = 1_500_000  # transactions that are tried at most: a few seconds on two cores
+SAMPLE_ROWS = 1_200_000  # transactions that are tried at most: a few seconds on two cores
 _QUARTER = 0.25
 _LEAST_COMMON = 2  # common buyers in a sample: by one alone, half of all items are neighbors of each other
 _PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
@@ -81,11 +84,11 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
             shares = (SAMPLE_ROWS / n_rows, _QUARTER * SAMPLE_ROWS / n_rows)
             larger, smaller = write_samples_of(sources, (scratch / "larger", scratch / "smaller"), shares)
         common = _least_common(larger.share, config)  # the same in both, so that pairs show a trend
-        trial, have, sequences = run_stages(larger.folder, _scaled(larger.share, common, config), backend)
+        trial, have, sequences = _tried(larger, common, config, backend)
         made = write_some(have, sequences, larger.share, scratch / "out", config, backend)
         per_item = have.neighbors.offsets[1:] - have.neighbors.offsets[:-1]
         del have, sequences
-        few = trial if larger.share == 1 else run_stages(smaller.folder, _scaled(smaller.share, common, config), backend)[0]
+        few = trial if larger.share == 1 else _tried(smaller, common, config, backend)[0]
     growth = _Growth(few, trial, larger.share, n_rows)
     pairs = _pairs(per_item, growth, config, backend)
     positives = _positives(growth)
@@ -115,12 +118,18 @@ def _least_common(share: float, config: DatasetConfig) -> int:
     return min(wanted, max(_LEAST_COMMON, round(share * wanted)))
 
 
-def _scaled(share: float, common: int, config: DatasetConfig) -> DatasetConfig:
-    """Settings that count an item's buyers, for a log with a share of them."""
-    items = max(1, round(share * config.filtering.min_item_interactions))
+def _tried(sample: LogSample, common: int, config: DatasetConfig, backend: Backend) -> tuple[Trial, Ingredients, UserSequences]:
+    """The stages on a sample, with the settings that count an item's buyers made for a log with a share of them."""
+    items = max(1, round(sample.share * config.filtering.min_item_interactions))
     filtering = config.filtering.model_copy(update={"min_item_interactions": items})
     similarity = config.similarity.model_copy(update={"min_common_users": common})
-    return config.model_copy(update={"filtering": filtering, "similarity": similarity})
+    scaled = config.model_copy(update={"filtering": filtering, "similarity": similarity})
+    try:
+        return run_stages(sample.folder, scaled, backend)
+    except InputError as error:
+        if sample.share == 1:
+            raise
+        raise InputError(f"{error}\nSeen in a sample of {sample.share:.1%} of the log, whose rows are counted here.") from error
 
 
 @dataclass(frozen=True)

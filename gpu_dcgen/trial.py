@@ -30,6 +30,7 @@ from .splits import Positives
 from .synth import generate
 
 _BLOCKS_A_THREAD = 2  # of samples that are made
+_TIMES = 2  # that they are made for the time
 _TINY = 0.0005  # of H&M: a shop that needs every kernel, and a moment
 _POOLS: list[Any] = []  # that have counted: Arrow's buffers go back to theirs whenever they go, so none may go before them
 
@@ -114,7 +115,8 @@ def write_some(
 ) -> Output:
     """Write some blocks of samples, and all of the tables beside them, below `folder`.
 
-    The samples are written twice: first for the memory, which also has the allocator ready, then for the time.
+    The samples are written again and again: first for the memory, which also has the allocator ready, then for the time. The
+    shortest counts: what else this machine does only adds.
     """
     positives = _some_positives(have, share, config, backend)
     few = replace(have, plan=replace(have.plan, positives=(positives, *map(_none_of, have.plan.positives[1:]))))
@@ -122,16 +124,16 @@ def write_some(
     smaller = config.model_copy(update={"output": config.output.model_copy(update={"groups_per_part": part})})
     meter = _Meter(backend)
 
-    def write(name: str) -> tuple[Staging, float]:
+    def write(name: str) -> tuple[float, float, Staging]:
         staging = Staging(folder / name, overwrite=False)
         with meter.stage("samples"):
             _, _, drawing_share = write_samples(lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress)
-        return staging, drawing_share
+        return meter.seconds["samples"], drawing_share, staging
 
     with _tracing():
         write("weighed")
     peak = meter.peaks["samples"]
-    staging, drawing_share = write("timed")
+    seconds, drawing_share, staging = min((write(f"timed-{k}") for k in range(_TIMES)), key=lambda one: one[0])
     written = _size(staging.path)
     with meter.stage("tables"):
         tables = write_tables(staging.path, have, sequences, config, backend)
@@ -139,7 +141,7 @@ def write_some(
         staging.flush()
     return Output(
         n_positives=len(positives),
-        seconds=meter.seconds["samples"],
+        seconds=seconds,
         drawing_share=drawing_share,
         bytes=written,
         peak_bytes=peak,

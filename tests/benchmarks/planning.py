@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.planning data/processed                  plan, build into a temporary folder, compare
     python -m tests.benchmarks.planning data/processed --manifest FILE  compare with a build that is there already
+    python -m tests.benchmarks.planning data/a data/b --output FILE     several logs, and the errors as JSON
 
 Plan and build each run in a process of its own, one after the other: times agree only where the machine is as busy for both.
 """
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from .machine import describe
 
 
 def planned(inputs: Path, options: list[str]) -> dict[str, Any]:
@@ -58,20 +61,29 @@ def comparison(plan: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("inputs", type=Path)
-    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("inputs", type=Path, nargs="+")
+    parser.add_argument("--manifest", type=Path, nargs="+", help="of a build of each input, in that order")
+    parser.add_argument("--output", type=Path, help="JSON file for what was predicted, what was true, and the errors")
     parser.add_argument("--threads", default="4")
     arguments = parser.parse_args()
-    options = ["--threads", arguments.threads, "--backend", "cpu"]
-    plan = planned(arguments.inputs, options)
-    if arguments.manifest:
-        manifest = json.loads(arguments.manifest.read_text("utf-8"))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            manifest = built(arguments.inputs, Path(folder) / "dataset", options)
-    print(f"{arguments.inputs.name}: {plan['share']:.1%} of the log tried in {plan['planning_s']:.1f} s")
-    for name, predicted, true in comparison(plan, manifest):
-        print(f"{name:<32} {predicted:>18,.1f} {true:>18,.1f} {predicted / max(true, 1e-9) - 1:>+8.1%}")
+    options, logs = ["--threads", arguments.threads, "--backend", "cpu"], {}
+    for inputs, file in zip(arguments.inputs, arguments.manifest or [None] * len(arguments.inputs), strict=True):
+        plan = planned(inputs, options)
+        if file:
+            manifest = json.loads(file.read_text("utf-8"))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                manifest = built(inputs, Path(folder) / "dataset", options)
+        print(f"{inputs.name}: {plan['share']:.1%} of the log tried in {plan['planning_s']:.1f} s")
+        figures = {}
+        for name, predicted, true in comparison(plan, manifest):
+            error = predicted / max(true, 1e-9) - 1
+            print(f"{name:<32} {predicted:>18,.1f} {true:>18,.1f} {error:>+8.1%}")
+            figures[name] = {"predicted": round(predicted, 3), "true": round(true, 3), "error": round(error, 4)}
+        logs[inputs.name] = {"share": plan["share"], "planning_s": round(plan["planning_s"], 2), "figures": figures}
+    if arguments.output:
+        found = {"machine": describe(), "threads": plan["threads"], "logs": logs}
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
