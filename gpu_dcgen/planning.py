@@ -32,7 +32,8 @@ from .samples import Ingredients
 from .sequence_builder import UserSequences
 from .trial import Output, Start, Trial, run_stages, start, write_some
 
-SAMPLE_ROWS = 1_200_000  # transactions that are tried at most: a few seconds on two cores
+SAMPLE_ROWS = 1_200_000  # transactions that are tried: a few seconds on two cores
+_WHOLE = 1.3  # times as many: a log no longer than this is tried as it is, and its rows are exact
 _QUARTER = 0.25
 _LEAST_COMMON = 2  # common buyers in a sample: by one alone, half of all items are neighbors of each other
 _PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
@@ -69,7 +70,7 @@ class Plan:
 def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | None = None) -> Plan:
     """Predict what `build(inputs, output, config)` makes and takes on this machine with these settings.
 
-    Takes seconds, and memory and room in the temporary folder for `SAMPLE_ROWS` transactions. The time is that of kernels
+    Takes seconds, and memory and room in the temporary folder for about `SAMPLE_ROWS` transactions. The time is that of kernels
     already compiled; the first build on a machine also compiles them. InputError and ConfigError as of a build, as far as
     the sampled rows show what is wrong; BackendError where nothing can be built.
     """
@@ -80,7 +81,7 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
         scratch = Path(folder)
         first = start(scratch / "tiny", config, backend)
         larger = smaller = LogSample(Path(inputs), 1.0)
-        if n_rows > SAMPLE_ROWS:
+        if n_rows > _WHOLE * SAMPLE_ROWS:
             shares = (SAMPLE_ROWS / n_rows, _QUARTER * SAMPLE_ROWS / n_rows)
             larger, smaller = write_samples_of(sources, (scratch / "larger", scratch / "smaller"), shares)
         common = _least_common(larger.share, config)  # the same in both, so that pairs show a trend
