@@ -11,9 +11,10 @@ import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
+from .config_quality import Monitoring, Quality, Section, Share
+
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a plain `off` as false
@@ -23,10 +24,6 @@ PROFILES: dict[str, dict[str, int | bool]] = {
     "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
     "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
 }
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 class Inputs(Section):
@@ -274,6 +271,8 @@ class DatasetConfig(Section):
     sequence_processing: SequenceProcessing = SequenceProcessing()
     category_balancing: CategoryBalancing = CategoryBalancing()
     output: Output = Output()
+    quality: Quality = Quality()
+    monitoring: Monitoring = Monitoring()
     resources: Resources = Resources()
     memory_optimization: MemoryOptimization = MemoryOptimization()
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import descriptions
+from .alerts import EventFile, Watch, open_sinks, write_prometheus
 from .backend import Backend, select_backend
 from .balancing import compute_balance, resample
 from .config import DatasetConfig
 from .contract import SPLITS
+from .dataset_statistics import Statistics, describe
 from .digest import vocabulary
 from .errors import GateError, OutputError
 from .features import compute_features
@@ -30,6 +33,7 @@ from .outputs import (
 from .parts import lay_out_parts, require_rows, write_samples
 from .performance import Clock
 from .progress import ProgressTracker
+from .quality_report import conclude, read_baseline, summary_of
 from .samples import gather_ingredients
 from .sequence_builder import build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
@@ -52,36 +56,53 @@ def build(
     backend: str | Backend = "auto",
     progress: ProgressTracker | None = None,
     overwrite: bool = False,
+    baseline: Path | None = None,
 ) -> BuildResult:
     """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
 
     `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
-    and `overwrite` be set. Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is
-    published, and only a GateError leaves its staging folder, for inspection.
+    and `overwrite` be set. With `baseline`, another data set, gates that are worse than its own are reported. Raises
+    ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published, and only a
+    GateError leaves its staging folder, for inspection.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
     generated_at = time.time_ns()
-    machine, reason = (backend, "given") if not isinstance(backend, str) else _select(backend, config)
-    progress.message("info", f"backend: {machine.name} ({reason})")
-    clock = Clock(machine, progress)
-    staging = Staging(Path(output), overwrite)
-    try:
-        manifest = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
-        manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
-        with clock.stage("flush"):
-            staging.flush()
-        written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
-        manifest.update(clock.report(manifest["counts"], written, config.resources.memory_limit))
-        write_json(staging.path / "manifest.json", manifest)
-        staging.publish()
-    except GateError:
-        raise
-    except BaseException as error:
-        staging.discard()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
-            raise OutputError(text) from error
-        raise
+    earlier = None if baseline is None else read_baseline(Path(baseline))
+    with ExitStack() as files:
+        sinks = open_sinks(config.monitoring, progress, files)
+        machine, reason = (backend, "given") if not isinstance(backend, str) else _select(backend, config)
+        staging = Staging(Path(output), overwrite)
+        log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
+        watch = Watch(progress, [*sinks, log])
+        watch.message("info", f"backend: {machine.name} ({reason})")
+        clock = Clock(machine, watch)
+        report = manifest = None
+        try:
+            manifest, found = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
+            manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
+            with clock.stage("flush"):
+                staging.flush()
+            written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
+            manifest.update(clock.report(manifest["counts"], written, config.resources.memory_limit))
+            report = conclude(staging.path, found, manifest, earlier, config, clock, watch)
+            manifest["quality"] = summary_of(report)
+            write_json(staging.path / "manifest.json", manifest)
+            staging.publish()
+        except BaseException as error:
+            manifest = None
+            watch.failed(error)
+            if isinstance(error, GateError):
+                raise
+            staging.discard()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
+                raise OutputError(text) from error
+            raise
+        else:
+            watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.output)
+        finally:
+            if config.monitoring.prometheus is not None:
+                write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.output, manifest)
 
 
@@ -94,8 +115,8 @@ def _select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
 
 def _run(
     inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
-) -> dict[str, Any]:
-    """All stages, into `folder`; returns the manifest but for timings."""
+) -> tuple[dict[str, Any], Statistics]:
+    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
     with clock.stage("load"):
         shop = load_shop(inputs, config, machine, rejects=folder / "rejects.parquet")
         clock.warn(shop.report.warnings)
@@ -131,7 +152,9 @@ def _run(
     n_groups = sum(len(positives) for positives in plan.positives)
     require_disjoint_users(log, plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
-        digests, metrics, clock.drawing_share = write_samples(parts, have, config, machine, clock.progress)
+        digests, metrics, (clock.drawing_share, clock.checking_share) = write_samples(
+            parts, have, config, machine, clock.progress
+        )
         metrics.require(n_groups, folder)
         require_rows(parts, config)
     with clock.stage("tables"):
@@ -144,4 +167,6 @@ def _run(
             files[name] = write_file(folder / f"{name}.parquet", blocks, config, machine)
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
-    return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at)
+    with clock.stage("quality"):
+        found = describe(folder, metrics, have, balance, report, config, machine)
+    return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at), found

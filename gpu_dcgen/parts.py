@@ -67,10 +67,10 @@ def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> lis
 
 def write_samples(
     parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
-) -> tuple[list[ContentDigest], QualityMetrics, float]:
-    """Write all parts with `n_threads` threads; digests per split, metrics of all groups, and the share of drawing.
+) -> tuple[list[ContentDigest], QualityMetrics, tuple[float, float]]:
+    """Write all parts with `n_threads` threads; digests per split, metrics of all groups, and the shares of drawing and checking.
 
-    That share is of the threads' time, as against laying out, digesting and writing rows.
+    Those shares are of the threads' time, as against laying out, digesting and writing rows.
 
     A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
     """
@@ -90,7 +90,8 @@ def write_samples(
             for part in parts:
                 part.files.__exit__(*sys.exc_info())
             raise
-    return digests, metrics, crew.drawing_s / max(crew.working_s, 1e-9)
+    worked_s = max(crew.working_s, 1e-9)
+    return digests, metrics, (crew.drawing_s / worked_s, crew.checking_s / worked_s)
 
 
 def require_rows(parts: list[Part], config: DatasetConfig) -> None:
@@ -112,7 +113,8 @@ class _Crew:
     def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
         self._have, self._config, self._backend, self._progress = have, config, backend, progress
         self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
-        self.drawing_s = self.working_s = 0.0  # of all threads; a lost update between two of them would not matter
+        # Of all threads; a lost update between two of them would not matter.
+        self.drawing_s = self.checking_s = self.working_s = 0.0
         self._taking, self._stopped = Lock(), Event()
         self._disk = DiskRate(config.resources.max_disk_rate)
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
@@ -138,7 +140,9 @@ class _Crew:
                     self.drawing_s += time.perf_counter() - began
                     block = SHAPES[config.output.shape](group, have, config, machine)
                     digest, counted = ContentDigest(), QualityMetrics()
-                    counted.add(group, have, machine)
+                    began = time.perf_counter()
+                    counted.add(group, have, config, machine)
+                    self.checking_s += time.perf_counter() - began
                     digest.add(block, machine)
                     return block, digest, counted
 

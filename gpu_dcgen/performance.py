@@ -29,6 +29,7 @@ class Clock:
         self.progress = progress
         self.warnings: list[str] = []
         self.drawing_share = 0.0  # of the stage that makes samples: what went into drawing negatives
+        self.checking_share = 0.0  # of the same stage: proving and counting for the gates
         self._machine, self._timings = machine, []
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
 

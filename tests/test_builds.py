@@ -163,6 +163,7 @@ LEAKS = {"compute_neighbors": leak_similarity, "compute_features": leak_prices, 
 def test_a_planted_leak_is_seen_by_another_future(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_generator, stage, LEAKS[stage])
     monkeypatch.setattr("gpu_dcgen.quality_validator.QualityMetrics.require", lambda *_: None)
+    monkeypatch.setattr("gpu_dcgen.quality_report.require", lambda *_: None)
     one, other = knowledge_in_two_futures(tmp_path)
     assert one != other
 

@@ -38,7 +38,7 @@ class Finished:
 
     def found(self, group: Group) -> dict[str, int]:
         metrics = QualityMetrics()
-        metrics.add(group, self.have, CPU)
+        metrics.add(group, self.have, self.stages.config, CPU)
         return {name: n for name, n in metrics.violations.items() if n}
 
     def with_item(self, row: int, slot: int, item: int) -> Group:
@@ -159,11 +159,11 @@ def test_blocks_add_up_to_the_whole(finished):
     for first in range(0, len(positives), 7):
         rows = slice(first, min(len(positives), first + 7))
         blocks.append(QualityMetrics())
-        blocks[-1].add(gather_groups(positives, rows, finished.have, s.config, CPU), finished.have, CPU)
-    blocks[1].add(twice(finished), finished.have, CPU)
+        blocks[-1].add(gather_groups(positives, rows, finished.have, s.config, CPU), finished.have, s.config, CPU)
+    blocks[1].add(twice(finished), finished.have, finished.stages.config, CPU)
     whole, forward, backward = QualityMetrics(), QualityMetrics(), QualityMetrics()
-    whole.add(twice(finished), finished.have, CPU)
-    whole.add(finished.group, finished.have, CPU)
+    whole.add(twice(finished), finished.have, finished.stages.config, CPU)
+    whole.add(finished.group, finished.have, finished.stages.config, CPU)
     for block in blocks:
         forward.merge(block)
     for block in reversed(blocks):
@@ -177,7 +177,7 @@ def test_blocks_add_up_to_the_whole(finished):
 
 def test_a_missing_group_fails_the_gate(finished):
     metrics = QualityMetrics()
-    metrics.add(finished.group, finished.have, CPU)
+    metrics.add(finished.group, finished.have, finished.stages.config, CPU)
     metrics.require(metrics.groups, "folder")
     with pytest.raises(GateError, match=r"1 x groups missing.*\n.*folder"):
         metrics.require(metrics.groups + 1, "folder")
