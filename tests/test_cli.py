@@ -64,7 +64,9 @@ class FakeBuild:
     call: SimpleNamespace | None = None
 
     def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False, baseline=None):
-        self.call = SimpleNamespace(inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline)
+        self.call = SimpleNamespace(
+            inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline
+        )
         with progress.stage("samples", total=10):
             progress.advance(10)
         progress.message("warning", "quartile Q2 is empty")

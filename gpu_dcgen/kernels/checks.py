@@ -55,10 +55,11 @@ def check_group(
 ):
     """violations[row] int32: a bit for each of VIOLATIONS that the group breaks; beside it, counts of its negatives.
 
-    group_item (n, 1 + negatives) int32, the positive first; group_row (n,) int64 the positive's interaction. `group` and
-    `place` (I,) int32: each item's product group and department. later (n, 1 + negatives) int8: 1 where the user buys the
-    negative after the window. measured (n, 3) int32: pairs of negatives of one place, negatives of the positive's product group and
-    place, items without a known price.
+    group_item (n, 1 + negatives) int32, the positive first; group_row (n,) int64 the positive's interaction.
+    group, place (I,) int32: each item's product group and department.
+    later (n, 1 + negatives) int8: 1 where the user buys the negative after the window.
+    measured (n, 3) int32: pairs of negatives of one place, negatives of the positive's product group and place, items
+    without a known price.
     """
     n_items, width = on_sale.shape[1], group_item.shape[1]
     positive = group_row[row]
