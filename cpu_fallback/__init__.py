@@ -17,10 +17,15 @@ import numpy as np
 import psutil
 import scipy.sparse
 
-from . import tables
-from .nearest import nearest_vectors
-from .parquet import PartWriter
-from .vectors import similarity_block
+from . import kernel_cache
+
+kernel_cache.watch(Path(__file__).parent)  # before any function is compiled
+
+from . import tables  # noqa: E402
+from .nearest import nearest_vectors  # noqa: E402
+from .parquet import PartWriter  # noqa: E402
+from .sorting import stable_order  # noqa: E402
+from .vectors import similarity_block  # noqa: E402
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
@@ -34,6 +39,7 @@ class NumpyBackend:
     xp = np
     sparse = scipy.sparse
     exhausted = (MemoryError,)
+    when_full = "Free memory, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
     scratch_order = "C"
 
     def __init__(self, n_threads: int = 1, memory_limit: int | None = None) -> None:
@@ -60,6 +66,9 @@ class NumpyBackend:
         room = self._memory_limit - psutil.Process().memory_info().rss
         return max(1, min(asked, int(room * _BLOCK_SHARE) // entry_bytes))
 
+    def begin(self) -> None:
+        self._n_exhausted = 0
+
     def recover(self) -> None:
         self._n_exhausted += 1
 
@@ -82,6 +91,14 @@ class NumpyBackend:
         for done in [self._pool.submit(lane_of_work, lane) for lane in range(self.n_threads)]:
             done.result()
 
+    def in_parts(self, work: Any, n_parts: int) -> None:
+        """Call work(part) for 0..n_parts-1, side by side where there are threads."""
+        if self._pool is None:
+            for part in range(n_parts):
+                work(part)
+        else:
+            list(self._pool.map(work, range(n_parts)))
+
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
         return tables.read_columns(files, names)
 
@@ -93,6 +110,9 @@ class NumpyBackend:
 
     def times(self, column: Any) -> tuple[np.ndarray, np.ndarray]:
         return tables.times(column)
+
+    def stable_order(self, keys: np.ndarray, n_bits: int) -> np.ndarray:
+        return stable_order(self, keys, n_bits)
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
         return similarity_block(self, first, last, by_item, by_user, norms, **limits)

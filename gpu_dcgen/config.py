@@ -92,7 +92,7 @@ class Similarity(Section):
     dimension: Annotated[int, Field(ge=1, le=1024)] = 64
     """With `approximate`: length of the items' vectors."""
     candidates: Annotated[float, Field(ge=1, le=100)] = 2.0
-    """With `approximate`: nearest vectors that are scored exactly, as a multiple of `top_k`."""
+    """With `approximate`: nearest vectors that are scored, as a multiple of `top_k`; a small `top_k` wants more (100: 10)."""
     nearest: Literal["auto", "brute", "faiss", "cuml"] = "auto"
     """With `approximate`: who finds the nearest vectors; faiss needs that package, cuml a GPU."""
     min_common_users: Count = 5

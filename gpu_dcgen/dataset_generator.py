@@ -17,7 +17,7 @@ from .config import DatasetConfig
 from .contract import SPLITS
 from .dataset_statistics import Statistics, describe
 from .digest import vocabulary
-from .errors import GateError, OutputError
+from .errors import BackendError, GateError, OutputError
 from .features import compute_features
 from .inputs import load_shop
 from .interactions import build_interactions
@@ -75,6 +75,7 @@ def build(
         log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
         watch = Watch(progress, [*sinks, log])
         watch.message("info", f"backend: {machine.name} ({reason})")
+        machine.begin()
         clock = Clock(machine, watch)
         report = manifest = None
         try:
@@ -83,7 +84,7 @@ def build(
             with clock.stage("flush"):
                 staging.flush()
             written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
-            manifest.update(clock.report(manifest["counts"], written, config.resources.memory_limit))
+            manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
             report = conclude(staging.path, found, manifest, earlier, config, clock, watch)
             manifest["quality"] = summary_of(report)
             write_json(staging.path / "manifest.json", manifest)
@@ -94,6 +95,9 @@ def build(
             if isinstance(error, GateError):
                 raise
             staging.discard()
+            if isinstance(error, machine.exhausted):
+                full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
+                raise BackendError(f"{clock.current}: {full}.\n{machine.when_full}") from error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
                 raise OutputError(text) from error
@@ -104,6 +108,11 @@ def build(
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.output, manifest)
+
+
+def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
+    """The limit on the memory whose peak the machine tells."""
+    return config.resources.gpu_memory_limit if machine.name == "gpu" else config.resources.memory_limit
 
 
 def _select(name: str, config: DatasetConfig) -> tuple[Backend, str]:

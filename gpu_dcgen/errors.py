@@ -31,6 +31,12 @@ class BackendError(DcgenError):
     exit_code = 2
 
 
+class MissingPackageError(DcgenError, ImportError):
+    """A package of an extra that is not installed."""
+
+    exit_code = 2
+
+
 class GateError(DcgenError):
     """A critical quality gate failed; nothing was published."""
 

@@ -78,7 +78,7 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
         lanes=lanes,
     )
     # (user, item, time): positions in the rows' own order rise with time within a user, so a stable sort keeps it.
-    order = sort_order(xp, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
+    order = sort_order(backend, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
     first = run_starts(xp, user, item)
     starts = xp.nonzero(first)[0]

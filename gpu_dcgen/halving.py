@@ -23,8 +23,7 @@ def in_halves(
     except backend.exhausted as error:
         if halvings == 0 or last - first < 2:
             raise BackendError(
-                f"{what} {first}..{last - 1}: the memory of the {backend.name} machine is full ({error}).\n"
-                "Free memory there, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
+                f"{what} {first}..{last - 1}: the memory of the {backend.name} machine is full ({error}).\n{backend.when_full}"
             ) from error
     backend.recover()  # out of the handler: its traceback held the arrays of what failed
     middle = (first + last) // 2

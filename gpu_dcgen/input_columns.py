@@ -25,7 +25,7 @@ class Reader:
         self.source, self.backend = source, backend
         try:
             columns = backend.read_columns(source.files, sorted(set(source.columns.values())))
-        except (OSError, RuntimeError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException) as error:
             raise InputError(unreadable(str(source.path), error)) from error
         self._columns = {name: columns[theirs] for name, theirs in source.columns.items()}
 

@@ -85,7 +85,7 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     n_ticks = (last_time - first_time) // resolution + 1
     channel_rank = xp.where(shop.channel < 0, 127, shop.channel).astype(xp.int32)  # the smallest known channel comes first
     order = sort_order(
-        xp,
+        backend,
         [
             (shop.user, shop.n_users),
             (ticks, n_ticks),
@@ -118,8 +118,8 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     basket_rows = run_starts(xp, user, tick)
     number = xp.cumsum(basket_rows)  # 1, 2, ... over all baskets
     starts = xp.nonzero(basket_rows)[0]
-    by_item = sort_order(xp, [(item, n_items), (tick, n_ticks), (user, n_users)])
-    by_time = sort_order(xp, [(tick, n_ticks), (user, n_users), (item, n_items)])
+    by_item = sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)])
+    by_time = sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)])
     return Interactions(
         user=user,
         item=item,

@@ -13,7 +13,8 @@ from .features import Features, Snapshots
 from .interactions import DAY, Interactions
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
-from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, POPULARITY_SHIFT, PRICE_SHIFT
+from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, POPULARITY_SHIFT, PRICE_SHIFT, RANK_SHIFT
+from .segments import run_starts
 from .similarity_computer import Neighbors
 from .splits import Positives
 
@@ -25,11 +26,14 @@ class NegativeSources:
     """What sampling reads beside the stages' results, made once for all blocks."""
 
     buyer_user: Array  # (E,) int32  users in (item, time, user) order
-    buyer_time: Array  # (E,) int64
+    buyer_rank: Array  # (E,) int32  of that purchase's time
     buyer_before: Array  # (E,) uint8  rows of the same user before that purchase, at most 255
     buyer_after: Array  # (E,) uint8  from that purchase to the end of the user's rows, at most 255
+    position: Array  # (E,) int32  of each interaction in that order
+    moments: Array  # (E,) int64  rank of each interaction's time among all times, above its item (`kernels.pool`)
+    times: Array  # (T,) int64  all times, rising
     facts: Array  # (K, I) int64  what a snapshot knows of an item (`kernels.pool`)
-    limits: Array  # (16,) int64  `kernels.pool.LIMITS`
+    limits: Array  # (15,) int64  `kernels.pool.LIMITS`
     bounds: Array  # (2,) float64  similarity above, up to
     pool_width: int  # most candidates of one positive
 
@@ -59,7 +63,6 @@ def prepare_sources(
         "item_cf_top_k": settings.item_cf_top_k,
         "buyers": settings.collaborative_buyers,
         "buyer_items": settings.collaborative_items,
-        "buyer_window": settings.collaborative_days * DAY,
         "category_draws": settings.category_draws,
         "w_similarity": round(score.similarity * FIXED_ONE),
         "w_collaborative": round(score.collaborative * FIXED_ONE),
@@ -76,16 +79,31 @@ def prepare_sources(
     user, rows = interactions.user, xp.arange(interactions.n_rows, dtype=xp.int64)
     before = xp.minimum(rows - interactions.user_offsets[user], MOST_BESIDE).astype(xp.uint8)
     after = xp.minimum(interactions.user_offsets[user + 1] - rows, MOST_BESIDE).astype(xp.uint8)
+    rank, times = _time_ranks(interactions, xp)
+    position = xp.empty(interactions.n_rows, dtype=xp.int32)
+    position[interactions.by_item] = rows.astype(xp.int32)
     return NegativeSources(
         buyer_user=user[interactions.by_item],
-        buyer_time=interactions.time[interactions.by_item],
+        buyer_rank=rank[interactions.by_item],
         buyer_before=before[interactions.by_item],
         buyer_after=after[interactions.by_item],
+        position=position,
+        moments=(rank.astype(xp.int64) << RANK_SHIFT) | interactions.item,
+        times=times,
         facts=_pack_facts(features.snapshots, xp),
         limits=backend.from_host([values[name] for name in LIMITS]).astype(xp.int64),
         bounds=band,
         pool_width=pool_width,
     )
+
+
+def _time_ranks(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
+    """The rank (E,) int32 of each interaction's time among all distinct times, and those (T,) int64."""
+    time = interactions.time[interactions.by_time]
+    starts = run_starts(xp, time)
+    rank = xp.empty(interactions.n_rows, dtype=xp.int32)
+    rank[interactions.by_time] = (xp.cumsum(starts) - 1).astype(xp.int32)
+    return rank, time[starts]
 
 
 def _pack_facts(snapshots: Snapshots, xp: Any) -> Array:
@@ -133,6 +151,8 @@ def sample_negatives(
     owned = (features.owned_offsets, features.owned_item, features.owned_since)
     if n_hard:
         lanes, scratch = _scratch(sources, interactions.n_items, backend)
+        moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
+        since = xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(xp.int64) << RANK_SHIFT
         backend.for_each(
             mine_hard,
             n,
@@ -147,13 +167,15 @@ def sample_negatives(
             copy,
             snapshot,
             positives.window_end,
-            interactions.item,
-            interactions.time,
+            moment,
+            since,
+            sources.position[row],
+            sources.moments,
             interactions.user_offsets,
             interactions.item_offsets,
             interactions.by_item,
             sources.buyer_user,
-            sources.buyer_time,
+            sources.buyer_rank,
             sources.buyer_before,
             sources.buyer_after,
             neighbors.offsets,
@@ -199,11 +221,11 @@ def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[
     """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    lanes = backend.lanes(2 * n_items + (5 * 4 + 4 + 8) * width + 8 * (n_buyers + 1))
+    lanes = backend.lanes(2 * n_items + (3 * 4 + 4 + 8) * width + 8 * (n_buyers + 1))
     order = backend.scratch_order
     return lanes, (
         xp.zeros((lanes, n_items), dtype=xp.int16, order=order),
-        xp.empty((lanes, 5, width), dtype=xp.int32, order=order),
+        xp.empty((lanes, 3, width), dtype=xp.int32, order=order),
         xp.empty((lanes, width), dtype=xp.float32, order=order),
         xp.empty((lanes, width), dtype=xp.int64, order=order),
         xp.empty((lanes, 2, n_buyers + 1), dtype=xp.int32, order=order),

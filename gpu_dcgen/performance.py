@@ -28,6 +28,7 @@ class Clock:
     def __init__(self, machine: Backend, progress: ProgressTracker) -> None:
         self.progress = progress
         self.warnings: list[str] = []
+        self.current = "start"  # the stage that began last
         self.drawing_share = 0.0  # of the stage that makes samples: what went into drawing negatives
         self.checking_share = 0.0  # of the same stage: proving and counting for the gates
         self._machine, self._timings = machine, []
@@ -36,7 +37,7 @@ class Clock:
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
         """Time a stage; its seconds and the peak memory after it are kept."""
-        began = time.perf_counter()
+        began, self.current = time.perf_counter(), name
         with self.progress.stage(name, total):
             yield
             self._machine.synchronize()

@@ -1,4 +1,29 @@
-"""Statistics and performance -> verdicts, alerts, and what lies beside the data set: quality_report.json and junit.xml (D20)."""
+"""Statistics and performance -> verdicts, alerts, and what lies beside the data set: quality_report.json and junit.xml (D20).
+
+quality_report.json; shares and scores are 0..1, SPLIT is train, val or test, a value that does not exist is null:
+
+contract        "DC-002 1.0.0"
+verdict         "passed", "passed with warnings" or "failed"
+scores          completeness, consistency, diversity, coverage, input_quality
+gates           [{name, section, line, metric, relation, threshold, severity, remedy, value, verdict}] in order of `gate_rules`;
+                threshold null: only reported; verdict "pass", "fail", "skip" (no value in this build) or "info"
+alerts          [{level, text}] warning and critical ones, as they came
+regressions     null without a baseline, else [{gate, before, now}]
+performance     seconds, samples_per_s, peak_memory_bytes, written_bytes, validation_share (of the threads' time in `samples`)
+labels          SPLIT -> {positive, negative}: rows
+completeness    column -> share of samples with a value
+distributions   SPLIT -> name -> counts: product_group [without a value, then by code of category_mappings.json], weeks
+                [of the log, by number], activity [positives by earlier purchases of the user: 0, 1, 2-3, 4-7, ...], history
+                [by length], price and similarity [20 bins of equal width over 0..1, then without a value]
+popularity      positive, hard, random -> {"0.1%", "1.0%", "10.0%", "50.0%": share of rows that the most popular items take}
+segments        null without weights, else new_users, active_users, churned_users -> share of the train positives' weight
+funnel          transactions: read, rejected {reason: n}, accepted, n by reason that they were not kept, then the ledger:
+                emitted {SPLIT: n}, n by reason that they were not emitted
+                negatives: drawn, shortfall, relaxed, by_source {source: {drawn, later_bought, later_bought_share}}, candidates
+                candidates: positives (looked at), one_in (every positive that a seeded hash picks), and by_source, of the
+                three sources: {offered, not_on_sale, owned, sibling, over_cap, outscored, chosen}: the last six add up to the
+                first; null without hard negatives
+"""
 
 from __future__ import annotations
 

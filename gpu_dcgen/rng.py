@@ -15,6 +15,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from . import kernels  # noqa: F401 - before anything is compiled: its cache watches this file
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+from .backend import Backend
+
 Array = Any
 
 
-def sort_order(xp: Any, keys: Sequence[tuple[Array, int]]) -> Array:
+def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
     """The stable order (n,) int64 by several integer keys, most significant first.
 
     Each key is `(values, size)` with 0 <= values < size. Keys are packed into as few int64 as hold them, then
     sorted from the least significant pack to the most.
     """
-    packs: list[Array] = []
-    bits = 64
+    xp, packs, widths = backend.xp, [], []
     for values, size in reversed(keys):
         width = max(1, (size - 1).bit_length())
-        if bits + width > 63:
+        if not packs or widths[-1] + width > 63:
             packs.append(values.astype(xp.int64))
-            bits = width
+            widths.append(width)
         else:
-            packs[-1] += values.astype(xp.int64) << bits
-            bits += width
-    order = xp.argsort(packs[0], kind="stable")
-    for pack in packs[1:]:
-        order = order[xp.argsort(pack[order], kind="stable")]
+            packs[-1] += values.astype(xp.int64) << widths[-1]
+            widths[-1] += width
+    order = backend.stable_order(packs[0], widths[0])
+    for pack, width in zip(packs[1:], widths[1:], strict=True):
+        order = order[backend.stable_order(pack[order], width)]
     return order
 
 

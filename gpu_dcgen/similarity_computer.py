@@ -19,6 +19,7 @@ _WIDE_SUM_BITS = 62
 _COUNT_BITS = 21
 _MOST_SCALE_BITS = 40
 _PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
+STEP_PRODUCTS = 3  # products that take as long as a step of scoring a pair: 2.5 to 4 (tests/benchmarks/approximate.py)
 _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
 
 
@@ -36,6 +37,11 @@ class WeightedMatrix:
     scale_bits: int
     packed: bool  # whether sums and counts fit one int64 together
     n_products: int  # sum of squared user degrees: the work of an exact product
+
+    def sides(self, backend: Backend) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """By item: offsets, users, weights; by user: offsets and cells (N,) int64, weight << 32 | item, read in one go."""
+        cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
+        return (self.item_offsets, self.item_user, self.item_weight), (self.user_offsets, cells)
 
     def csr(self, backend: Backend) -> Any:
         """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""
@@ -89,23 +95,22 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
     """The engine to use, and why, from sizes alone (D10).
 
     Each product is one step of the exact engine. The approximate one walks, for each candidate, its buyers: as many steps as
-    cells of the matrix times candidates an item, or thereabouts.
+    cells of the matrix times candidates an item, or thereabouts, and each costs as much as STEP_PRODUCTS.
     """
     settings = config.similarity
     if settings.engine != "auto":
         return settings.engine, "asked for"
     if n_products <= settings.exact_products:
         return "exact", f"{n_products:,} products are within similarity.exact_products"
-    n_steps = n_cells * math.ceil(settings.candidates * settings.top_k)
-    if n_products <= n_steps:
-        return "exact", f"{n_products:,} products are less work than scoring candidates in {n_steps:,} steps"
+    n_equal = STEP_PRODUCTS * n_cells * math.ceil(settings.candidates * settings.top_k)
+    if n_products <= n_equal:
+        return "exact", f"{n_products:,} products are less work than scoring candidates, about {n_equal:,}"
     return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
 
 
 def _all_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
     """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    by_user = (matrix.user_offsets, matrix.user_item, matrix.user_weight)
+    by_item, by_user = matrix.sides(backend)
     n_items, blocks = int(matrix.norms.shape[0]), []
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)
@@ -142,7 +147,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         item = xp.concatenate([item, interactions.views[2][seen]])
         factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
 
-    order = sort_order(xp, [(user, n_users), (item, n_items)])
+    order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
     first = xp.nonzero(run_starts(xp, user, item))[0]
     factor = run_maximum(xp, factor[order], first)
@@ -152,7 +157,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]
 
-    by_item = sort_order(xp, [(item, n_items), (user, n_users)])
+    by_item = sort_order(backend, [(item, n_items), (user, n_users)])
     weight, norms, scale_bits, packed = _fixed_point(factor, item, by_item, n_items, backend)
     return WeightedMatrix(
         user_offsets=run_offsets(xp, user, n_users),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -18,8 +19,10 @@ from .contract import SPLITS
 if TYPE_CHECKING:
     from .demo import DemoReport, Tour
     from .doctor import Check
+    from .explain import Explanation
     from .synth import SynthReport
 
+SHOWN_CANDIDATES = 20
 VERDICT_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -61,6 +64,23 @@ def _quality(quality: Mapping[str, Any]) -> str:
     """The verdict, how many gates hold, and the names of those that warn."""
     failed = quality["failed"]["warning"]
     return f"{quality['verdict']}: {quality['passed']} gates hold" + (f"; not {', '.join(failed)}" if failed else "")
+
+
+def of_probe(found: Mapping[str, Any]) -> RenderableType:
+    """How good each ranking is, and whether the contract's target is reached (D21)."""
+    positives, figures, best = found["positives"], found["figures"], found["best_model"]
+    ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
+    table = _table("ranking", *(f">{metric}\n{split}" for split in positives for metric in ("recall@50", "NDCG@10")))
+    for name, by_split in figures.items():
+        values = [by_split[split][metric] for split in positives for metric in ("recall@50", "ndcg@10")]
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    verdict = "reached" if found["target_reached"] else "missed"
+    facts = {
+        "best model": best,
+        "target": f"recall@50 of {found['recall_target']:.2f} on val: {verdict}, {figures[best]['val']['recall@50']:.3f}",
+        "beside popularity": f"{found['ratio_to_popularity']:.1f} times its recall@50 on val",
+    }
+    return Group(Text(f"Ranked {found['items']:,} items for {ranked}.", style="bold"), table, _facts(facts))
 
 
 def of_tables(folder: Path, report: DemoReport) -> RenderableType:
@@ -107,6 +127,82 @@ def of_checks(checks: list[Check]) -> RenderableType:
         table.add_row(Text(check.verdict, style=VERDICT_STYLE[check.verdict]), check.name, check.found, check.expected)
     remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.verdict != "ok"]
     return Group(table, *remedies)
+
+
+def of_audit(certificate: Mapping[str, Any], path: Path) -> RenderableType:
+    """Every rule with its verdict; below, the first of what broke each that does not hold."""
+    checks = certificate["checks"]
+    n_bad = sum(check["verdict"] == "fails" for check in checks)
+    head = f"{n_bad} of {len(checks)} rules do not hold." if n_bad else "Every rule holds."
+    table = _table("", "rule", ">checked", "what it says")
+    for check in checks:
+        style = VERDICT_STYLE[{"holds": "ok", "fails": "fail", "skipped": "warn"}[check["verdict"]]]
+        scope = "" if check["scope"] == "all" else f" ({check['scope']})"
+        checked = f"{check['n_checked']:,}"
+        table.add_row(Text(check["verdict"], style=style), check["name"], checked, Text(f"{check['claim']}{scope}"))
+    faults = [line for check in checks if check["verdict"] == "fails" for line in _faults(check)]
+    facts = {
+        "label probe": _probe(next(check["facts"] for check in checks if check["name"] == "label_probe")),
+        "signature": f"{certificate['signature']['algorithm']} {certificate['signature']['value']}",
+        "certificate": str(path),
+    }
+    return Group(Text(head, style="bold"), table, *faults, _facts(facts))
+
+
+def _faults(check: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text(f"{check['name']} ({check['rule']}): {check['n_bad']:,} wrong", style="bold red")
+    for one in check["offenders"]:
+        where = one["file"] if one["row"] is None else f"{one['file']} row {one['row']}"
+        yield Text(f"  {where}: found {one['found']}; expected {one['expected']}")
+
+
+def _probe(facts: Mapping[str, Any]) -> str:
+    """AUCs of the label from all features and from popularity alone, with and without repurchases."""
+    named = {"all": "", "without_repurchases": " without repurchases"}
+    found = [
+        f"AUC {facts[part]['classifier_auc']:.3f} from all features, {facts[part]['popularity_auc']:.3f} from popularity{name}"
+        for part, name in named.items()
+        if "classifier_auc" in facts.get(part, {})
+    ]
+    return "; ".join(found) or "not run: it needs rows with both labels"
+
+
+def of_explanation(found: Explanation) -> RenderableType:
+    """The pool of a positive, the best candidates first, and the negatives that came of it."""
+    taken = [candidate for candidate in found.candidates if candidate["refused"] is None]
+    refused = Counter(candidate["refused"] for candidate in found.candidates if candidate["refused"])
+    sources = Counter(source for candidate in found.candidates for source in candidate["sources"])
+    positive = found.positive
+    facts = {
+        "bought": f"{_item(positive)} by {found.user_id} at {found.timestamp}, after {found.history:,} purchases",
+        "on sale": f"{found.corpus:,} items; {found.allowed:,} that the user does not own by the end of {found.split}'s window",
+        "offered": ", ".join(f"{n:,} by {source}" for source, n in sources.items()) or "nothing",
+        "refused": ", ".join(f"{n:,} {reason}" for reason, n in refused.most_common()) or "nothing",
+        "in the pool": f"{len(taken):,} items; the first by score, and those that were chosen:",
+    }
+    pool = _table(">score", ">similar", ">together", ">price", ">popular", "item", "sources", ">chosen")
+    for candidate in taken[:SHOWN_CANDIDATES] + [one for one in taken[SHOWN_CANDIDATES:] if one["round"]]:
+        parts = [f"{part:+.3f}" for part in candidate["parts"].values()]
+        chosen, style = ("", "") if candidate["round"] is None else (str(candidate["round"]), "bold")
+        score, offered = f"{candidate['score']:.4f}", ", ".join(candidate["sources"])
+        pool.add_row(score, *parts, Text(_item(candidate)), offered, chosen, style=style)
+    negatives = _table(">slot", "item", "source", ">similarity", ">score less penalty", "written")
+    for one in found.negatives:
+        detail = one["detail"] if one["detail"] == one["source"] else f"{one['source']}: {one['detail']}"
+        similarity, score = ("" if one[name] is None else f"{one[name]:.4f}" for name in ("similarity", "score"))
+        written = "the same" if one["agrees"] else f"another: {one['written']}"
+        style = "reverse" if one["slot"] == found.slot else ""
+        relaxed = " (beyond the limit on the product group)" if one["relaxed"] else ""
+        negatives.add_row(str(one["slot"]), Text(one["item_id"]), detail + relaxed, similarity, score, written, style=style)
+    verdict = "What is derived again is what was written." if found.agrees else "What is derived again is not what was written."
+    last = Text(verdict, style=VERDICT_STYLE["ok" if found.agrees else "fail"])
+    return Group(Text(f"Why {found.sample_id} is there", style="bold"), _facts(facts), pool, negatives, last)
+
+
+def _item(item: Mapping[str, Any]) -> str:
+    return " ".join(item[name] for name in ("item_id", "name") if item[name]) + (
+        f" ({item['product_group']})" if item["product_group"] else ""
+    )
 
 
 def config_as_yaml(config: DatasetConfig) -> str:

@@ -30,6 +30,7 @@ class StrictBackend:
     name = "strict"
     n_threads = 1
     exhausted = (MemoryError,)
+    when_full = NumpyBackend.when_full
     scratch_order = "F"
 
     def __init__(self, n_lanes: int = 3, seed: int = 0) -> None:
@@ -65,6 +66,9 @@ class StrictBackend:
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return self._host.block_size(asked, entry_bytes)
 
+    def begin(self) -> None:
+        self._host.begin()
+
     def recover(self) -> None:
         self._host.recover()
 
@@ -80,6 +84,9 @@ class StrictBackend:
 
     def times(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
         return self._raise(self._host.times(_column(column)))
+
+    def stable_order(self, keys: StrictArray, n_bits: int) -> StrictArray:
+        return self._raise(self._host.stable_order(_lower(keys), n_bits))
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: StrictArray, **limits: int) -> Any:
         by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))

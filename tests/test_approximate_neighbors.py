@@ -137,15 +137,12 @@ def test_a_shop_without_neighbors_has_none(backend):
 
 
 def test_auto_is_approximate_only_where_that_is_less_work():
-    """Ten candidates an item: 100 cells take 1,000 steps to score."""
+    """Ten candidates an item: 100 cells take 1,000 steps to score, as long as 3,000 products."""
     config = tiny_config(similarity={"engine": "auto", "exact_products": 500, "top_k": 5, "candidates": 2})
     assert choose_engine(500, 10, config) == ("exact", "500 products are within similarity.exact_products")
-    assert choose_engine(501, 50, config)[0] == "approximate"
-    assert choose_engine(1000, 100, config) == (
-        "exact",
-        "1,000 products are less work than scoring candidates in 1,000 steps",
-    )
-    assert choose_engine(1001, 100, config)[0] == "approximate"
+    assert choose_engine(501, 16, config)[0] == "approximate"
+    assert choose_engine(3000, 100, config) == ("exact", "3,000 products are less work than scoring candidates, about 3,000")
+    assert choose_engine(3001, 100, config)[0] == "approximate"
     assert choose_engine(10**15, 10, tiny_config()) == ("exact", "asked for")
 
 

@@ -38,8 +38,15 @@ MAY_IMPORT_NUMPY = {
     "gpu_dcgen.synth": "makes tables on the host, before any backend is opened",
     "gpu_dcgen.demo": "makes tables on the host",
     "gpu_dcgen.gpu": "the GPU backend carries arrays to and from the host",
-    "gpu_dcgen.torch_dataset": "reads finished files on the host",
+    "gpu_dcgen.audit": "proves finished files on the host, without the stages and their backends",
+    "gpu_dcgen.explain": "reads finished files on the host",
+    "gpu_dcgen.training": "reads finished files on the host, and hands them to torch",
 }
+THE_BUILD = {"cpu_fallback"} | {
+    f"gpu_dcgen.{module}"
+    for module in (*STAGES, "backend", "balancing", "blocks", "descriptions", "digest", "gpu", "input_checks", "input_columns",
+                   "input_files", "kernels", "parts", "rng", "segments")
+}  # fmt: skip
 HEAVY = ("numpy", "numba", "pyarrow", "pandas", "torch", "scipy")
 MOST_LINES = 380
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|tmp)/", re.MULTILINE)
@@ -120,6 +127,18 @@ def test_numpy_is_imported_only_where_there_is_a_reason():
             assert inside(module, MAY_IMPORT_NUMPY), f"{module} imports numpy: use backend.xp, or give a reason here"
 
 
+def test_training_reads_data_sets_and_knows_nothing_of_the_build():
+    allowed = {"gpu_dcgen.training", "gpu_dcgen.contract", "gpu_dcgen.errors", "numpy", "pyarrow", "torch"}
+    for module, imported in package_imports("gpu_dcgen").items():
+        if inside(module, {"gpu_dcgen.training"}):
+            others = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+            assert not {name for name in others if not inside(name, allowed)}, module
+        else:
+            assert not {name for name in imported if inside(name, {"torch"})}, module
+            used = {name for name in imported if inside(name, {"gpu_dcgen.training"})}
+            assert module == "gpu_dcgen.cli_datasets" or not used, module
+
+
 def test_no_stage_is_excused_from_backend_xp():
     assert not [stage for stage in STAGES if inside(f"gpu_dcgen.{stage}", MAY_IMPORT_NUMPY)]
 
@@ -133,6 +152,17 @@ def test_no_stage_imports_a_later_one():
     assert "gpu_dcgen.interactions" in seen
     assert later_stages("gpu_dcgen.inputs", {"gpu_dcgen.splits.plan", "gpu_dcgen.inputs.x"}) == {"gpu_dcgen.splits.plan"}
     assert not later_stages("gpu_dcgen.features", {"gpu_dcgen.inputs.Shop", "gpu_dcgen.splitting.x"})
+
+
+def test_the_audit_knows_nothing_of_the_build():
+    """It is worth something only as a second writing: it may read the contract, the settings and what was written."""
+    audits = {module: names for module, names in package_imports("gpu_dcgen").items() if inside(module, {"gpu_dcgen.audit"})}
+    assert len(audits) > 10
+    for module, imported in audits.items():
+        assert not {name for name in imported if inside(name, THE_BUILD)}, module
+    allowed = {"audit", "config", "contract", "errors", "progress", "__version__"}
+    ours = {name.split(".")[1] for imported in audits.values() for name in imported if name.startswith("gpu_dcgen.")}
+    assert ours <= allowed
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -134,7 +134,7 @@ def test_python_is_the_same_in_both_images_and_with_conda_and_the_package_takes_
 def test_conda_is_told_what_pip_is_told():
     told = lower_bounds([line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)])
     assert lower_bounds(PROJECT["dependencies"]).items() <= told.items()
-    assert set(told) - lower_bounds(PROJECT["dependencies"]).keys() == {"faiss-gpu"}
+    assert set(told) - lower_bounds(PROJECT["dependencies"]).keys() == {"cupy", "faiss-gpu"}
     assert ENVIRONMENT["channels"] == ["rapidsai", "conda-forge"]
     assert ENVIRONMENT["dependencies"][-1] == {"pip": ["--editable ."]}
 
@@ -227,7 +227,8 @@ def test_a_job_can_write_to_its_output_alone(service):
     job = COMPOSE["services"][service]
     assert job["read_only"] and job["cap_drop"] == ["ALL"] and job["network_mode"] == "none"
     writable = [mount["target"] for mount in job["volumes"] if mount["type"] == "bind" and not mount.get("read_only")]
-    verb, inputs, output = job["command"]
+    verb, *options, inputs, output = job["command"]
+    assert options == ([] if service == "build-cpu" else ["--backend", "gpu"])
     assert (verb, writable) == ("build", [str(Path(output).parent)])
     assert inputs not in writable
     build = job["build"]

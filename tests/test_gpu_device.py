@@ -31,10 +31,10 @@ class Machine:
             runtimeGetVersion=lambda: 12090,
         )
         self.runtime = runtime
-        self.cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime), arange=np.arange)
+        self.cupy = types.SimpleNamespace(__version__="14.2.0", cuda=types.SimpleNamespace(runtime=runtime), arange=np.arange)
         self.modules = {
             "cupy": self.cupy,
-            "cudf": types.SimpleNamespace(__version__="26.10.02"),
+            "pylibcudf": types.SimpleNamespace(__version__="26.10.02"),
             "numba.cuda": types.SimpleNamespace(),
         }
         monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
@@ -92,7 +92,15 @@ def with_an_old_device(machine):
 
 
 def with_an_old_cudf(machine):
-    machine.modules["cudf"].__version__ = "26.08.01"
+    machine.modules["pylibcudf"].__version__ = "26.08.01"
+
+
+def with_an_old_cupy(machine):
+    machine.cupy.__version__ = "14.1.1"
+
+
+def with_streams_of_their_own(machine):
+    machine.patch.setenv("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
 
 
 def without_nvrtc(machine):
@@ -100,12 +108,12 @@ def without_nvrtc(machine):
 
 
 def with_a_broken_cudf(machine):
-    machine.patch.delitem(sys.modules, "cudf")
+    machine.patch.delitem(sys.modules, "pylibcudf")
     machine.patch.setattr(device.importlib, "import_module", broken)
 
 
 def broken(package):
-    if package == "cudf":
+    if package == "pylibcudf":
         raise AttributeError("numpy has no row_stack")
     return sys.modules[package]
 
@@ -122,9 +130,11 @@ def with_wrong_results(machine):
         (without_a_device, "the driver shows no CUDA device.\nLook at CUDA_VISIBLE_DEVICES"),
         (with_an_old_driver, "counting devices failed: RuntimeError: cudaErrorInsufficientDriver\n"),
         (with_an_old_device, "NVIDIA Test has compute capability 7.0; RAPIDS needs 7.5"),
-        (with_an_old_cudf, "cuDF 26.08.01 is too old; 26.10 or later is needed.\npip install"),
+        (with_an_old_cudf, "pylibcudf 26.08.01 is too old; 26.10 or later is needed.\nInstall it: pip install"),
+        (with_an_old_cupy, "cupy 14.1.1 is too old; 14.2 or later is needed.\nInstall it: pip install"),
+        (with_streams_of_their_own, "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM is set: the libraries would not wait"),
         (without_nvrtc, "compiling and running a first kernel failed: RuntimeError: libnvrtc.so.13 not found\n"),
-        (with_a_broken_cudf, "cudf cannot be imported: AttributeError: numpy has no row_stack\nInstall RAPIDS again"),
+        (with_a_broken_cudf, "pylibcudf cannot be imported: AttributeError: numpy has no row_stack\nInstall RAPIDS again"),
         (with_wrong_results, "NVIDIA Test computes wrongly: 18 expected of a first kernel, 4 found."),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -16,16 +16,15 @@ from tests.shops import DatasetConfig, random_shop, tiny_config
 from tests.stage_shops import Stages
 
 
-def arguments(matrix) -> tuple:
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    return by_item, (matrix.user_offsets, matrix.user_item, matrix.user_weight), matrix.norms
+def arguments(matrix, backend) -> tuple:
+    return *matrix.sides(backend), matrix.norms
 
 
 def both(backend, matrix, first, last, **limits) -> list[list]:
     limits |= {"packed": matrix.packed}
     results = (
-        backend.similarity_block(first, last, *arguments(matrix), **limits),
-        products.similarity_block(backend, first, last, *arguments(matrix), **limits),
+        backend.similarity_block(first, last, *arguments(matrix, backend), **limits),
+        products.similarity_block(backend, first, last, *arguments(matrix, backend), **limits),
     )
     return [[(str(part.dtype), backend.to_host(part).tolist()) for part in result] for result in results]
 
@@ -59,7 +58,7 @@ def test_a_real_shop_is_that_of_the_kernel(online_retail):
 def test_weights_too_fine_for_float64_are_refused(backend):
     stages = Stages(backend, random_shop(1, n_users=14, n_items=24, n_rows=260), tiny_config())
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
-    by_item, by_user, norms = arguments(matrix)
+    by_item, by_user, norms = arguments(matrix, backend)
     norms = norms + np.int64(1 << 53)
     with pytest.raises(BackendError, match="exact below 2\\^53.*\nPrices lie too far apart"):
         products.similarity_block(backend, 0, 2, by_item, by_user, norms, min_common=1, top_k=3, packed=False)

@@ -60,6 +60,23 @@ def test_what_never_fits_is_an_error_that_names_it(n, smallest):
     assert isinstance(error.value.__cause__, MemoryError)
 
 
+def test_full_memory_in_any_stage_is_an_error_that_names_it(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise MemoryError("std::bad_alloc: planted")
+
+    tables = write_shop(random_shop(1), tmp_path / "shop")
+    monkeypatch.setattr(NumpyBackend, "stable_order", full)
+    with pytest.raises(BackendError, match=r"^interactions: the memory of the cpu machine is full \(std::bad_alloc") as error:
+        build(tables, tmp_path / "out", tiny_config(), backend="cpu")
+    assert "nothing was published" in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_a_build_counts_from_its_own_beginning(tmp_path):
+    tables, machine = write_shop(random_shop(1), tmp_path / "shop"), Full(1000)
+    machine.recover()
+    assert build(tables, tmp_path / "out", tiny_config(), backend=machine).manifest["performance"]["halved_blocks"] == 0
+
+
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
         in_halves(lambda first, last: 1 / 0, 0, 8, "things", Full(0))

@@ -34,7 +34,7 @@ def keys(draw) -> list[tuple[list[int], int]]:
 @EASY
 @given(keys=keys())
 def test_sort_order_is_that_of_tuples_and_stable(backend, keys):
-    order = segments.sort_order(backend.xp, [(array(backend, values), size) for values, size in keys])
+    order = segments.sort_order(backend, [(array(backend, values), size) for values, size in keys])
     rows = list(zip(*(values for values, _ in keys), strict=True))
     assert order.dtype == np.int64
     assert backend.to_host(order).tolist() == sorted(range(len(rows)), key=rows.__getitem__)

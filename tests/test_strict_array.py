@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpu_dcgen import rng
-from gpu_dcgen.segments import offsets_of, repeat_index, run_offsets, run_starts, sort_order
+from gpu_dcgen.segments import offsets_of, repeat_index, run_offsets, run_starts
 from tests import cupy_surface
 from tests.agreement import same
 from tests.strict_backend import StrictBackend
@@ -229,7 +229,6 @@ def _shapes(xp, a, f):
 def _segments(xp, a, f):
     ordered = xp.sort(a, kind="stable")
     return (
-        sort_order(xp, [(a, 4), (xp.arange(4), 4)]),
         run_starts(xp, ordered),
         run_offsets(xp, ordered, 5),
         repeat_index(xp, a),

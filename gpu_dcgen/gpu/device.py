@@ -10,13 +10,18 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError
 
 LEAST_CAPABILITY = (7, 5)  # RAPIDS: Turing and later
-LEAST_CUDF = (26, 10)  # the release whose pylibcudf this package was written against
+LEAST = {  # releases
+    "pylibcudf": (26, 10),  # whose calls this package was written against
+    "cupy": (14, 2),  # before, sorts without enough memory gave wrong results (cupy#9894)
+}
+PER_THREAD_STREAMS = ("CUDF_PER_THREAD_STREAM", "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "NUMBA_CUDA_PER_THREAD_DEFAULT_STREAM")
 INSTALL = "pip install 'gpu-dcgen[gpu-cu13]' (or gpu-cu12 for a driver older than 580), or environment.yml"
 PACKAGES = ("cupy", "cudf", "pylibcudf", "rmm", "numba_cuda")
 OPTIONAL = ("cuml", "faiss")
@@ -52,6 +57,8 @@ def find_device() -> Device:
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise BackendError(f"{package} is not installed.\nInstall RAPIDS: {INSTALL}.")
+    if names := [name for name in PER_THREAD_STREAMS if os.environ.get(name, "0") != "0"]:
+        raise BackendError(f"{names[0]} is set: the libraries would not wait for each other's work.\nUnset it.")
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -67,9 +74,10 @@ def find_device() -> Device:
     name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
     if capability < LEAST_CAPABILITY:
         raise BackendError(f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later.")
-    cudf = _import("cudf")
-    if _release(cudf.__version__) < LEAST_CUDF:
-        raise BackendError(f"cuDF {cudf.__version__} is too old; {LEAST_CUDF[0]}.{LEAST_CUDF[1]} or later is needed.\n{INSTALL}.")
+    for package, (major, minor) in LEAST.items():
+        version = _import(package).__version__
+        if _release(version) < (major, minor):
+            raise BackendError(f"{package} {version} is too old; {major}.{minor} or later is needed.\nInstall it: {INSTALL}.")
     found = _asked("compiling and running a first kernel", lambda: int((cupy.arange(4) ** 2 + 1).sum()))
     if found != 18:
         raise BackendError(f"{name} computes wrongly: 18 expected of a first kernel, {found} found.")

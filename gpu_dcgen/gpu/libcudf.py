@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,30 @@ def read_pieces(file: Path, names: Sequence[str], piece_bytes: int) -> Iterator[
         .use_pandas_metadata(False)
         .build()
     )
-    reader = parquet.ChunkedParquetReader(options, chunk_read_limit=piece_bytes, pass_read_limit=piece_bytes)
-    while reader.has_next():
-        piece = reader.read_chunk()
-        yield dict(zip(piece.column_names(), piece.columns, strict=True))
+    with _reading(file):
+        reader = parquet.ChunkedParquetReader(options, chunk_read_limit=piece_bytes, pass_read_limit=piece_bytes)
+    while True:
+        with _reading(file):
+            if not reader.has_next():
+                return
+            columns = _by_name(reader.read_chunk())
+        yield columns
+        del columns  # before the next piece is decoded
+
+
+def _by_name(piece: Any) -> dict[str, plc.Column]:
+    return dict(zip(piece.column_names(), piece.columns, strict=True))
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What libcudf says of a file's content becomes an OSError; errors of the device and full memory stay what they are."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:
+        if "CUDA error" in str(error) or "cudaError" in str(error):
+            raise
+        raise OSError(f"{file}: libcudf cannot read it: {error}") from error
 
 
 def type_of(type_: pa.DataType) -> plc.DataType:
@@ -127,6 +148,7 @@ class RowGroupWriter:
     def close(self) -> None:
         """Write the footer."""
         self._writer.close([])
+        self._writer = None  # with its file handle
 
     def options(self, table: plc.Table) -> parquet.ChunkedParquetWriterOptions:
         """How all row groups are written; `table` is one of them."""

@@ -9,6 +9,7 @@ from typing import Any, Iterator, Sequence
 import cupy
 import cupyx.scipy.sparse
 from numba import cuda
+from numba.cuda import config as numba_config
 
 from . import launch, nearest, similarity, tables
 from .device import Device
@@ -17,10 +18,12 @@ from .memory import DeviceMemory
 from .parquet import PartWriter
 from .transfers import Transfers
 
+numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # little shops make little grids
+
 _MOST_BLOCK = 1 << 18  # entries of a block: enough rows to fill any device
 _BLOCK_SHARE = 0.25  # of free memory for a block of samples or of similarities
 _SCRATCH_SHARE = 0.25  # of free memory for the scratch of one kernel
-_READ_SHARE = 0.25  # of free memory for a piece of an input file
+_READ_SHARE = 0.15  # of free memory for a piece of an input file: it is decoded beside what is kept of those before
 _LANES_A_MULTIPROCESSOR = 512  # threads with scratch: as many as their registers let run at a time
 _ITEMS_A_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a time
 
@@ -33,6 +36,7 @@ class CudaBackend:
     sparse = cupyx.scipy.sparse
     n_threads = 1
     exhausted = (MemoryError,)  # of RMM and CuPy
+    when_full = "Stop what else runs on the device, raise --gpu-memory-limit, or build with --backend cpu."
     scratch_order = "F"  # threads of a warp work side by side on their lanes
 
     def __init__(self, device: Device, memory_limit: int | None = None) -> None:
@@ -43,6 +47,7 @@ class CudaBackend:
         self._n_exhausted = 0
 
     def single(self) -> "CudaBackend":
+        cupy.cuda.Device(self.device.index).use()  # each thread has a current device of its own
         return self
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
@@ -56,6 +61,10 @@ class CudaBackend:
 
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return max(1, min(_MOST_BLOCK, int(self._memory.free() * _BLOCK_SHARE) // entry_bytes))
+
+    def begin(self) -> None:
+        self._memory.begin()
+        self._transfers.to_device = self._transfers.to_host = self._n_exhausted = 0
 
     def recover(self) -> None:
         self._n_exhausted += 1
@@ -75,11 +84,14 @@ class CudaBackend:
     def times(self, column: Any) -> tuple[Any, Any]:
         return tables.times(column, self._transfers)
 
+    def stable_order(self, keys: Any, n_bits: int) -> Any:
+        return cupy.argsort(keys, kind="stable")
+
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int) -> Any:
         row_bytes = similarity.ITEM_BYTES * int(norms.shape[0])
         most = self.device.n_multiprocessors * _ITEMS_A_MULTIPROCESSOR
         n_blocks = max(1, min(most, int(self._memory.free() * _SCRATCH_SHARE) // row_bytes))
-        return similarity.similarity_block(cupy, n_blocks, first, last, by_item, by_user, norms, **limits)
+        return similarity.similarity_block(cupy, n_blocks, first, last, by_item, by_user, norms, **limits, hand_over=_argument)
 
     def nearest(self, vectors: Any, k: int, engine: str, size: int) -> tuple[str, Iterator[Any]]:
         return nearest.nearest(vectors, k, engine, size)

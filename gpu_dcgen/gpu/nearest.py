@@ -15,7 +15,7 @@ BRUTE_VECTORS = 500_000  # `auto` asks FAISS beyond this many, where it is insta
 FAISS_MOST = 2048  # neighbors that FAISS selects on a GPU
 _FLAT_VECTORS = 1_000_000  # beyond this many FAISS looks into lists
 _LISTS_SEARCHED = 0.1  # share of an inverted file's lists that a query looks into
-_KEYS_BYTES = 1 << 30  # of one block of sort keys
+_KEYS_BYTES = 1 << 28  # of one block of sort keys
 
 
 def nearest(vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterator[Array]]:

@@ -50,6 +50,7 @@ class PartWriter(BlockWriter):
             with HostPartWriter(self._path, self._schema, self._settings):
                 return
         self._row_groups.close()
+        self._row_groups = None
         mark_timestamps_local(self._path)
         self._transfers.to_host += self._path.stat().st_size
 

@@ -54,7 +54,7 @@ def similarity_block(
         row = repeat_index(xp, xp.diff(bounds))
         dots = weights @ _dense(row, user[cells], weight[cells], stop - start, n_users, xp)
         commons = ones @ _dense(row, user[cells], 1, stop - start, n_users, xp)
-        parts.append(_select(dots.T, commons.T, start, roots, min_common, top_k, xp))
+        parts.append(_select(dots.T, commons.T, start, roots, min_common, top_k, backend))
     return tuple(xp.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
@@ -65,14 +65,17 @@ def _dense(row: Array, user: Array, values: Any, n_rows: int, n_users: int, xp: 
     return dense.T
 
 
-def _select(dots: Array, commons: Array, start: int, roots: Array, min_common: int, top_k: int, xp: Any) -> tuple[Array, ...]:
+def _select(
+    dots: Array, commons: Array, start: int, roots: Array, min_common: int, top_k: int, backend: Any
+) -> tuple[Array, ...]:
     """lengths, item, similarity and common users of the rows start, start + 1, ..., from dense rows x items."""
+    xp = backend.xp
     n_rows, n_items = dots.shape
     row, item = xp.nonzero((commons >= min_common) & (dots > 0))
     others = xp.nonzero(item != row + start)[0]
     row, item = row[others], item[others]
     similarity = xp.minimum(1.0, dots[row, item] / (roots[row + start] * roots[item])).astype(xp.float32)
-    order = sort_order(xp, [(row, n_rows), (_ONE - similarity.view(xp.int32), _ONE + 1)])  # rows hold their items in order
+    order = sort_order(backend, [(row, n_rows), (_ONE - similarity.view(xp.int32), _ONE + 1)])  # rows hold their items in order
     row = row[order]
     offsets = run_offsets(xp, row, n_rows)
     kept = xp.nonzero(xp.arange(row.shape[0], dtype=xp.int64) - offsets[row] < top_k)[0]

@@ -9,7 +9,7 @@ same pairs. Only numba is named here, so that its CUDA simulator runs this file 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from numba import cuda
@@ -20,7 +20,7 @@ _WARP = 32
 _COUNT_BITS = 21  # a packed accumulator holds weight sum << 21 | common users
 _COUNT_MASK = (1 << _COUNT_BITS) - 1
 _ONE_BITS = 0x3F800000  # of the float32 1.0
-_ITEM_MASK = 0xFFFFFFFF
+_WEIGHT_SHIFT, _ITEM_MASK = 32, 0xFFFFFFFF  # of a user's cell, and of a key: item below
 _DIGIT_BITS = 8
 _DIGITS = 1 << _DIGIT_BITS
 _KEY_BITS = 64
@@ -34,19 +34,19 @@ def _similarity(dot, root, other_root):
 
 
 @cuda.jit(device=True)
-def _add_products(start, stop, item_user, item_weight, user_offsets, user_item, user_weight, packed, sums, commons):
+def _add_products(start, stop, item_user, item_weight, user_offsets, user_cell, packed, sums, commons):
     """sums[j] and commons[j] of one item: a warp a buyer, a thread one of the buyer's items."""
     warp, thread = cuda.threadIdx.x // _WARP, cuda.threadIdx.x % _WARP
     for position in range(start + warp, stop, cuda.blockDim.x // _WARP):
         user = item_user[position]
         weight = np.int64(item_weight[position])
         for entry in range(user_offsets[user] + thread, user_offsets[user + 1], _WARP):
-            product = weight * user_weight[entry]
+            other, product = user_cell[entry] & _ITEM_MASK, weight * (user_cell[entry] >> _WEIGHT_SHIFT)
             if packed:
-                cuda.atomic.add(sums, user_item[entry], (product << _COUNT_BITS) | 1)
+                cuda.atomic.add(sums, other, (product << _COUNT_BITS) | 1)
             else:
-                cuda.atomic.add(sums, user_item[entry], product)
-                cuda.atomic.add(commons, user_item[entry], 1)
+                cuda.atomic.add(sums, other, product)
+                cuda.atomic.add(commons, other, 1)
 
 
 @cuda.jit(device=True)
@@ -121,8 +121,7 @@ def neighbors_of_items(
     item_user,
     item_weight,
     user_offsets,
-    user_item,
-    user_weight,
+    user_cell,
     roots,
     min_common,
     top_k,
@@ -167,8 +166,7 @@ def neighbors_of_items(
             item_user,
             item_weight,
             user_offsets,
-            user_item,
-            user_weight,
+            user_cell,
             packed,
             my_sums,
             my_commons,
@@ -224,8 +222,12 @@ def similarity_block(
     top_k: int,
     packed: bool,
     block_threads: int = BLOCK_THREADS,
+    hand_over: Callable[[Any], Any] = lambda array: array,
 ) -> tuple[Any, Any, Any, Any]:
-    """`cpu_fallback.vectors.similarity_block` on the device, with `n_blocks` items at a time: arrays of `xp` in and out."""
+    """`cpu_fallback.vectors.similarity_block` on the device, with `n_blocks` items at a time: arrays of `xp` in and out.
+
+    `hand_over` makes an argument of numba's of an array of `xp`.
+    """
     n_items, n_rows = int(norms.shape[0]), last - first
     width, n_blocks = min(top_k, n_items), min(n_blocks, n_rows)
     lengths = xp.empty(n_rows, dtype=xp.int32)
@@ -233,7 +235,7 @@ def similarity_block(
     similarities = xp.empty((n_rows, width), dtype=xp.float32)
     common_users = xp.empty((n_rows, width), dtype=xp.int32)
     n_buyers = xp.diff(by_item[0][first : last + 1])
-    neighbors_of_items[n_blocks, block_threads](
+    arguments = (
         first,
         xp.argsort(-n_buyers, kind="stable"),  # the dearest first: no block is left alone with one at the end
         xp.zeros(1, dtype=xp.int64),
@@ -254,5 +256,6 @@ def similarity_block(
         similarities,
         common_users,
     )
+    neighbors_of_items[n_blocks, block_threads](*map(hand_over, arguments))
     kept = xp.arange(width) < lengths[:, None]
     return lengths, items[kept], similarities[kept], common_users[kept]

@@ -190,6 +190,7 @@ def _read_file(file: Path, names: list[str], piece_bytes: int, transfers: Transf
                 columns[name].append(Text(*libcudf.encode_strings(found, transfers.xp)))
             else:
                 columns[name].append(Plain(expected, *libcudf.arrays(found, numpy_type(expected), transfers.xp)))
+        del piece, found  # before the next one is decoded
     return columns
 
 

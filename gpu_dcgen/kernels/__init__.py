@@ -6,18 +6,21 @@ kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a
 
 Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
 space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
-
-That cache watches the file a kernel is in, not those of its helpers: who edits a helper removes `__pycache__`.
 """
 
 from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 import numba
 from numba.core.registry import CPUDispatcher
+
+from cpu_fallback import kernel_cache
+
+kernel_cache.watch(Path(__file__).parent, Path(__file__).parents[1] / "rng.py")
 
 
 @dataclass(frozen=True)

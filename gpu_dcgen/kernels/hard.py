@@ -9,18 +9,20 @@ from ..rng import fold
 from . import row_kernel
 from .draws import draw_from_corpus, owns, siblings
 from .pool import (
+    BUYERS_MASK,
+    BUYERS_SHIFT,
     FALLBACK,
     FIXED_ONE,
     GROUP,
     GROUP_SHIFT,
     ITEM,
-    N_BUYERS,
     N_HARD,
     OWN_CAP,
     PART_MASK,
     POPULARITY_SHIFT,
     PRICE_SHIFT,
-    SOURCE,
+    SOURCE_MASK,
+    STATE,
     W_CO,
     W_DIVERSITY,
     W_POP,
@@ -52,7 +54,7 @@ def _score_pool(lane, n_pool, i, limits, facts, pool, pair, score):
         theirs = (known >> PRICE_SHIFT) & PART_MASK
         near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)
         similar = rounded(np.float64(pair[lane, candidate]) * FIXED_ONE) if pair[lane, candidate] > 0 else np.int64(0)
-        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64(pool[lane, N_BUYERS, candidate]))
+        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64((pool[lane, STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK))
         score[lane, candidate] = (
             limits[W_SIM] * similar
             + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
@@ -95,13 +97,15 @@ def mine_hard(
     copy,
     snapshot,
     end,
-    log_item,
-    log_time,
+    moment,
+    since,
+    position,
+    moments,
     user_offsets,
     item_offsets,
     buyer_row,
     buyer_user,
-    buyer_time,
+    buyer_rank,
     buyer_before,
     buyer_after,
     neighbor_offsets,
@@ -144,16 +148,17 @@ def mine_hard(
         lane,
         u,
         i,
-        t,
+        moment[row],
+        since[row],
+        position[row],
         known,
         limits,
-        log_time,
-        log_item,
+        moments,
         user_offsets,
         item_offsets,
         buyer_row,
         buyer_user,
-        buyer_time,
+        buyer_rank,
         buyer_before,
         buyer_after,
         buyers,
@@ -190,7 +195,7 @@ def mine_hard(
             if n_own == limits[OWN_CAP]:
                 _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, SOURCE, best]
+        source[row, n_chosen] = pool[lane, STATE, best] & SOURCE_MASK
         similarity[row, n_chosen] = pair[lane, best]
         n_chosen += 1
     relaxed[row] = n_relaxed

@@ -1,9 +1,9 @@
 """The candidate pool of one positive: three sources of hard negatives, each item once (D13).
 
-A pool lives in one lane of scratch: `pool` (lanes, 5, width) int32 holds, by candidate, its item, the buyers who brought
-it in, the last of them, the first of SOURCES that offered it, and its product group; `place` (lanes, items) int16 is
-a candidate's position + 1 by item (the configuration allows 18,408), zero where the item is not pooled. Every offer
-returns the pool's size.
+A pool lives in one lane of scratch: `pool` (lanes, 3, width) int32 holds, by candidate, its item, its state and its
+product group; `place` (lanes, items) int16 is a candidate's position + 1 by item (the configuration allows 18,408),
+zero where the item is not pooled. A state packs the first of SOURCES that offered the candidate (2 bits), how many
+buyers brought it in (14 bits), and the number of the last of them, from 1. Every offer returns the pool's size.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from .draws import first_not_before, gallop
 
 SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
 ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
-ITEM, N_BUYERS, LAST_BUYER, SOURCE, GROUP = range(5)  # of `pool`
+ITEM, STATE, GROUP = range(3)  # of `pool`
+SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16  # of a state
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
 # What a snapshot knows of an item in one int64, so that a candidate costs one read: whether it is on sale, its popularity
 # in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
 ON_SALE, POPULARITY_SHIFT, PRICE_SHIFT, GROUP_SHIFT = 1, 1, 18, 35
 PART_MASK = (1 << 17) - 1
+RANK_SHIFT, ITEM_MASK = 32, (1 << 32) - 1  # a moment is the rank of a purchase's time among all times, above its item
 MOST_BESIDE = 255  # rows of the same user before and after a purchase are counted up to this
 
 # Positions in the `limits` array of `mine_hard` (int64).
@@ -32,7 +34,6 @@ LIMITS = (
     "item_cf_top_k",
     "buyers",
     "buyer_items",
-    "buyer_window",
     "category_draws",
     "w_similarity",
     "w_collaborative",
@@ -50,7 +51,6 @@ LIMITS = (
     TOP_K,
     BUYERS,
     BUYER_ITEMS,
-    BUYER_WINDOW,
     DRAWS,
     W_SIM,
     W_CO,
@@ -65,17 +65,24 @@ LIMITS = (
 
 
 @numba.njit(cache=True)
-def _offer(j, lane, n_pool, place, pool):
-    """Position of item j in the lane's pool, appended if new."""
+def _offer(j, source, lane, n_pool, place, pool):
+    """Position of item j in the lane's pool, appended as offered by `source` if new."""
     candidate = np.int64(place[lane, j]) - 1
     if candidate < 0:
         candidate = n_pool
         place[lane, j] = n_pool + 1
         pool[lane, ITEM, n_pool] = j
-        pool[lane, N_BUYERS, n_pool] = 0
-        pool[lane, LAST_BUYER, n_pool] = -1
-        pool[lane, SOURCE, n_pool] = FALLBACK
+        pool[lane, STATE, n_pool] = source
     return candidate
+
+
+@numba.njit(cache=True)
+def _last_before(moments, first, position, moment):
+    """Last position from `first` up to `position` with moments[...] < moment, else first - 1; near `position`, in most cases."""
+    step = 1
+    while position - step >= first and moments[position - step] >= moment:
+        step *= 2
+    return first_not_before(moments, max(first, position - step), position, moment) - 1
 
 
 @numba.njit(cache=True)
@@ -83,58 +90,58 @@ def offer_collaborative(
     lane,
     u,
     i,
-    t,
+    moment,
+    since,
+    position,
     facts,
     limits,
-    time,
-    item,
+    moments,
     user_offsets,
     item_offsets,
     buyer_row,
     buyer_user,
-    buyer_time,
+    buyer_rank,
     buyer_before,
     buyer_after,
     buyers,
     place,
     pool,
 ):
-    """Pool what the latest other buyers of i bought in the days before t; returns the pool's size.
+    """Pool what the latest other buyers of i bought since `since` and before `moment`; returns the pool's size.
 
-    First the buyers are found, then their purchases are read: the reads, far apart in memory, then wait side by side.
+    `position` is the positive's own among the purchases of i. First the buyers are found, then their purchases are read:
+    the reads, far apart in memory, then wait side by side.
     """
-    n_buyers, touched = 0, np.int64(0)
-    position = first_not_before(buyer_time, item_offsets[i], item_offsets[i + 1], t) - 1
-    while position >= item_offsets[i] and n_buyers < limits[BUYERS]:
+    n_buyers, touched, first = 0, np.int64(0), item_offsets[i]
+    position = _last_before(buyer_rank, first, position, moment >> RANK_SHIFT)
+    while position >= first and n_buyers < limits[BUYERS]:
         buyer = buyer_user[position]
         known = buyer == u
         for b in range(n_buyers):  # to the end, so that it vectorizes
             known |= buyers[lane, 0, b] == buyer
         if not known:
-            row = buyer_row[position]
             buyers[lane, 0, n_buyers] = buyer
-            buyers[lane, 1, n_buyers] = position - item_offsets[i]
-            touched += time[row] + item[row]
+            buyers[lane, 1, n_buyers] = position - first
+            touched ^= moments[buyer_row[position]]
             n_buyers += 1
         position -= 1
     buyers[lane, 1, n_buyers] = touched & 1  # kept, so that the reads above are
 
     n_pool = 0
     for b in range(n_buyers):
-        position = item_offsets[i] + buyers[lane, 1, b]
+        position = first + buyers[lane, 1, b]
         row, end = buyer_row[position], np.int64(buyer_after[position])
         end = row + end if end < MOST_BESIDE else user_offsets[buyers[lane, 0, b] + 1]
-        other = gallop(time, row, end, t) - 1
-        first = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
-        while other >= first and time[other] >= t - limits[BUYER_WINDOW]:
-            j = item[other]
+        other = gallop(moments, row, end, moment) - 1
+        least = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
+        while other >= least and moments[other] >= since:
+            j = np.int32(moments[other] & ITEM_MASK)
             if j != i and facts[j] & ON_SALE:
-                candidate = _offer(j, lane, n_pool, place, pool)
+                candidate = _offer(j, COLLABORATIVE, lane, n_pool, place, pool)
                 n_pool = max(n_pool, candidate + 1)
-                pool[lane, SOURCE, candidate] = COLLABORATIVE
-                if pool[lane, LAST_BUYER, candidate] != b:
-                    pool[lane, LAST_BUYER, candidate] = b
-                    pool[lane, N_BUYERS, candidate] += 1
+                state = pool[lane, STATE, candidate]
+                if state >> LAST_SHIFT != b + 1:
+                    pool[lane, STATE, candidate] = ((state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)) + BUYER
             other -= 1
     return n_pool
 
@@ -151,10 +158,8 @@ def offer_crossing(lane, n_pool, key, group, category, n_groups, limits, first, 
             position = low + below(draw(key, counter), n_others)
             if position >= own:
                 position += own_stop - own
-            candidate = _offer(cells[first + position], lane, n_pool, place, pool)
+            candidate = _offer(cells[first + position], CATEGORY_CROSSING, lane, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
-            if pool[lane, SOURCE, candidate] > CATEGORY_CROSSING:
-                pool[lane, SOURCE, candidate] = CATEGORY_CROSSING
     return n_pool
 
 
@@ -182,9 +187,9 @@ def offer_neighbors(lane, n_pool, start, stop, facts, limits, bounds, neighbor_i
     for position in range(first, min(last, first + limits[TOP_K])):
         j = neighbor_item[position]
         if facts[j] & ON_SALE:
-            candidate = _offer(j, lane, n_pool, place, pool)
+            candidate = _offer(j, ITEM_CF, lane, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
-            pool[lane, SOURCE, candidate] = ITEM_CF
+            pool[lane, STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
     for candidate in range(n_pool):
         pair[lane, candidate] = -1.0
     for position in range(start, stop):

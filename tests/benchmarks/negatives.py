@@ -45,7 +45,7 @@ def cases(threads: int) -> list[Case]:
 def ours(log: Log, *, threads: int, hard: int) -> Work:
     interactions, features, plan, neighbors = load(log, "log", "features", "plan", "neighbors")
     config, backend = setting(threads, negative_sampling={"hard_negatives_per_positive": hard})
-    sources = prepare_sources(interactions, config, backend)
+    sources = prepare_sources(interactions, features, config, backend)
     positives = plan.positives[0]
     blocks = spread_blocks(len(positives), config.resources.batch_size, MOST_POSITIVES)
     own = local()

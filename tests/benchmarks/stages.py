@@ -92,7 +92,7 @@ def facts(log: Log) -> dict[str, Any]:
 def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> Ingredients:
     """What blocks of samples are made of, as the build gathers it."""
     interactions, features, plan, balance, neighbors = load(log, "log", "features", "plan", "balance", "neighbors")
-    sources = prepare_sources(interactions, config, backend)
+    sources = prepare_sources(interactions, features, config, backend)
     calendar = build_calendar(interactions.first_time, interactions.last_time, config, backend)
     return gather_ingredients(interactions, features, neighbors, sources, balance, calendar, plan, 0, backend)
 

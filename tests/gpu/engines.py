@@ -27,7 +27,7 @@ def compare_engines(tables: Path, backend: Any, nearest: tuple[str, ...] = NEARE
     """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways differ."""
     config = DatasetConfig()
     matrix = _matrix(tables, config, backend)
-    by_item, by_user = _sides(matrix)
+    by_item, by_user = matrix.sides(backend)
     n_items = int(matrix.norms.shape[0])
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     arguments = (by_item, by_user, matrix.norms)
@@ -64,11 +64,6 @@ def _matrix(tables: Path, config: DatasetConfig, backend: Any) -> WeightedMatrix
     shop = load_shop(tables, config, backend)
     log = build_interactions(shop, config, backend)
     return build_matrix(log, cut_windows(shop.time, log.first_time, log.last_time, config, backend).cut1, config, backend)
-
-
-def _sides(matrix: WeightedMatrix) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    return by_item, (matrix.user_offsets, matrix.user_item, matrix.user_weight)
 
 
 def _timed(question: Any, backend: Any) -> tuple[Any, float]:

@@ -49,8 +49,9 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     """The kernels of builds in every shape, with the types they are called with."""
     folder, recorder = tmp_path_factory.mktemp("recorded"), Recorder()
     tables = write_shop(random_shop(1, views=True), folder / "input")
-    for shape in ("labeled_pair", "n_tuple"):
-        build(tables, folder / shape, tiny_config(output={"shape": shape}), backend=recorder)
+    for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
+        config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
+        build(tables, folder / shape, config, backend=recorder)
     return list(recorder.calls)
 
 
@@ -87,10 +88,10 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
         return cuda.types.Array(getattr(cuda.types, name), n_dimensions, "C")
 
     long, wide = cuda.types.int64, [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)]
-    matrix = [array(INTEGERS), array(NARROW), array(NARROW)]
+    matrix = [array(INTEGERS), array(NARROW), array(NARROW), array(INTEGERS), array(INTEGERS)]
     outputs = [array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2)]
     limits = (long, long, cuda.types.boolean)
-    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, *matrix, array("float64"), *limits, *wide, *outputs)
+    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, array("float64"), *limits, *wide, *outputs)
     text = ptx(similarity.neighbors_of_items, arguments)
     assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
     assert "fma.rn.f64" not in text and "div.approx" not in text

@@ -47,10 +47,18 @@ def test_its_memory_calls_are_rmms():
 
     stubs = (rmm.mr.LimitingResourceAdaptor, rmm.mr.StatisticsResourceAdaptor, rmm.mr.CudaAsyncMemoryResource)
     assert all(issubclass(stub, rmm.mr.DeviceMemoryResource) for stub in stubs)
+    assert callable(rmm.mr.LimitingResourceAdaptor.get_allocated_bytes)
+    assert callable(rmm.mr.StatisticsResourceAdaptor.push_counters)
     assert callable(rmm.mr.available_device_memory) and callable(rmm.mr.set_current_device_resource)
     assert {"current_bytes", "peak_bytes"} <= set(rmm.statistics.Statistics.__annotations__)
     assert list(inspect.signature(rmm_cupy_allocator).parameters) == ["nbytes"]
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+
+
+def test_little_grids_do_not_warn():
+    from numba.cuda import config
+
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 0  # machine has been imported
 
 
 def test_arrays_are_handed_to_numba_without_waiting():

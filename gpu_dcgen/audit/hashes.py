@@ -1,0 +1,161 @@
+"""Random numbers and content digests (D22), a second writing with array operations alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+RANDOM_NEGATIVE, FALLBACK_NEGATIVE, CATEGORY_CROSSING, USER_SPLIT, SHUFFLE, RESAMPLE = range(1, 7)
+
+NULL_HASH = 0x6E756C6C
+FNV_OFFSET, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
+POSITION, LENGTH = 0x706F736974696F6E, 0x6C656E677468
+NOT_DIGESTED = "generation_timestamp"
+
+
+def mix(x: int) -> int:
+    x = (x + GOLDEN) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def key(seed: int, purpose: int, *parts: int) -> int:
+    """The key of a draw: what it is for, folded over the seed."""
+    h = mix(seed & MASK)
+    for part in (purpose, *parts):
+        h = mix(h ^ (int(part) & MASK))
+    return h
+
+
+def below(key: int, counter: int, n: int) -> int:
+    """The draw number `counter` of a key, in 0..n-1."""
+    return (mix((key + counter * GOLDEN) & MASK) * n) >> 64
+
+
+def mix_all(x: np.ndarray) -> np.ndarray:
+    """`mix` of each of uint64 (n,)."""
+    x = x + np.uint64(GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def keys(seed: int, purpose: int, *parts: np.ndarray) -> np.ndarray:
+    """`key` of each row of integer arrays (n,): uint64 (n,)."""
+    h = np.full(len(parts[0]), key(seed, purpose), dtype=np.uint64)
+    for part in parts:
+        h = mix_all(h ^ part.astype(np.int64).view(np.uint64))
+    return h
+
+
+class ContentDigest:
+    """Digests of a file's columns, from its rows in order, any number at a time."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self._sums: dict[str, int] = {}
+
+    def add(self, table: pa.Table | pa.RecordBatch) -> None:
+        position = mix_all(np.arange(self.n_rows, self.n_rows + table.num_rows, dtype=np.uint64) ^ np.uint64(POSITION))
+        for name in table.schema.names:
+            if name != NOT_DIGESTED:
+                total = int(mix_all(position ^ hashes(table[name])).sum(dtype=np.uint64))
+                self._sums[name] = (self._sums.get(name, 0) + total) & MASK
+        self.n_rows += table.num_rows
+
+    def hex(self) -> dict[str, str]:
+        return {name: f"{total:016x}" for name, total in sorted(self._sums.items())}
+
+
+def hashes(column: Any) -> np.ndarray:
+    """The hash of each value of a column: uint64 (n,). TypeError for types that no output has."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if types.is_dictionary(column.type):
+        return _taken(hash_texts(column.dictionary), column.indices)
+    if types.is_string(column.type):
+        return hash_texts(column)
+    if types.is_fixed_size_list(column.type):
+        return _list_hashes(np.full(len(column), column.type.list_size), hashes(column.flatten()))
+    if types.is_list(column.type):
+        return _runs_of_lists(column)
+    return _number_hashes(column)
+
+
+def _number_hashes(column: pa.Array) -> np.ndarray:
+    bits = {"float": np.uint32, "double": np.uint64}.get(str(column.type))
+    if bits is not None:
+        values = column.fill_null(0.0).to_numpy(zero_copy_only=False).view(bits).astype(np.uint64)
+    elif types.is_timestamp(column.type):
+        values = column.cast(pa.timestamp("ns")).view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+    elif types.is_integer(column.type):
+        values = column.fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
+    elif types.is_boolean(column.type):
+        values = column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint64)
+    else:
+        raise TypeError(f"no output has a column of type {column.type}")
+    hashed = mix_all(values)
+    if column.null_count:
+        hashed[column.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
+    return hashed
+
+
+def _taken(hashed: np.ndarray, indices: pa.Array) -> np.ndarray:
+    hashed = np.append(hashed, np.uint64(NULL_HASH))
+    return hashed[indices.cast(pa.int64()).fill_null(len(hashed) - 1).to_numpy()]
+
+
+def hash_texts(texts: pa.Array) -> np.ndarray:
+    """FNV-1a over each text's UTF-8 bytes, mixed; all texts advance by a byte at a time."""
+    texts = texts.cast(pa.large_string())
+    lengths = pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    starts = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts)] if len(texts) else lengths
+    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+    h = np.full(len(texts), FNV_OFFSET, dtype=np.uint64)
+    live = np.arange(len(texts))
+    for position in range(int(lengths.max(initial=0))):
+        live = live[lengths[live] > position]
+        h[live] = (h[live] ^ data[starts[live] + position].astype(np.uint64)) * np.uint64(FNV_PRIME)
+    h = mix_all(h)
+    if texts.null_count:
+        h[texts.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
+    return h
+
+
+def _list_hashes(lengths: np.ndarray, elements: np.ndarray) -> np.ndarray:
+    starts = np.cumsum(lengths) - lengths
+    h = mix_all(lengths.astype(np.uint64) ^ np.uint64(LENGTH))
+    live = np.arange(len(lengths))
+    for position in range(int(lengths.max(initial=0))):
+        live = live[lengths[live] > position]
+        h[live] = mix_all(h[live] ^ elements[starts[live] + position])
+    return h
+
+
+def _runs_of_lists(column: pa.ListArray) -> np.ndarray:
+    """Hashes of lists, where a list that repeats the one before it takes its hash: a group's rows share their history."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+    values = column.flatten()
+    bits = _number_hashes(values)
+    stops = np.cumsum(lengths)
+    same = np.zeros(len(lengths), dtype=bool)
+    same[1:] = lengths[1:] == lengths[:-1]
+    comparable = np.flatnonzero(np.repeat(same, lengths))
+    back = np.repeat(lengths, lengths)[comparable]
+    differs = np.zeros(len(bits) + 1, dtype=np.int64)
+    differs[comparable + 1] = bits[comparable] != bits[comparable - back]
+    differs = np.cumsum(differs)
+    same &= differs[stops] == differs[stops - lengths]
+    new = np.flatnonzero(~same)
+    rows = np.repeat(~same, lengths)
+    hashed = _list_hashes(lengths[new], bits[rows])[np.cumsum(~same) - 1]
+    if column.null_count:
+        hashed[column.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
+    return hashed

@@ -1,0 +1,152 @@
+"""Commands on finished data sets: prove, explain, train a probe, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from .cli_options import (
+    Dataset,
+    Debug,
+    Inputs,
+    Json,
+    Key,
+    Overwrite,
+    Quiet,
+    app,
+    exit_codes,
+    show,
+)
+from .errors import GateError
+from .progress import JsonLinesTracker, RichTracker
+
+
+@app.command()
+def probe(
+    dataset: Dataset,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split, for each kind of negatives.")] = 3,
+    positives: Annotated[int, typer.Option(min=1, help="Positives of val and of test to rank, at most.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Same data set, options and machine: same figures.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a small model and see what it learns.
+
+    A two-tower model is trained with each kind of negatives, and its recall@50 and NDCG@10 stand beside those of
+    popularity, item-item similarity and repurchase. Minutes on two cores. Needs PyTorch: pip install 'gpu-dcgen[torch]'.
+    """
+    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    with exit_codes(debug, tracker):
+        from . import summary
+        from .training.probe import probe as run
+
+        found = run(dataset, epochs=epochs, n_positives=positives, seed=seed, say=lambda text: tracker.message("info", text))
+        if isinstance(tracker, JsonLinesTracker):
+            tracker.write("probed", **found)
+        else:
+            show(summary.of_probe(found))
+
+
+@app.command()
+def export(
+    dataset: Dataset,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write.")],
+    form: Annotated[Literal["inter", "tuples"], typer.Option("--format", help="RecBole's atomic file, or tuples of texts.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which samples.")] = "train",
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Write a split for other trainers.
+
+    inter is RecBole's; tuples (anchor, positive, negative_1, ...) are Parquet, as sentence-transformers takes them.
+    Needs PyTorch: pip install 'gpu-dcgen[torch]'.
+    """
+    with exit_codes(debug):
+        from .training.exporters import export as write
+
+        n_rows = write(dataset, output, form, split=split, overwrite=overwrite)
+        typer.echo(f"Wrote {n_rows:,} rows to {output}.")
+
+
+@app.command()
+def audit(
+    inputs: Inputs,
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The data set that was built from INPUT.")],
+    sample: Annotated[int, typer.Option(min=1, help="Groups a split whose negatives are drawn again.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Which groups these are.")] = 0,
+    key: Key = None,
+    certificate: Annotated[Path | None, typer.Option(help="Where to write it; else OUTPUT/certificate.json.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prove a dataset again, from its files and its inputs, by other code than the build's.
+
+    Writes a signed certificate of what holds. Exit code 3 when a rule does not hold.
+    """
+    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    with exit_codes(debug, tracker):
+        from . import summary
+        from .audit import audit, read_key
+
+        path = certificate or dataset / "certificate.json"
+        found = audit(inputs, dataset, sample=sample, seed=seed, key=read_key(key), certificate=path, progress=tracker)
+        if isinstance(tracker, JsonLinesTracker):
+            tracker.write("audited", certificate=found)
+        elif not quiet:
+            show(summary.of_audit(found, path))
+        if found["verdict"] != "holds":
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def explain(
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A data set.")],
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="One of its samples, such as train-0000000012-03.")],
+    inputs: Annotated[Path, typer.Option("--inputs", help="The folder that it was built from.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say why a positive got its negatives: candidates, scores, what was refused and why.
+
+    Exit code 3 when what is derived again is not what was written.
+    """
+    with exit_codes(debug):
+        import json
+
+        from . import summary
+        from .explain import as_json as plain
+        from .explain import explain
+
+        found = explain(dataset, sample_id, inputs)
+        if as_json:
+            typer.echo(json.dumps(plain(found), ensure_ascii=False))
+        else:
+            show(summary.of_explanation(found))
+        if not found.agrees:
+            raise typer.Exit(GateError.exit_code)
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json of 'gpu-dcgen audit'.")],
+    dataset: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="The data set it speaks of.")] = None,
+    key: Key = None,
+    debug: Debug = False,
+) -> None:
+    """Check a certificate's signature, and that the dataset's files are those that were audited.
+
+    Exit code 3 when something was changed, or when the audit found a rule that does not hold.
+    """
+    with exit_codes(debug):
+        from .audit import read_key, verify
+
+        if found := verify(certificate, dataset, read_key(key)):
+            typer.echo("\n".join(found))
+            raise typer.Exit(GateError.exit_code)
+        typer.echo(f"{certificate}: unchanged" + (f", and so is every file of {dataset}." if dataset else "."))

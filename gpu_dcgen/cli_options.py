@@ -1,0 +1,102 @@
+"""What the commands share: the program, its options, printing, and exit codes.
+
+Exit codes: 0 done, 1 unexpected error, 2 unusable input, configuration, backend or output, 3 a critical gate failed,
+130 interrupted. What was made goes to stdout; progress, warnings and errors go to stderr (with --json: events to stdout).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console, RenderableType
+
+from .errors import DcgenError, OutputError
+from .progress import JsonLinesTracker, RichTracker
+
+# A paragraph that begins with \b is printed as it stands.
+EXAMPLES = """\b
+Examples:
+  gpu-dcgen demo                                  real data, built and shown in one go
+  gpu-dcgen build data/processed data/training    from your tables
+  gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
+  gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
+  gpu-dcgen doctor tables --output out            is everything ready?
+  gpu-dcgen audit data/processed data/training    prove that nothing leaks, from the files alone
+  gpu-dcgen probe data/training                   what does a model learn from it?
+"""
+
+app = typer.Typer(
+    name="gpu-dcgen",
+    help="Contrastive training data from a shop's purchase log.",
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEMO = Path("gpu-dcgen-demo")
+
+Tracker = RichTracker | JsonLinesTracker
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON objects, one a line.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num_workers; at most one a core is used.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory to keep to, as 8GB; blocks shrink to fit: resources.memory_limit.")
+]
+DiskRate = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Bytes a second to write at most, as 200MB: resources.max_disk_rate.")
+]
+GpuMemory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Device memory that may be used, as 12GiB: resources.gpu_memory_limit.")
+]
+BadRows = Annotated[
+    Literal["fail", "reject"] | None, typer.Option(help="Stop at bad rows, or set them aside: inputs.on_bad_rows.")
+]
+Inputs = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with articles, customers, transactions (.parquet).")]
+Key = Annotated[Path | None, typer.Option(help="File with a secret key of 16 bytes or more: sign with HMAC-SHA-256.")]
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that 'gpu-dcgen build' made.")]
+Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
+
+
+def refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    """Tables that are there already may be somebody's own."""
+    if not overwrite and (there := [path for path in paths if path.exists()]):
+        raise OutputError(f"{there[0]} is there already.\nChoose another folder, or replace it with --overwrite.")
+
+
+def show(what: RenderableType) -> None:
+    Console().print(what, crop=False)
+
+
+@contextmanager
+def exit_codes(debug: bool, tracker: Tracker | None = None) -> Iterator[None]:
+    """Turn what goes wrong inside into its text on stderr and its exit code; the traceback only with `debug`."""
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        text, code = "Interrupted: nothing was published.", 130
+    except DcgenError as error:
+        text, code = str(error), error.exit_code
+        if debug:
+            traceback.print_exc()
+    except Exception as error:
+        text, code = f"Unexpected {type(error).__name__}: {error}\nRun it again with --debug to see where.", 1
+        if debug:
+            traceback.print_exc()
+    else:
+        return
+    typer.echo(text, err=True)
+    if isinstance(tracker, JsonLinesTracker):
+        tracker.write("error", exit_code=code, text=text)
+    raise typer.Exit(code)

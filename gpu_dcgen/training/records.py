@@ -1,0 +1,87 @@
+"""Decoded groups in one piece each: what a batch takes at random from a large window costs one access a group, not thirty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .row_groups import PARTS, Block
+
+_WORD = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a tensor of the block lies in a record."""
+
+    part: str  # of `PARTS`
+    name: str
+    first: int  # word
+    end: int
+    dtype: torch.dtype
+    flat: bool  # one value a group: (n,)
+
+
+@dataclass(frozen=True)
+class Records:
+    """n groups, their values as 32-bit words side by side."""
+
+    words: Tensor  # (n, words) int32, on the host or on a device
+    fields: tuple[Field, ...]
+
+    def __len__(self) -> int:
+        return self.words.shape[0]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.words.numel() * _WORD
+
+    def rows(self, place: np.ndarray | slice) -> Records:
+        """The groups at `place`, in that order. On the host NumPy copies: torch would share a copy between its threads."""
+        if isinstance(place, slice):
+            return Records(self.words[place], self.fields)
+        if self.words.device.type == "cpu":
+            return Records(torch.from_numpy(self.words.numpy().take(place, axis=0)), self.fields)
+        return Records(self.words.index_select(0, torch.from_numpy(place).to(self.words.device)), self.fields)
+
+    def to(self, device: torch.device | str) -> Records:
+        return Records(self.words.to(device), self.fields)
+
+    def block(self) -> Block:
+        """The groups as tensors; some are views of the words."""
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for field in self.fields:
+            words = self.words[:, field.first : field.end]
+            if field.dtype.itemsize > _WORD:
+                values = words.clone(memory_format=torch.contiguous_format).view(field.dtype)
+            else:
+                values = words.view(field.dtype) if field.dtype.itemsize == _WORD else words.to(field.dtype)
+            parts[field.part][field.name] = values[:, 0] if field.flat else values
+        return Block(**parts)
+
+
+def pack(block: Block) -> Records:
+    """The block's groups as records."""
+    tensors = [(part, name, tensor) for part in PARTS for name, tensor in getattr(block, part).items()]
+    fields, end = [], 0
+    for part, name, tensor in tensors:
+        first, end = end, end + tensor[0].numel() * max(1, tensor.dtype.itemsize // _WORD)
+        fields.append(Field(part, name, first, end, tensor.dtype, tensor.dim() == 1))
+    words = np.empty((len(block), end), dtype=np.int32)
+    for field, (_, _, tensor) in zip(fields, tensors, strict=True):
+        values = tensor.numpy().reshape(len(block), -1)
+        words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
+    return Records(torch.from_numpy(words), tuple(fields))
+
+
+def join(several: list[Records]) -> Records:
+    """The groups of several records with equal fields, one after the other; a single one is handed back."""
+    if len(several) == 1:
+        return several[0]
+    words = [records.words for records in several]
+    if words[0].device.type != "cpu":
+        return Records(torch.cat(words), several[0].fields)
+    return Records(torch.from_numpy(np.concatenate([tensor.numpy() for tensor in words])), several[0].fields)
