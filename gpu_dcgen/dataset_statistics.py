@@ -10,6 +10,7 @@ from typing import Any
 
 from .backend import Backend
 from .balancing import SEGMENTS, Balance
+from .candidate_funnel import describe_candidates
 from .config import DatasetConfig
 from .contract import SPLITS, arrow_schema, columns_of
 from .gates import ks_p, total_variation
@@ -97,7 +98,7 @@ def describe(
     popularity = {kind: _concentration(total[f"{kind}_items"]) for kind in ("positive", "hard", "random")}
     weight = total.get("segment_weight")
     segments = {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)} if weight else None
-    funnel = {"transactions": _transactions(have, report), "negatives": _negatives(metrics, total)}
+    funnel = {"transactions": _transactions(have, report), "negatives": _negatives(metrics, total, have)}
     return Statistics(values, scores, labels, completeness, distributions, popularity, segments, funnel)
 
 
@@ -286,7 +287,7 @@ def _transactions(have: Ingredients, report: InputReport) -> dict[str, Any]:
     }
 
 
-def _negatives(metrics: QualityMetrics, total: dict[str, list[int]]) -> dict[str, Any]:
+def _negatives(metrics: QualityMetrics, total: dict[str, list[int]], have: Ingredients) -> dict[str, Any]:
     by_source = {
         source: {"drawn": drawn, "later_bought": later, "later_bought_share": later / drawn if drawn else None}
         for source, drawn, later in zip(DRAWN_SOURCES, total["drawn"], total["later"], strict=True)
@@ -294,6 +295,7 @@ def _negatives(metrics: QualityMetrics, total: dict[str, list[int]]) -> dict[str
     return {
         "drawn": metrics.negatives_verified,
         "by_source": by_source,
+        "candidates": describe_candidates(total["candidates"], have.plan) if "candidates" in total else None,
         "shortfall": metrics.hard_by_source["fallback"],
         "relaxed": metrics.relaxed,
     }

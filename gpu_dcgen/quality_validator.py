@@ -7,6 +7,7 @@ from typing import Any
 
 from .backend import Backend
 from .balancing import SEGMENTS, positive_weights
+from .candidate_funnel import count_candidates
 from .config import DatasetConfig
 from .errors import GateError
 from .interactions import DAY
@@ -39,6 +40,7 @@ class QualityMetrics:
     drawn, later                               negatives by DRAWN_SOURCES: all, and those the user buys after the window
     segment_weight                             positives' weight in WEIGHT_UNIT by SEGMENTS; absent without weights
     measured                                   `kernels.checks.check_group`, summed
+    candidates                                 `candidate_funnel.count_candidates`; absent without hard negatives
     """
 
     groups: int = 0
@@ -98,6 +100,8 @@ class QualityMetrics:
             tally["drawn"] = xp.concatenate([drawn, n_random])
             random_later = later[:, 1 + n_hard :].astype(xp.int64).sum().reshape(1)
             tally["later"] = xp.concatenate([counts(xp, afterwards, len(SOURCES)), random_later])
+            if n_hard:
+                tally["candidates"] = count_candidates(group, have, config, backend)
             self._add_tallies({group.positives.split: tally})
 
     def merge(self, other: "QualityMetrics") -> None:
