@@ -42,7 +42,7 @@ def _gates(section: str, *rows: tuple) -> tuple[Gate, ...]:
 GATES = (
     *_gates(
         "structural_integrity",
-        ("no_missing_labels", "100% complete", "rows written / rows expected", ">=", 1.0, "critical", OURS),
+        ("no_missing_labels", "100% complete", "rows neither missing nor too many / rows expected", ">=", 1.0, "critical", OURS),
         ("valid_user_item_pairs", "100% reference integrity", "groups whose items are known, share", ">=", 1.0, "critical", OURS),
         ("proper_data_types", "100% schema compliance", "files with the contract's schema, share", ">=", 1.0, "critical", OURS),
         (
@@ -230,6 +230,15 @@ GATES = (
         ),
         ("no_user_overlap", "users unique across splits", "users with positives in two splits", "<=", 0, "critical", OURS),
         ("no_future_history", "D6: strictly before", "groups whose history is not strictly earlier", "<=", 0, "critical", OURS),
+        (
+            "no_future_knowledge",
+            "D8: nothing after a split's window may touch it",
+            "sources of values that know of purchases after their window",
+            "<=",
+            0,
+            "critical",
+            OURS,
+        ),
         ("no_owned_negatives", "D8: false negatives", "groups with a negative that the user owns", "<=", 0, "critical", OURS),
         ("no_sold_out_items", "D11: on sale at the moment", "groups with an item that is not on sale", "<=", 0, "critical", OURS),
         ("no_siblings", "D13: hard negatives", "groups with a variant of the positive as a hard one", "<=", 0, "critical", OURS),
