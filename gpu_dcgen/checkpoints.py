@@ -12,7 +12,8 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow as pa
 from .backend import Backend
 
 _ALIGNMENT = 64
+_FEW = 1 << 20  # counts are stored as narrow as they are, larger arrays as they are, to be mapped
 _CHUNK = 1 << 24  # bytes hashed at a time
 _PACKAGE = __package__.partition(".")[0]
 
@@ -31,32 +33,25 @@ class Checkpoints:
     """Results by name in a folder; what a build that died has kept under another key is forgotten."""
 
     def __init__(self, folder: Path, machine: Backend) -> None:
-        self._folder, self._machine = folder, machine
+        self._folder, self._machine, self.found = folder, machine, False
         self._writer = ThreadPoolExecutor(1, "checkpoints")  # hashing and writing hold no GIL
         self._written: list[Future] = []
 
     def open(self, key: dict[str, Any]) -> list[str]:
-        """Keep what is here if it is of this key; returns where the keys differ, [] where they do not or nothing is here."""
+        """Take what is here if it is of this key (`found`), else remove it; returns where the keys differ."""
         file = self._folder / "key.json"
-        found = json.loads(file.read_text()) if file.is_file() else None
-        differs = [] if found is None else [name for name in key if found.get(name) != key[name]]
-        if found is None or differs:
-            self.forget()
+        earlier = json.loads(file.read_text()) if file.is_file() else None
+        differs = [] if earlier is None else [name for name in key if earlier.get(name) != key[name]]
+        self.found = earlier is not None and not differs
+        if not self.found:
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
             _write(file, json.dumps(key).encode())
         return differs
 
-    def forget(self) -> None:
-        """Remove all checkpoints."""
-        for file in self._folder.glob("*"):
-            file.unlink()
-        if self._folder.is_dir():
-            self._folder.rmdir()
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What is kept under `name`, else what `make` returns, which is then kept."""
-        kept = self.get(name)
-        return self.put(name, make()) if kept is None else kept
+    def names(self) -> list[str]:
+        """What is kept."""
+        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != "key.json")
 
     def get(self, name: str) -> Any | None:
         """What is kept under `name`; None where nothing is, or where its bytes are not those that were written."""
@@ -122,6 +117,12 @@ def _digest(data: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 class _Writer:
     """A value as a tree for JSON, and the arrays in it."""
 
@@ -152,10 +153,13 @@ class _Writer:
         raise TypeError(f"a checkpoint cannot hold {type(value)}")
 
     def _array(self, array: np.ndarray) -> list[Any]:
+        as_read = array.dtype.str
+        if array.dtype == np.int64 and 0 < array.size <= _FEW and array.min() >= 0:
+            array = array.astype(np.min_scalar_type(array.max()))
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
         array = array if fortran else np.ascontiguousarray(array)
         self._at += -self._at % _ALIGNMENT
-        place = [array.dtype.str, list(array.shape), "F" if fortran else "C", self._at]
+        place = [as_read, array.dtype.str, list(array.shape), "F" if fortran else "C", self._at]
         self.arrays.append(array)
         self._at += array.nbytes
         return place
@@ -187,9 +191,10 @@ class _Reader:
         return tree
 
     def _array(self, place: list[Any]) -> np.ndarray:
-        dtype, shape, order, at = place
+        as_read, dtype, shape, order, at = place
         n_bytes = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-        return np.asarray(self._data[at : at + n_bytes]).view(dtype).reshape(shape, order=order)
+        array = np.asarray(self._data[at : at + n_bytes]).view(dtype).reshape(shape, order=order)
+        return array.astype(as_read, copy=False)
 
 
 def _ipc(strings: pa.Array) -> np.ndarray:

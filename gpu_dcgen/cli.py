@@ -67,6 +67,9 @@ def build(
     gpu_memory_limit: GpuMemory = None,
     max_disk_rate: DiskRate = None,
     on_bad_rows: BadRows = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Another data set; gates that are worse than its own are reported.")
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -86,7 +89,8 @@ def build(
             "resources.max_disk_rate": max_disk_rate,
             "inputs.on_bad_rows": on_bad_rows,
         }
-        result = _build(inputs, output, config, [*(overrides or ()), *_settings(options)], tracker, backend, overwrite)
+        settings = [*(overrides or ()), *_settings(options)]
+        result = _build(inputs, output, config, settings, tracker, backend, overwrite, baseline)
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("built", output=str(result.output), manifest=result.manifest)
         elif not quiet:
@@ -225,7 +229,14 @@ def _settings(options: dict[str, object]) -> list[str]:
 
 
 def _build(
-    inputs: Path, output: Path, config: Path | None, settings: list[str], tracker: Tracker, backend: str, overwrite: bool
+    inputs: Path,
+    output: Path,
+    config: Path | None,
+    settings: list[str],
+    tracker: Tracker,
+    backend: str,
+    overwrite: bool,
+    baseline: Path | None = None,
 ) -> BuildResult:
     """Load the settings, look at the machine, build."""
     from . import doctor
@@ -237,7 +248,7 @@ def _build(
             tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
     from .dataset_generator import build
 
-    return build(inputs, output, loaded, backend=backend, progress=tracker, overwrite=overwrite)
+    return build(inputs, output, loaded, backend=backend, progress=tracker, overwrite=overwrite, baseline=baseline)
 
 
 from . import cli_datasets  # noqa: E402, F401 - its commands follow those above

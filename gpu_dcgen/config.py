@@ -11,9 +11,10 @@ import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
+from .config_quality import Monitoring, Quality, Section, Share
+
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a plain `off` as false
@@ -23,10 +24,6 @@ PROFILES: dict[str, dict[str, int | bool]] = {
     "local_development": {"num_workers": 4, "batch_size": 10_000, "chunk_size": 1_000},
     "cloud_processing": {"num_workers": 32, "batch_size": 50_000, "chunk_size": 5_000, "distributed_processing": True},
 }
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 class Inputs(Section):
@@ -222,8 +219,8 @@ class Output(Section):
     """Order of groups within a file (D16)."""
     extra_columns: bool = True
     """Add sample_weight, negative_detail and is_repurchase to the contract's columns (D17)."""
-    groups_per_part: Annotated[int, Field(ge=1)] = 262_144
-    """Positives a part file; a split of several parts is a folder (D16)."""
+    groups_per_part: Annotated[int, Field(ge=1)] | None = None
+    """Positives a part file; a split of several parts is a folder (D16). Without: one file up to 262,144, else parts of 65,536."""
     groups_per_row_group: Annotated[int, Field(ge=1)] = 10_000
     """Positives a Parquet row group at most; at the default a block is one row group, which wrote 10 % faster than two."""
     compression_level: Annotated[int, Field(ge=1, le=22)] = 3
@@ -274,6 +271,8 @@ class DatasetConfig(Section):
     sequence_processing: SequenceProcessing = SequenceProcessing()
     category_balancing: CategoryBalancing = CategoryBalancing()
     output: Output = Output()
+    quality: Quality = Quality()
+    monitoring: Monitoring = Monitoring()
     resources: Resources = Resources()
     memory_optimization: MemoryOptimization = MemoryOptimization()
 

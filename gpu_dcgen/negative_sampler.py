@@ -150,7 +150,7 @@ def sample_negatives(
     relaxed = xp.zeros(n, dtype=xp.int32)
     owned = (features.owned_offsets, features.owned_item, features.owned_since)
     if n_hard:
-        lanes, scratch = _scratch(sources, interactions.n_items, backend)
+        lanes, scratch = mining_scratch(sources, interactions.n_items, backend)
         moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
         since = xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(xp.int64) << RANK_SHIFT
         backend.for_each(
@@ -217,7 +217,7 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
+def mining_scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
     """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))

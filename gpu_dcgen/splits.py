@@ -76,7 +76,7 @@ def cut_windows(times: Array, first: int, last: int, config: DatasetConfig, back
 
     `times` (T,) int64 are those of all accepted rows, in any order. Raises InputError when a window would be empty.
     """
-    train, val, _ = _wanted_shares(config)
+    train, val, _ = wanted_shares(config)
     until_val = train + val
     if config.split.windows == "rows":
         ranked, n = backend.xp.sort(times, kind="stable"), int(times.shape[0])
@@ -171,7 +171,7 @@ def _assign_most(available: Array, config: DatasetConfig, backend: Backend) -> A
     mask = (1 << _JITTER_BITS) - 1
     jitter = xp.stack([rng.fold_array(user_key, xp.full(n_users, k, dtype=xp.int64)).astype(xp.int64) & mask for k in range(3)])
     score = available * ((1 << 20) + jitter)
-    wanted = _wanted_shares(config)
+    wanted = wanted_shares(config)
     # Users with one window only go there whatever the multipliers are: leave them out of the search.
     free = xp.nonzero((available > 0).sum(axis=0) > 1)[0]
     free_score, free_available = score[:, free], available[:, free]
@@ -201,7 +201,8 @@ def _assign_most(available: Array, config: DatasetConfig, backend: Backend) -> A
     return xp.where(available.sum(axis=0) > 0, choice, -1).astype(xp.int8)
 
 
-def _wanted_shares(config: DatasetConfig) -> tuple[Fraction, Fraction, Fraction]:
+def wanted_shares(config: DatasetConfig) -> tuple[Fraction, Fraction, Fraction]:
+    """Shares of train, val and test as they were written."""
     train, val = exactly(config.split.train_share), exactly(config.split.val_share)
     return train, val, 1 - train - val
 
@@ -220,7 +221,7 @@ def _assign_by_hash(available: Array, config: DatasetConfig, backend: Backend) -
     xp = backend.xp
     n_users = int(available.shape[1])
     hashed = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), xp.arange(n_users, dtype=xp.int64))
-    train, val, _ = _wanted_shares(config)
+    train, val, _ = wanted_shares(config)
     bounds = [xp.uint64(math.floor(share * 2**64)) for share in (train, train + val)]
     return (hashed >= bounds[0]).astype(xp.int8) + (hashed >= bounds[1]).astype(xp.int8)
 
@@ -292,7 +293,7 @@ def measure_shares(
     xp = backend.xp
     n_all = sum(len(p) for p in positives)
     shares, warnings = {}, []
-    for p, wanted in zip(positives, map(float, _wanted_shares(config)), strict=True):
+    for p, wanted in zip(positives, map(float, wanted_shares(config)), strict=True):
         if not len(p):
             raise InputError(
                 f"no positive is left in the {p.split} window of {n_all} in all.\n"
@@ -309,12 +310,16 @@ def measure_shares(
     return shares, tuple(warnings)
 
 
+def positive_users(interactions: Interactions, plan: SplitPlan, backend: Backend) -> list[Array]:
+    """For each split, whether a user has positives in it, (U,) bool."""
+    return [counts(backend.xp, interactions.user[p.row], interactions.n_users) > 0 for p in plan.positives]
+
+
 def require_disjoint_users(interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> None:
     """GateError where a user has positives in two splits; with strategy `temporal` users may be in several (D7)."""
     if config.split.strategy == "temporal":
         return
-    xp = backend.xp
-    present = [counts(xp, interactions.user[p.row], interactions.n_users) > 0 for p in plan.positives]
+    present = positive_users(interactions, plan, backend)
     n_shared = int((present[0] & present[1] | present[0] & present[2] | present[1] & present[2]).sum())
     if n_shared:
         raise GateError(

@@ -51,7 +51,6 @@ class Staging:
             self._require_free()
             if not resume:
                 self._clear()
-            self.resumed = self.path.is_dir()
             self.path.mkdir(exist_ok=True)
         except BaseException:
             self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
@@ -116,6 +115,11 @@ class Staging:
                 f"{self.output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data "
                 "sets only.\nChoose another OUTPUT, or remove it yourself."
             )
+
+    def empty(self) -> None:
+        """Remove what was written to be published."""
+        shutil.rmtree(self.path)
+        self.path.mkdir()
 
     def flush(self) -> None:
         """Have every file and folder on the disk before the name points to them."""

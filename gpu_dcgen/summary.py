@@ -43,6 +43,7 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "similarity": f"{similarity['pairs']:,} pairs of {similarity['items_with_neighbors']:,} items ({similarity['engine']})",
         "speed": f"{performance['samples_per_s']:,.0f} samples/s",
         "peak memory": f"{performance['peak_memory_bytes'] / 10**9:,.2f} GB",
+        "quality": _quality(manifest["quality"]),
         "contract": _budgets(performance["budgets"]),
         "digest": manifest["content_digest"],
         "warnings": f"{len(manifest['warnings'])}, kept in manifest.json" if manifest["warnings"] else "none",
@@ -58,6 +59,12 @@ def _budgets(budgets: Mapping[str, Mapping[str, Any]]) -> str:
     missed = [f"{name} {b['value']:,} of {b['limit']:,} {b['unit']}" for name, b in budgets.items() if not b["met"]]
     text = f"{len(budgets) - len(missed)} of {len(budgets)} performance budgets met"
     return text + (f"; not {', '.join(missed)}" if missed else "")
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    """The verdict, how many gates hold, and the names of those that warn."""
+    failed = quality["failed"]["warning"]
+    return f"{quality['verdict']}: {quality['passed']} gates hold" + (f"; not {', '.join(failed)}" if failed else "")
 
 
 def of_probe(found: Mapping[str, Any]) -> RenderableType:

@@ -36,6 +36,7 @@ MAY_IMPORT_NUMPY = {
     "gpu_dcgen.kernels": "kernels name NumPy's scalar types, which numba compiles for both machines",
     "gpu_dcgen.digest": "hashes of host strings, and null values as uint64 scalars",
     "gpu_dcgen.synth": "makes tables on the host, before any backend is opened",
+    "gpu_dcgen.checkpoints": "writes and maps arrays of the host",
     "gpu_dcgen.demo": "makes tables on the host",
     "gpu_dcgen.gpu": "the GPU backend carries arrays to and from the host",
     "gpu_dcgen.audit": "proves finished files on the host, without the stages and their backends",

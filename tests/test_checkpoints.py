@@ -51,7 +51,7 @@ def same(one: Any, other: Any, machine: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[name], other[name], machine) for name in one)
     if isinstance(one, (list, tuple)):
-        return type(one) is type(other) and len(one) == len(other) and all(same(a, b, machine) for a, b in zip(one, other))
+        return type(one) is type(other) and len(one) == len(other) and all(same(a, b, machine) for a, b in zip(one, other, strict=True))
     if isinstance(one, pa.Array):
         return one.type == other.type and one.equals(other)
     return type(one) is type(other) and one == other
@@ -88,20 +88,6 @@ def test_an_array_keeps_its_order_and_can_be_written_to(tmp_path):
     assert opened(tmp_path, machine).get("value").tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
-def test_once_is_once(tmp_path):
-    machine, made = NumpyBackend(1), []
-
-    def make() -> list[int]:
-        made.append(1)
-        return [7]
-
-    first = opened(tmp_path, machine)
-    assert first.once("a", make) == [7]
-    first.flush()
-    assert opened(tmp_path, machine).once("a", make) == [7]
-    assert len(made) == 1
-
-
 def test_another_key_forgets_all_and_says_where_it_differs(tmp_path):
     machine = NumpyBackend(1)
     assert kept(tmp_path, machine, 1) == 1
@@ -118,7 +104,7 @@ def test_what_is_damaged_is_not_there(damage, tmp_path):
     data, index = tmp_path / "value.bin", tmp_path / "value.json"
     if damage == "a bit":
         content = bytearray(data.read_bytes())
-        content[400] ^= 16
+        content[50] ^= 16
         data.write_bytes(content)
     elif damage == "the end":
         data.write_bytes(data.read_bytes()[:-1])

@@ -41,6 +41,7 @@ MANIFEST = {
     },
     "files": {"train_dataset.parquet": 3_000_000, "val_dataset.parquet": 500_000},
     "warnings": ["quartile Q2 is empty"],
+    "quality": {"verdict": "passed with warnings", "passed": 40, "failed": {"warning": ["item_coverage"], "info": []}},
     "timings": [],
     "performance": {
         "seconds": 2.5,
@@ -62,8 +63,10 @@ class FakeBuild:
     error: BaseException | None = None
     call: SimpleNamespace | None = None
 
-    def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False):
-        self.call = SimpleNamespace(inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite)
+    def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False, baseline=None):
+        self.call = SimpleNamespace(
+            inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline
+        )
         with progress.stage("samples", total=10):
             progress.advance(10)
         progress.message("warning", "quartile Q2 is empty")
@@ -89,7 +92,7 @@ def test_options_reach_the_build(fake, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("split: {train_share: 0.7}")
     options = ["--config", file, "--set", "split.val_share=0.2", "--set", "inputs.views=false", "--seed", 7, "--threads", 3]
-    options += ["--on-bad-rows", "reject"]
+    options += ["--on-bad-rows", "reject", "--baseline", "old"]
     result = run("build", "in", "out", *options, "--backend", "cpu", "--profile", "cloud_processing", "--overwrite")
     assert result.exit_code == 0, result.output
     config = fake.call.config
@@ -97,7 +100,7 @@ def test_options_reach_the_build(fake, tmp_path):
     assert (config.seed, config.resources.num_workers, config.resources.batch_size) == (7, 3, 50_000)
     assert config.inputs.on_bad_rows == "reject"
     assert (fake.call.inputs, fake.call.output) == (Path("in"), Path("out"))
-    assert (fake.call.backend, fake.call.overwrite) == ("cpu", True)
+    assert (fake.call.backend, fake.call.overwrite, fake.call.baseline) == ("cpu", True, Path("old"))
 
 
 def test_without_options_the_defaults_are_built_and_nothing_is_overwritten(fake):

@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gpu_dcgen.cli import app
+from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.gate_rules import GATE_NAMES, GATES
 from gpu_dcgen.synth import generate
 
 ROOT = Path(__file__).parents[1]
@@ -134,3 +136,34 @@ def test_ci_runs_what_the_readme_tells():
     assert "python -m pytest" in told and "python -m pytest\n" in script
     (install,) = [command for command in told if "[test," in command]
     assert install.removeprefix("pip install ") in script
+
+
+def met_by() -> dict[str, list[str]]:
+    """The table of what meets the contract: what it asks -> names in backticks, gates as `gate NAME`."""
+    table = README.split("<!-- contract: begin -->")[1].split("<!-- contract: end -->")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.strip().splitlines()[2:]]
+    return {asked: [f"{kind}{name}" for kind, name in re.findall(r"(gate )?`([^`]+)`", names)] for asked, names in rows}
+
+
+def test_what_is_said_to_meet_the_contract_is_there(reader, tmp_path):
+    reader("gpu-dcgen build data/processed data/training")
+    written = {path.name for path in (tmp_path / "data" / "training").iterdir()} | {"rejects.parquet"}
+    for asked, names in met_by().items():
+        assert names, asked
+        for name in names:
+            if name.startswith("gate "):
+                assert name.removeprefix("gate ") in GATE_NAMES, name
+            elif name.endswith(".py"):
+                assert (ROOT / "gpu_dcgen" / name).is_file(), name
+            elif "." in name and name.rsplit(".", 1)[1] in ("json", "jsonl", "parquet", "xml"):
+                assert name in written, name
+            else:
+                section, _, key = name.partition(".")
+                values = getattr(DatasetConfig(), section)
+                assert not key or key in type(values).model_fields, name
+
+
+def test_every_section_of_gates_is_in_the_table():
+    named = {name.removeprefix("gate ") for names in met_by().values() for name in names if name.startswith("gate ")}
+    sections = {gate.section for gate in GATES}
+    assert {gate.section for gate in GATES if gate.name in named} == sections
