@@ -66,7 +66,8 @@ def test_a_threshold_is_the_contracts_or_says_why_it_is_ours():
 def test_what_proves_a_defect_of_ours_is_critical_and_allows_none():
     of_ours = [gate for gate in GATES if gate.remedy == OURS and gate.name != "class_balance"]
     assert len(of_ours) >= 12
-    assert {(gate.severity, gate.threshold) for gate in of_ours} == {("critical", 0), ("critical", 1)}
+    allowed = {("critical", "<=", 0), ("critical", ">=", 1)}
+    assert {(gate.severity, gate.relation, gate.threshold) for gate in of_ours} == allowed
 
 
 def test_only_critical_failures_stop_a_build(tmp_path):
