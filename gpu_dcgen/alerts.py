@@ -32,6 +32,11 @@ class Watch(ProgressTracker):
         self._sinks.append(sink)
         self._all.append(sink)
 
+    def remove(self, sink: ProgressTracker) -> None:
+        """Tell it nothing more."""
+        self._sinks.remove(sink)
+        self._all.remove(sink)
+
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
         with ExitStack() as stack:
@@ -105,6 +110,10 @@ class EventFile(JsonLinesTracker):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write no more."""
         self._file.close()
 
 

@@ -150,3 +150,22 @@ def verify(
             typer.echo("\n".join(found))
             raise typer.Exit(GateError.exit_code)
         typer.echo(f"{certificate}: unchanged" + (f", and so is every file of {dataset}." if dataset else "."))
+
+
+@app.command()
+def validate(
+    dataset: Dataset,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Read every byte: finds a single flipped bit.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Check that a dataset's files are those that were published.
+
+    Looks at the size of every file and the footer of every Parquet file. Exit code 3 when one is missing or damaged.
+    """
+    with exit_codes(debug):
+        from .integrity import validate as problems_of
+
+        if problems := problems_of(dataset, checksums=checksums):
+            typer.echo("\n".join(problems))
+            raise typer.Exit(GateError.exit_code)
+        typer.echo(f"{dataset}: every file is there" + (", and not a bit of it changed." if checksums else " and can be read."))

@@ -12,7 +12,7 @@ from .alerts import EventFile, Watch, open_sinks, write_prometheus
 from .backend import Backend, select_backend
 from .checkpoints import Checkpoints
 from .config import DatasetConfig
-from .descriptions import key_of_build, require_same_inputs
+from .descriptions import complete, key_of_build, require_same_inputs
 from .errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from .outputs import write_json
 from .performance import Clock
@@ -63,7 +63,8 @@ def build(
             differs = kept.open(key)
             if not kept.found:
                 staging.empty()
-            watch.add(files.enter_context(EventFile(staging.path / "build_log.jsonl")))
+            log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
+            watch.add(log)
             watch.message("info", f"backend: {machine.name} ({reason})")
             if differs:
                 watch.message("warning", f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died")
@@ -77,6 +78,9 @@ def build(
             manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
             report = conclude(staging.path, found, manifest, earlier, config, clock, watch)
             manifest["quality"] = summary_of(report)
+            watch.remove(log)
+            log.close()
+            manifest = complete(manifest, staging.path)
             write_json(staging.path / "manifest.json", manifest)
             kept.close(wanted=False)
             staging.publish()

@@ -20,6 +20,7 @@ from .errors import InputError
 from .features import PRICE_UNIT
 from .input_files import find_sources
 from .inputs import InputReport
+from .integrity import OWN_CHECKSUM, own_checksum
 from .interactions import iso
 from .parts import Written
 from .samples import Ingredients
@@ -130,13 +131,23 @@ def manifest(
             "relaxed": metrics.relaxed,
         },
         "counts": {p.split: {"groups": len(p), "rows": len(p) * config.rows_per_positive} for p in plan.positives},
-        "files": {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
-        },
         "warnings": warnings,
         "digests": digests,
         "content_digest": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+        "checksums": {path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.sha256.items()},
     }
+
+
+def complete(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The manifest with what can only be said at the end: size and SHA-256 of every other file, and its own (`integrity`)."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    known = manifest["checksums"]
+    listed = {
+        **manifest,
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "checksums": {name: known.get(name) or sha256_of(path) for name, path in files.items()},
+    }
+    return {**listed, OWN_CHECKSUM: own_checksum(listed)}
 
 
 def key_of_build(inputs: Path, config: DatasetConfig, machine: Backend) -> dict[str, Any]:

@@ -114,10 +114,8 @@ def _warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _price_edges(
-    interactions: Interactions, units: list[int], cut1: int, backend: Backend
-) -> tuple[tuple[int, ...], int | None]:
-    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units; and the last one's time."""
+def _price_edges(interactions: Interactions, units: list[int], cut1: int, backend: Backend) -> tuple[tuple[int, ...], int | None]:
+    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units; when the last was."""
     if not units:
         return (), None
     xp = backend.xp

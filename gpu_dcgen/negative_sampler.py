@@ -49,9 +49,7 @@ class Negatives:
     snapshot: Array  # (n,) int64  the item snapshot of the group
 
 
-def prepare_sources(
-    interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend
-) -> NegativeSources:
+def prepare_sources(interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend) -> NegativeSources:
     """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
     xp, settings = backend.xp, config.negative_sampling
     pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws

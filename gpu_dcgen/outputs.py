@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -13,6 +12,7 @@ from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest, vocabulary
 from .disk_rate import DiskRate
 from .inputs import Category
+from .integrity import as_json
 from .samples import ITEM_CATEGORIES, Ingredients
 from .sequence_builder import UserSequences
 
@@ -22,7 +22,7 @@ _SEQUENCE_USERS = 1 << 16  # rows a block of user_sequences
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people and programs: indented, Unicode as it is."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(content), encoding="utf-8")
 
 
 def write_file(path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend) -> ContentDigest:

@@ -71,7 +71,7 @@ def test_the_sample_is_the_same_in_blocks_of_any_size_and_on_any_machine(tmp_pat
     other = built(tmp_path / "strict", tiny_config(), backend=StrictBackend())["candidates"]
     assert whole == blocks == other
     n_positives = sum(whole["by_source"][source]["chosen"] for source in whole["by_source"])
-    assert 1 < whole["one_in"] and 0 < whole["positives"] < n_positives
+    assert whole["one_in"] > 1 and 0 < whole["positives"] < n_positives
 
 
 def test_without_hard_negatives_there_are_no_candidates(tmp_path):

@@ -51,7 +51,11 @@ def same(one: Any, other: Any, machine: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[name], other[name], machine) for name in one)
     if isinstance(one, (list, tuple)):
-        return type(one) is type(other) and len(one) == len(other) and all(same(a, b, machine) for a, b in zip(one, other, strict=True))
+        return (
+            type(one) is type(other)
+            and len(one) == len(other)
+            and all(same(a, b, machine) for a, b in zip(one, other, strict=True))
+        )
     if isinstance(one, pa.Array):
         return one.type == other.type and one.equals(other)
     return type(one) is type(other) and one == other

@@ -66,7 +66,8 @@ def test_a_threshold_is_the_contracts_or_says_why_it_is_ours():
 def test_what_proves_a_defect_of_ours_is_critical_and_allows_none():
     of_ours = [gate for gate in GATES if gate.remedy == OURS and gate.name != "class_balance"]
     assert len(of_ours) >= 12
-    assert {(gate.severity, gate.threshold) for gate in of_ours} == {("critical", 0), ("critical", 1)}
+    allowed = {("critical", "<=", 0), ("critical", ">=", 1)}
+    assert {(gate.severity, gate.relation, gate.threshold) for gate in of_ours} == allowed
 
 
 def test_only_critical_failures_stop_a_build(tmp_path):
@@ -166,7 +167,8 @@ def test_a_critical_failure_keeps_the_folder_with_its_report_and_publishes_nothi
     monkeypatch.setattr(dataset_statistics, "_out_of_range", lambda *_: 4)
     with pytest.raises(GateError, match="reasonable_value_ranges") as caught:
         build(folder / "input", tmp_path / "output", tiny_config(), backend="cpu")
-    (staging,) = tmp_path.iterdir()
+    (folder,) = tmp_path.iterdir()
+    staging = folder / "data"
     assert str(staging) in str(caught.value)
     assert json.loads((staging / "quality_report.json").read_text())["verdict"] == "failed"
     assert not (staging / "manifest.json").exists()

@@ -27,10 +27,10 @@ _NOT_ON_SALE, _OWNED, _SIBLING, _OVER_CAP, _OUTSCORED, _CHOSEN = range(len(FATES
 
 @numba.njit(cache=True)
 def _is_among(j, chosen, n_chosen):
+    found = False
     for slot in range(n_chosen):
-        if chosen[slot] == j:
-            return True
-    return False
+        found |= chosen[slot] == j
+    return found
 
 
 @row_kernel(scratch=True)
@@ -110,9 +110,7 @@ def trace_candidates(
     )
     key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
     first, category = corpus_offsets[k], price_category[k, i]
-    n_pool = offer_crossing(
-        lane, n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool
-    )
+    n_pool = offer_crossing(lane, n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool)
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
         lane, n_pool, start, stop, any_item, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
