@@ -45,7 +45,6 @@ def run_pipeline(
         files |= write_tables(folder, have, sequences, config, machine)
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
-    with clock.stage("quality"):
         found = describe(folder, written.metrics, have, balance, report, config, machine)
     return descriptions.manifest(folder, config, report, have, balance, files, written, clock.warnings), found
 
