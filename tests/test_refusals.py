@@ -220,7 +220,11 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
 
     write_shop(a_shop(), tmp_path / "input")
     monkeypatch.setattr("cpu_fallback.PartWriter.write", full)
-    refused(run(tmp_path), tmp_path, "the disk is full", "nothing was published")
+    result = run(tmp_path)
+    text = " ".join(result.stderr.split())
+    assert result.exit_code == 2, text
+    assert "the disk is full; nothing was published. Make room, and give the same command with --resume" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".output.staging", "input"], "what is finished is kept"
 
 
 @pytest.mark.parametrize("mode", ["resample", "off"])
