@@ -102,6 +102,7 @@ def build(
 def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: Watch) -> None:
     """What becomes of the staging folder after an error: it is kept for who goes on from it, or removed; the lock goes."""
     try:
+        staging.set_right()  # again: what interrupted it may have done so there
         kept.close(wanted=not staging.published)
         resumable = not staging.published and not isinstance(error, _UNALTERABLE) and bool(kept.names())
         if not resumable:

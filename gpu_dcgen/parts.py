@@ -128,8 +128,8 @@ def write_samples(
     missing = [part for part in parts if part not in before]
     crew = _Crew(missing, total, have, config, backend, progress)
     with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
-        workers = [pool.submit(crew.work) for _ in range(backend.n_threads)]
         try:
+            workers = [pool.submit(crew.work) for _ in range(backend.n_threads)]
             for worker in workers:
                 worker.result()
         except BaseException:

@@ -48,7 +48,7 @@ class Staging:
                 f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
             ) from error
         try:
-            self._set_right()
+            self.set_right()
             self._require_free()
             if self.published or not resume:
                 self._clear()
@@ -93,7 +93,7 @@ class Staging:
                 ) from error
             os.close(handle)
 
-    def _set_right(self) -> None:
+    def set_right(self) -> None:
         """Say whether what was being published is `published`; if not, have it as it was before."""
         marker, old = self.folder / "publishing", self.folder / "old"
         if not marker.exists():
@@ -154,7 +154,7 @@ class Staging:
                 self.output.rename(self.folder / "old")
                 self.path.rename(self.output)
         finally:
-            self._set_right()
+            self.set_right()
         _flush(self.output.parent)
         try:
             self.discard()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +21,32 @@ from gpu_dcgen.integrity import validate
 from tests.shops import random_shop, tiny_config, write_shop
 
 TELLING = ("manifest.json", "quality_report.json", "build_log.jsonl", "junit.xml")  # files that tell of times
+FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "Ctrl-C twice", "EIO", "ENOSPC", "no memory")
 ENDS = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,), "Ctrl-C twice": (130,)}
 
 
 class Workshop:
     """A shop, a driver, and what a build that meets nothing makes of it."""
 
-    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = (), preload: Path | None = None) -> None:
         self.folder = folder
         self.inputs = write_shop(random_shop(1, n_users=16, n_items=24, n_rows=260), folder / "input")
         for name, config in {"config": tiny_config(), "other": tiny_config(seed=7)}.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        module = [sys.executable, "-W", "ignore", "-m", "tests.faults.driver"]
-        command = [*module, self.inputs, folder / "warm", folder / "other.yaml"]
+        module = (*prefix, sys.executable, "-W", "ignore", "-m", "tests.faults.driver")
         root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root)}
+        environment = {**os.environ, "PYTHONPATH": str(root), **({"LD_PRELOAD": str(preload)} if preload else {})}
         self._driver = subprocess.Popen(
-            [*prefix, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+            [*module, self.inputs, folder / "warm", folder / "other.yaml"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env=environment,
         )
         if self._driver.stdout.readline() != "warm\n":
             raise RuntimeError("the driver did not start")
-        self.straight = self.build(folder / "straight" / "output")
+        self.points = self.build(folder / "straight" / "output")["points"]
         self.files = contents(folder / "straight" / "output")
         self.build(folder / "older" / "output", config="other")
 
@@ -47,16 +54,52 @@ class Workshop:
         with self._driver:
             self._driver.stdin.close()
 
-    def build(self, output: Path, *options: str, expect: bool = True, config: str = "config", **job: Any) -> dict[str, Any]:
+    def build(self, output: Path, *options: str, expect: bool = True, **job: Any) -> dict[str, Any]:
         """A build in a child; `expect`: RuntimeError unless it succeeds."""
-        output.parent.mkdir(parents=True, exist_ok=True)
-        asked = {"folder": str(self.folder), "inputs": str(self.inputs), "config": str(self.folder / f"{config}.yaml"), **job}
-        self._driver.stdin.write(json.dumps({**asked, "output": str(output), "options": options}) + "\n")
-        self._driver.stdin.flush()
-        answer = json.loads(self._driver.stdout.readline())
+        (answer,) = self.race(output, *options, n=1, **job)
         if expect and answer["code"] != 0:
             raise RuntimeError(f"a build that meets nothing failed: {answer['stderr']}")
         return answer
+
+    def race(self, output: Path, *options: str, n: int, config: str = "config", **job: Any) -> list[dict[str, Any]]:
+        """`n` builds of one output at the same time."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        asked = {"inputs": str(self.inputs), "config": str(self.folder / f"{config}.yaml"), **job}
+        asked |= {"output": str(output), "options": options}
+        self._driver.stdin.write(json.dumps([{**asked, "folder": str(self.folder / f"run{k}")} for k in range(n)]) + "\n")
+        self._driver.stdin.flush()
+        return json.loads(self._driver.stdout.readline())
+
+    def seen(self, folder: Path) -> Path:
+        """A folder as the driver sees it, which may have mounted something there."""
+        return Path(f"/proc/{self._driver.pid}/root{folder}")
+
+    def mount(self, folder: Path, size: str) -> None:
+        """Let the file system that is mounted there have another size."""
+        self._inside("mount", "-o", f"remount,size={size}", folder)
+
+    def _inside(self, *command: str | Path) -> None:
+        subprocess.run(["nsenter", "-t", str(self._driver.pid), "-U", "-m", "--preserve-credentials", *command], check=True)
+
+
+def kind_of(point: str) -> str:
+    """A point without numbers and without the names of splits: what it is, wherever it happens."""
+    return re.sub(r"\d+", "", re.sub(r"\b(train|val|test)(?=[-_])", "split", point.partition("#")[0]))
+
+
+def every_case(shop: Workshop, folder: Path) -> Iterator[Case]:
+    """Each fault at each kind of point: at its first, a middle and its last time in turn; some begin anew, some alone."""
+    shutil.copytree(shop.folder / "older" / "output", folder / "output")
+    by_kind: dict[str, list[str]] = {}
+    for point in shop.build(folder / "output", "--overwrite")["points"]:
+        by_kind.setdefault(kind_of(point), []).append(point)
+    number = 0
+    for points in by_kind.values():
+        for fault in FAULTS:
+            at = (points[0], points[len(points) // 2], points[-1])[number % 3]
+            alone = number % 5 == 4 and at in shop.points
+            yield Case(fault, at, overwrite=not alone, resume=number % 4 != 3)
+            number += 1
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -103,7 +146,7 @@ def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
     if finished and "cannot be removed" not in met["stderr"]:
         assert found == {"output"}, f"{case}: staging left after a build that ended well"
     follow_up(shop, case, output)
-    return "finished" if finished else "published" if published else "kept the old one" if older else "published nothing"
+    return "finished" if finished else "published" if published else "kept the older one" if older else "published nothing"
 
 
 def whole(output: Path) -> dict[str, str] | None:

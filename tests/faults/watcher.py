@@ -60,9 +60,7 @@ class Watcher:
             self._wrap(pipeline, stage, lambda *_, stage=stage, **__: f"stage {stage}")
         checkpoints.open = self._open_checkpoint
 
-    def _wrap(
-        self, owner: Any, name: str, point: Callable[..., str], *, before: bool = True, after: bool = False
-    ) -> None:
+    def _wrap(self, owner: Any, name: str, point: Callable[..., str], *, before: bool = True, after: bool = False) -> None:
         original = getattr(owner, name)
 
         def watched(*arguments: Any, **options: Any) -> Any:
@@ -126,6 +124,8 @@ class Watcher:
             self._happen()
 
     def _happen(self) -> None:
+        if self._fault == "no memory":
+            raise MemoryError
         if self._fault in _ERRORS:
             raise OSError(_ERRORS[self._fault], os.strerror(_ERRORS[self._fault]))
         if self._fault == "Ctrl-C twice":
