@@ -81,9 +81,9 @@ def make_ingredients(
     clock.warn((*(balance.warnings if balance else ()), *plan.warnings))
     neighbors = once("similarity", lambda: _neighbors(log, windows, config, machine, clock))
     with clock.stage("prepare"):
-        sources = prepare_sources(log, features, config, machine)
         calendar = build_calendar(log.first_time, log.last_time, config, machine)
         sequences = build_user_sequences(log, plan, config, machine)
+        sources = prepare_sources(log, features, config, machine)
         weights = balance if config.category_balancing.mode == "weights" else None
         have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
     return report, have, balance, sequences
