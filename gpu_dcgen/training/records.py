@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -63,18 +64,44 @@ class Records:
         return Block(**parts)
 
 
+class Gathering:
+    """Room for n groups of equal fields, which any threads fill; the first block that comes says what the fields are."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._lock = Lock()
+        self._records: Records | None = None
+
+    def put(self, block: Block, first: int) -> None:
+        """The block's groups become records `first` and following; the rows of several threads do not overlap."""
+        with self._lock:
+            if self._records is None:
+                fields = _fields(block)
+                self._records = Records(torch.from_numpy(np.empty((self._n, fields[-1].end), dtype=np.int32)), fields)
+        words = self._records.words.numpy()[first : first + len(block)]
+        for field in self._records.fields:
+            values = getattr(block, field.part)[field.name].numpy().reshape(len(block), -1)
+            words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
+
+    def records(self) -> Records:
+        """All of them, once they are there."""
+        return self._records
+
+
+def _fields(block: Block) -> tuple[Field, ...]:
+    fields, end = [], 0
+    for part in PARTS:
+        for name, tensor in getattr(block, part).items():
+            first, end = end, end + tensor[0].numel() * max(1, tensor.dtype.itemsize // _WORD)
+            fields.append(Field(part, name, first, end, tensor.dtype, tensor.dim() == 1))
+    return tuple(fields)
+
+
 def pack(block: Block) -> Records:
     """The block's groups as records."""
-    tensors = [(part, name, tensor) for part in PARTS for name, tensor in getattr(block, part).items()]
-    fields, end = [], 0
-    for part, name, tensor in tensors:
-        first, end = end, end + tensor[0].numel() * max(1, tensor.dtype.itemsize // _WORD)
-        fields.append(Field(part, name, first, end, tensor.dtype, tensor.dim() == 1))
-    words = np.empty((len(block), end), dtype=np.int32)
-    for field, (_, _, tensor) in zip(fields, tensors, strict=True):
-        values = tensor.numpy().reshape(len(block), -1)
-        words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
-    return Records(torch.from_numpy(words), tuple(fields))
+    gathering = Gathering(len(block))
+    gathering.put(block, 0)
+    return gathering.records()
 
 
 def join(several: list[Records]) -> Records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .dataset import Layout, Sample, layout_of
 from .files import open_split
 from .negatives import redraw
 from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .records import Records, join, pack
+from .records import Gathering, Records, join
 from .row_groups import Block, RowGroupReader, as_groups, as_samples
 from .vocabularies import load_vocabularies
 
@@ -157,17 +158,17 @@ class ContrastiveStream(IterableDataset[Sample]):
             "negatives": [*self._negatives, self._fresh],
         }
 
-    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Records]) -> Window:
-        """A window's groups, where they are wanted, and the order in which they come."""
-        records = join([decode(number) for number in order.windows[window]])
+    def decode(self, number: int, epoch: int, into: Gathering, first: int) -> None:
+        """Put the row group of that number, with the epoch's negatives, where it belongs among those of its window."""
+        block = self._reader.read(self.files.row_groups[number])
+        into.put(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None), first)
+
+    def finish(self, order: EpochOrder, window: int, gathered: Gathering) -> Window:
+        """A window whose row groups are decoded: where it is wanted, and the order in which its groups come."""
+        records = gathered.records()
         item = records.block().item_features["item_index"][:, 0].numpy() if self._distinct else None
         places = order.within(window, item, self.batch_size)
         return Window(records if self._device is None else records.to(self._device), places)
-
-    def decode(self, number: int, epoch: int) -> Records:
-        """The row group of that number, with the epoch's negatives."""
-        block = self._reader.read(self.files.row_groups[number])
-        return pack(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None))
 
 
 @dataclass(frozen=True)
@@ -219,19 +220,28 @@ class _Windows:
         self._window = None  # before the next one is there: two at a time, not three
         self._number += 1
         if self._decoders is None:
-            self._window = self._stream.read_window(self._order, self._number, self._decode)
+            self._window = self._read(self._number, lambda decode, *arguments: decode(*arguments))
             return
         future = self._next or self._submit(self._number)
         following = self._number + 1
         self._window = future.result()
         self._next = self._submit(following) if following < len(self._order.windows) else None
 
-    def _decode(self, number: int) -> Records:
-        return self._stream.decode(number, self._order.epoch)
+    def _read(self, window: int, run: Callable[..., Future[None] | None]) -> Window:
+        """Decode a window's row groups, each by `run`, into the places that they have in it."""
+        members = self._order.windows[window]
+        sizes = [self._stream.files.row_groups[number].n_groups for number in members]
+        gathering = Gathering(sum(sizes))
+        decoding = [
+            run(self._stream.decode, number, self._order.epoch, gathering, first)
+            for number, first in zip(members, accumulate(sizes, initial=0), strict=False)
+        ]
+        for future in filter(None, decoding):
+            future.result()
+        return self._stream.finish(self._order, window, gathering)
 
     def _submit(self, window: int) -> Future[Window]:
-        decoding = {number: self._decoders.submit(self._decode, number) for number in self._order.windows[window]}
-        return self._assembler.submit(self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result())
+        return self._assembler.submit(self._read, window, self._decoders.submit)
 
 
 def _check_arguments(batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int) -> None:
