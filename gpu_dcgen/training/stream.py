@@ -92,6 +92,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         self._negatives = (_share(n_hard, self.files.n_hard, "n_hard"), _share(n_random, self.files.n_random, "n_random"))
         self._fresh, self._distinct, self._device, self._pin = fresh_negatives, distinct_items, device, pin_memory
         self._epoch, self._position = 0, 0
+        self._iteration: object | None = None  # the latest one: an older one is not to go on
 
     def __len__(self) -> int:
         """Batches that this rank takes in the epoch at hand, from its beginning."""
@@ -99,7 +100,7 @@ class ContrastiveStream(IterableDataset[Sample]):
 
     def set_epoch(self, epoch: int) -> None:
         """Begin that epoch at the next iteration."""
-        self._epoch, self._position = epoch, 0
+        self._epoch, self._position, self._iteration = epoch, 0, None
 
     def state_dict(self) -> dict[str, Any]:
         """What comes next, after the batches handed out so far; the same on every rank after equally many batches."""
@@ -117,14 +118,16 @@ class ContrastiveStream(IterableDataset[Sample]):
                     f"state_dict: {name} is {state.get(name)!r}, this stream has {value!r}.\n"
                     "Resume with the data set and the settings that the state was taken with."
                 )
-        self._epoch, self._position = state["epoch"], state["position"]
+        self._epoch, self._position, self._iteration = state["epoch"], state["position"], None
 
     def __iter__(self) -> Iterator[Sample]:
-        if (info := get_worker_info()) is not None and info.num_workers > 1:
+        if (info := get_worker_info()) is not None:
             raise ConfigError(
-                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each would read every row group.\n"
+                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row group, "
+                "and keep its place in the epoch to itself.\n"
                 "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
             )
+        self._iteration = iteration = object()
         order = epoch_order(
             [group.n_groups for group in self.files.row_groups],
             self._seed,
@@ -134,6 +137,11 @@ class ContrastiveStream(IterableDataset[Sample]):
         )
         with _Windows(self, order, order.window_at(self._position)) as windows:
             for _ in range(self._rounds_left()):
+                if self._iteration is not iteration:
+                    raise ConfigError(
+                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has begun, which this one would upset.\n"
+                        "Iterate over one stream at a time, or make two."
+                    )
                 rows, after = round_slice(
                     self._position, order.n_groups, self.batch_size, self.rank, self.n_ranks, drop_last=self.drop_last
                 )
@@ -141,7 +149,8 @@ class ContrastiveStream(IterableDataset[Sample]):
                 batch = self._collate(block.map(Tensor.pin_memory) if self._pin else block)
                 self._position = after
                 yield batch
-        self._epoch, self._position = self._epoch + 1, 0
+        if self._iteration is iteration:
+            self._epoch, self._position = self._epoch + 1, 0
 
     def _rounds_left(self) -> int:
         return n_rounds(self.files.n_groups - self._position, self.batch_size, self.n_ranks, drop_last=self.drop_last)

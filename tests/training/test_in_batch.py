@@ -96,6 +96,13 @@ def test_without_the_batch_only_the_random_draw_counts():
         assert (batch["log_q"][:, 3:] < 0).all() and len(batch["log_q"][0, 3:].unique()) == 1
 
 
+def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_positive():
+    collate = InBatch(built())
+    collate._log_other[:] = torch.log1p(-torch.ones(1).double().clamp(max=1 - 1e-9))
+    batch = next(iter(ContrastiveStream(built(), batch_size=1, collate=collate)))
+    assert batch["log_q"].isfinite().all()
+
+
 def test_a_stream_without_users_is_refused():
     with pytest.raises(ConfigError, match="the stream gives no user_index"):
         list(ContrastiveStream(built(), columns=["item_id"], collate=InBatch(built())))
