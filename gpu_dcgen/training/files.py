@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -69,13 +70,21 @@ class SplitFiles:
 
         Opens the file anew, so that any number of threads may read at once.
         """
-        part = self.parts[row_group.part]
-        try:
+
+        def read(part: Path) -> pa.Table:
             file = pq.ParquetFile(
                 part, metadata=self.footers[row_group.part], memory_map=False, read_dictionary=dictionaries, pre_buffer=False
             )
             with file:
                 return file.read_row_group(row_group.number, columns=columns, use_threads=False)
+
+        return self.reading(row_group, read)
+
+    def reading(self, row_group: RowGroup, read: Callable[[Path], Any]) -> Any:
+        """What `read` makes of the row group's part; InputError where that cannot be read."""
+        part = self.parts[row_group.part]
+        try:
+            return read(part)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{part}: row group {row_group.number} cannot be read ({error}).\n"

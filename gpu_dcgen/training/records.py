@@ -77,11 +77,21 @@ class Gathering:
         with self._lock:
             if self._records is None:
                 fields = _fields(block)
-                self._records = Records(torch.from_numpy(np.empty((self._n, fields[-1].end), dtype=np.int32)), fields)
+                device = block.metadata["slot"].device
+                self._records = Records(torch.empty((self._n, fields[-1].end), dtype=torch.int32, device=device), fields)
+        if self._records.words.device.type != "cpu":
+            self._put_on_device(block, first)
+            return
         words = self._records.words.numpy()[first : first + len(block)]
         for field in self._records.fields:
             values = getattr(block, field.part)[field.name].numpy().reshape(len(block), -1)
             words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
+
+    def _put_on_device(self, block: Block, first: int) -> None:
+        words = self._records.words[first : first + len(block)]
+        for field in self._records.fields:
+            values = getattr(block, field.part)[field.name].reshape(len(block), -1)
+            words[:, field.first : field.end] = values.view(torch.int32) if values.itemsize >= _WORD else values.int()
 
     def records(self) -> Records:
         """All of them, once they are there."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         fresh_negatives: bool = True,
         distinct_items: bool = False,
         device: torch.device | str | None = None,
+        reader: Literal["arrow", "cudf"] = "arrow",
         pin_memory: bool = False,
         collate: Callable[[Block], Sample] | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         distinct_items: deal groups so that a batch has an item as positive once, as far as the window allows.
         device: where decoded windows lie and batches are made; pin_memory: batches in page-locked memory, for copies of
             your own. Not both.
+        reader: "arrow" decodes on the host; "cudf" on the CUDA device that `device` names, with RAPIDS (not yet run on a GPU).
         collate: what makes a batch of a `Block`; None: `layout`. See `in_batch.InBatch`.
 
         InputError when the files cannot be used, ConfigError when an argument cannot.
@@ -85,7 +87,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         _check_arguments(batch_size, window, num_workers, rank, n_ranks, self.files.n_groups)
         self.batch_size, self.rank, self.n_ranks, self.drop_last = batch_size, rank, n_ranks, drop_last
         self._collate = collate or (as_groups if layout_of(self.files, layout) == "groups" else as_samples)
-        self._reader = RowGroupReader(self.files, self.vocabularies, columns)
+        self._reader = self._open(reader, columns, device)
         if distinct_items and "item_id" not in self._reader.columns:
             raise ConfigError("distinct_items: the columns leave out item_id.\nLet columns hold it.")
         self._shuffle, self._seed, self._window, self._num_workers = shuffle, seed, window, num_workers
@@ -93,6 +95,15 @@ class ContrastiveStream(IterableDataset[Sample]):
         self._fresh, self._distinct, self._device, self._pin = fresh_negatives, distinct_items, device, pin_memory
         self._epoch, self._position = 0, 0
         self._iteration: object | None = None  # the latest one: an older one is not to go on
+
+    def _open(self, reader: str, columns: Iterable[str] | None, device: torch.device | str | None) -> RowGroupReader:
+        if reader == "arrow":
+            return RowGroupReader(self.files, self.vocabularies, columns)
+        if reader != "cudf":
+            raise ConfigError(f"reader {reader!r}: expected 'arrow' or 'cudf'.")
+        from ..gpu.row_groups import DeviceRowGroupReader
+
+        return DeviceRowGroupReader(self.files, self.vocabularies, columns, device)
 
     def __len__(self) -> int:
         """Batches that this rank takes in the epoch at hand, from its beginning."""
@@ -124,7 +135,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         if (info := get_worker_info()) is not None:
             raise ConfigError(
                 f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row group, "
-                "and keep its place in the epoch to itself.\n"
+                "and keep its place to itself.\n"
                 "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
             )
         self._iteration = iteration = object()
@@ -139,7 +150,7 @@ class ContrastiveStream(IterableDataset[Sample]):
             for _ in range(self._rounds_left()):
                 if self._iteration is not iteration:
                     raise ConfigError(
-                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has begun, which this one would upset.\n"
+                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has begun: this one lost its place.\n"
                         "Iterate over one stream at a time, or make two."
                     )
                 rows, after = round_slice(
@@ -175,7 +186,7 @@ class ContrastiveStream(IterableDataset[Sample]):
     def finish(self, order: EpochOrder, window: int, gathered: Gathering) -> Window:
         """A window whose row groups are decoded: where it is wanted, and the order in which its groups come."""
         records = gathered.records()
-        item = records.block().item_features["item_index"][:, 0].numpy() if self._distinct else None
+        item = records.block().item_features["item_index"][:, 0].cpu().numpy() if self._distinct else None
         places = order.within(window, item, self.batch_size)
         return Window(records if self._device is None else records.to(self._device), places)
 
