@@ -60,8 +60,8 @@ def _write_inter(files: SplitFiles, output: Path) -> int:
                 csv.write_csv(table, file, options)
             except pa.ArrowInvalid as error:
                 raise OutputError(
-                    f"{files.folder}: a user_id or item_id has a tab, a quotation mark or a line break, which .inter files cannot "
-                    f"hold ({error}).\nExport tuples, or build the data set with other ids."
+                    f"{files.folder}: a user_id or item_id has a tab, a quotation mark or a line break, which .inter files "
+                    f"cannot hold ({error}).\nExport tuples, or build the data set with other ids."
                 ) from error
             n_rows += table.num_rows
     return n_rows

@@ -134,8 +134,8 @@ class ContrastiveStream(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         if (info := get_worker_info()) is not None:
             raise ConfigError(
-                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row group, "
-                "and keep its place to itself.\n"
+                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row "
+                "group, and keep its place to itself.\n"
                 "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
             )
         self._iteration = iteration = object()

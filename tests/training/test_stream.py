@@ -215,7 +215,7 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_data_loader_workers_that_would_each_read_everything_are_refused(num_workers):
     """A single one as well: it would begin the same epoch again and again, for its parent never hears of its place."""
-    with pytest.raises(ConfigError, match="each process would read every row group"):
+    with pytest.raises(ConfigError, match="each process would read every row group, and keep its place"):
         list(DataLoader(stream(), batch_size=None, num_workers=num_workers))
     assert numbers(DataLoader(stream(), batch_size=None)) == numbers(stream())
 
