@@ -77,8 +77,7 @@ class Gathering:
         with self._lock:
             if self._records is None:
                 fields = _fields(block)
-                device = block.metadata["slot"].device
-                self._records = Records(torch.empty((self._n, fields[-1].end), dtype=torch.int32, device=device), fields)
+                self._records = Records(_room(self._n, fields[-1].end, block.metadata["slot"].device), fields)
         if self._records.words.device.type != "cpu":
             self._put_on_device(block, first)
             return
@@ -96,6 +95,13 @@ class Gathering:
     def records(self) -> Records:
         """All of them, once they are there."""
         return self._records
+
+
+def _room(n: int, words: int, device: torch.device) -> Tensor:
+    """(n, words) int32, not yet written. On the host NumPy allocates: it asks for huge pages, torch touches thousands of small."""
+    if device.type != "cpu":
+        return torch.empty((n, words), dtype=torch.int32, device=device)
+    return torch.from_numpy(np.empty((n, words), dtype=np.int32))
 
 
 def _fields(block: Block) -> tuple[Field, ...]:
