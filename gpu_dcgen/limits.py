@@ -75,7 +75,7 @@ def require_room(
 ) -> int:
     """Ask, before samples are written, whether the machine can take them; the estimate of all files in bytes.
 
-    `output` is the folder to be, `n_neighbors` the rows of item_similarity_matrix, `n_users` those of user_sequences, 
+    `output` is the folder to be, `n_neighbors` the rows of item_similarity_matrix, `n_users` those of user_sequences,
     `block_bytes` the memory that the blocks in flight take together, and `there` the bytes of files that an earlier build has
     written. OutputError where the disk, the names' lengths or the
     open files do not suffice, BackendError where the memory does not.
