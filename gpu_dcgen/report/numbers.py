@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Form = Literal["count", "share", "bytes", "bytes/s", "seconds", "number"]
+Form = Literal["count", "share", "bytes", "bytes/s", "seconds", "number", "hundredths"]
 
 NONE = "–"
 LONGEST = 60  # characters of a name
@@ -43,6 +43,8 @@ def text_of(value: float | None, form: Form) -> str:
         return f"{value:,}"
     if form == "share":
         return f"{value:.1%}" if value == 0 or value >= 0.001 else f"{value:.2g}"
+    if form == "hundredths":
+        return f"{value:.2f}"
     if form == "seconds":
         return f"{value:,.1f} s" if value < 1000 else f"{value:,.0f} s"
     if form in ("bytes", "bytes/s"):

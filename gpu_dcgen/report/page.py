@@ -73,7 +73,7 @@ def render(documents: Documents, n_samples: int) -> str:
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page.filters.update(short=shortened, percent=lambda share: f"{share:.4%}".replace(" ", ""))
-    page.globals.update(n=n, number=number, none=NONE, verdicts=VERDICTS, sources=SOURCES, splits=SPLITS)
+    page.globals.update(n=n, number=number, dash=NONE, sources=SOURCES, splits=SPLITS)
     report = documents.quality_report
     failed = [(k, gate) for k, gate in enumerate(report["gates"]) if gate["verdict"] == "fail"]
     return page.get_template("page.html").render(
@@ -106,7 +106,8 @@ def _gates(gates: list[dict[str, Any]], n: Numbers) -> list[dict[str, Any]]:
         mark, word = VERDICTS[gate["verdict"]]
         if gate["verdict"] == "fail" and gate["severity"] != "critical":
             mark, word = "!", "warns" if gate["severity"] == "warning" else "is off"
-        rows.append({**gate, "value_text": value("value"), "threshold_text": value("threshold"), "mark": mark, "word": word})
+        relation = {">=": "≥", "<=": "≤"}.get(gate["relation"], gate["relation"])
+        rows.append({**gate, "relation": relation, "value_text": value("value"), "threshold_text": value("threshold"), "mark": mark, "word": word})
     return rows
 
 
@@ -155,9 +156,10 @@ def _distributions(documents: Documents, n: Numbers) -> list[Chart]:
     charts.append(_by_split("Price of the positive", note, "price", prices, "normalized price", share, counts, n))
     note = "Purchases of the user before the positive, in doubling steps."
     charts.append(_by_split("Experience of the user", note, "activity", labels, "earlier purchases", share, counts, n, activity))
-    note = Markup("Longer histories are cut to the latest {}.").format(number(n_history - 1))
-    lengths = list(range(n_history))
-    charts.append(_by_split("Length of the history", note, "history", lengths, "items in the sequence", share, counts, n))
+    full = n_history - 1  # drawn with the others, it would hide them
+    at_cap = Markup(", ").join(Markup("{} {}").format(number(pictures.shares(counts[s]["history"])[full], "share"), s) for s in SPLITS)
+    note = Markup("Below {}, at which histories are cut; that many have {}.").format(number(full), at_cap)
+    charts.append(_by_split("Length of the history", note, "history", range(full), "items in the sequence", share, counts, n))
     return charts
 
 
@@ -189,8 +191,9 @@ def _by_split(
     ]  # fmt: skip
     if len(places) < len(counts["train"][name]) and name != "activity":
         k = len(counts["train"][name]) - 1
-        rows.append(["not known", *(n("quality_report", "distributions", split, name, k) for split in SPLITS)])
-    picture = pictures.draw(pictures.by_split(labels, shown, x_title, y_title), title)
+        rows.append([{"history": f"{k}"}.get(name, "not known"), *(n("quality_report", "distributions", split, name, k) for split in SPLITS)])
+    whole = {split: sum(counts[split][name]) for split in SPLITS}
+    picture = pictures.draw(pictures.by_split(labels, shown, whole if name == "history" else None, x_title, y_title), title)
     return Chart(title, note, picture, [x_title, *SPLITS], rows)
 
 

@@ -55,14 +55,18 @@ def timeline(split: dict[str, Any], weeks: dict[str, list[int]]) -> dict[str, An
         for kind, start, end in (("history", cuts[0], cuts[k]), ("positives", cuts[k], cuts[k + 1]))
         if start < end
     ]
-    first = datetime.fromisoformat(cuts[0][:19]).replace(tzinfo=UTC)
-    bars = [
-        {"split": name, "start": _iso(first + timedelta(weeks=k)), "end": _iso(first + timedelta(weeks=k + 1)), "positives": n}
-        for name in SPLITS
-        for k, n in enumerate(weeks[name])
-        if n
-    ]
-    scale = {"type": "utc", "domain": [cuts[0][:19] + "Z", _iso(max(_moment(cuts[3]), first + timedelta(weeks=len(weeks["train"]))))]}
+    first = _moment(cuts[0])
+    bars = []
+    for k in range(len(weeks["train"])):
+        below = 0
+        for name in SPLITS:
+            above = below + weeks[name][k]
+            start, end = (_iso(first + timedelta(weeks=week)) for week in (k, k + 1))
+            if above > below:
+                bars.append({"split": name, "start": start, "end": end, "below": below, "above": above})
+            below = above
+    last = max(_moment(cuts[3]), first + timedelta(weeks=len(weeks["train"])))
+    scale = {"type": "utc", "domain": [_iso(first), _iso(last)]}
     x = {"field": "start", "type": "temporal", "scale": scale, "axis": None}
     color = {"field": "split", "type": "nominal", "scale": _scale(SPLIT_COLORS), "legend": None}
     bands = {
@@ -83,11 +87,12 @@ def timeline(split: dict[str, Any], weeks: dict[str, list[int]]) -> dict[str, An
         "height": 130,
         "width": WIDE,
         "data": {"values": bars},
-        "mark": {"type": "bar", "binSpacing": 1},
+        "mark": {"type": "rect", "stroke": "var(--paper)", "strokeWidth": 1},
         "encoding": {
-            "x": {**x, "axis": {"title": None, "tickCount": 10, "format": "%b %Y", "labelOverlap": "greedy"}},
+            "x": {**x, "axis": {"title": None, "tickCount": 10, "format": "%b %Y", "labelOverlap": "greedy", "labelSeparation": 8}},
             "x2": {"field": "end"},
-            "y": {"field": "positives", "type": "quantitative", "title": "positives a week", "axis": {"format": "~s"}},
+            "y": {"field": "above", "type": "quantitative", "title": "positives a week", "axis": {"format": "~s"}},
+            "y2": {"field": "below"},
             "color": color,
         },
     }
@@ -106,17 +111,19 @@ def _scale(colors: dict[str, str]) -> dict[str, Any]:
     return {"domain": list(colors), "range": list(colors.values())}
 
 
-def shares(counts: Sequence[int]) -> list[float]:
-    total = sum(counts)
+def shares(counts: Sequence[int], whole: int | None = None) -> list[float]:
+    total = whole if whole is not None else sum(counts)
     return [n / total if total else 0.0 for n in counts]
 
 
-def by_split(labels: Sequence[Any], counts: dict[str, Sequence[int]], x_title: str, y_title: str) -> dict[str, Any]:
-    """Steps over `labels`, a line a split, each split's shares adding up to one. Numbers make a scale, texts make places."""
+def by_split(
+    labels: Sequence[Any], counts: dict[str, Sequence[int]], whole: dict[str, int] | None, x_title: str, y_title: str
+) -> dict[str, Any]:
+    """Steps over `labels`, a line a split: shares of `whole`, or of what is shown. Numbers make a scale, texts make places."""
     values = [
         {"x": label, "share": share, "split": split}
         for split in SPLITS
-        for label, share in zip(labels, shares(counts[split]), strict=True)
+        for label, share in zip(labels, shares(counts[split], whole and whole[split]), strict=True)
     ]
     places = any(isinstance(label, str) for label in labels)
     return {
@@ -126,7 +133,7 @@ def by_split(labels: Sequence[Any], counts: dict[str, Sequence[int]], x_title: s
         "mark": {"type": "line", "interpolate": "linear" if places else "step-after", "strokeWidth": 1.5, "point": False},
         "encoding": {
             "x": {"field": "x", "type": "ordinal" if places else "quantitative", "sort": None, "title": x_title,
-                  "axis": {"labelAngle": 0, "labelOverlap": "greedy"}},
+                  "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 5}},
             "y": {"field": "share", "type": "quantitative", "title": y_title, "axis": {"format": "~%"}},
             "color": {"field": "split", "type": "nominal", "scale": _scale(SPLIT_COLORS), "legend": None},
             "strokeDash": {"field": "split", "type": "nominal", "legend": None, "scale": {"domain": list(SPLITS), "range": _DASHES}},
@@ -143,7 +150,7 @@ def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]]) -> d
     ]
     axis = {"grid": True, "labelFontSize": 11.5, "labelExpr": "groups[datum.value]", "gridDash": [1, 3]}
     return {
-        "width": WIDE - 220,
+        "width": WIDE - 150,
         "height": {"step": 20},
         "params": [{"name": "groups", "value": [shortened(name, 28) for name in names]}],
         "data": {"values": values},
@@ -183,7 +190,7 @@ def concentration(popularity: dict[str, dict[str, float]]) -> dict[str, Any]:
     ]
     equal = [{"items": 10 ** (-3 + k / 20), "rows": 10 ** (-3 + k / 20)} for k in range(61)]
     x = {"field": "items", "type": "quantitative", "title": "most popular share of the items",
-         "scale": {"type": "log", "domain": [0.001, 1]}, "axis": {"values": [0.001, 0.01, 0.1, 0.5, 1], "format": "~%"}}  # fmt: skip
+         "scale": {"type": "log", "domain": [0.001, 1]}, "axis": {"values": [0.001, 0.01, 0.1, 0.5, 1], "format": "~%", "labelOverlap": False}}  # fmt: skip
     y = {"field": "rows", "type": "quantitative", "title": "share of the rows", "axis": {"format": "~%"}}
     color = {"field": "kind", "type": "nominal", "scale": _scale(KIND_COLORS), "legend": None}
     return {
