@@ -164,6 +164,42 @@ def doctor(
 
 
 @app.command()
+def plan(
+    inputs: Inputs,
+    output: Annotated[Path | None, typer.Option(help="Where the build would write; looks at that disk.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times.")
+    ] = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say how much a build will make, and how long it will take.
+
+    Tries the build's stages on some customers, in seconds; nothing is published.
+    """
+    tracker = JsonLinesTracker(sys.stdout) if as_json else RichTracker(Console(stderr=True))
+    with exit_codes(debug, tracker):
+        from dataclasses import asdict
+
+        from . import planning, summary
+        from .config_files import load_config
+        from .dataset_generator import select
+
+        loaded = load_config(config, [*(overrides or ()), *_settings({"resources.num_workers": threads})])
+        machine, reason = select(backend, loaded)
+        tracker.message("info", f"backend: {machine.name} ({reason})")
+        with tracker.stage("plan"):
+            found = planning.plan(inputs, loaded, machine, output)
+        if isinstance(tracker, JsonLinesTracker):
+            tracker.write("planned", plan=asdict(found))
+        else:
+            show(summary.of_plan(found))
+
+
+@app.command()
 def config(
     check: Annotated[Path | None, typer.Option(metavar="FILE", help="Say whether FILE can be used.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,

@@ -26,6 +26,7 @@ Examples:
   gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
   gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
   gpu-dcgen doctor tables --output out            is everything ready?
+  gpu-dcgen plan tables                           how much, how long?
   gpu-dcgen audit data/processed data/training    prove that nothing leaks, from the files alone
   gpu-dcgen probe data/training                   what does a model learn from it?
 """

@@ -12,14 +12,14 @@ from typing import Any
 from . import descriptions
 from .alerts import EventFile, Watch, open_sinks, write_prometheus
 from .backend import Backend, select_backend
-from .balancing import compute_balance, resample
+from .balancing import Balance, compute_balance, resample
 from .config import DatasetConfig
 from .contract import SPLITS
 from .dataset_statistics import Statistics, describe
-from .digest import vocabulary
+from .digest import ContentDigest, vocabulary
 from .errors import BackendError, GateError, OutputError
 from .features import compute_features
-from .inputs import load_shop
+from .inputs import InputReport, load_shop
 from .interactions import build_interactions
 from .negative_sampler import prepare_sources
 from .outputs import (
@@ -34,8 +34,8 @@ from .parts import lay_out_parts, require_rows, write_samples
 from .performance import Clock
 from .progress import ProgressTracker
 from .quality_report import conclude, read_baseline, summary_of
-from .samples import gather_ingredients
-from .sequence_builder import build_calendar, build_user_sequences
+from .samples import Ingredients, gather_ingredients
+from .sequence_builder import UserSequences, build_calendar, build_user_sequences
 from .similarity_computer import compute_neighbors
 from .splits import cut_windows, order_positives, plan_splits, require_disjoint_users
 
@@ -70,7 +70,7 @@ def build(
     earlier = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         sinks = open_sinks(config.monitoring, progress, files)
-        machine, reason = (backend, "given") if not isinstance(backend, str) else _select(backend, config)
+        machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
         staging = Staging(Path(output), overwrite)
         log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
         watch = Watch(progress, [*sinks, log])
@@ -115,19 +115,20 @@ def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
     return config.resources.gpu_memory_limit if machine.name == "gpu" else config.resources.memory_limit
 
 
-def _select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
+def select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
+    """The backend called `name`, opened with the settings' threads and limits, and why it was taken."""
     resources = config.resources
     return select_backend(
         name, n_threads=config.n_threads, memory_limit=resources.memory_limit, gpu_memory_limit=resources.gpu_memory_limit
     )
 
 
-def _run(
-    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
-) -> tuple[dict[str, Any], Statistics]:
-    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
+def make_ingredients(
+    inputs: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int, rejects: Path | None = None
+) -> tuple[InputReport, Ingredients, Balance | None, UserSequences]:
+    """The stages before any sample is made: what `inputs` hold, all that samples are made of, weights, users' sequences."""
     with clock.stage("load"):
-        shop = load_shop(inputs, config, machine, rejects=folder / "rejects.parquet")
+        shop = load_shop(inputs, config, machine, rejects=rejects)
         clock.warn(shop.report.warnings)
         clock.warn(shop.report.alerts, "critical")
     with clock.stage("interactions"):
@@ -157,6 +158,28 @@ def _run(
         sequences = build_user_sequences(log, plan, config, machine)
         weights = balance if config.category_balancing.mode == "weights" else None
         have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
+    return report, have, balance, sequences
+
+
+def write_tables(
+    folder: Path, have: Ingredients, sequences: UserSequences, config: DatasetConfig, machine: Backend
+) -> dict[str, ContentDigest]:
+    """Write the Parquet files beside the samples into `folder`; each one's digest, by name."""
+    tables = {
+        "item_similarity_matrix": similarity_blocks(have, machine),
+        "user_sequences": sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine),
+        "item_vocabulary": item_blocks(have, machine),
+    }
+    return {name: write_file(folder / f"{name}.parquet", blocks, config, machine) for name, blocks in tables.items()}
+
+
+def _run(
+    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
+) -> tuple[dict[str, Any], Statistics]:
+    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
+    rejects = folder / "rejects.parquet"
+    report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, generated_at, rejects)
+    log, plan = have.interactions, have.plan
     parts = lay_out_parts(folder, have, config)
     n_groups = sum(len(positives) for positives in plan.positives)
     require_disjoint_users(log, plan, config, machine)
@@ -164,18 +187,11 @@ def _run(
         digests, metrics, (clock.drawing_share, clock.checking_share) = write_samples(
             parts, have, config, machine, clock.progress
         )
-        metrics.require(n_groups, folder)
         require_rows(parts, config)
     with clock.stage("tables"):
         files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, digests, strict=True)}
-        for name, blocks in (
-            ("item_similarity_matrix", similarity_blocks(have, machine)),
-            ("user_sequences", sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine)),
-            ("item_vocabulary", item_blocks(have, machine)),
-        ):
-            files[name] = write_file(folder / f"{name}.parquet", blocks, config, machine)
+        files |= write_tables(folder, have, sequences, config, machine)
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
-    with clock.stage("quality"):
         found = describe(folder, metrics, have, balance, report, config, machine)
     return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at), found

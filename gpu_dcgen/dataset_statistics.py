@@ -10,6 +10,7 @@ from typing import Any
 
 from .backend import Backend
 from .balancing import SEGMENTS, Balance
+from .candidate_funnel import describe_candidates
 from .config import DatasetConfig
 from .contract import SPLITS, arrow_schema, columns_of
 from .gates import ks_p, total_variation
@@ -97,7 +98,7 @@ def describe(
     popularity = {kind: _concentration(total[f"{kind}_items"]) for kind in ("positive", "hard", "random")}
     weight = total.get("segment_weight")
     segments = {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)} if weight else None
-    funnel = {"transactions": _transactions(have, report), "negatives": _negatives(metrics, total)}
+    funnel = {"transactions": _transactions(have, report), "negatives": _negatives(metrics, total, have)}
     return Statistics(values, scores, labels, completeness, distributions, popularity, segments, funnel)
 
 
@@ -139,9 +140,10 @@ def _structure(
         n_right += [(f.name, f.type) for f in written.schema_arrow] == [(f.name, f.type) for f in wanted]
         n_rows += written.metadata.num_rows if name.endswith("_dataset") else 0
     expected = sum(len(p) for p in have.plan.positives) * config.rows_per_positive
+    n_proved = metrics.groups * config.rows_per_positive
     unknown = metrics.violations["item out of the vocabulary"]
     return {
-        "no_missing_labels": n_rows / expected,
+        "no_missing_labels": 1 - max(abs(n_rows - expected), abs(n_proved - expected)) / expected,
         "valid_user_item_pairs": 1 - unknown / max(1, metrics.groups),
         "proper_data_types": n_right / n_files,
         "reasonable_value_ranges": _out_of_range(have, backend),
@@ -226,8 +228,20 @@ def _split_values(have: Ingredients, config: DatasetConfig, backend: Backend) ->
     return {
         "temporal_periods": max(abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)),
         "positive_shares": None if temporal else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
+        "no_future_knowledge": _future_knowledge(have),
         "no_user_overlap": None if temporal else int((train & val | train & test | val & test).sum()),
     }
+
+
+def _future_knowledge(have: Ingredients) -> int:
+    """How many sources of values know of purchases that come after the window they may look at (D8).
+
+    Similarities and price edges tell the latest purchase that they were made of, not the one that they were asked to stop at.
+    """
+    windows, plan = have.plan.windows, have.plan
+    made_of = (have.neighbors.known_until, have.features.edges_known_until)
+    n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in made_of)
+    return n_beyond + sum(p.window_end != end for p, end in zip(plan.positives, windows.ends, strict=True))
 
 
 def _diversity(alike_pairs: int, n_groups: int, n_negatives: int) -> float | None:
@@ -286,7 +300,7 @@ def _transactions(have: Ingredients, report: InputReport) -> dict[str, Any]:
     }
 
 
-def _negatives(metrics: QualityMetrics, total: dict[str, list[int]]) -> dict[str, Any]:
+def _negatives(metrics: QualityMetrics, total: dict[str, list[int]], have: Ingredients) -> dict[str, Any]:
     by_source = {
         source: {"drawn": drawn, "later_bought": later, "later_bought_share": later / drawn if drawn else None}
         for source, drawn, later in zip(DRAWN_SOURCES, total["drawn"], total["later"], strict=True)
@@ -294,6 +308,7 @@ def _negatives(metrics: QualityMetrics, total: dict[str, list[int]]) -> dict[str
     return {
         "drawn": metrics.negatives_verified,
         "by_source": by_source,
+        "candidates": describe_candidates(total["candidates"], have.plan) if "candidates" in total else None,
         "shortfall": metrics.hard_by_source["fallback"],
         "relaxed": metrics.relaxed,
     }

@@ -53,14 +53,14 @@ def checks(inputs: Path | None = None, output: Path | None = None, config_file: 
     config, checked = _configuration(config_file)
     sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
     machine = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
-    folder = _existing(output or Path())
+    folder = existing(output or Path())
     return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
 def prebuild(inputs: Path, output: Path, config: DatasetConfig) -> list[Check]:
     """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
     sources, _ = _tables(inputs, config)
-    return [_memory(), _cores(), *_room(sources, _existing(output), config)]
+    return [_memory(), _cores(), *_room(sources, existing(output), config)]
 
 
 def _check(name: str, found: str, expected: str, good: bool, otherwise: Literal["warn", "fail"], remedy: str) -> Check:
@@ -185,7 +185,7 @@ def _extent(source: Source) -> str:
     return f"{source.n_rows:,} rows, {sum(file.stat().st_size for file in source.files) / 10**6:,.1f} MB"
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """The path itself, or its nearest parent that exists: the disk that it will be written to."""
     path = path.resolve()
     return next(folder for folder in (path, *path.parents) if folder.exists())

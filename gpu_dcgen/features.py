@@ -54,6 +54,7 @@ class Features:
     owned_since: Array  # (N,) int64  time of the first purchase
     units: Any  # host list (P,) int  each distinct price in units of 2^-20; [] without prices
     price_edges: tuple[int, ...]  # p1, p25, p50, p75, p99 of the train window in units; () without prices
+    edges_known_until: int | None  # nanoseconds: the time of the latest purchase that they were computed from
     snapshots: Snapshots
     warnings: tuple[str, ...]
 
@@ -87,7 +88,7 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
     repurchase[order] = time > since[xp.cumsum(first) - 1]
 
     units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]  # rounds half to even
-    edges = _price_edges(interactions, units, cut1, backend)
+    edges, edges_known_until = _price_edges(interactions, units, cut1, backend)
     return Features(
         preferred_channel=preferred,
         is_repurchase=repurchase,
@@ -96,6 +97,7 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
         owned_since=since,
         units=units,
         price_edges=edges,
+        edges_known_until=edges_known_until,
         snapshots=_take_snapshots(interactions, units, edges, config, backend),
         warnings=_warnings(edges, config),
     )
@@ -112,17 +114,18 @@ def _warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _price_edges(interactions: Interactions, units: list[int], cut1: int, backend: Backend) -> tuple[int, ...]:
-    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units."""
+def _price_edges(interactions: Interactions, units: list[int], cut1: int, backend: Backend) -> tuple[tuple[int, ...], int | None]:
+    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units; when the last was."""
     if not units:
-        return ()
+        return (), None
     xp = backend.xp
-    paid = interactions.price[interactions.time < cut1]
+    rows = xp.nonzero(interactions.time < cut1)[0]
+    paid = interactions.price[rows]
     below = xp.cumsum(counts(xp, paid, len(units)))
     n = int(paid.shape[0])
     ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
     codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
-    return tuple(units[code] for code in codes.tolist())
+    return tuple(units[code] for code in codes.tolist()), int(interactions.time[rows].max())
 
 
 def _take_snapshots(

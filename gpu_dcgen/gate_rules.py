@@ -42,7 +42,7 @@ def _gates(section: str, *rows: tuple) -> tuple[Gate, ...]:
 GATES = (
     *_gates(
         "structural_integrity",
-        ("no_missing_labels", "100% complete", "rows written / rows expected", ">=", 1.0, "critical", OURS),
+        ("no_missing_labels", "100% complete", "rows neither missing nor too many / rows expected", ">=", 1.0, "critical", OURS),
         ("valid_user_item_pairs", "100% reference integrity", "groups whose items are known, share", ">=", 1.0, "critical", OURS),
         ("proper_data_types", "100% schema compliance", "files with the contract's schema, share", ">=", 1.0, "critical", OURS),
         (
@@ -136,7 +136,7 @@ GATES = (
         "machine_learning_readiness",
         (
             "feature_cardinality",
-            "reasonable for embedding layers",
+            "reasonable for embedding layers; D20: up to 10,000 values",
             "most values of a categorical feature",
             "<=",
             10_000,
@@ -148,13 +148,13 @@ GATES = (
             "category weights applied correctly",
             "largest difference of a segment's weighted share from the one computed",
             "<=",
-            0.02,
+            0.001,
             "critical",
             OURS,
         ),
         (
             "sequence_lengths_at_cap",
-            "appropriate distribution",
+            "appropriate distribution; D20: no more than 50% at the cap",
             "positives whose history fills the sequence, share",
             "<=",
             0.50,
@@ -163,7 +163,7 @@ GATES = (
         ),
         (
             "sequence_lengths_median",
-            "appropriate distribution",
+            "appropriate distribution; D20: median of 5 or more",
             "median length of a history",
             ">=",
             5,
@@ -221,7 +221,7 @@ GATES = (
         ),
         (
             "positive_shares",
-            "Train (80%), Validation (10%), Test (10%)",
+            "Train (80%), Validation (10%), Test (10%); D7: within 2 points",
             "largest difference of a split's share of positives from the one wanted",
             "<=",
             0.02,
@@ -230,13 +230,22 @@ GATES = (
         ),
         ("no_user_overlap", "users unique across splits", "users with positives in two splits", "<=", 0, "critical", OURS),
         ("no_future_history", "D6: strictly before", "groups whose history is not strictly earlier", "<=", 0, "critical", OURS),
+        (
+            "no_future_knowledge",
+            "D8: nothing after a split's window may touch it",
+            "sources of values that know of purchases after their window",
+            "<=",
+            0,
+            "critical",
+            OURS,
+        ),
         ("no_owned_negatives", "D8: false negatives", "groups with a negative that the user owns", "<=", 0, "critical", OURS),
         ("no_sold_out_items", "D11: on sale at the moment", "groups with an item that is not on sale", "<=", 0, "critical", OURS),
         ("no_siblings", "D13: hard negatives", "groups with a variant of the positive as a hard one", "<=", 0, "critical", OURS),
         (
             "category_consistency",
-            "KS test p > 0.05",
-            "largest total variation of product groups between two splits (D20)",
+            "KS test p > 0.05; D20: total variation <= 0.10",
+            "largest total variation of product groups between two splits",
             "<=",
             0.10,
             "warning",
@@ -318,3 +327,13 @@ GATES = (
     ),
 )
 GATE_NAMES = tuple(gate.name for gate in GATES)
+
+# Thresholds that neither the contract nor a decision names, and why they are what they are.
+OUR_THRESHOLDS = {
+    "category_distribution": "D20's 0.10 between splits, used for the same distance between positives and purchases",
+    "temporal_coverage": "D11 loses a log's first week or two; more than a tenth of the weeks is a gap",
+    "class_balance": "the weights are solved for those shares: only rounding may differ, at most 1e-4 even over ten years",
+    "hard_shortfall": "a tenth of the hard negatives being random still leaves four or five hard ones in a group",
+    "temporal_periods": "D7's two points for the shares of positives, used for the shares of time",
+    "price_distribution": "D20's 0.10 for categories, used for prices in twenty bins",
+}

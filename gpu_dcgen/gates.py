@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .config import DatasetConfig
 from .errors import GateError
-from .gate_rules import GATES, Gate, Severity
+from .gate_rules import GATES, OUR_THRESHOLDS, Gate, Severity
 
 _TELLING_S = 60  # a build of less than a minute says nothing about rates
 _HOLDS = {
@@ -39,7 +39,8 @@ class Verdict:
         return f"{gate.name}: {gate.metric} is {_number(self.value)}, expected {gate.relation} {_number(gate.threshold)}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self.gate), "value": self.value, "verdict": self.verdict}
+        reason = OUR_THRESHOLDS.get(self.gate.name)
+        return {**asdict(self.gate), "threshold_reason": reason, "value": self.value, "verdict": self.verdict}
 
 
 def evaluate(values: dict[str, float | None], config: DatasetConfig) -> list[Verdict]:

@@ -49,9 +49,7 @@ class Negatives:
     snapshot: Array  # (n,) int64  the item snapshot of the group
 
 
-def prepare_sources(
-    interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend
-) -> NegativeSources:
+def prepare_sources(interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend) -> NegativeSources:
     """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
     xp, settings = backend.xp, config.negative_sampling
     pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws
@@ -150,7 +148,7 @@ def sample_negatives(
     relaxed = xp.zeros(n, dtype=xp.int32)
     owned = (features.owned_offsets, features.owned_item, features.owned_since)
     if n_hard:
-        lanes, scratch = _scratch(sources, interactions.n_items, backend)
+        lanes, scratch = mining_scratch(sources, interactions.n_items, backend)
         moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
         since = xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(xp.int64) << RANK_SHIFT
         backend.for_each(
@@ -217,7 +215,7 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def _scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
+def mining_scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
     """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))

@@ -61,17 +61,17 @@ class Clock:
         drawing = self.drawing_share * spent.get("samples", 0.0)
         building = sum(spent.get(stage, 0.0) for stage in ("prepare", "samples", "tables", "flush")) - drawing
         budgets = {
-            "total_generation_time": _at_most(seconds, MAX_SECONDS["total_generation_time"], "s"),
-            "similarity_computation": _at_most(spent.get("similarity", 0.0), MAX_SECONDS["similarity_computation"], "s"),
-            "negative_sampling": _at_most(drawing, MAX_SECONDS["negative_sampling"], "s"),
-            "dataset_construction": _at_most(building, MAX_SECONDS["dataset_construction"], "s"),
+            "total_generation_time": at_most(seconds, MAX_SECONDS["total_generation_time"], "s"),
+            "similarity_computation": at_most(spent.get("similarity", 0.0), MAX_SECONDS["similarity_computation"], "s"),
+            "negative_sampling": at_most(drawing, MAX_SECONDS["negative_sampling"], "s"),
+            "dataset_construction": at_most(building, MAX_SECONDS["dataset_construction"], "s"),
             "minimum_rate": _at_least(rate, MIN_ROWS_PER_S),
             "target_rate": _at_least(rate, TARGET_ROWS_PER_S),
-            "max_memory_usage": _at_most(memory["peak_bytes"], MAX_MEMORY_BYTES, "bytes"),
-            "max_cpu_usage": _at_most(
+            "max_memory_usage": at_most(memory["peak_bytes"], MAX_MEMORY_BYTES, "bytes"),
+            "max_cpu_usage": at_most(
                 (time.process_time() - self._cpu_began) / seconds / usable_cores(), MAX_CPU_SHARE, "share of all cores"
             ),
-            "max_disk_io": _at_most(written_bytes / seconds, MAX_DISK_BYTES_PER_S, "bytes/s"),
+            "max_disk_io": at_most(written_bytes / seconds, MAX_DISK_BYTES_PER_S, "bytes/s"),
         }
         self._alert(budgets, seconds, memory["peak_bytes"], memory_limit)
         performance = {
@@ -94,7 +94,7 @@ class Clock:
             self.warn((f"memory: the peak, {peak_bytes:,} bytes, is above 90 % of the limit of {memory_limit:,}",), "critical")
 
 
-def _at_most(value: float, limit: float, unit: str) -> dict[str, Any]:
+def at_most(value: float, limit: float, unit: str) -> dict[str, Any]:
     """A budget: `margin` is the share of it that is left, negative when it is exceeded."""
     return {"value": round(value, 3), "limit": limit, "unit": unit, "margin": round(1 - value / limit, 4), "met": value <= limit}
 

@@ -5,8 +5,9 @@ quality_report.json; shares and scores are 0..1, SPLIT is train, val or test, a 
 contract        "DC-002 1.0.0"
 verdict         "passed", "passed with warnings" or "failed"
 scores          completeness, consistency, diversity, coverage, input_quality
-gates           [{name, section, line, metric, relation, threshold, severity, remedy, value, verdict}] in order of `gate_rules`;
-                threshold null: only reported; verdict "pass", "fail", "skip" (no value in this build) or "info"
+gates           [{name, section, line, metric, relation, threshold, severity, remedy, threshold_reason, value, verdict}] in order
+                of `gate_rules`; threshold null: only reported; threshold_reason null: the contract's or a decision's;
+                verdict "pass", "fail", "skip" (no value in this build) or "info"
 alerts          [{level, text}] warning and critical ones, as they came
 regressions     null without a baseline, else [{gate, before, now}]
 performance     seconds, samples_per_s, peak_memory_bytes, written_bytes, validation_share (of the threads' time in `samples`)

@@ -31,6 +31,7 @@ USER_SPLIT = 4
 SHUFFLE = 5
 RESAMPLE = 6
 ITEM_VECTORS = 7
+FUNNEL_SAMPLE = 8  # which positives the report looks at: no data set depends on it
 
 
 @numba.njit(cache=True)

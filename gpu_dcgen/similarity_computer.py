@@ -37,6 +37,7 @@ class WeightedMatrix:
     scale_bits: int
     packed: bool  # whether sums and counts fit one int64 together
     n_products: int  # sum of squared user degrees: the work of an exact product
+    known_until: int  # nanoseconds: the time of the latest purchase or view in it
 
     def sides(self, backend: Backend) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """By item: offsets, users, weights; by user: offsets and cells (N,) int64, weight << 32 | item, read in one go."""
@@ -58,6 +59,7 @@ class Neighbors:
     item: Array  # (E,) int32  neighbor, by falling similarity, then rising item
     similarity: Array  # (E,) float32  in (0, 1]
     common_users: Array  # (E,) int32
+    known_until: int  # nanoseconds: the time of the latest purchase or view that they were computed from
     info: dict[str, Any]  # engine and why, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; measured recall
 
 
@@ -88,7 +90,7 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
         "items_with_neighbors": int((lengths > 0).sum()),
         **more,
     }
-    return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, info)
+    return Neighbors(offsets_of(xp, lengths), item, similarity, common_users, matrix.known_until, info)
 
 
 def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple[str, str]:
@@ -139,6 +141,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
     user, item = interactions.user[rows], interactions.item[rows]
     price_factor = _price_factors(interactions, config, backend)[interactions.price[rows]]
     factor = _channel_factors(interactions, rows, config, backend) * price_factor
+    known_until = int(interactions.time[rows].max())
     if interactions.views is not None:
         seen = xp.nonzero(interactions.views[0] < cut1)[0]
         ranked = xp.sort(price_factor, kind="stable")
@@ -146,6 +149,8 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         user = xp.concatenate([user, interactions.views[1][seen]])
         item = xp.concatenate([item, interactions.views[2][seen]])
         factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
+        if int(seen.shape[0]):
+            known_until = max(known_until, int(interactions.views[0][seen].max()))
 
     order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
@@ -170,6 +175,7 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
         scale_bits=scale_bits,
         packed=packed,
         n_products=int((degree * degree).sum()),
+        known_until=known_until,
     )
 
 

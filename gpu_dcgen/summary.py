@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .demo import DemoReport, Tour
     from .doctor import Check
     from .explain import Explanation
+    from .planning import Plan
     from .synth import SynthReport
 
 SHOWN_CANDIDATES = 20
@@ -127,6 +128,31 @@ def of_checks(checks: list[Check]) -> RenderableType:
         table.add_row(Text(check.verdict, style=VERDICT_STYLE[check.verdict]), check.name, check.found, check.expected)
     remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.verdict != "ok"]
     return Group(table, *remedies)
+
+
+def of_plan(plan: Plan) -> RenderableType:
+    """Rows, bytes, memory and time to expect, against the contract and the disk."""
+    total, minutes = sum(plan.rows.values()), plan.total_seconds / 60
+    took = f"{minutes:,.1f} min" if minutes >= 1 else f"{plan.total_seconds:,.0f} s"
+    head = f"A build will make about {total:,} samples in {took} on the {plan.backend} with {plan.threads} threads."
+    samples = _table("split", ">positives", ">share", ">samples", ">MB")
+    for split in SPLITS:
+        positives, size = plan.positives[split], plan.bytes[f"{split}_dataset"]
+        share = positives / max(1, sum(plan.positives.values()))
+        samples.add_row(split, f"{positives:,}", f"{share:.1%}", f"{plan.rows[split]:,}", f"{size / 10**6:,.1f}")
+    stages = ", ".join(f"{stage} {seconds:,.1f}" for stage, seconds in plan.seconds.items())
+    tables = ", ".join(f"{name} {plan.bytes[name] / 10**6:,.1f}" for name in plan.bytes if not name.endswith("_dataset"))
+    short = "" if plan.free_bytes > plan.total_bytes else ": not enough"
+    peak = "not predicted: on a GPU blocks fill what is free" if plan.peak_bytes is None else f"{plan.peak_bytes / 10**9:,.2f} GB"
+    facts = {
+        "tried": f"{plan.share:.1%} of {plan.transactions:,} transactions, in {plan.planning_s:,.1f} s",
+        "disk": f"{plan.total_bytes / 10**6:,.1f} MB; {plan.free_bytes / 10**9:,.1f} GB are free{short}",
+        "other files": f"{tables} MB; {plan.pairs:,} pairs of similar items",
+        "peak memory": peak,
+        "seconds": f"{stages}; the first build on a machine also compiles",
+        "contract": _budgets(plan.budgets),
+    }
+    return Group(Text(head, style="bold"), samples, _facts(facts))
 
 
 def of_audit(certificate: Mapping[str, Any], path: Path) -> RenderableType:

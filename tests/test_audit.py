@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
 from cpu_fallback.tables import times as build_times
 from gpu_dcgen import audit as auditing
@@ -18,9 +20,10 @@ from gpu_dcgen.audit import audit
 from gpu_dcgen.audit.columns import _nanoseconds as nanoseconds
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.errors import InputError
-from tests.shops import Tables, random_shop, tiny_config, write_shop
+from tests.shops import Tables, random_shop, shops, tiny_config, write_shop
 from tests.test_against_reference import VARIANTS
 
+FEW = 12  # hypothesis examples: a build and its audit take about a second
 MORE_VARIANTS = {
     **VARIANTS,
     "n-tuples": {"output": {"shape": "n_tuple"}},
@@ -56,6 +59,18 @@ def test_what_was_built_passes(variant, seed, tmp_path):
     assert certificate["verdict"] == "holds"
     skipped = {check["name"] for check in certificate["checks"] if check["verdict"] == "skipped"}
     assert skipped <= MAY_BE_SKIPPED
+
+
+@settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables=shops(), variant=st.sampled_from(sorted(MORE_VARIANTS)))
+def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
+    """Shops of which no data set can be made do not count as examples."""
+    folder = tmp_path_factory.mktemp("shop")
+    try:
+        output = built(tables, folder, tiny_config(**MORE_VARIANTS[variant]))
+    except InputError:
+        reject()
+    assert faults(audit(folder / "input", output)) == {}
 
 
 def test_the_default_settings_pass_too(tmp_path):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen import dataset_generator
+from gpu_dcgen import dataset_generator, parts
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import build
+from gpu_dcgen.errors import GateError
+from gpu_dcgen.samples import gather_groups
 from tests.shops import Tables, random_shop, tiny_config, write_shop
 from tests.strict_backend import StrictBackend
 from tests.test_against_reference import read
@@ -157,15 +159,66 @@ similarity, features, splits = (
     dataset_generator.plan_splits,
 )
 LEAKS = {"compute_neighbors": leak_similarity, "compute_features": leak_prices, "plan_splits": leak_ownership}
+SOURCES = {"compute_neighbors": similarity, "compute_features": features}
 
 
 @pytest.mark.parametrize("stage", LEAKS)
 def test_a_planted_leak_is_seen_by_another_future(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_generator, stage, LEAKS[stage])
-    monkeypatch.setattr("gpu_dcgen.quality_validator.QualityMetrics.require", lambda *_: None)
     monkeypatch.setattr("gpu_dcgen.quality_report.require", lambda *_: None)
     one, other = knowledge_in_two_futures(tmp_path)
     assert one != other
+
+
+@pytest.mark.parametrize("stage", LEAKS)
+def test_a_planted_leak_stops_the_build(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_generator, stage, LEAKS[stage])
+    with pytest.raises(GateError, match="no_future_knowledge"):
+        built(distinct_shop(), tmp_path)
+
+
+@pytest.mark.parametrize("stage", SOURCES)
+def test_a_leak_of_a_single_purchase_stops_the_build(stage, tmp_path, monkeypatch):
+    tables, minute = distinct_shop(), 60_000_000_000
+    cut = built(tables, tmp_path)["split"]["windows_ns"]["cut1"]
+    tables["transactions"].append({**tables["transactions"][0], "t_dat": cut + minute})
+
+    def one_more(log, cut1, *rest):
+        assert cut1 == cut and ((log.time >= cut) & (log.time <= cut + minute)).sum() == 1
+        return SOURCES[stage](log, cut + minute + 1, *rest)
+
+    assert built(tables, tmp_path)["quality"]["verdict"] != "failed"
+    monkeypatch.setattr(dataset_generator, stage, one_more)
+    with pytest.raises(GateError, match="no_future_knowledge: .* is 1, expected <= 0"):
+        built(tables, tmp_path)
+
+
+def see_the_own_basket(group):
+    group.history_length[int(group.history_length.argmin())] += 1
+
+
+def take_another_purchase(group):
+    group.row[0] += 1
+
+
+def draw_twice(group):
+    group.item[0, 2] = group.item[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("gate", "leak"),
+    [("no_future_history", see_the_own_basket), ("temporal_order", take_another_purchase), ("no_duplicates", draw_twice)],
+)
+def test_a_defect_in_a_single_group_stops_the_build(gate, leak, tmp_path, monkeypatch):
+    def faulty(positives, rows, *rest):
+        group = gather_groups(positives, rows, *rest)
+        if positives.split == "val" and rows.start == 0:
+            leak(group)
+        return group
+
+    monkeypatch.setattr(parts, "gather_groups", faulty)
+    with pytest.raises(GateError, match=rf"{gate}: .* is 1, expected <= 0"):
+        built(shop(), tmp_path)
 
 
 def test_every_accepted_row_is_in_one_place(usual):

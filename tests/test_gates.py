@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -14,7 +15,7 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.dataset_statistics import _diversity, _median
 from gpu_dcgen.errors import ConfigError, GateError
-from gpu_dcgen.gate_rules import GATE_NAMES, GATES
+from gpu_dcgen.gate_rules import GATE_NAMES, GATES, OUR_THRESHOLDS, OURS
 from gpu_dcgen.gates import evaluate, failures, ks_p, overall, require, total_variation, write_junit
 from gpu_dcgen.quality_report import _regressions, read_baseline
 from tests.shops import random_shop, tiny_config, write_shop
@@ -44,6 +45,29 @@ def test_a_gate_holds_at_its_threshold_and_fails_beyond(gate):
 
     assert verdict(gate.threshold) == ("pass" if "=" in gate.relation else "fail")
     assert (verdict(beyond), verdict(None)) == ("fail", "skip")
+
+
+UNITS = {"%": 0.01, " points": 0.01, "GB": 1e9, "MB/second": 1e6, " minutes": 60}
+
+
+def named(line: str) -> set[float]:
+    """The numbers in a line of the contract, in the units of values."""
+    found = re.findall(r"(\d+(?:,\d{3})*(?:\.\d+)?)(%|GB|MB/second| minutes| points)?", line)
+    return {round(float(number.replace(",", "")) * UNITS.get(unit, 1), 9) for number, unit in found}
+
+
+def test_a_threshold_is_the_contracts_or_says_why_it_is_ours():
+    """Defects are counted, so that 0 of them, or a share of 1, needs no reason."""
+    ours = {gate.name for gate in GATES if gate.threshold not in (None, 0, 1) and gate.threshold not in named(gate.line)}
+    assert ours == set(OUR_THRESHOLDS)
+    assert all(reason and "\n" not in reason for reason in OUR_THRESHOLDS.values())
+
+
+def test_what_proves_a_defect_of_ours_is_critical_and_allows_none():
+    of_ours = [gate for gate in GATES if gate.remedy == OURS and gate.name != "class_balance"]
+    assert len(of_ours) >= 12
+    allowed = {("critical", "<=", 0), ("critical", ">=", 1)}
+    assert {(gate.severity, gate.relation, gate.threshold) for gate in of_ours} == allowed
 
 
 def test_only_critical_failures_stop_a_build(tmp_path):

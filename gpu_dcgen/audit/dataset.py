@@ -20,7 +20,7 @@ from .hashes import ContentDigest
 from .log import SPLITS
 from .tables import sha256
 
-BATCH_GROUPS = 8192  # looked at a time: bounds the memory
+BATCH_GROUPS = 2048  # looked at a time: bounds the memory
 SIDE_ROWS = 1 << 18
 SIDE_FILES = tuple(name for name in FILES if not name.endswith("_dataset"))
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
@@ -167,7 +167,7 @@ def stream_groups(dataset: Path, split: int, rows_per_group: int, digest: Conten
         with pq.ParquetFile(part, read_dictionary=["user_id", "item_id"]) as parquet:
             for number in range(parquet.num_row_groups):
                 for read in _batches(parquet.read_row_group(number), BATCH_GROUPS * rows_per_group):
-                    digest.add(read)
+                    digest.add(read, rows_per_group)
                     (batch,) = _batches(pa.Table.from_batches([*left, read]))
                     n = batch.num_rows // rows_per_group
                     if n:

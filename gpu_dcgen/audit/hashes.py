@@ -62,11 +62,12 @@ class ContentDigest:
         self.n_rows = 0
         self._sums: dict[str, int] = {}
 
-    def add(self, table: pa.Table | pa.RecordBatch) -> None:
+    def add(self, table: pa.Table | pa.RecordBatch, rows_per_group: int = 1) -> None:
+        """The next rows; where a group's rows have one list in common it is hashed once."""
         position = mix_all(np.arange(self.n_rows, self.n_rows + table.num_rows, dtype=np.uint64) ^ np.uint64(POSITION))
         for name in table.schema.names:
             if name != NOT_DIGESTED:
-                total = int(mix_all(position ^ hashes(table[name])).sum(dtype=np.uint64))
+                total = int(mix_all(position ^ hashes(table[name], rows_per_group)).sum(dtype=np.uint64))
                 self._sums[name] = (self._sums.get(name, 0) + total) & MASK
         self.n_rows += table.num_rows
 
@@ -74,7 +75,7 @@ class ContentDigest:
         return {name: f"{total:016x}" for name, total in sorted(self._sums.items())}
 
 
-def hashes(column: Any) -> np.ndarray:
+def hashes(column: Any, rows_per_group: int = 1) -> np.ndarray:
     """The hash of each value of a column: uint64 (n,). TypeError for types that no output has."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -85,7 +86,7 @@ def hashes(column: Any) -> np.ndarray:
     if types.is_fixed_size_list(column.type):
         return _list_hashes(np.full(len(column), column.type.list_size), hashes(column.flatten()))
     if types.is_list(column.type):
-        return _runs_of_lists(column)
+        return _hashes_of_lists(column, rows_per_group)
     return _number_hashes(column)
 
 
@@ -139,23 +140,14 @@ def _list_hashes(lengths: np.ndarray, elements: np.ndarray) -> np.ndarray:
     return h
 
 
-def _runs_of_lists(column: pa.ListArray) -> np.ndarray:
-    """Hashes of lists, where a list that repeats the one before it takes its hash: a group's rows share their history."""
+def _hashes_of_lists(column: pa.ListArray, rows_per_group: int) -> np.ndarray:
+    if rows_per_group > 1 and len(column) % rows_per_group == 0:
+        n_groups = len(column) // rows_per_group
+        firsts = column.take(pa.array(np.arange(n_groups) * rows_per_group))
+        if firsts.take(pa.array(np.repeat(np.arange(n_groups), rows_per_group))).equals(column):
+            return np.repeat(_hashes_of_lists(firsts, 1), rows_per_group)
     lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
-    values = column.flatten()
-    bits = _number_hashes(values)
-    stops = np.cumsum(lengths)
-    same = np.zeros(len(lengths), dtype=bool)
-    same[1:] = lengths[1:] == lengths[:-1]
-    comparable = np.flatnonzero(np.repeat(same, lengths))
-    back = np.repeat(lengths, lengths)[comparable]
-    differs = np.zeros(len(bits) + 1, dtype=np.int64)
-    differs[comparable + 1] = bits[comparable] != bits[comparable - back]
-    differs = np.cumsum(differs)
-    same &= differs[stops] == differs[stops - lengths]
-    new = np.flatnonzero(~same)
-    rows = np.repeat(~same, lengths)
-    hashed = _list_hashes(lengths[new], bits[rows])[np.cumsum(~same) - 1]
+    hashed = _list_hashes(lengths, _number_hashes(column.flatten()))
     if column.null_count:
         hashed[column.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
     return hashed

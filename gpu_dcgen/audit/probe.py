@@ -108,8 +108,8 @@ def _judge(
     rows = np.flatnonzero(kept)
     group = rows // width
     learn, ask = rows[group % 2 == 0], rows[group % 2 == 1]
-    if not (label[learn].any() and label[ask].any()):
-        return {"positives": int(label[rows].sum())}
+    if min(label[learn].sum(), label[ask].sum()) < LEAST_ROWS:
+        return {"positives": int(label[rows].sum()), "note": "too few to learn anything from"}
     base = label[learn].mean()
     aucs, rates = {}, {}
     for name, values in features.items():

@@ -137,23 +137,20 @@ class RowAudit(GroupComparer):
         log, row = self._log, np.maximum(groups.row, 0)
         stop = log.basket_start[row]
         length = np.minimum(stop - log.user_offsets[log.user[row]], self._config.sequence_processing.max_sequence_length)
-        lengths, starts = np.repeat(length, self._rows), np.repeat(stop - length, self._rows)
-        self._compare("sequences", groups, "user_sequence_lengths", want_numbers(lengths))
-        column = flat(groups.batch.table["user_interaction_sequence"])
-        found_length = column.value_lengths().fill_null(-1).to_numpy()
-        bad = found_length != lengths
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        offsets = np.cumsum(np.maximum(found_length, 0)) - np.maximum(found_length, 0)
-        good = np.flatnonzero(~bad)
-        n = lengths[good]
-        within = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
-        differs = values[np.repeat(offsets[good], n) + within] != log.item[np.repeat(starts[good], n) + within] + 1
-        bad[good[np.repeat(np.arange(len(good)), n)[differs]]] = True
-        bad &= np.repeat(groups.known, self._rows)
+        self._compare("sequences", groups, "user_sequence_lengths", want_numbers(length).repeated(self._rows))
+        offsets = np.append(0, np.cumsum(length))
+        place = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
+        items = pa.array((log.item[place] + 1).astype(np.int32))
+        wanted = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
+        wanted = wanted.take(pa.array(np.repeat(np.arange(len(length)), self._rows)))
+        found = flat(groups.batch.table["user_interaction_sequence"])
+        bad = np.zeros(len(found), dtype=bool)
+        if not found.equals(wanted.cast(found.type)):
+            pairs = zip(found.to_pylist(), wanted.to_pylist(), strict=True)
+            bad = np.array([mine != theirs for mine, theirs in pairs]) & np.repeat(groups.known, self._rows)
         self._findings.rows(
-            "sequences", groups.batch.file, groups.batch.first_row, bad,
-            lambda r: (column[r].as_py(), (log.item[starts[r] : starts[r] + lengths[r]] + 1).tolist()),
-        )  # fmt: skip
+            "sequences", groups.batch.file, groups.batch.first_row, bad, lambda r: (found[r].as_py(), wanted[r].as_py())
+        )
 
     def _of_the_items(self, groups: Groups) -> None:
         log, snapshots = self._log, self._snapshots

@@ -126,15 +126,14 @@ def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int 
 def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
     dots = matrix.weights_by_item[items] @ matrix.weights
     common = matrix.cells_by_item[items] @ matrix.cells
-    dots.sort_indices()
-    common.sort_indices()
-    if not (np.array_equal(dots.indices, common.indices) and np.array_equal(dots.indptr, common.indptr)):
-        raise AssertionError("products of one pattern have two patterns")
-    row = np.repeat(np.arange(len(items)), np.diff(dots.indptr))
-    other = dots.indices.astype(np.int64)
-    keep = (common.data >= min_common) & (other != items[row])
-    keep &= (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
-    row, other, dot, common = row[keep], other[keep], dots.data[keep], common.data[keep]
+    if not np.array_equal(dots.indices, common.indices):  # SciPy leaves sums of zero out, so the counts may have pairs more
+        common = _of_the_pairs_of(dots, common)
+    row, other = _places(dots)
+    dot, common = dots.data, common.data
+    enough = np.flatnonzero(common >= min_common)
+    row, other, dot, common = row[enough], other[enough], dot[enough], common[enough]
+    keep = (other != items[row]) & (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
+    row, other, dot, common = row[keep], other[keep], dot[keep], common[keep]
     norms = matrix.norms[items[row]] * matrix.norms[other]
     similarity = np.minimum(1.0, dot / norms).astype(np.float32)
     positive = similarity > 0
@@ -144,3 +143,17 @@ def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
     kept = slice(None) if top_k is None else rank <= top_k
     return Neighbors(items[row[kept]], other[kept], similarity[kept], common[kept], rank[kept])
+
+
+def _of_the_pairs_of(dots: sparse.csr_matrix, common: sparse.csr_matrix) -> sparse.csr_matrix:
+    """`common` without the pairs that `dots` does not have; both in order of row and column."""
+    dots.sort_indices()
+    common.sort_indices()
+    n_items = dots.shape[1]
+    keys, wanted = (row * n_items + other for row, other in (_places(common), _places(dots)))
+    return sparse.csr_matrix((common.data[np.searchsorted(keys, wanted)], dots.indices, dots.indptr), shape=dots.shape)
+
+
+def _places(product: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each stored entry."""
+    return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(np.int64)
