@@ -185,7 +185,7 @@ def _by_split(
     places = places if places is not None else range(len(labels))
     shown = {split: [counts[split][name][k] for k in places] for split in SPLITS}
     rows = [
-        [number(label) if not isinstance(label, str) else label,
+        [number(label, "number") if not isinstance(label, str) else label,
          *(n("quality_report", "distributions", split, name, k) for split in SPLITS)]
         for label, k in zip(labels, places, strict=True)
     ]  # fmt: skip
@@ -231,7 +231,7 @@ def _hardness(documents: Documents, n: Numbers) -> list[Chart]:
     hard = _by_split("Hardness", note, "similarity", bins, "similarity to the positive", "share of those known", counts, n)
     pairs = similarity_counts(documents)
     picture = pictures.draw(pictures.histogram(pairs, "similarity", "pairs"), "Pairs of items by similarity")
-    rows = [[number(k / SIMILARITY_BINS), number(pair)] for k, pair in enumerate(pairs)]
+    rows = [[number(k / SIMILARITY_BINS, "number"), number(pair)] for k, pair in enumerate(pairs)]
     note = Markup("{} pairs of items with buyers in common, as item_similarity_matrix.parquet keeps them.").format(
         number(sum(pairs))
     )
