@@ -112,7 +112,9 @@ def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("gpu_dcgen", "cpu_fallback"):
-        sources = {str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json", ".html", ".css")}
+        sources = {
+            str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json", ".html", ".css")
+        }
         assert sources <= names
     assert not [name for name in names if name.startswith("tests/")]
 

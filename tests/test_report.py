@@ -49,7 +49,7 @@ def made(folder: Path, tables: dict, config) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    return made(tmp_path_factory.mktemp("report"), hostile_shop(), tiny_config())
+    return made(tmp_path_factory.mktemp("report"), hostile_shop(), tiny_config(sequence_processing={"max_sequence_length": 9}))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """One HTML page on a finished data set, made from its files alone: no network, no script, charts as SVG.
 
-    documents.py  the JSON files, and counts from the Parquet files that no JSON file holds
-    numbers.py    numbers with the place that they come from, names made fit for a page
-    samples.py    a few groups, read by row groups
-    pictures.py   charts
-    page.py       what the page says, section by section
-    page.html     how it stands on the page
-    style.css     how it looks, in light, in dark and on paper
+documents.py  the JSON files, and counts from the Parquet files that no JSON file holds
+numbers.py    numbers with the place that they come from, names made fit for a page
+samples.py    a few groups, read by row groups
+pictures.py   charts
+page.py       what the page says, section by section
+page.html     how it stands on the page
+style.css     how it looks, in light, in dark and on paper
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def _gates(gates: list[dict[str, Any]], n: Numbers) -> list[dict[str, Any]]:
         if gate["verdict"] == "fail" and gate["severity"] != "critical":
             mark, word = "!", "warns" if gate["severity"] == "warning" else "is off"
         relation = {">=": "≥", "<=": "≤"}.get(gate["relation"], gate["relation"])
-        rows.append({**gate, "relation": relation, "value_text": value("value"), "threshold_text": value("threshold"), "mark": mark, "word": word})
+        written = {"value_text": value("value"), "threshold_text": value("threshold"), "relation": relation}
+        rows.append({**gate, **written, "mark": mark, "word": word})
     return rows
 
 
@@ -157,7 +158,8 @@ def _distributions(documents: Documents, n: Numbers) -> list[Chart]:
     note = "Purchases of the user before the positive, in doubling steps."
     charts.append(_by_split("Experience of the user", note, "activity", labels, "earlier purchases", share, counts, n, activity))
     full = n_history - 1  # drawn with the others, it would hide them
-    at_cap = Markup(", ").join(Markup("{} {}").format(number(pictures.shares(counts[s]["history"])[full], "share"), s) for s in SPLITS)
+    at_cap = {split: number(pictures.shares(counts[split]["history"])[full], "share") for split in SPLITS}
+    at_cap = Markup(", ").join(Markup("{} {}").format(share, split) for split, share in at_cap.items())
     note = Markup("Below {}, at which histories are cut; that many have {}.").format(number(full), at_cap)
     charts.append(_by_split("Length of the history", note, "history", range(full), "items in the sequence", share, counts, n))
     return charts
@@ -191,7 +193,8 @@ def _by_split(
     ]  # fmt: skip
     if len(places) < len(counts["train"][name]) and name != "activity":
         k = len(counts["train"][name]) - 1
-        rows.append([{"history": f"{k}"}.get(name, "not known"), *(n("quality_report", "distributions", split, name, k) for split in SPLITS)])
+        last = number(k) if name == "history" else "not known"
+        rows.append([last, *(n("quality_report", "distributions", split, name, k) for split in SPLITS)])
     whole = {split: sum(counts[split][name]) for split in SPLITS}
     picture = pictures.draw(pictures.by_split(labels, shown, whole if name == "history" else None, x_title, y_title), title)
     return Chart(title, note, picture, [x_title, *SPLITS], rows)

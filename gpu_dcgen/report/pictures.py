@@ -89,7 +89,10 @@ def timeline(split: dict[str, Any], weeks: dict[str, list[int]]) -> dict[str, An
         "data": {"values": bars},
         "mark": {"type": "rect", "stroke": "var(--paper)", "strokeWidth": 1},
         "encoding": {
-            "x": {**x, "axis": {"title": None, "tickCount": 10, "format": "%b %Y", "labelOverlap": "greedy", "labelSeparation": 8}},
+            "x": {
+                **x,
+                "axis": {"title": None, "tickCount": 10, "format": "%b %Y", "labelOverlap": "greedy", "labelSeparation": 8},
+            },
             "x2": {"field": "end"},
             "y": {"field": "above", "type": "quantitative", "title": "positives a week", "axis": {"format": "~s"}},
             "y2": {"field": "below"},
@@ -136,18 +139,15 @@ def by_split(
                   "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 5}},
             "y": {"field": "share", "type": "quantitative", "title": y_title, "axis": {"format": "~%"}},
             "color": {"field": "split", "type": "nominal", "scale": _scale(SPLIT_COLORS), "legend": None},
-            "strokeDash": {"field": "split", "type": "nominal", "legend": None, "scale": {"domain": list(SPLITS), "range": _DASHES}},
+            "strokeDash": {"field": "split", "type": "nominal", "legend": None,
+                           "scale": {"domain": list(SPLITS), "range": _DASHES}},
         },
     }  # fmt: skip
 
 
 def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]]) -> dict[str, Any]:
     """A row a product group, a dot a split."""
-    values = [
-        {"place": k, "share": share, "split": split}
-        for split in SPLITS
-        for k, share in enumerate(shares(counts[split]))
-    ]
+    values = [{"place": k, "share": share, "split": split} for split in SPLITS for k, share in enumerate(shares(counts[split]))]
     axis = {"grid": True, "labelFontSize": 11.5, "labelExpr": "groups[datum.value]", "gridDash": [1, 3]}
     return {
         "width": WIDE - 150,
@@ -190,7 +190,8 @@ def concentration(popularity: dict[str, dict[str, float]]) -> dict[str, Any]:
     ]
     equal = [{"items": 10 ** (-3 + k / 20), "rows": 10 ** (-3 + k / 20)} for k in range(61)]
     x = {"field": "items", "type": "quantitative", "title": "most popular share of the items",
-         "scale": {"type": "log", "domain": [0.001, 1]}, "axis": {"values": [0.001, 0.01, 0.1, 0.5, 1], "format": "~%", "labelOverlap": False}}  # fmt: skip
+         "scale": {"type": "log", "domain": [0.001, 1]},
+         "axis": {"values": [0.001, 0.01, 0.1, 0.5, 1], "format": "~%", "labelOverlap": False}}  # fmt: skip
     y = {"field": "rows", "type": "quantitative", "title": "share of the rows", "axis": {"format": "~%"}}
     color = {"field": "kind", "type": "nominal", "scale": _scale(KIND_COLORS), "legend": None}
     return {

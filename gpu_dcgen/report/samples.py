@@ -121,12 +121,18 @@ def _read_items(parts: list[Path], indices: set[int], ids: set[str]) -> dict[Any
 
 
 def _sample(split: str, rows: pa.Table, items: dict[Any, dict[str, Any]]) -> Sample:
-    rows = rows.set_column(rows.schema.get_field_index("timestamp"), "timestamp", rows["timestamp"].cast("timestamp[s]", safe=False))
+    rows = rows.set_column(
+        rows.schema.get_field_index("timestamp"), "timestamp", rows["timestamp"].cast("timestamp[s]", safe=False)
+    )
     first = {name: rows[name][0].as_py() for name in rows.schema.names}
     history = first["user_interaction_sequence"]
     negatives = [_item(items, values) for values in _negatives(rows, first)]
     about = {name: first.get(name) for name in _ABOUT}
-    positive = {"item_id": first["item_id"], "popularity": first["item_popularity_score"], "price": first["item_price_normalized"]}
+    positive = {
+        "item_id": first["item_id"],
+        "popularity": first["item_popularity_score"],
+        "price": first["item_price_normalized"],
+    }
     return Sample(
         split=split,
         about=about,
