@@ -201,7 +201,7 @@ def _by_split(
 
 
 def _groups(documents: Documents, n: Numbers) -> Chart:
-    """Product groups by their number of positives; those beyond the first dozen together."""
+    """Product groups by their number of positives; those beyond the first dozen together, and in the table only."""
     names = documents.categories()
     vectors = {split: documents.quality_report["distributions"][split]["product_group"] for split in SPLITS}
     order = sorted(range(len(names)), key=lambda k: (-sum(vector[k] for vector in vectors.values()), k))
@@ -215,11 +215,12 @@ def _groups(documents: Documents, n: Numbers) -> Chart:
     ]
     if others:
         sums = {split: sum(vector[k] for k in others) for split, vector in vectors.items()}
-        labels.append(f"{len(others):,} others")
-        rows.append([labels[-1], *(number(sums[split]) for split in SPLITS)])
-        shown = {split: [*vector, sums[split]] for split, vector in shown.items()}
-    picture = pictures.draw(pictures.groups_by_split(labels, shown), "Product groups of the positives, by split")
-    note = "Share of each split's positives. Where the marks lie apart, seasons or new ranges moved the shop."
+        rows.append([f"{len(others):,} others", *(number(sums[split]) for split in SPLITS)])
+    whole = {split: sum(vector) for split, vector in vectors.items()}
+    picture = pictures.draw(pictures.groups_by_split(labels, shown, whole), "Product groups of the positives, by split")
+    note = (
+        "Share of each split's positives, largest groups first. Where the marks lie apart, seasons or new ranges moved the shop."
+    )
     return Chart("Product groups", note, picture, ["product group", *SPLITS], rows, wide=True)
 
 

@@ -145,9 +145,13 @@ def by_split(
     }  # fmt: skip
 
 
-def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]]) -> dict[str, Any]:
-    """A row a product group, a dot a split."""
-    values = [{"place": k, "share": share, "split": split} for split in SPLITS for k, share in enumerate(shares(counts[split]))]
+def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]], whole: dict[str, int]) -> dict[str, Any]:
+    """A row a product group, a mark a split: shares of `whole`."""
+    values = [
+        {"place": k, "share": share, "split": split}
+        for split in SPLITS
+        for k, share in enumerate(shares(counts[split], whole[split]))
+    ]
     axis = {"grid": True, "labelFontSize": 11.5, "labelExpr": "groups[datum.value]", "gridDash": [1, 3]}
     return {
         "width": WIDE - 150,
