@@ -25,8 +25,17 @@ class Watch(ProgressTracker):
 
     def __init__(self, progress: ProgressTracker, sinks: Sequence[ProgressTracker]) -> None:
         self.alerts: list[dict[str, str]] = []
-        self._progress, self._sinks = progress, sinks
-        self._all = (progress, *sinks)
+        self._sinks, self._all = list(sinks), [progress, *sinks]
+
+    def add(self, sink: ProgressTracker) -> None:
+        """Hand what comes to one more."""
+        self._sinks.append(sink)
+        self._all.append(sink)
+
+    def remove(self, sink: ProgressTracker) -> None:
+        """Tell it nothing more."""
+        self._sinks.remove(sink)
+        self._all.remove(sink)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
@@ -101,6 +110,10 @@ class EventFile(JsonLinesTracker):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write no more."""
         self._file.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -70,6 +70,7 @@ def build(
     baseline: Annotated[
         Path | None, typer.Option(metavar="DATASET", help="Another data set; gates that are worse than its own are reported.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what a build that died has finished.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -90,7 +91,9 @@ def build(
             "inputs.on_bad_rows": on_bad_rows,
         }
         settings = [*(overrides or ()), *_settings(options)]
-        result = _build(inputs, output, config, settings, tracker, backend, overwrite, baseline)
+        result = _build(
+            inputs, output, config, settings, tracker, backend=backend, overwrite=overwrite, baseline=baseline, resume=resume
+        )
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("built", output=str(result.output), manifest=result.manifest)
         elif not quiet:
@@ -116,7 +119,7 @@ def demo(
         tables, dataset = output / "input", output / "dataset"
         refuse_existing([tables], overwrite)
         show(summary.of_tables(tables, demo.write_tables(tables)))
-        result = _build(tables, dataset, None, _settings({"resources.num_workers": threads}), tracker, "auto", overwrite)
+        result = _build(tables, dataset, None, _settings({"resources.num_workers": threads}), tracker, overwrite=overwrite)
         show(summary.of_build(result.output, result.manifest))
         show(summary.of_tour(demo.tour(dataset, tables)))
 
@@ -228,16 +231,7 @@ def _settings(options: dict[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
-def _build(
-    inputs: Path,
-    output: Path,
-    config: Path | None,
-    settings: list[str],
-    tracker: Tracker,
-    backend: str,
-    overwrite: bool,
-    baseline: Path | None = None,
-) -> BuildResult:
+def _build(inputs: Path, output: Path, config: Path | None, settings: list[str], tracker: Tracker, **options: Any) -> BuildResult:
     """Load the settings, look at the machine, build."""
     from . import doctor
     from .config_files import load_config
@@ -248,7 +242,7 @@ def _build(
             tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
     from .dataset_generator import build
 
-    return build(inputs, output, loaded, backend=backend, progress=tracker, overwrite=overwrite, baseline=baseline)
+    return build(inputs, output, loaded, progress=tracker, **options)
 
 
 from . import cli_datasets  # noqa: E402, F401 - its commands follow those above

@@ -170,3 +170,22 @@ def report(
 
         path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
+
+
+@app.command()
+def validate(
+    dataset: Dataset,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Read every byte: finds a single flipped bit.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Check that a dataset's files are those that were published.
+
+    Looks at the size of every file and the footer of every Parquet file. Exit code 3 when one is missing or damaged.
+    """
+    with exit_codes(debug):
+        from .integrity import validate as problems_of
+
+        if problems := problems_of(dataset, checksums=checksums):
+            typer.echo("\n".join(problems))
+            raise typer.Exit(GateError.exit_code)
+        typer.echo(f"{dataset}: every file is there" + (", and not a bit of it changed." if checksums else " and can be read."))

@@ -1,11 +1,13 @@
 """What the commands share: the program, its options, printing, and exit codes.
 
 Exit codes: 0 done, 1 unexpected error, 2 unusable input, configuration, backend or output, 3 a critical gate failed,
-130 interrupted. What was made goes to stdout; progress, warnings and errors go to stderr (with --json: events to stdout).
+130 interrupted, 143 ended by SIGTERM. What was made goes to stdout; progress, warnings and errors go to stderr (with --json:
+events to stdout).
 """
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,15 +80,26 @@ def show(what: RenderableType) -> None:
     Console().print(what, crop=False)
 
 
+class Ended(BaseException):
+    """The system asked this process to end (SIGTERM): what is in hand is put away first."""
+
+
+def _end(*_: object) -> None:
+    raise Ended
+
+
 @contextmanager
 def exit_codes(debug: bool, tracker: Tracker | None = None) -> Iterator[None]:
     """Turn what goes wrong inside into its text on stderr and its exit code; the traceback only with `debug`."""
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
         text, code = "Interrupted: nothing was published.", 130
+    except Ended:
+        text, code = "Ended by SIGTERM: nothing was published.", 128 + signal.SIGTERM
     except DcgenError as error:
         text, code = str(error), error.exit_code
         if debug:
@@ -97,6 +110,8 @@ def exit_codes(debug: bool, tracker: Tracker | None = None) -> Iterator[None]:
             traceback.print_exc()
     else:
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)
     typer.echo(text, err=True)
     if isinstance(tracker, JsonLinesTracker):
         tracker.write("error", exit_code=code, text=text)

@@ -1,43 +1,27 @@
-"""build(): the river bed. It calls the stages in order and keeps the time; everything else is theirs."""
+"""build(): one data set from one folder of tables: staged, logged, judged, published; or what failed, said clearly."""
 
 from __future__ import annotations
 
 import errno
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import descriptions
 from .alerts import EventFile, Watch, open_sinks, write_prometheus
 from .backend import Backend, select_backend
-from .balancing import Balance, compute_balance, resample
+from .checkpoints import Checkpoints
 from .config import DatasetConfig
-from .contract import SPLITS
-from .dataset_statistics import Statistics, describe
-from .digest import ContentDigest, vocabulary
-from .errors import BackendError, GateError, OutputError
-from .features import compute_features
-from .inputs import InputReport, load_shop
-from .interactions import build_interactions
-from .negative_sampler import prepare_sources
-from .outputs import (
-    Staging,
-    item_blocks,
-    sequence_blocks,
-    similarity_blocks,
-    write_file,
-    write_json,
-)
-from .parts import lay_out_parts, require_rows, write_samples
+from .descriptions import complete, key_of_build, require_same_inputs
+from .errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
+from .outputs import write_json
 from .performance import Clock
+from .pipeline import run_pipeline
 from .progress import ProgressTracker
 from .quality_report import conclude, read_baseline, summary_of
-from .samples import Ingredients, gather_ingredients
-from .sequence_builder import UserSequences, build_calendar, build_user_sequences
-from .similarity_computer import compute_neighbors
-from .splits import cut_windows, order_positives, plan_splits, require_disjoint_users
+from .staging import Staging
+
+_UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way again
 
 
 @dataclass(frozen=True)
@@ -57,29 +41,36 @@ def build(
     progress: ProgressTracker | None = None,
     overwrite: bool = False,
     baseline: Path | None = None,
+    resume: bool = False,
 ) -> BuildResult:
     """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
 
     `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
-    and `overwrite` be set. With `baseline`, another data set, gates that are worse than its own are reported. Raises
-    ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published, and only a
-    GateError leaves its staging folder, for inspection.
+    and `overwrite` be set. With `baseline`, another data set, gates that are worse than its own are reported. With `resume`,
+    the build goes on from what an earlier one that died has finished, if inputs, settings and code are the same.
+    Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
-    generated_at = time.time_ns()
     earlier = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
-        sinks = open_sinks(config.monitoring, progress, files)
+        watch = Watch(progress, open_sinks(config.monitoring, progress, files))
         machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
-        staging = Staging(Path(output), overwrite)
-        log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
-        watch = Watch(progress, [*sinks, log])
-        watch.message("info", f"backend: {machine.name} ({reason})")
-        machine.begin()
-        clock = Clock(machine, watch)
+        staging = Staging(Path(output), overwrite, resume=resume)
+        kept, clock = Checkpoints(staging.checkpoints, machine), Clock(machine, watch)
         report = manifest = None
         try:
-            manifest, found = _run(Path(inputs), staging.path, config, machine, clock, generated_at)
+            key = key_of_build(Path(inputs), config, machine)
+            differs = kept.open(key)
+            if not kept.found:
+                staging.empty()
+            log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
+            watch.add(log)
+            watch.message("info", f"backend: {machine.name} ({reason})")
+            if differs:
+                watch.message("warning", f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died")
+            machine.begin()
+            manifest, found = run_pipeline(Path(inputs), staging.path, config, machine, clock, kept)
+            require_same_inputs(key, manifest)
             manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
             with clock.stage("flush"):
                 staging.flush()
@@ -87,20 +78,24 @@ def build(
             manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
             report = conclude(staging.path, found, manifest, earlier, config, clock, watch)
             manifest["quality"] = summary_of(report)
+            watch.remove(log)
+            log.close()
+            manifest = complete(manifest, staging.path)
             write_json(staging.path / "manifest.json", manifest)
+            kept.close(wanted=False)
             staging.publish()
         except BaseException as error:
             manifest = None
             watch.failed(error)
-            if isinstance(error, GateError):
-                raise
-            staging.discard()
-            if isinstance(error, machine.exhausted):
-                full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
-                raise BackendError(f"{clock.current}: {full}.\n{machine.when_full}") from error
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                text = f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
-                raise OutputError(text) from error
+            kept.close(wanted=True)
+            if isinstance(error, _UNALTERABLE) or not kept.names():
+                staging.discard()
+            else:
+                staging.keep()
+            if not isinstance(error, (GateError, *_UNALTERABLE)) and kept.names():
+                watch.message("warning", f"what is finished is kept in {staging.folder}: the same command with --resume goes on")
+            if (text := _in_words(error, machine, clock, staging)) is not None:
+                raise text from error
             raise
         else:
             watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.output)
@@ -108,6 +103,18 @@ def build(
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.output, manifest)
+
+
+def _in_words(error: BaseException, machine: Backend, clock: Clock, staging: Staging) -> DcgenError | None:
+    """What a full memory or disk means for the user."""
+    if isinstance(error, machine.exhausted):
+        full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
+        return BackendError(f"{clock.current}: {full}.\n{machine.when_full}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
+        )
+    return None
 
 
 def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
@@ -121,77 +128,3 @@ def select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
     return select_backend(
         name, n_threads=config.n_threads, memory_limit=resources.memory_limit, gpu_memory_limit=resources.gpu_memory_limit
     )
-
-
-def make_ingredients(
-    inputs: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int, rejects: Path | None = None
-) -> tuple[InputReport, Ingredients, Balance | None, UserSequences]:
-    """The stages before any sample is made: what `inputs` hold, all that samples are made of, weights, users' sequences."""
-    with clock.stage("load"):
-        shop = load_shop(inputs, config, machine, rejects=rejects)
-        clock.warn(shop.report.warnings)
-        clock.warn(shop.report.alerts, "critical")
-    with clock.stage("interactions"):
-        log = build_interactions(shop, config, machine)
-        windows = cut_windows(shop.time, log.first_time, log.last_time, config, machine)
-        report = shop.report
-        del shop
-    with clock.stage("features"):
-        features = compute_features(log, windows.cut1, config, machine)
-        clock.warn(features.warnings)
-    with clock.stage("splits"):
-        plan = plan_splits(log, features, windows, config, machine)
-        balance = None
-        if config.category_balancing.mode != "off":
-            balance = compute_balance(log, plan, config, machine)
-            clock.warn(balance.warnings)
-            if config.category_balancing.mode == "resample":
-                plan = resample(balance, log, plan, config, machine)
-        clock.warn(plan.warnings)
-        if config.output.order == "shuffled":
-            plan = order_positives(plan, config, machine)
-    with clock.stage("similarity", total=log.n_items):
-        neighbors = compute_neighbors(log, windows.cut1, config, machine, clock.progress)
-    with clock.stage("prepare"):
-        sources = prepare_sources(log, features, config, machine)
-        calendar = build_calendar(log.first_time, log.last_time, config, machine)
-        sequences = build_user_sequences(log, plan, config, machine)
-        weights = balance if config.category_balancing.mode == "weights" else None
-        have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
-    return report, have, balance, sequences
-
-
-def write_tables(
-    folder: Path, have: Ingredients, sequences: UserSequences, config: DatasetConfig, machine: Backend
-) -> dict[str, ContentDigest]:
-    """Write the Parquet files beside the samples into `folder`; each one's digest, by name."""
-    tables = {
-        "item_similarity_matrix": similarity_blocks(have, machine),
-        "user_sequences": sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine),
-        "item_vocabulary": item_blocks(have, machine),
-    }
-    return {name: write_file(folder / f"{name}.parquet", blocks, config, machine) for name, blocks in tables.items()}
-
-
-def _run(
-    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, generated_at: int
-) -> tuple[dict[str, Any], Statistics]:
-    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
-    rejects = folder / "rejects.parquet"
-    report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, generated_at, rejects)
-    log, plan = have.interactions, have.plan
-    parts = lay_out_parts(folder, have, config)
-    n_groups = sum(len(positives) for positives in plan.positives)
-    require_disjoint_users(log, plan, config, machine)
-    with clock.stage("samples", total=n_groups * config.rows_per_positive):
-        digests, metrics, (clock.drawing_share, clock.checking_share) = write_samples(
-            parts, have, config, machine, clock.progress
-        )
-        require_rows(parts, config)
-    with clock.stage("tables"):
-        files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, digests, strict=True)}
-        files |= write_tables(folder, have, sequences, config, machine)
-        write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
-        write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
-        found = describe(folder, metrics, have, balance, report, config, machine)
-    return descriptions.manifest(folder, config, report, have, balance, files, metrics, clock.warnings, generated_at), found

@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .backend import Backend
 from .balancing import Balance
+from .checkpoints import sha256_of
 from .config import DatasetConfig
 from .contract import AGE_GROUPS, CONTRACT, NEGATIVE_DETAILS, NEGATIVE_SOURCES, PRICE_CATEGORIES, SEASONS
 from .digest import ContentDigest
+from .errors import InputError
 from .features import PRICE_UNIT
+from .input_files import find_sources
 from .inputs import InputReport
+from .integrity import OWN_CHECKSUM, own_checksum
 from .interactions import iso
-from .quality_validator import QualityMetrics
+from .parts import Written
 from .samples import Ingredients
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "numba", "pydantic")
+_WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}  # on what stages make
 _PLURALS = {
     "product_group": "product_groups",
     "color_group": "color_groups",
@@ -85,18 +91,17 @@ def manifest(
     have: Ingredients,
     balance: Balance | None,
     files: dict[str, ContentDigest],
-    metrics: QualityMetrics,
+    written: Written,
     warnings: list[str],
-    generated_at: int,
 ) -> dict[str, Any]:
     """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a data set."""
-    plan, log, features = have.plan, have.interactions, have.features
+    plan, log, features, metrics = have.plan, have.interactions, have.features, written.metrics
     digests = {name: digest.hex() for name, digest in files.items()}
     windows = plan.windows
     return {
         "contract": CONTRACT,
         "generator": {"name": "gpu-dcgen", "version": __version__},
-        "generated_at": iso(generated_at),
+        "generated_at": iso(have.generated_at),
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
@@ -126,13 +131,50 @@ def manifest(
             "relaxed": metrics.relaxed,
         },
         "counts": {p.split: {"groups": len(p), "rows": len(p) * config.rows_per_positive} for p in plan.positives},
-        "files": {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
-        },
         "warnings": warnings,
         "digests": digests,
         "content_digest": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+        "checksums": {path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.sha256.items()},
     }
+
+
+def complete(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The manifest with what can only be said at the end: size and SHA-256 of every other file, and its own (`integrity`)."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    known = manifest["checksums"]
+    listed = {
+        **manifest,
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "checksums": {name: known.get(name) or sha256_of(path) for name, path in files.items()},
+    }
+    return {**listed, OWN_CHECKSUM: own_checksum(listed)}
+
+
+def key_of_build(inputs: Path, config: DatasetConfig, machine: Backend) -> dict[str, Any]:
+    """All that decides what a build's stages make: their results may be used by another build of the same key."""
+    sources = find_sources(inputs, config.inputs)
+    files = [[source.table, sha256_of(file)] for source in sources.values() for file in source.files]
+    settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return {"inputs": files, "settings": settings, "code": _digest_of_code(), "machine": machine.name}
+
+
+def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """InputError where the files that were read are not those that the build began with."""
+    read = [[file["table"], file["sha256"]] for file in manifest["inputs"]["files"]]
+    for (table, before), (_, found) in zip(key["inputs"], read, strict=True):
+        if before != found:
+            raise InputError(
+                f"{table}: a file changed while it was read: SHA-256 {before[:12]} when the build began, {found[:12]} then.\n"
+                "Build again when nobody writes to the inputs."
+            )
+
+
+def _digest_of_code() -> str:
+    """SHA-256 over the sources of this package and of the CPU machine."""
+    digest, here = hashlib.sha256(), Path(__file__).parent
+    for file in sorted([*here.rglob("*.py"), *(here.parent / "cpu_fallback").glob("*.py")]):
+        digest.update(f"{file.relative_to(here.parent)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _strings(have: Ingredients, name: str) -> list[str]:

@@ -8,6 +8,7 @@ lists h = mix(length ^ LENGTH), then h = mix(h ^ hash) for each element.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ NOT_DIGESTED = frozenset({"generation_timestamp"})  # the only value that may di
 _MASK = (1 << 64) - 1
 
 
+@dataclass
 class ContentDigest:
     """Digest of each column of one file: add its blocks in any order, merge the digests of its parts in any order."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, int] = {}
+    sums: dict[str, int] = field(default_factory=dict)  # by column, below 2^64
 
     def add(self, block: Block, backend: Any) -> None:
         """Add the rows of a block of the backend's arrays."""
@@ -43,12 +44,12 @@ class ContentDigest:
 
     def merge(self, other: "ContentDigest") -> None:
         """Add the rows that `other` has seen."""
-        for name, total in other._sums.items():
-            self._sums[name] = (self._sums.get(name, 0) + total) & _MASK
+        for name, total in other.sums.items():
+            self.sums[name] = (self.sums.get(name, 0) + total) & _MASK
 
     def hex(self) -> dict[str, str]:
         """The digest of each column as 16 hex digits, by column name."""
-        return {name: f"{total:016x}" for name, total in sorted(self._sums.items())}
+        return {name: f"{total:016x}" for name, total in sorted(self.sums.items())}
 
     def _add_rows(self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any) -> None:
         xp = backend.xp
@@ -61,7 +62,7 @@ class ContentDigest:
                 raise ValueError(f"column '{name}' has {by_row.shape[0]} rows in a block of {n_rows}.")
             backend.for_each(rows.add_rows, n_spans, positions, by_row, sums[k])
         for name, total in zip(hashed, backend.to_host(sums.sum(axis=1)).tolist(), strict=True):
-            self._sums[name] = (self._sums.get(name, 0) + total) & _MASK
+            self.sums[name] = (self.sums.get(name, 0) + total) & _MASK
 
 
 def vocabulary(strings: Any, backend: Any) -> Vocabulary:

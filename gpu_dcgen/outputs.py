@@ -1,11 +1,7 @@
-"""Stage 10: staging, the single Parquet files, JSON files, publication (D23)."""
+"""Stage 10: the single Parquet files and the JSON files."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -15,8 +11,8 @@ from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest, vocabulary
 from .disk_rate import DiskRate
-from .errors import OutputError
 from .inputs import Category
+from .integrity import as_json
 from .samples import ITEM_CATEGORIES, Ingredients
 from .sequence_builder import UserSequences
 
@@ -24,82 +20,9 @@ _MATRIX_ROWS = 1 << 20  # rows a block of item_similarity_matrix
 _SEQUENCE_USERS = 1 << 16  # rows a block of user_sequences
 
 
-class Staging:
-    """A folder beside the output in which everything is written, and which becomes the output in one rename (D23)."""
-
-    def __init__(self, output: Path, overwrite: bool) -> None:
-        """Raises OutputError when the output is there and must not be replaced, or its parent cannot be written to."""
-        self.output, self._overwrite = Path(os.path.realpath(output)), overwrite
-        self._require_free()
-        self._created = [folder for folder in self.output.parents if not folder.exists()]  # the nearest first
-        self.path = self._beside("staging")
-        try:
-            self.path.mkdir(parents=True)
-        except OSError as error:
-            self.discard()
-            raise OutputError(
-                f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
-            ) from error
-
-    def _require_free(self) -> None:
-        if not self.output.exists() or _is_empty_folder(self.output):
-            return
-        if not self._overwrite:
-            raise OutputError(f"{self.output} is there already.\nChoose another OUTPUT, or replace it with --overwrite.")
-        if not (self.output / "manifest.json").is_file():
-            raise OutputError(
-                f"{self.output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data "
-                "sets only.\nChoose another OUTPUT, or remove it yourself."
-            )
-
-    def _beside(self, purpose: str) -> Path:
-        return self.output.parent / f".{self.output.name}.{purpose}-{secrets.token_hex(4)}"
-
-    def flush(self) -> None:
-        """Have every file and folder on the disk before the name points to them."""
-        for folder, _, names in os.walk(self.path):
-            for name in (*names, "."):
-                _flush(Path(folder) / name)
-
-    def publish(self) -> None:
-        """Put the folder in the output's place. An old data set steps aside first, steps back if that fails, and goes last."""
-        self.flush()  # what was written since the last flush; files already on the disk cost a call each
-        self._require_free()  # somebody may have put something there during the build
-        old = self._beside("old")
-        try:
-            if self.output.exists():
-                self.output.rename(old)
-            self.path.rename(self.output)
-        except BaseException:
-            if old.exists() and not self.output.exists():
-                old.rename(self.output)
-            raise
-        _flush(self.output.parent)
-        shutil.rmtree(old, ignore_errors=True)  # the new data set stands, whatever becomes of the old one
-
-    def discard(self) -> None:
-        """Remove what was written, and the parent folders that were made for it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        for folder in self._created:
-            if _is_empty_folder(folder):
-                folder.rmdir()
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people and programs: indented, Unicode as it is."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(content), encoding="utf-8")
 
 
 def write_file(path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend) -> ContentDigest:

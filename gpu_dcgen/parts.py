@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Semaphore
 from typing import Any
 
 from .backend import Backend
 from .blocks import Block
+from .checkpoints import Checkpoints, sha256_of
 from .config import DatasetConfig
 from .contract import arrow_schema, writer_settings
 from .digest import ContentDigest
@@ -28,11 +30,33 @@ from .errors import GateError
 from .halving import in_halves
 from .quality_validator import QualityMetrics
 from .samples import SHAPES, Ingredients, gather_groups
-from .splits import Positives
 
 _ROW_BYTES = 512  # of a sample: some forty columns, as codes and as what is written of them
 _SEQUENCE_COPIES = 3  # of a sample's history while it is written: laid out, encoded, compressed
+_ONE_FILE = 262_144  # positives of a split that go to one file, unless parts of another size are asked for
+_PART = 65_536  # positives a part else: what a build that dies has to do again, twice at most
 _BLOCKS_A_THREAD = 2  # in flight: one it prepares, one that waits for its turn; bounds the memory
+
+
+@dataclass
+class PartRecord:
+    """What is known of a part when its file is closed."""
+
+    digest: ContentDigest = field(default_factory=ContentDigest)
+    metrics: QualityMetrics = field(default_factory=QualityMetrics)
+    drawing_s: float = 0.0  # of the threads' time: drawing negatives
+    checking_s: float = 0.0  # proving and counting
+    working_s: float = 0.0  # all of it, with laying out, digesting and writing rows
+    file_bytes: int = 0
+    sha256: str = ""  # of the file
+
+    def add(self, other: "PartRecord") -> None:
+        """Add what is known of other rows; the file stays this one's."""
+        self.digest.merge(other.digest)
+        self.metrics.merge(other.metrics)
+        self.drawing_s += other.drawing_s
+        self.checking_s += other.checking_s
+        self.working_s += other.working_s
 
 
 @dataclass
@@ -43,55 +67,122 @@ class Part:
     first: int
     last: int
     path: Path
+    name: str
     written: int = 0  # groups
-    ready: dict[int, list[Block]] = field(default_factory=dict)  # prepared blocks by their first positive, halves in order
+    record: PartRecord = field(default_factory=PartRecord)
+    # Prepared blocks by their first positive, halves in order, each with its share of the record.
+    ready: dict[int, list[tuple[Block, PartRecord]]] = field(default_factory=dict)
     busy: bool = False  # whether a thread is writing; `lock` guards this and `ready`
     lock: Lock = field(default_factory=Lock)
     files: ExitStack = field(default_factory=ExitStack)  # holds the open writer
     writer: Any = None
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written of the samples, all parts together."""
+
+    digests: list[ContentDigest]  # by split
+    metrics: QualityMetrics
+    drawing_share: float  # of the threads' time, as against checking, laying out, digesting and writing rows
+    checking_share: float
+    seconds_before: float  # that another process has spent on parts that were there
+    sha256: dict[Path, str]  # of each part's file
+
+
 def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> list[Part]:
     """The parts of all splits: a plain file where one part holds the split, else a folder of numbered ones."""
-    parts, size = [], config.output.groups_per_part
+    parts = []
     for k, positives in enumerate(have.plan.positives):
+        n, size = len(positives), config.output.groups_per_part
+        if size is None:
+            size = n if n <= _ONE_FILE else _PART
         path = folder / f"{positives.split}_dataset.parquet"
-        if len(positives) <= size:
-            parts.append(Part(k, 0, len(positives), path))
+        if n <= size:
+            parts.append(Part(k, 0, n, path, f"{positives.split}-00000"))
             continue
-        path.mkdir()
-        for number, first in enumerate(range(0, len(positives), size)):
-            parts.append(Part(k, first, min(len(positives), first + size), path / f"part-{number:05d}.parquet"))
+        path.mkdir(exist_ok=True)
+        for number, first in enumerate(range(0, n, size)):
+            file = path / f"part-{number:05d}.parquet"
+            parts.append(Part(k, first, min(n, first + size), file, f"{positives.split}-{number:05d}"))
     return parts
 
 
 def write_samples(
-    parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
-) -> tuple[list[ContentDigest], QualityMetrics, tuple[float, float]]:
-    """Write all parts with `n_threads` threads; digests per split, metrics of all groups, and the shares of drawing and checking.
-
-    Those shares are of the threads' time, as against laying out, digesting and writing rows.
+    parts: list[Part],
+    have: Ingredients,
+    config: DatasetConfig,
+    backend: Backend,
+    progress: Any,
+    kept: Checkpoints | None = None,
+) -> Written:
+    """Write all parts with `n_threads` threads, but for those that are there and on record in `kept`.
 
     A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
     """
-    crew = _Crew(parts, have, config, backend, progress)
-    digests, metrics = [ContentDigest() for _ in have.plan.positives], QualityMetrics()
+    total = _Total([ContentDigest() for _ in have.plan.positives], kept)
+    before = [] if kept is None else _restored(parts, kept, backend.n_threads)
+    for part in before:
+        total.take(part)
+        progress.advance((part.last - part.first) * config.rows_per_positive)
+    seconds_before = total.spent.working_s / backend.n_threads
+    missing = [part for part in parts if part not in before]
+    crew = _Crew(missing, total, have, config, backend, progress)
     with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
         workers = [pool.submit(crew.work) for _ in range(backend.n_threads)]
         try:
             for worker in workers:
-                part_digests, part_metrics = worker.result()
-                for mine, theirs in zip(digests, part_digests, strict=True):
-                    mine.merge(theirs)
-                metrics.merge(part_metrics)
+                worker.result()
         except BaseException:
             crew.stop()
             pool.shutdown()
-            for part in parts:
+            for part in missing:
                 part.files.__exit__(*sys.exc_info())
             raise
-    worked_s = max(crew.working_s, 1e-9)
-    return digests, metrics, (crew.drawing_s / worked_s, crew.checking_s / worked_s)
+    spent = total.spent
+    working_s = max(spent.working_s, 1e-9)
+    shares = spent.drawing_s / working_s, spent.checking_s / working_s
+    return Written(total.digests, spent.metrics, *shares, seconds_before, total.sha256)
+
+
+def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part]:
+    """The parts that are on record, with a file that is as it was written; each with its record."""
+
+    def restore(part: Part) -> bool:
+        record = kept.get(part.name)
+        if record is None or not part.path.is_file() or part.path.stat().st_size != record.file_bytes:
+            return False
+        if sha256_of(part.path) != record.sha256:
+            return False
+        part.record = record
+        return True
+
+    with ThreadPoolExecutor(n_threads, "restore") as pool:
+        return [part for part, there in zip(parts, pool.map(restore, parts), strict=True) if there]
+
+
+class _Total:
+    """What all finished parts come to; each one's record is kept, and forgotten here but for its share."""
+
+    def __init__(self, digests: list[ContentDigest], kept: Checkpoints | None) -> None:
+        self.digests, self.spent = digests, PartRecord()
+        self.sha256: dict[Path, str] = {}
+        self._kept, self._lock = kept, Lock()
+
+    def finish(self, part: Part) -> None:
+        """Take a part whose file has just been closed, and keep its record."""
+        part.record.file_bytes, part.record.sha256 = part.path.stat().st_size, sha256_of(part.path)
+        with self._lock:
+            if self._kept is not None:
+                self._kept.put(part.name, part.record)
+        self.take(part)
+
+    def take(self, part: Part) -> None:
+        with self._lock:
+            self.digests[part.split].merge(part.record.digest)
+            self.spent.add(part.record)
+            self.sha256[part.path] = part.record.sha256
+        part.record = PartRecord()
 
 
 def require_rows(parts: list[Part], config: DatasetConfig) -> None:
@@ -110,11 +201,11 @@ def require_rows(parts: list[Part], config: DatasetConfig) -> None:
 class _Crew:
     """What the threads share: the blocks still to be taken, room for those in flight, and the word to stop."""
 
-    def __init__(self, parts: list[Part], have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any) -> None:
-        self._have, self._config, self._backend, self._progress = have, config, backend, progress
+    def __init__(
+        self, parts: list[Part], total: _Total, have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
+    ) -> None:
+        self._total, self._have, self._config, self._backend, self._progress = total, have, config, backend, progress
         self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
-        # Of all threads; a lost update between two of them would not matter.
-        self.drawing_s = self.checking_s = self.working_s = 0.0
         self._taking, self._stopped = Lock(), Event()
         self._disk = DiskRate(config.resources.max_disk_rate)
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
@@ -124,45 +215,41 @@ class _Crew:
         self._stopped.set()
         self._room.release(self._backend.n_threads)
 
-    def work(self) -> tuple[list[ContentDigest], QualityMetrics]:
-        """One thread's turn: take blocks until none is left; digests per split and metrics of those it made."""
-        have, config, machine = self._have, self._config, self._backend.single()
-        digests, metrics = [ContentDigest() for _ in have.plan.positives], QualityMetrics()
+    def work(self) -> None:
+        """One thread's turn: take blocks until none is left."""
+        machine = self._backend.single()
         try:
             while (task := self._take()) is not None:
                 part, rows = task
-                began = time.perf_counter()
-                positives = have.plan.positives[part.split]
-
-                def make(first: int, last: int, positives: Positives = positives) -> tuple[Block, ContentDigest, QualityMetrics]:
-                    began = time.perf_counter()
-                    group = gather_groups(positives, slice(first, last), have, config, machine)
-                    self.drawing_s += time.perf_counter() - began
-                    block = SHAPES[config.output.shape](group, have, config, machine)
-                    digest, counted = ContentDigest(), QualityMetrics()
-                    began = time.perf_counter()
-                    counted.add(group, have, config, machine)
-                    self.checking_s += time.perf_counter() - began
-                    digest.add(block, machine)
-                    return block, digest, counted
-
-                made = in_halves(make, rows.start, rows.stop, f"samples of {positives.split}, positives", self._backend)
-                for _, digest, counted in made:
-                    digests[part.split].merge(digest)
-                    metrics.merge(counted)
-                self._hand_over(part, rows.start, [block for block, _, _ in made])
-                self.working_s += time.perf_counter() - began
+                split = self._have.plan.positives[part.split].split
+                make = partial(self._make, part, machine)
+                made = in_halves(make, rows.start, rows.stop, f"samples of {split}, positives", self._backend)
+                self._hand_over(part, rows.start, made)
         except BaseException:
             self.stop()
             raise
-        return digests, metrics
+
+    def _make(self, part: Part, machine: Backend, first: int, last: int) -> tuple[Block, PartRecord]:
+        """The rows of some positives, with their digest, proved and counted."""
+        have, config, record = self._have, self._config, PartRecord()
+        began = time.perf_counter()
+        group = gather_groups(have.plan.positives[part.split], slice(first, last), have, config, machine)
+        drawn = time.perf_counter()
+        block = SHAPES[config.output.shape](group, have, config, machine)
+        laid_out = time.perf_counter()
+        record.metrics.add(group, have, config, machine)
+        counted = time.perf_counter()
+        record.digest.add(block, machine)
+        record.drawing_s, record.checking_s = drawn - began, counted - laid_out
+        record.working_s = time.perf_counter() - began
+        return block, record
 
     def _take(self) -> tuple[Part, slice] | None:
         self._room.acquire()  # before the block is taken, so that the next block of a part never waits for room
         with self._taking:
             return None if self._stopped.is_set() else next(self._tasks, None)
 
-    def _hand_over(self, part: Part, first: int, blocks: list[Block]) -> None:
+    def _hand_over(self, part: Part, first: int, blocks: list[tuple[Block, PartRecord]]) -> None:
         """Leave the blocks with their part; if nobody writes there, write on for as long as the next ones are ready."""
         with part.lock:
             part.ready[first] = blocks
@@ -177,16 +264,20 @@ class _Crew:
                     return
             self._write(part, blocks)
 
-    def _write(self, part: Part, blocks: list[Block]) -> None:
+    def _write(self, part: Part, blocks: list[tuple[Block, PartRecord]]) -> None:
         if part.writer is None:
             part.writer = part.files.enter_context(self._open(part))
-        for block in blocks:
+        for block, record in blocks:
+            began = time.perf_counter()
             part.writer.write(block)
+            record.working_s += time.perf_counter() - began
             self._disk.wrote(part.path)
+            part.record.add(record)
             part.written += block.n_rows // self._config.rows_per_positive
             self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
             part.files.close()
+            self._total.finish(part)
         self._room.release()
 
     def _open(self, part: Part) -> Any:

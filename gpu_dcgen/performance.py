@@ -29,8 +29,9 @@ class Clock:
         self.progress = progress
         self.warnings: list[str] = []
         self.current = "start"  # the stage that began last
-        self.drawing_share = 0.0  # of the stage that makes samples: what went into drawing negatives
-        self.checking_share = 0.0  # of the same stage: proving and counting for the gates
+        self.checking_share = 0.0  # of the stage that makes samples: what went into proving and counting for the gates
+        self._drawing_share = 0.0  # of the same stage: drawing negatives
+        self._before = 0.0  # seconds that another process spent on what was restored
         self._machine, self._timings = machine, []
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
 
@@ -44,6 +45,18 @@ class Clock:
         seconds = time.perf_counter() - began
         self._timings.append({"stage": name, "seconds": round(seconds, 4), "peak_bytes": self._machine.memory()["peak_bytes"]})
 
+    def restored(self, name: str, seconds: float) -> None:
+        """A stage, or a part of one, that another process has done in so many seconds."""
+        self._before += seconds
+        found = {"stage": name, "seconds": round(seconds, 4), "peak_bytes": self._machine.memory()["peak_bytes"]}
+        self._timings.append({**found, "restored": True})
+
+    def sampled(self, drawing_share: float, checking_share: float, before: float) -> None:
+        """Of the stage that makes samples: shares of its kinds of work, seconds that another process spent on it."""
+        self._drawing_share, self.checking_share = drawing_share, checking_share
+        if before:
+            self.restored("samples", before)
+
     def warn(self, texts: tuple[str, ...], level: Level = "warning") -> None:
         """Hand texts on, and keep them for the manifest."""
         for text in texts:
@@ -55,10 +68,13 @@ class Clock:
 
         Left out are only this report and a rename. `written_bytes` is the size of all files.
         """
-        seconds, memory = time.perf_counter() - self._began, self._machine.memory()
+        elapsed, memory = time.perf_counter() - self._began, self._machine.memory()
+        seconds = elapsed + self._before
         rate = sum(split["rows"] for split in counts.values()) / seconds
-        spent = {timing["stage"]: timing["seconds"] for timing in self._timings}
-        drawing = self.drawing_share * spent.get("samples", 0.0)
+        spent: dict[str, float] = {}
+        for timing in self._timings:
+            spent[timing["stage"]] = spent.get(timing["stage"], 0.0) + timing["seconds"]
+        drawing = self._drawing_share * spent.get("samples", 0.0)
         building = sum(spent.get(stage, 0.0) for stage in ("prepare", "samples", "tables", "flush")) - drawing
         budgets = {
             "total_generation_time": at_most(seconds, MAX_SECONDS["total_generation_time"], "s"),
@@ -69,13 +85,14 @@ class Clock:
             "target_rate": _at_least(rate, TARGET_ROWS_PER_S),
             "max_memory_usage": at_most(memory["peak_bytes"], MAX_MEMORY_BYTES, "bytes"),
             "max_cpu_usage": at_most(
-                (time.process_time() - self._cpu_began) / seconds / usable_cores(), MAX_CPU_SHARE, "share of all cores"
+                (time.process_time() - self._cpu_began) / elapsed / usable_cores(), MAX_CPU_SHARE, "share of all cores"
             ),
             "max_disk_io": at_most(written_bytes / seconds, MAX_DISK_BYTES_PER_S, "bytes/s"),
         }
         self._alert(budgets, seconds, memory["peak_bytes"], memory_limit)
         performance = {
             "seconds": round(seconds, 3),
+            "restored_seconds": round(self._before, 3),
             "samples_per_s": round(rate),
             "peak_memory_bytes": memory["peak_bytes"],
             "written_bytes": written_bytes,

@@ -18,15 +18,15 @@ import pyarrow as pa
 
 from .backend import Backend
 from .config import DatasetConfig
-from .dataset_generator import make_ingredients, write_tables
 from .errors import BackendError
-from .outputs import Staging
 from .parts import lay_out_parts, write_samples
 from .performance import Clock
+from .pipeline import make_ingredients, write_tables
 from .progress import ProgressTracker
 from .samples import Ingredients
 from .sequence_builder import UserSequences
 from .splits import Positives
+from .staging import Staging
 from .synth import generate
 
 _BLOCKS_A_THREAD = 2  # of samples that are made
@@ -95,7 +95,7 @@ def run_stages(inputs: Path, config: DatasetConfig, backend: Backend) -> tuple[T
     """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
     meter = _Meter(backend)
     with _tracing():
-        report, have, _, sequences = make_ingredients(inputs, config, backend, meter, time.time_ns())
+        report, have, _, sequences = make_ingredients(inputs, config, backend, meter)
         meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
     plan = have.plan
     trial = Trial(
@@ -127,10 +127,8 @@ def write_some(
     def write(name: str) -> tuple[float, float, Staging]:
         staging = Staging(folder / name, overwrite=False)
         with meter.stage("samples"):
-            _, _, (drawing_share, _) = write_samples(
-                lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress
-            )
-        return meter.seconds["samples"], drawing_share, staging
+            written = write_samples(lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress)
+        return meter.seconds["samples"], written.drawing_share, staging
 
     with _tracing():
         write("weighed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen import dataset_generator, parts
+from gpu_dcgen import parts, pipeline
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.errors import GateError
@@ -154,9 +154,9 @@ def leak_ownership(log, known, windows, *rest):
 
 
 similarity, features, splits = (
-    dataset_generator.compute_neighbors,
-    dataset_generator.compute_features,
-    dataset_generator.plan_splits,
+    pipeline.compute_neighbors,
+    pipeline.compute_features,
+    pipeline.plan_splits,
 )
 LEAKS = {"compute_neighbors": leak_similarity, "compute_features": leak_prices, "plan_splits": leak_ownership}
 SOURCES = {"compute_neighbors": similarity, "compute_features": features}
@@ -164,7 +164,7 @@ SOURCES = {"compute_neighbors": similarity, "compute_features": features}
 
 @pytest.mark.parametrize("stage", LEAKS)
 def test_a_planted_leak_is_seen_by_another_future(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_generator, stage, LEAKS[stage])
+    monkeypatch.setattr(pipeline, stage, LEAKS[stage])
     monkeypatch.setattr("gpu_dcgen.quality_report.require", lambda *_: None)
     one, other = knowledge_in_two_futures(tmp_path)
     assert one != other
@@ -172,7 +172,7 @@ def test_a_planted_leak_is_seen_by_another_future(stage, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", LEAKS)
 def test_a_planted_leak_stops_the_build(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_generator, stage, LEAKS[stage])
+    monkeypatch.setattr(pipeline, stage, LEAKS[stage])
     with pytest.raises(GateError, match="no_future_knowledge"):
         built(distinct_shop(), tmp_path)
 
@@ -188,7 +188,7 @@ def test_a_leak_of_a_single_purchase_stops_the_build(stage, tmp_path, monkeypatc
         return SOURCES[stage](log, cut + minute + 1, *rest)
 
     assert built(tables, tmp_path)["quality"]["verdict"] != "failed"
-    monkeypatch.setattr(dataset_generator, stage, one_more)
+    monkeypatch.setattr(pipeline, stage, one_more)
     with pytest.raises(GateError, match="no_future_knowledge: .* is 1, expected <= 0"):
         built(tables, tmp_path)
 

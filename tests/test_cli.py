@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import gpu_dcgen
 from gpu_dcgen import doctor
 from gpu_dcgen.cli import app
+from gpu_dcgen.cli_options import Ended
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from gpu_dcgen.gpu import device
@@ -63,9 +64,9 @@ class FakeBuild:
     error: BaseException | None = None
     call: SimpleNamespace | None = None
 
-    def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False, baseline=None):
+    def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False, baseline=None, resume=False):
         self.call = SimpleNamespace(
-            inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline
+            inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline, resume=resume
         )
         with progress.stage("samples", total=10):
             progress.advance(10)
@@ -164,6 +165,7 @@ def test_json_prints_objects_only_and_ends_with_the_manifest(fake):
         (DcgenError("something else"), 1),
         (ValueError("a bug"), 1),
         (KeyboardInterrupt(), 130),
+        (Ended(), 143),
     ],
 )
 def test_each_error_has_its_exit_code_and_its_text_alone(fake, error, code):

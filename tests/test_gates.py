@@ -167,7 +167,8 @@ def test_a_critical_failure_keeps_the_folder_with_its_report_and_publishes_nothi
     monkeypatch.setattr(dataset_statistics, "_out_of_range", lambda *_: 4)
     with pytest.raises(GateError, match="reasonable_value_ranges") as caught:
         build(folder / "input", tmp_path / "output", tiny_config(), backend="cpu")
-    (staging,) = tmp_path.iterdir()
+    (folder,) = tmp_path.iterdir()
+    staging = folder / "data"
     assert str(staging) in str(caught.value)
     assert json.loads((staging / "quality_report.json").read_text())["verdict"] == "failed"
     assert not (staging / "manifest.json").exists()

@@ -23,7 +23,7 @@ def shop(tmp_path, monkeypatch):
 
 
 def test_blocks_of_parts_side_by_side_come_in_order_within_each(tmp_path):
-    laid_out = [Part(0, 0, 7, tmp_path), Part(0, 7, 10, tmp_path), Part(1, 0, 4, tmp_path)]
+    laid_out = [Part(0, 0, 7, tmp_path, "a"), Part(0, 7, 10, tmp_path, "b"), Part(1, 0, 4, tmp_path, "c")]
     taken = [(laid_out.index(part), rows.start, rows.stop) for part, rows in _in_turn(laid_out, 2, 3)]
     assert taken == [(0, 0, 3), (1, 7, 10), (0, 3, 6), (0, 6, 7), (2, 0, 3), (2, 3, 4)]
 
@@ -57,5 +57,5 @@ def test_a_failing_thread_ends_the_build_and_closes_its_files(failing, shop, tmp
     monkeypatch.setattr(owner, name, fail_at_third)
     with pytest.raises(RuntimeError, match="planted"):
         build(shop, tmp_path / "output", tiny_config(resources={"batch_size": 1}), backend="cpu")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["input"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".output.staging", "input"]
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samples")]

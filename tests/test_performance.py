@@ -52,7 +52,7 @@ def test_budgets_show_what_is_left_of_the_contracts_limits(clock):
     for stage, seconds in {"load": 10, "similarity": 150, "prepare": 5, "samples": 1000, "tables": 30, "flush": 5}.items():
         with clock.stage(stage):
             clock.wait(seconds)
-    clock.drawing_share = 0.6
+    clock.sampled(0.6, 0.0, 0.0)
     report = clock.report({"train": {"rows": 12_000_000}}, written_bytes=12 * 10**9)["performance"]
     budgets = report["budgets"]
     assert {name: (b["value"], b["met"], b["margin"]) for name, b in budgets.items()} == {

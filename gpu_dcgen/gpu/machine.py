@@ -71,9 +71,7 @@ class CudaBackend:
         gc.collect()  # cycles, a traceback's among them, may hold arrays
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
-        return tables.read_columns(
-            files, names, piece_bytes=int(self._memory.free() * _READ_SHARE), transfers=self._transfers
-        )
+        return tables.read_columns(files, names, piece_bytes=int(self._memory.free() * _READ_SHARE), transfers=self._transfers)
 
     def encode(self, column: Any) -> tuple[Any, Any]:
         return tables.encode(column, self._transfers)

@@ -1,0 +1,95 @@
+"""Whether a data set is as it was published: every file there, of its size, readable, and the same to the bit.
+
+manifest.json lists the size and the SHA-256 of every other file, and `manifest_sha256`, its own: that of its JSON without this
+line. It proves that nothing changed by accident, not who made it: `gpu-dcgen audit --key` signs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .checkpoints import sha256_of
+from .config import usable_cores
+from .contract import SPLITS
+from .errors import InputError
+
+OWN_CHECKSUM = "manifest_sha256"
+
+
+def as_json(content: Any) -> str:
+    """JSON for people and programs: indented, Unicode as it is."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def own_checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's JSON without its own checksum, as 64 hex digits."""
+    body = {name: value for name, value in manifest.items() if name != OWN_CHECKSUM}
+    return hashlib.sha256(as_json(body).encode()).hexdigest()
+
+
+def validate(dataset: Path, *, checksums: bool = False) -> list[str]:
+    """What is wrong with a data set's files, one line a file; [] when nothing is.
+
+    Looks at every file's size and every Parquet file's footer; with `checksums` reads every byte. Files that the manifest does
+    not list (reports, certificates) are not looked at. InputError where there is no manifest.
+    """
+    dataset = Path(dataset)
+    try:
+        text = (dataset / "manifest.json").read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{dataset / 'manifest.json'}: cannot be read ({error.strerror}).\nGive the folder of a data set."
+        ) from error
+    try:
+        manifest = json.loads(text)
+        intact = manifest[OWN_CHECKSUM] == own_checksum(manifest) and as_json(manifest).encode() == text
+        files, sha256 = dict(manifest["files"]), manifest["checksums"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"manifest.json: cannot be understood ({type(error).__name__}: {error})"]
+    problems = [] if intact else ["manifest.json: was changed after the data set was published"]
+    for name, size in files.items():
+        problems += _looks_wrong(dataset / name, name, size)
+    whole = {problem.partition(":")[0] for problem in problems}
+    problems += _rows_that_lack(dataset, manifest, whole)
+    if checksums:
+        names = [name for name in files if name not in whole]
+        with ThreadPoolExecutor(usable_cores(), "checksums") as pool:
+            for name, found in zip(names, pool.map(lambda name: sha256_of(dataset / name), names), strict=True):
+                if found != sha256.get(name):
+                    listed = str(sha256.get(name))[:12]
+                    problems.append(f"{name}: its content changed: SHA-256 {found[:12]}..., {listed}... in the manifest")
+    return problems
+
+
+def _looks_wrong(path: Path, name: str, size: int) -> Iterator[str]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    if not path.is_file():
+        yield f"{name}: is not there"
+    elif path.stat().st_size != size:
+        yield f"{name}: has {path.stat().st_size:,} bytes, {size:,} in the manifest"
+    elif path.suffix == ".parquet":
+        try:
+            read_metadata(path)
+        except (ArrowException, OSError) as error:
+            yield f"{name}: its footer cannot be read ({error})"
+
+
+def _rows_that_lack(dataset: Path, manifest: dict[str, Any], broken: set[str]) -> Iterator[str]:
+    """Splits whose footers do not add up to the rows that the manifest counts."""
+    from pyarrow.parquet import read_metadata
+
+    for split in SPLITS:
+        name = f"{split}_dataset.parquet"
+        parts = [file for file in manifest["files"] if file == name or file.startswith(f"{name}/")]
+        if broken.intersection(parts):
+            continue
+        found, expected = sum(read_metadata(dataset / part).num_rows for part in parts), manifest["counts"][split]["rows"]
+        if found != expected:
+            yield f"{name}: has {found:,} rows, {expected:,} in the manifest"

@@ -1,0 +1,136 @@
+"""The river bed: the stages in their order, timed, their results kept for another process; everything else is theirs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import descriptions
+from .backend import Backend
+from .balancing import Balance, compute_balance, resample
+from .checkpoints import Checkpoints
+from .config import DatasetConfig
+from .contract import SPLITS
+from .dataset_statistics import Statistics, describe
+from .digest import ContentDigest, vocabulary
+from .features import Features, compute_features
+from .inputs import InputReport, load_shop
+from .interactions import Interactions, build_interactions
+from .negative_sampler import prepare_sources
+from .outputs import item_blocks, sequence_blocks, similarity_blocks, write_file, write_json
+from .parts import lay_out_parts, require_rows, write_samples
+from .performance import Clock
+from .samples import Ingredients, gather_ingredients
+from .sequence_builder import UserSequences, build_calendar, build_user_sequences
+from .similarity_computer import Neighbors, compute_neighbors
+from .splits import SplitPlan, Windows, cut_windows, order_positives, plan_splits, require_disjoint_users
+
+
+def run_pipeline(
+    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, kept: Checkpoints | None = None
+) -> tuple[dict[str, Any], Statistics]:
+    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
+    report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, folder / "rejects.parquet", kept)
+    parts = lay_out_parts(folder, have, config)
+    n_groups = sum(len(positives) for positives in have.plan.positives)
+    require_disjoint_users(have.interactions, have.plan, config, machine)
+    with clock.stage("samples", total=n_groups * config.rows_per_positive):
+        written = write_samples(parts, have, config, machine, clock.progress, kept)
+        require_rows(parts, config)
+    clock.sampled(written.drawing_share, written.checking_share, written.seconds_before)
+    with clock.stage("tables"):
+        files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, written.digests, strict=True)}
+        files |= write_tables(folder, have, sequences, config, machine)
+        write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
+        write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
+        found = describe(folder, written.metrics, have, balance, report, config, machine)
+    return descriptions.manifest(folder, config, report, have, balance, files, written, clock.warnings), found
+
+
+def make_ingredients(
+    inputs: Path,
+    config: DatasetConfig,
+    machine: Backend,
+    clock: Clock,
+    rejects: Path | None = None,
+    kept: Checkpoints | None = None,
+) -> tuple[InputReport, Ingredients, Balance | None, UserSequences]:
+    """The stages before any sample is made: what `inputs` hold, all that samples are made of, weights, users' sequences.
+
+    A stage whose result is in `kept` does not run; the results of those that do are put there.
+    """
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        if kept is not None and (found := kept.get(name)) is not None:
+            clock.restored(name, found["seconds"])
+            return found["made"]
+        began, made = time.perf_counter(), make()
+        if kept is not None:
+            kept.put(name, {"seconds": time.perf_counter() - began, "made": made})
+        return made
+
+    first = once("interactions", lambda: (time.time_ns(), *_read(inputs, rejects, config, machine, clock)))
+    generated_at, report, log, windows = first
+    clock.warn(report.warnings)
+    clock.warn(report.alerts, "critical")
+    features = once("features", lambda: _features(log, windows, config, machine, clock))
+    clock.warn(features.warnings)
+    plan, balance = once("splits", lambda: _plan(log, features, windows, config, machine, clock))
+    clock.warn((*(balance.warnings if balance else ()), *plan.warnings))
+    neighbors = once("similarity", lambda: _neighbors(log, windows, config, machine, clock))
+    with clock.stage("prepare"):
+        calendar = build_calendar(log.first_time, log.last_time, config, machine)
+        sequences = build_user_sequences(log, plan, config, machine)
+        sources = prepare_sources(log, features, config, machine)
+        weights = balance if config.category_balancing.mode == "weights" else None
+        have = gather_ingredients(log, features, neighbors, sources, weights, calendar, plan, generated_at, machine)
+    return report, have, balance, sequences
+
+
+def _read(
+    inputs: Path, rejects: Path | None, config: DatasetConfig, machine: Backend, clock: Clock
+) -> tuple[InputReport, Interactions, Windows]:
+    with clock.stage("load"):
+        shop = load_shop(inputs, config, machine, rejects=rejects)
+    with clock.stage("interactions"):
+        log = build_interactions(shop, config, machine)
+        windows = cut_windows(shop.time, log.first_time, log.last_time, config, machine)
+    return shop.report, log, windows
+
+
+def _features(log: Interactions, windows: Windows, config: DatasetConfig, machine: Backend, clock: Clock) -> Features:
+    with clock.stage("features"):
+        return compute_features(log, windows.cut1, config, machine)
+
+
+def _plan(
+    log: Interactions, features: Features, windows: Windows, config: DatasetConfig, machine: Backend, clock: Clock
+) -> tuple[SplitPlan, Balance | None]:
+    with clock.stage("splits"):
+        plan, balance = plan_splits(log, features, windows, config, machine), None
+        if config.category_balancing.mode != "off":
+            balance = compute_balance(log, plan, config, machine)
+        if config.category_balancing.mode == "resample":
+            plan = resample(balance, log, plan, config, machine)
+        if config.output.order == "shuffled":
+            plan = order_positives(plan, config, machine)
+    return plan, balance
+
+
+def _neighbors(log: Interactions, windows: Windows, config: DatasetConfig, machine: Backend, clock: Clock) -> Neighbors:
+    with clock.stage("similarity", total=log.n_items):
+        return compute_neighbors(log, windows.cut1, config, machine, clock.progress)
+
+
+def write_tables(
+    folder: Path, have: Ingredients, sequences: UserSequences, config: DatasetConfig, machine: Backend
+) -> dict[str, ContentDigest]:
+    """Write the Parquet files beside the samples into `folder`; each one's digest, by name."""
+    tables = {
+        "item_similarity_matrix": similarity_blocks(have, machine),
+        "user_sequences": sequence_blocks(sequences, have, vocabulary(SPLITS, machine), machine),
+        "item_vocabulary": item_blocks(have, machine),
+    }
+    return {name: write_file(folder / f"{name}.parquet", blocks, config, machine) for name, blocks in tables.items()}
