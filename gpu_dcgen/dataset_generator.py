@@ -88,8 +88,9 @@ def build(
             manifest = None
             watch.failed(error)
             _put_away(error, staging, kept, watch)
-            if (text := _in_words(error, machine, clock, staging)) is not None:
-                raise text from error
+            if (words := _in_words(error, machine, clock, staging)) is not None:
+                watch.message("critical", f"resource_exhaustion: {words}")
+                raise words from error
             raise
         else:
             watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.output)
@@ -116,7 +117,9 @@ def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: 
 
 
 def _in_words(error: BaseException, machine: Backend, clock: Clock, staging: Staging) -> DcgenError | None:
-    """What a full memory or disk means for the user."""
+    """What a full memory or disk means for the user, unless all was done."""
+    if staging.published:
+        return None
     if isinstance(error, machine.exhausted):
         full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
         return BackendError(f"{clock.current}: {full}.\n{machine.when_full}")

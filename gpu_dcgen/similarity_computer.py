@@ -77,7 +77,7 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
     if engine == "approximate":
         parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
     else:
-        parts, more = _all_neighbors(matrix, config, backend, progress), {}
+        parts, more = exact_neighbors(matrix, config, backend, progress), {}
     lengths, item, similarity, common_users = parts
     info = {
         "engine": engine,
@@ -110,7 +110,7 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
     return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
 
 
-def _all_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
+def exact_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
     """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
     by_item, by_user = matrix.sides(backend)
     n_items, blocks = int(matrix.norms.shape[0]), []
