@@ -82,6 +82,23 @@ class Workshop:
         subprocess.run(["nsenter", "-t", str(self._driver.pid), "-U", "-m", "--preserve-credentials", *command], check=True)
 
 
+AREAS = {
+    "publishing": r"(write|read|fsync) publishing|(after )?exchange|(read|fsync) (\.|\.\.)$|read output",
+    "removing what is left": r"(remove|rmdir) ",
+    "stages": r"stage ",
+    "checkpoints": r".*checkpoints",
+    "parts of samples": r".*data/\w+_dataset",
+    "flush": r"(fsync|read) data",
+    "other files": r".*data/",
+}
+
+
+def area_of(point: str) -> str:
+    """Where along the river a point lies."""
+    name = point.partition("#")[0]
+    return next((area for area, pattern in AREAS.items() if re.match(pattern, name)), "the lock and folders")
+
+
 def kind_of(point: str) -> str:
     """A point without numbers and without the names of splits: what it is, wherever it happens."""
     return re.sub(r"\d+", "", re.sub(r"\b(train|val|test)(?=[-_])", "split", point.partition("#")[0]))
