@@ -26,6 +26,7 @@ from .backend import Backend
 _ALIGNMENT = 64
 _FEW = 1 << 20  # counts are stored as narrow as they are, larger arrays as they are, to be mapped
 _CHUNK = 1 << 24  # bytes hashed at a time
+KEY_FILE = "key.json"
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -39,8 +40,8 @@ class Checkpoints:
 
     def open(self, key: dict[str, Any]) -> list[str]:
         """Take what is here if it is of this key (`found`), else remove it; returns where the keys differ."""
-        file = self._folder / "key.json"
-        earlier = json.loads(file.read_text()) if file.is_file() else None
+        file = self._folder / KEY_FILE
+        earlier = read_key(self._folder) if file.is_file() else None
         differs = [] if earlier is None else [name for name in key if earlier.get(name) != key[name]]
         self.found = earlier is not None and not differs
         if not self.found:
@@ -51,7 +52,7 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """What is kept."""
-        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != "key.json")
+        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != KEY_FILE)
 
     def get(self, name: str) -> Any | None:
         """What is kept under `name`; None where nothing is, or where its bytes are not those that were written."""
@@ -76,6 +77,11 @@ class Checkpoints:
         self._written.append(self._writer.submit(self._write, name, tree, writer.arrays))
         return value
 
+    def adopt(self, name: str, file: Path) -> None:
+        """Keep under `name` what another process has put in a folder of its own, as `file` (.bin, .json), on this file system."""
+        for suffix in (".bin", ".json"):  # the .json last: it makes the checkpoint
+            file.with_suffix(suffix).replace(self._folder / f"{name}{suffix}")
+
     def flush(self) -> None:
         """Wait until all is written; raises what went wrong."""
         while self._written:
@@ -95,6 +101,11 @@ class Checkpoints:
                     at += len(chunk)
         index = {"sha256": digest.hexdigest(), "bytes": at, "value": tree}
         _write(self._folder / f"{name}.json", json.dumps(index).encode())
+
+
+def read_key(folder: Path) -> Any:
+    """The key of the checkpoints in a folder."""
+    return json.loads((folder / KEY_FILE).read_text())
 
 
 def _write(file: Path, content: bytes) -> None:
