@@ -55,7 +55,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num
 Workers = Annotated[
     str | None,
     typer.Option(
-        metavar="N|gpus", help="Worker processes instead of threads, by Dask; gpus: one on each GPU. Needs gpu-dcgen[distributed]."
+        metavar="N|gpus",
+        help="Worker processes instead of threads, by Dask; gpus: one on each GPU. Needs gpu-dcgen[distributed].",
     ),
 ]
 Scheduler = Annotated[

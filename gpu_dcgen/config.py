@@ -243,7 +243,7 @@ class Resources(Section):
     distributed_processing: bool = False
     """Share out similarities and samples by Dask: to `num_workers` processes of this machine, or to `scheduler`'s workers."""
     scheduler: Annotated[str, Field(pattern=r"^(gpus|[a-z]+://.+)$")] | None = None
-    """A running Dask cluster, such as `tcp://host:8786`, whose workers see the output's folder; `gpus`: each GPU of this machine."""
+    """A running Dask cluster, such as `tcp://host:8786`, whose workers see the output's folder; `gpus`: one on each GPU here."""
 
     @model_validator(mode="after")
     def _a_scheduler_is_for_distributed_processing(self):

@@ -29,6 +29,7 @@ def connect(config: DatasetConfig, progress: ProgressTracker) -> Iterator[Any]:
     distributed = _package("distributed", "distributed")
     scheduler = config.resources.scheduler
     with ExitStack() as opened:
+        opened.enter_context(_quiet_client())
         if scheduler is None:
             address = opened.enter_context(_processes(distributed, config))
         elif scheduler == "gpus":
@@ -48,6 +49,18 @@ def connect(config: DatasetConfig, progress: ProgressTracker) -> Iterator[Any]:
         text = f"cluster: {len(threads)} workers, {sum(threads.values())} tasks at a time, at {client.scheduler.address}"
         progress.message("info", f"{text}; {_dashboard(client)}")
         yield client
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Keep Dask's client from logging what this package says itself, as an error that tells what to do."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _processes(distributed: Any, config: DatasetConfig) -> Any:

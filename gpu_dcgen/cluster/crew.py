@@ -126,7 +126,8 @@ class Crew:
         answers: queue.SimpleQueue = queue.SimpleQueue()
         futures = {}
         for number, order in enumerate(orders):
-            future = self._client.submit(task, self._job, *order, key=f"{task.__name__}-{self._job.folder.name}-{number}", pure=False)
+            name = f"{task.__name__}-{self._job.folder.name}-{number}"  # by its first word the dashboard knows what it is
+            future = self._client.submit(task, self._job, *order, key=name, pure=False)
             future.add_done_callback(lambda _, number=number: answers.put(number))
             futures[number] = future
         self._seen_s = time.monotonic()
@@ -147,7 +148,9 @@ class Crew:
 
         try:
             return future.result()
-        except _CANCELLED as error:
+        except (OSError, *_CANCELLED) as error:
+            if future.status == "error":  # the task's own
+                raise
             raise self._unreachable(what, error) from error
         except KilledWorker as error:
             raise BackendError(
@@ -182,4 +185,5 @@ def _for_one(config: DatasetConfig, n_workers: int) -> DatasetConfig:
     rate = config.resources.max_disk_rate
     if rate is None:
         return config
-    return config.model_copy(update={"resources": config.resources.model_copy(update={"max_disk_rate": max(1, rate // n_workers)})})
+    resources = config.resources.model_copy(update={"max_disk_rate": max(1, rate // n_workers)})
+    return config.model_copy(update={"resources": resources})
