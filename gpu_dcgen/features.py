@@ -12,7 +12,7 @@ from .config import DatasetConfig
 from .errors import InputError
 from .interactions import DAY, Interactions
 from .kernels.users import preferred_channels
-from .segments import counts, run_offsets, run_starts, sort_order
+from .segments import counts, offsets_of, run_offsets, run_starts, sort_order
 
 Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
@@ -64,6 +64,25 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
 
     Price edges come from interactions before `cut1` alone (D8); all else looks strictly back from its own time.
     """
+    repurchase, owned_offsets, owned_item, owned_since = _ownership(interactions, backend)
+    units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]  # rounds half to even
+    edges, edges_known_until = _price_edges(interactions, units, cut1, backend)
+    return Features(
+        preferred_channel=_preferred_channels(interactions, backend),
+        is_repurchase=repurchase,
+        owned_offsets=owned_offsets,
+        owned_item=owned_item,
+        owned_since=owned_since,
+        units=units,
+        price_edges=edges,
+        edges_known_until=edges_known_until,
+        snapshots=_take_snapshots(interactions, units, edges, config, backend),
+        warnings=_warnings(edges, config),
+    )
+
+
+def _preferred_channels(interactions: Interactions, backend: Backend) -> Array:
+    """Each user's most frequent channel strictly before each interaction (E,) int8."""
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
     lanes = backend.lanes(128 * 4)
@@ -78,6 +97,12 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
         preferred,
         lanes=lanes,
     )
+    return preferred
+
+
+def _ownership(interactions: Interactions, backend: Backend) -> tuple[Array, Array, Array, Array]:
+    """Whether each interaction repeats an earlier one (E,) bool; each user's distinct items and when they were first bought."""
+    xp = backend.xp
     # (user, item, time): positions in the rows' own order rise with time within a user, so a stable sort keeps it.
     order = sort_order(backend, [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)])
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
@@ -86,21 +111,7 @@ def compute_features(interactions: Interactions, cut1: int, config: DatasetConfi
     since = time[starts]
     repurchase = xp.empty(interactions.n_rows, dtype=bool)
     repurchase[order] = time > since[xp.cumsum(first) - 1]
-
-    units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]  # rounds half to even
-    edges, edges_known_until = _price_edges(interactions, units, cut1, backend)
-    return Features(
-        preferred_channel=preferred,
-        is_repurchase=repurchase,
-        owned_offsets=run_offsets(xp, user[starts], interactions.n_users),
-        owned_item=item[starts],
-        owned_since=since,
-        units=units,
-        price_edges=edges,
-        edges_known_until=edges_known_until,
-        snapshots=_take_snapshots(interactions, units, edges, config, backend),
-        warnings=_warnings(edges, config),
-    )
+    return repurchase, run_offsets(xp, user[starts], interactions.n_users), item[starts], since
 
 
 def _warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
@@ -138,9 +149,9 @@ def _take_snapshots(
     group = interactions.item_columns["product_group"]
     n_groups = len(group.values)
 
+    prices = _PriceRuns(interactions, units, edges, backend) if units else None
     item_by_time = interactions.item[interactions.by_time]
     time_by_time = interactions.time[interactions.by_time]
-    prices = _PriceRuns(interactions, units, edges, backend) if units else None
     sales = _Counter(xp, item_by_time, n_items)
     before_popular = _Counter(xp, item_by_time, n_items)
     before_live = _Counter(xp, item_by_time, n_items)
@@ -230,11 +241,13 @@ class _PriceRuns:
                 f"only up to {_MOST_UNITS / PRICE_UNIT:.3g} are summed exactly.\n"
                 "Give prices in a larger unit: divide the column by 1000."
             )
-        self._before = xp.zeros(paid.shape[0] + 1, dtype=xp.int64)  # sums may wrap; differences do not
-        self._before[1:] = xp.cumsum(paid)
+        self._before = offsets_of(xp, paid)  # sums may wrap; differences do not
+        del paid
         day = interactions.time[by_item] // DAY
-        self._new_day = xp.cumsum(run_starts(xp, interactions.item[by_item], day)) - 1
-        self._day_start = xp.nonzero(run_starts(xp, interactions.item[by_item], day))[0]
+        begins = run_starts(xp, interactions.item[by_item], day)
+        del day
+        self._new_day = xp.cumsum(begins) - 1
+        self._day_start = xp.nonzero(begins)[0]
         self._first = interactions.item_offsets[:-1]
         self._edges = edges
 

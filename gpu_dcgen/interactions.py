@@ -81,24 +81,11 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
             "Check that t_dat is the purchase time, or map another column with inputs.columns."
         )
     resolution = _resolution(shop.time, first_time)
-    ticks = (shop.time - first_time) // resolution
     n_ticks = (last_time - first_time) // resolution + 1
-    channel_rank = xp.where(shop.channel < 0, 127, shop.channel).astype(xp.int32)  # the smallest known channel comes first
-    order = sort_order(
-        backend,
-        [
-            (shop.user, shop.n_users),
-            (ticks, n_ticks),
-            (shop.item, shop.n_items),
-            (channel_rank, 128),
-        ],
-    )
-    user, tick, item = shop.user[order], ticks[order], shop.item[order]
-    first = xp.nonzero(run_starts(xp, user, tick, item))[0]
-    price = run_maximum(xp, shop.price[order], first)
-    order = order[first]
-    user, item = user[first], item[first]
-    dropped = {"collapsed": n_accepted - int(first.shape[0])}
+    ticks = ((shop.time - first_time) // resolution).astype(xp.int32 if n_ticks < 1 << 31 else xp.int64)
+    order, price = _distinct(shop, ticks, n_ticks, backend)
+    user, item = shop.user[order], shop.item[order]
+    dropped = {"collapsed": n_accepted - int(order.shape[0])}
 
     kept, dropped["cold_user"], dropped["cold_item"] = _k_core(xp, user, item, shop, config)
     if not kept.shape[0]:
@@ -110,25 +97,24 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     order, price = order[kept], price[kept]
     user, user_of = _recode(xp, user[kept], shop.n_users)
     item, item_of = _recode(xp, item[kept], shop.n_items)
-    time, tick = shop.time[order], ticks[order]
+    del kept
     n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
     _require_vocabulary(n_items, config)
 
-    user_offsets = run_offsets(xp, user, n_users)
-    basket_rows = run_starts(xp, user, tick)
-    number = xp.cumsum(basket_rows)  # 1, 2, ... over all baskets
-    starts = xp.nonzero(basket_rows)[0]
+    tick, user_offsets = ticks[order], run_offsets(xp, user, n_users)
+    del ticks
     by_item = sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)])
     by_time = sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)])
+    basket_start, basket = _baskets(xp, user, tick, user_offsets)
     return Interactions(
         user=user,
         item=item,
-        time=time,
+        time=shop.time[order],
         price=price,
         channel=shop.channel[order],
         user_offsets=user_offsets,
-        basket_start=starts[number - 1],
-        basket=(number - number[user_offsets[:-1]][user]).astype(xp.int32),
+        basket_start=basket_start,
+        basket=basket,
         by_item=by_item,
         item_offsets=run_offsets(xp, item[by_item], n_items),
         by_time=by_time,
@@ -144,6 +130,27 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         n_accepted=n_accepted,
         dropped=dropped,
     )
+
+
+def _distinct(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) -> tuple[Array, Array]:
+    """Lines of the log, one for each (user, tick, item), in this order; and the largest price of the lines that it stands for.
+
+    It is that with the smallest known channel.
+    """
+    xp = backend.xp
+    channel_rank = xp.where(shop.channel < 0, 127, shop.channel).astype(xp.int8)
+    keys = [(shop.user, shop.n_users), (ticks, n_ticks), (shop.item, shop.n_items), (channel_rank, 128)]
+    order = sort_order(backend, keys)
+    first = xp.nonzero(run_starts(xp, shop.user[order], ticks[order], shop.item[order]))[0]
+    return order[first], run_maximum(xp, shop.price[order], first)
+
+
+def _baskets(xp: Any, user: Array, tick: Array, user_offsets: Array) -> tuple[Array, Array]:
+    """Of each row, the first row of its basket (n,) int64, and its basket's number among the user's (n,) int32."""
+    begins = run_starts(xp, user, tick)
+    number = xp.cumsum(begins)  # 1, 2, ... over all baskets
+    basket = (number - number[user_offsets[:-1]][user]).astype(xp.int32)
+    return xp.nonzero(begins)[0][number - 1], basket
 
 
 def _resolution(time: Array, origin: int) -> int:

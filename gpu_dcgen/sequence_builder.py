@@ -99,27 +99,35 @@ def build_user_sequences(interactions: Interactions, plan: SplitPlan, config: Da
     n_inside = counts(xp, interactions.user[inside], interactions.n_users)
     user = xp.nonzero((split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length)))[0]
     length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
+    del inside
     offsets = offsets_of(xp, length)
-    which = repeat_index(xp, length)
-    position = xp.arange(which.shape[0], dtype=xp.int64) - offsets[which]
+    which = repeat_index(xp, length).astype(xp.int32)
     first_row = interactions.user_offsets[user] + n_inside[user] - length
-    row = first_row[which] + position
-
+    row = (first_row - offsets[:-1])[which] + xp.arange(which.shape[0], dtype=xp.int64)
     time = interactions.time[row]
-    gap = xp.zeros(row.shape[0], dtype=xp.int64)
-    gap[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
-    breaks = xp.cumsum(gap)
-    windows = plan.windows
-    last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
-    days = (last_instants[split[user]][which] - time) // DAY
-    n_days = (windows.last - windows.first) // DAY + 1
-    half_life = config.category_balancing.recency_half_life_days
-    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(xp.float32)
     return UserSequences(
         user=user.astype(xp.int32),
         split=split[user],
         offsets=offsets,
         row=row,
-        session=(breaks - breaks[offsets[:-1]][which]).astype(xp.int16),
-        recency=decay[days],
+        session=_sessions(time, offsets, which, config, xp),
+        recency=_recency(time, split[user][which], plan, config, backend),
     )
+
+
+def _sessions(time: Array, offsets: Array, which: Array, config: DatasetConfig, xp: Any) -> Array:
+    """The number (m,) int16 of each interaction's session among its user's."""
+    breaks = xp.zeros(time.shape[0], dtype=xp.int32)
+    breaks[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
+    breaks = xp.cumsum(breaks, dtype=xp.int32)
+    return (breaks - breaks[offsets[:-1]][which]).astype(xp.int16)
+
+
+def _recency(time: Array, split: Array, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> Array:
+    """2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
+    windows = plan.windows
+    last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
+    n_days = (windows.last - windows.first) // DAY + 1
+    half_life = config.category_balancing.recency_half_life_days
+    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(backend.xp.float32)
+    return decay[(last_instants[split] - time) // DAY]

@@ -97,7 +97,7 @@ def compute_neighbors(
     if engine == "approximate":
         parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
     else:
-        parts, more = _all_neighbors(matrix, config, backend, progress, workers), {}
+        parts, more = exact_neighbors(matrix, config, backend, progress, workers), {}
     lengths, item, similarity, common_users = parts
     info = {
         "engine": engine,
@@ -130,8 +130,8 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
     return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
 
 
-def _all_neighbors(
-    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any, workers: Workers | None
+def exact_neighbors(
+    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any, workers: Workers | None = None
 ) -> tuple[Array, ...]:
     """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
     sides, n_items = matrix.sides(backend), int(matrix.norms.shape[0])

@@ -23,7 +23,7 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen import approximate_neighbors
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.similarity_computer import WeightedMatrix, _all_neighbors
+from gpu_dcgen.similarity_computer import WeightedMatrix, exact_neighbors
 
 BASKETS = {"light": (12.0, 22, 1.2), "heavy": (0.0, 1000, 0.6), "whole": (0.0, 3000, 0.6)}
 # users an item (0: HEAVY_USERS), median items a user, sigma of their logarithm
@@ -65,7 +65,7 @@ def measure(n_items: int, baskets: str, top_k: int, engine: str, n_threads: int)
 
     def run(matrix: WeightedMatrix) -> tuple[Any, dict[str, Any]]:
         if engine == "exact":
-            return _all_neighbors(matrix, config, backend, progress), {}
+            return exact_neighbors(matrix, config, backend, progress), {}
         return approximate_neighbors.find_neighbors(matrix, config, backend, progress)
 
     run(catalogue(1_000, "light"))

@@ -1,9 +1,9 @@
 """Item-item cosine, the most similar items of each item: ours beside sparse_dot_topn, implicit and LensKit.
 
-Ours starts from the interactions (weights, matrix, both directions), counts the buyers that a pair has in common, and drops
-pairs with too few. The peers get the weighted matrix ready in memory, in float32; none of them counts common buyers, so
-any pair with one is a neighbor. Ours without the minimum ("min 1") is what they do; its pairs and sum of similarities must
-be sparse_dot_topn's.
+Ours starts from the interactions (weights, matrix, both directions), or, "of the matrix", where the peers start: with the
+weighted matrix ready in memory. It counts the buyers that a pair has in common, and drops pairs with too few; none of the
+peers counts them, so any pair with one is a neighbor. Ours without the minimum ("min 1") is what they do; its pairs and sum of
+similarities must be sparse_dot_topn's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.similarity_computer import compute_neighbors
+from gpu_dcgen.similarity_computer import build_matrix, compute_neighbors, exact_neighbors
 
 from .measure import Case, Log, Work
 from .stages import facts, load, setting
@@ -31,6 +31,11 @@ def cases(threads: int) -> list[Case]:
             ("gpu-dcgen top-100, min 1", 100, 1, "starts from the interactions"),
         )
     ]
+    own += [
+        Case("similarity", f"gpu-dcgen top-{top_k} of the matrix, min {least}", "ours_of_matrix", "products",
+             {"threads": threads, "top_k": top_k, "min_common": least}, note="starts from our weighted matrix, as the others do")
+        for top_k, least in ((1000, 5), (100, 5), (100, 1))
+    ]  # fmt: skip
     of_peers = {"unit": "products", "peer": True}
     peers = [
         Case("similarity", f"sparse_dot_topn top-{top_k}", "sparse_dot_topn", arguments={"threads": threads, "top_k": top_k},
@@ -54,6 +59,17 @@ def ours(log: Log, *, threads: int, top_k: int, min_common: int) -> Work:
         run=lambda: compute_neighbors(interactions, plan.windows.cut1, config, backend, ProgressTracker()),
         amount=lambda found: found.info["products"],
         examine=lambda found: _figures(found.similarity),
+    )
+
+
+def ours_of_matrix(log: Log, *, threads: int, top_k: int, min_common: int) -> Work:
+    interactions, plan = load(log, "log", "plan")
+    config, backend = setting(threads, similarity={"top_k": top_k, "min_common_users": min_common})
+    matrix = build_matrix(interactions, plan.windows.cut1, config, backend)
+    return Work(
+        run=lambda: exact_neighbors(matrix, config, backend, ProgressTracker()),
+        amount=lambda found: matrix.n_products,
+        examine=lambda found: _figures(found[2]),
     )
 
 
