@@ -100,10 +100,13 @@ class Webhook(ProgressTracker):
 
 
 class EventFile(JsonLinesTracker):
-    """An event file: what `JsonLinesTracker` writes, appended."""
+    """An event file: what `JsonLinesTracker` writes, appended.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+    It never fails a build: after the first event that cannot be written it says so, through `tell`, and stops.
+    """
+
+    def __init__(self, path: Path, tell: ProgressTracker) -> None:
+        self._path, self._file, self._tell_of_end, self._alive = path, path.open("a", encoding="utf-8"), tell, True
         super().__init__(self._file)
 
     def __enter__(self) -> "EventFile":
@@ -112,9 +115,24 @@ class EventFile(JsonLinesTracker):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def write(self, event: str, **fields: Any) -> None:
+        if self._alive:
+            try:
+                super().write(event, **fields)
+            except OSError as error:
+                self._end(error)
+
     def close(self) -> None:
         """Write no more."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # of what is still in its buffer
+            if self._alive:
+                self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        self._alive = False
+        self._tell_of_end.message("warning", f"{self._path}: takes no more events ({error.strerror}).")
 
 
 def open_sinks(monitoring: Monitoring, progress: ProgressTracker, files: ExitStack) -> list[ProgressTracker]:
@@ -132,7 +150,7 @@ def open_sinks(monitoring: Monitoring, progress: ProgressTracker, files: ExitSta
         sinks.append(Webhook(url, progress))
     if monitoring.events is not None:
         try:
-            sinks.append(files.enter_context(EventFile(monitoring.events)))
+            sinks.append(files.enter_context(EventFile(monitoring.events, progress)))
         except OSError as error:
             text = f"monitoring.events: {monitoring.events} cannot be written to ({error.strerror}).\nChoose another file."
             raise ConfigError(text) from error

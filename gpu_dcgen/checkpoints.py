@@ -1,7 +1,7 @@
 """Finished work of a build in files, for another process to go on from: the results of stages, the records of parts.
 
 A checkpoint is a pair of files: NAME.bin, the bytes of all arrays, each at a multiple of 64, and NAME.json, written last: what
-they are, and the SHA-256 of NAME.bin. Arrays are mapped, not read, so several processes share them. All checkpoints are of one
+they are, and the SHA-256 of both. Arrays are mapped, not read, so several processes share them. All checkpoints are of one
 `key`: the content of the inputs, the settings that change results, the code, the machine. No byte of them is ever executed:
 a value is made of JSON, arrays, Arrow strings and the dataclasses of this package.
 """
@@ -13,7 +13,8 @@ import hashlib
 import importlib
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,36 @@ _PACKAGE = __package__.partition(".")[0]
 
 
 class Checkpoints:
-    """Results by name in a folder; what a build that died has kept under another key is forgotten."""
+    """Results by name in a folder; what a build that died has kept under another key is forgotten.
 
-    def __init__(self, folder: Path, machine: Backend) -> None:
-        self._folder, self._machine, self.found = folder, machine, False
+    A copy for safety never fails a build: where one cannot be written, `tell` hears of it, and no more are.
+    """
+
+    def __init__(self, folder: Path, machine: Backend, tell: Callable[[str], None] | None = None) -> None:
+        self._folder, self._machine, self._tell, self._off = folder, machine, tell, False
+        self.found, self.began = False, 0
         self._writer = ThreadPoolExecutor(1, "checkpoints")  # hashing and writing hold no GIL
         self._written: list[Future] = []
 
-    def open(self, key: dict[str, Any]) -> list[str]:
-        """Take what is here if it is of this key (`found`), else remove it; returns where the keys differ."""
-        file = self._folder / KEY_FILE
-        earlier = read_key(self._folder) if file.is_file() else None
-        differs = [] if earlier is None else [name for name in key if earlier.get(name) != key[name]]
-        self.found = earlier is not None and not differs
+    def open(self, key: dict[str, Any], forget: Callable[[], None] | None = None) -> list[str]:
+        """Take what is here if it is of this key (`found`, and when it `began`, ns since 1970); returns where the keys differ.
+
+        Else it is removed; `forget` removes what goes with it, before there is anything of the new key.
+        """
+        try:
+            earlier = read_key(self._folder)
+            key_then, self.began = earlier["key"], earlier["began"]
+            differs = [name for name in key if key_then.get(name) != key[name]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # nothing, or nothing that can be read
+            key_then, differs = None, []
+        self.found = key_then is not None and not differs
         if not self.found:
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
-            _write(file, json.dumps(key).encode())
+            if forget is not None:
+                forget()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.began = time.time_ns()
+            _write(self._folder / KEY_FILE, json.dumps({"key": key, "began": self.began}).encode())
         return differs
 
     def names(self) -> list[str]:
@@ -55,26 +69,28 @@ class Checkpoints:
         return sorted(file.stem for file in self._folder.glob("*.json") if file.name != KEY_FILE)
 
     def get(self, name: str) -> Any | None:
-        """What is kept under `name`; None where nothing is, or where its bytes are not those that were written."""
+        """What is kept under `name`; None where nothing is, or where it is not, to the bit, what was written."""
         try:
             index = json.loads((self._folder / f"{name}.json").read_text())
-            size = (self._folder / f"{name}.bin").stat().st_size
-        except (FileNotFoundError, ValueError):
+            sha256, size, tree = index["sha256"], index["bytes"], index["value"]
+            if (self._folder / f"{name}.bin").stat().st_size != size:
+                return None
+            data = np.memmap(self._folder / f"{name}.bin", np.uint8, "c") if size else np.empty(0, np.uint8)
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        if size != index["bytes"]:
-            return None
-        data = np.memmap(self._folder / f"{name}.bin", np.uint8, "c") if size else np.empty(0, np.uint8)
-        if _digest(data) != index["sha256"]:
-            return None
-        return _Reader(data, self._machine).value(index["value"])
+        digest = hashlib.sha256()
+        for chunk in (*_chunks(data), _text(tree)):
+            digest.update(chunk)
+        return _Reader(data, self._machine).value(tree) if digest.hexdigest() == sha256 else None
 
     def put(self, name: str, value: Any) -> Any:
         """Keep a value, written while the build goes on; returns it. TypeError for a value of a kind that is not known."""
         while self._written and self._written[0].done():
             self._written.pop(0).result()
-        writer = _Writer(self._machine)
-        tree = writer.tree(value)
-        self._written.append(self._writer.submit(self._write, name, tree, writer.arrays))
+        if not self._off:
+            writer = _Writer(self._machine)
+            tree = writer.tree(value)
+            self._written.append(self._writer.submit(self._keep, name, tree, writer.arrays))
         return value
 
     def adopt(self, name: str, file: Path) -> None:
@@ -83,13 +99,25 @@ class Checkpoints:
             file.with_suffix(suffix).replace(self._folder / f"{name}{suffix}")
 
     def flush(self) -> None:
-        """Wait until all is written; raises what went wrong."""
+        """Wait until all is written."""
         while self._written:
             self._written.pop(0).result()
 
     def close(self, *, wanted: bool) -> None:
         """End: with what is still to be written, where somebody will want it."""
         self._writer.shutdown(cancel_futures=not wanted)
+
+    def _keep(self, name: str, tree: Any, arrays: list[np.ndarray]) -> None:
+        if self._off:
+            return
+        try:
+            self._write(name, tree, arrays)
+        except OSError as error:
+            self._off = True
+            for half in (f"{name}.bin", f"{name}.new"):
+                (self._folder / half).unlink(missing_ok=True)  # it may be what fills the disk
+            if self._tell is not None:
+                self._tell(f"{self._folder}: {name} cannot be kept ({error}): --resume would make anew what comes from here on")
 
     def _write(self, name: str, tree: Any, arrays: list[np.ndarray]) -> None:
         digest, at = hashlib.sha256(), 0
@@ -99,13 +127,18 @@ class Checkpoints:
                     digest.update(chunk)
                     file.write(chunk)
                     at += len(chunk)
+        digest.update(_text(tree))
         index = {"sha256": digest.hexdigest(), "bytes": at, "value": tree}
         _write(self._folder / f"{name}.json", json.dumps(index).encode())
 
 
 def read_key(folder: Path) -> Any:
-    """The key of the checkpoints in a folder."""
+    """The `key` of the checkpoints in a folder, and when the build `began`, ns since 1970."""
     return json.loads((folder / KEY_FILE).read_text())
+
+
+def _text(tree: Any) -> bytes:
+    return json.dumps(tree).encode()
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -119,13 +152,6 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
     data = memoryview(array.reshape(-1, order="A").view(np.uint8))
     for start in range(0, len(data), _CHUNK):
         yield data[start : start + _CHUNK]
-
-
-def _digest(data: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(data):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def sha256_of(file: Path) -> str:

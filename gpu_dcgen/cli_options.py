@@ -115,6 +115,7 @@ class Ended(BaseException):
 
 
 def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks twice does not want to wait
     raise Ended
 
 
@@ -127,9 +128,9 @@ def exit_codes(debug: bool, tracker: Tracker | None = None) -> Iterator[None]:
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        text, code = "Interrupted: nothing was published.", 130
+        text, code = "Interrupted.", 130
     except Ended:
-        text, code = "Ended by SIGTERM: nothing was published.", 128 + signal.SIGTERM
+        text, code = "Ended by SIGTERM.", 128 + signal.SIGTERM
     except DcgenError as error:
         text, code = str(error), error.exit_code
         if debug:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,12 @@ def build(
         watch = Watch(progress, open_sinks(config.monitoring, progress, files))
         machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
         staging = Staging(Path(output), overwrite, resume=resume)
-        kept, clock = Checkpoints(staging.checkpoints, machine), Clock(machine, watch)
+        kept, clock = Checkpoints(staging.checkpoints, machine, partial(watch.message, "warning")), Clock(machine, watch)
         report = manifest = None
         try:
             key = key_of_build(Path(inputs), config, machine)
-            differs = kept.open(key)
-            if not kept.found:
-                staging.empty()
-            log = files.enter_context(EventFile(staging.path / "build_log.jsonl"))
+            differs = kept.open(key, staging.empty)
+            log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
             watch.add(log)
             watch.message("info", f"backend: {machine.name} ({reason})")
             if differs:
@@ -86,17 +85,12 @@ def build(
             manifest = complete(manifest, staging.path)
             write_json(staging.path / "manifest.json", manifest)
             kept.close(wanted=False)
-            staging.publish()
+            if (left := staging.publish()) is not None:
+                watch.message("warning", left)
         except BaseException as error:
             manifest = None
             watch.failed(error)
-            kept.close(wanted=True)
-            if isinstance(error, _UNALTERABLE) or not kept.names():
-                staging.discard()
-            else:
-                staging.keep()
-            if not isinstance(error, (GateError, *_UNALTERABLE)) and kept.names():
-                watch.message("warning", f"what is finished is kept in {staging.folder}: the same command with --resume goes on")
+            _put_away(error, staging, kept, watch)
             if (words := _in_words(error, machine, clock, staging)) is not None:
                 watch.message("critical", f"resource_exhaustion: {words}")
                 raise words from error
@@ -120,14 +114,33 @@ def _workers(
     return open_workers(folder, key, config, kept, progress)
 
 
+def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: Watch) -> None:
+    """What becomes of the staging folder after an error: it is kept for who goes on from it, or removed; the lock goes."""
+    try:
+        staging.set_right()  # again: what interrupted it may have done so there
+        kept.close(wanted=not staging.published)
+        resumable = not staging.published and not isinstance(error, _UNALTERABLE) and bool(kept.names())
+        if not resumable:
+            staging.discard()
+    finally:
+        staging.keep()
+    if staging.published:
+        watch.message("warning", f"the data set had been published: {staging.output}")
+    elif resumable and not isinstance(error, GateError):
+        watch.message("warning", f"what is finished is kept in {staging.folder}: the same command with --resume goes on")
+
+
 def _in_words(error: BaseException, machine: Backend, clock: Clock, staging: Staging) -> DcgenError | None:
-    """What a full memory or disk means for the user."""
+    """What a full memory or disk means for the user, unless all was done."""
+    if staging.published:
+        return None
     if isinstance(error, machine.exhausted):
         full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
         return BackendError(f"{clock.current}: {full}.\n{machine.when_full}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
-            f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, or choose another OUTPUT."
+            f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, and give the same command with "
+            f"--resume, or choose another OUTPUT and remove {staging.folder}."
         )
     return None
 

@@ -7,7 +7,6 @@ others have left ready behind it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -150,16 +149,17 @@ def write_parts(
     """Write parts with `n_threads` threads; `finish` is handed each one whose file is closed, with its record."""
     crew = _Crew(parts, finish, have, config, backend, progress)
     with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
-        threads = [pool.submit(crew.work) for _ in range(backend.n_threads)]
         try:
+            threads = [pool.submit(crew.work) for _ in range(backend.n_threads)]
             for thread in threads:
                 thread.result()
         except BaseException:
             crew.stop()
             pool.shutdown()
-            for part in parts:
-                part.files.__exit__(*sys.exc_info())
-            raise
+            with ExitStack() as unfinished:  # every one of them, whatever goes wrong with another
+                for part in parts:
+                    unfinished.push(part.files)
+                raise
 
 
 def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part]:
@@ -167,12 +167,13 @@ def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part
 
     def restore(part: Part) -> bool:
         record = kept.get(part.name)
-        if record is None or not part.path.is_file() or part.path.stat().st_size != record.file_bytes:
+        try:
+            same = record is not None and part.path.stat().st_size == record.file_bytes and sha256_of(part.path) == record.sha256
+        except OSError:  # not there, or not to be read: to be written anew
             return False
-        if sha256_of(part.path) != record.sha256:
-            return False
-        part.record = record
-        return True
+        if same:
+            part.record = record
+        return same
 
     with ThreadPoolExecutor(n_threads, "restore") as pool:
         return [part for part, there in zip(parts, pool.map(restore, parts), strict=True) if there]

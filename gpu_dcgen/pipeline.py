@@ -96,8 +96,8 @@ def make_ingredients(
             kept.put(name, {"seconds": time.perf_counter() - began, "made": made})
         return made
 
-    first = once("interactions", lambda: (time.time_ns(), *_read(inputs, rejects, config, machine, clock)))
-    generated_at, report, log, windows = first
+    generated_at = time.time_ns() if kept is None else kept.began
+    report, log, windows = once("interactions", lambda: _read(inputs, rejects, config, machine, clock))
     clock.warn(report.warnings)
     clock.warn(report.alerts, "critical")
     features = once("features", lambda: _features(log, windows, config, machine, clock))

@@ -2,7 +2,8 @@
 
 Beside an output `name` stands `.name.staging` while a build of it runs, and after one that died:
 `data`, what is to be published; `checkpoints`, finished work to go on from; `lock`, held by the build that runs; and for a
-moment `publishing`, which says that `data` is complete, and `old`, the data set that was there before.
+moment `publishing`, which says that `data` is complete, and `old`, the data set that was there before. While `publishing` is
+there, the output's manifest decides what happened; so it goes last but for `lock`, without which another build could begin.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import OutputError
@@ -34,25 +36,31 @@ class Staging:
     def __init__(self, output: Path, overwrite: bool, *, resume: bool = False) -> None:
         """Raises OutputError when the output is there and must not be replaced, its parent cannot be written to, or another
         build of it is running."""
-        self.output, self._overwrite = Path(os.path.realpath(output)), overwrite
+        self.output, self._overwrite, self.published = Path(os.path.realpath(output)), overwrite, False
         self.folder = self.output.parent / f".{self.output.name}.staging"
         self.path, self.checkpoints = self.folder / "data", self.folder / "checkpoints"
         self._created = [folder for folder in self.output.parents if not folder.exists()]  # the nearest first
         try:
-            self._lock = self._take()
+            self._lock: int | None = self._take()
         except OSError as error:
             self._remove_parents()
             raise OutputError(
                 f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
             ) from error
         try:
-            self._set_right()
+            self.set_right()
             self._require_free()
-            if not resume:
+            if self.published or not resume:
                 self._clear()
+            self.published = False
             self.path.mkdir(exist_ok=True)
-        except BaseException:
+        except BaseException as error:
             self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
+            if isinstance(error, OSError):
+                raise OutputError(
+                    f"{self.folder}: cannot be made ready ({error}).\n"
+                    f"See that it can be written to; it may be removed where {self.output} is whole, or never was."
+                ) from error
             raise
 
     def _take(self) -> int:
@@ -85,20 +93,20 @@ class Staging:
                 ) from error
             os.close(handle)
 
-    def _set_right(self) -> None:
-        """Undo or complete what a build was doing when it died while it published."""
+    def set_right(self) -> None:
+        """Say whether what was being published is `published`; if not, have it as it was before."""
         marker, old = self.folder / "publishing", self.folder / "old"
         if not marker.exists():
             return
-        if _manifest_digest(self.output) == marker.read_text():  # it had been published
-            self._clear()
-            return
-        if old.exists() and not self.output.exists():
-            old.rename(self.output)
-        marker.unlink()
+        self.published = _manifest_digest(self.output) == marker.read_text()
+        if not self.published:
+            if old.exists() and not self.output.exists():
+                old.rename(self.output)
+            marker.unlink()
 
     def _clear(self) -> None:
-        for left in self.folder.iterdir():
+        """Remove all but the lock; last the marker, without which `data` could be taken for this build's."""
+        for left in sorted(self.folder.iterdir(), key=lambda left: left.name == "publishing"):
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -114,6 +122,8 @@ class Staging:
                 f"{self.output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data "
                 "sets only.\nChoose another OUTPUT, or remove it yourself."
             )
+        if not os.access(self.output, os.W_OK):  # a folder that cannot be written to cannot be moved into another one
+            raise OutputError(f"{self.output} may not be changed (no permission).\nChoose another OUTPUT, or make it writable.")
 
     def empty(self) -> None:
         """Remove what was written to be published."""
@@ -126,8 +136,11 @@ class Staging:
             for name in (*names, "."):
                 _flush(Path(folder) / name)
 
-    def publish(self) -> None:
-        """Put the data in the output's place, in one step where the file system can; the old data set goes last."""
+    def publish(self) -> str | None:
+        """Put the data in the output's place, in one step where the file system can; the old data set goes last.
+
+        Returns a warning where what is left over cannot be removed. `published` is right also after an interrupt.
+        """
         self.flush()  # what was written since the last flush; files already on the disk cost a call each
         self._require_free()  # somebody may have put something there during the build
         marker = self.folder / "publishing"
@@ -138,35 +151,34 @@ class Staging:
             if not self.output.exists() or _is_empty_folder(self.output):
                 self.path.rename(self.output)
             elif not _exchange(self.path, self.output):
-                self._step_aside()
-        except BaseException:
-            marker.unlink()
-            raise
+                self.output.rename(self.folder / "old")
+                self.path.rename(self.output)
+        finally:
+            self.set_right()
         _flush(self.output.parent)
-        self._let_go()
-
-    def _step_aside(self) -> None:
-        """Two renames, where there is no exchange; the old data set steps back if the second one fails."""
-        old = self.folder / "old"
-        self.output.rename(old)
         try:
-            self.path.rename(self.output)
-        except BaseException:
-            old.rename(self.output)
-            raise
+            self.discard()
+        except OSError as error:
+            return f"{self.folder}: cannot be removed ({error}); the next build of {self.output.name} will"
+        return None
 
     def keep(self) -> None:
         """Let go of the folder, and leave what is in it."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def discard(self) -> None:
         """Remove what was written, and the parent folders that were made for it."""
-        self._let_go()
+        try:
+            if self._lock is not None and os.fstat(self._lock).st_nlink:  # without the name, another build may be here
+                self._clear()
+                (self.folder / "lock").unlink()
+                with suppress(OSError):  # another build's by now
+                    self.folder.rmdir()
+        finally:
+            self.keep()
         self._remove_parents()
-
-    def _let_go(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)  # what stands is published, or not there, whatever becomes of the rest
-        os.close(self._lock)
 
     def _remove_parents(self) -> None:
         for folder in self._created:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_no_file_can_name_what_is_to_be_called(kind, tmp_path):
     kept(tmp_path, machine, Windows(1, 2, 3, 4))
     index = json.loads((tmp_path / "value.json").read_text())
     index["value"]["of"] = kind
+    index["sha256"] = hashlib.sha256((tmp_path / "value.bin").read_bytes() + json.dumps(index["value"]).encode()).hexdigest()
     (tmp_path / "value.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="a checkpoint names"):
         opened(tmp_path, machine).get("value")

@@ -184,7 +184,7 @@ def test_an_expected_error_is_printed_as_it_stands(fake):
 
 def test_an_interrupted_build_says_that_nothing_was_published(fake):
     fake.error = KeyboardInterrupt()
-    assert run("build", "in", "out", "--quiet").stderr.splitlines()[1:] == ["Interrupted: nothing was published."]
+    assert run("build", "in", "out", "--quiet").stderr.splitlines()[1:] == ["Interrupted."]
 
 
 def test_an_unexpected_error_names_its_kind_and_points_to_debug(fake):

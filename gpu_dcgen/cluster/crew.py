@@ -18,7 +18,7 @@ from uuid import uuid4
 from .. import __version__
 from ..checkpoints import Checkpoints
 from ..config import DatasetConfig
-from ..errors import BackendError, DcgenError
+from ..errors import BackendError, DcgenError, OutputError
 from ..parts import Part
 from ..progress import ProgressTracker
 from ..samples import Ingredients
@@ -87,7 +87,7 @@ class Crew:
         progress.advance(sum(last - first for (first, last), one in zip(blocks, found, strict=True) if one is not None))
         missing = [number for number, one in enumerate(found) if one is None]
         if missing:
-            self._kept.put(self._tasks.SIDES, sides)
+            self._share(self._tasks.SIDES, sides)
             for at, done in self._each("similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]):
                 number = missing[at]
                 self._kept.adopt(names[number], done.file)
@@ -100,7 +100,7 @@ class Crew:
     ) -> None:
         if not parts:
             return
-        self._kept.put(self._tasks.SHARED, replace(have, **dict.fromkeys(self._tasks.FROM_STAGES)))
+        self._share(self._tasks.SHARED, replace(have, **dict.fromkeys(self._tasks.FROM_STAGES)))
         parts = sorted(parts, key=lambda part: part.first - part.last)  # the longest first, so that all end at about one time
         orders = [(part.split, part.first, part.last, part.name) for part in parts]
         for at, done in self._each("samples", self._tasks.write_part, orders):
@@ -120,9 +120,17 @@ class Crew:
             "peak_bytes_by_worker": [peak for peak in peaks if peak],
         }
 
+    def _share(self, name: str, value: Any) -> None:
+        """Put down what workers read, with all that stages have put down before."""
+        self._kept.put(name, value)
+        self._kept.flush()
+        if name not in self._kept.names():
+            raise OutputError(
+                f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_GO_ON}"
+            )
+
     def _each(self, what: str, task: Callable[..., Any], orders: list[tuple]) -> Iterator[tuple[int, Any]]:
         """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
-        self._kept.flush()  # workers read what was put
         answers: queue.SimpleQueue = queue.SimpleQueue()
         futures = {}
         for number, order in enumerate(orders):

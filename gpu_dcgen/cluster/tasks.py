@@ -19,7 +19,7 @@ from ..backend import Backend, select_backend
 from ..checkpoints import KEY_FILE, Checkpoints, read_key
 from ..config import DatasetConfig
 from ..descriptions import digest_of_code
-from ..errors import BackendError
+from ..errors import BackendError, OutputError
 from ..parts import Part, PartRecord, write_parts
 from ..progress import ProgressTracker
 from ..samples import Ingredients
@@ -28,7 +28,7 @@ from ..similarity_computer import nearest_by_buyers
 SIDES, SHARED = "sides", "shared"  # checkpoints that are made for workers
 # Ingredients that are results of stages, and the checkpoints that they are in; SHARED has the others.
 FROM_STAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "interactions": lambda made: made["interactions"][2],
+    "interactions": lambda made: made["interactions"][1],
     "features": lambda made: made["features"],
     "plan": lambda made: made["splits"][0],
     "neighbors": lambda made: made["similarity"],
@@ -76,7 +76,7 @@ def inspect(job: Job, dask_worker: Any = None) -> None:
             "Install the same version everywhere, and start the workers anew."
         )
     try:
-        found = read_key(job.checkpoints)
+        found = read_key(job.checkpoints)["key"]
         with tempfile.TemporaryFile(dir=job.folder):
             pass
     except OSError as error:
@@ -97,13 +97,17 @@ def find_neighbors(job: Job, first: int, last: int) -> Done:
     machine, sides = _open(job, SIDES)
     halved = machine.memory()["exhausted"]
     file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
-    own = Checkpoints(job.folder, machine)
+    own = Checkpoints(job.folder, machine, _refuse)
     try:
         own.put(file.name, nearest_by_buyers(first, last, sides, job.config, machine))
         own.flush()
     finally:
         own.close(wanted=False)
     return _done(file, machine, halved)
+
+
+def _refuse(text: str) -> None:
+    raise OutputError(f"worker {socket.gethostname()}: {text}")
 
 
 def write_part(job: Job, split: int, first: int, last: int, name: str) -> Done:
