@@ -165,11 +165,11 @@ def _recall(
     n_sampled = min(_SAMPLED_ITEMS, n_items)
     sampled = backend.to_host(items)[[(2 * k + 1) * n_items // (2 * n_sampled) for k in range(n_sampled)]].tolist()
     bounds = backend.to_host(offsets)
-    by_item, by_user = matrix.sides(backend)
+    sides = matrix.sides(backend)
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
     n_exact, n_found = [0, 0], [0, 0]
     for i in sampled:
-        _, exact, _, _ = backend.similarity_block(i, i + 1, by_item, by_user, matrix.norms, **limits)
+        _, exact, _, _ = backend.similarity_block(i, i + 1, sides.by_item, sides.by_user, sides.norms, **limits)
         hits = xp.isin(exact, item[int(bounds[i]) : int(bounds[i + 1])])
         for at, first in enumerate((hits, hits[:_RECALL_AT])):
             n_exact[at] += int(first.shape[0])

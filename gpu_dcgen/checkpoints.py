@@ -27,6 +27,7 @@ from .backend import Backend
 _ALIGNMENT = 64
 _FEW = 1 << 20  # counts are stored as narrow as they are, larger arrays as they are, to be mapped
 _CHUNK = 1 << 24  # bytes hashed at a time
+KEY_FILE = "key.json"
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -48,7 +49,7 @@ class Checkpoints:
         Else it is removed; `forget` removes what goes with it, before there is anything of the new key.
         """
         try:
-            earlier = json.loads((self._folder / "key.json").read_text())
+            earlier = read_key(self._folder)
             key_then, self.began = earlier["key"], earlier["began"]
             differs = [name for name in key if key_then.get(name) != key[name]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # nothing, or nothing that can be read
@@ -60,12 +61,12 @@ class Checkpoints:
                 forget()
             self._folder.mkdir(parents=True, exist_ok=True)
             self.began = time.time_ns()
-            _write(self._folder / "key.json", json.dumps({"key": key, "began": self.began}).encode())
+            _write(self._folder / KEY_FILE, json.dumps({"key": key, "began": self.began}).encode())
         return differs
 
     def names(self) -> list[str]:
         """What is kept."""
-        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != "key.json")
+        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != KEY_FILE)
 
     def get(self, name: str) -> Any | None:
         """What is kept under `name`; None where nothing is, or where it is not, to the bit, what was written."""
@@ -91,6 +92,11 @@ class Checkpoints:
             tree = writer.tree(value)
             self._written.append(self._writer.submit(self._keep, name, tree, writer.arrays))
         return value
+
+    def adopt(self, name: str, file: Path) -> None:
+        """Keep under `name` what another process has put in a folder of its own, as `file` (.bin, .json), on this file system."""
+        for suffix in (".bin", ".json"):  # the .json last: it makes the checkpoint
+            file.with_suffix(suffix).replace(self._folder / f"{name}{suffix}")
 
     def flush(self) -> None:
         """Wait until all is written."""
@@ -124,6 +130,11 @@ class Checkpoints:
         digest.update(_text(tree))
         index = {"sha256": digest.hexdigest(), "bytes": at, "value": tree}
         _write(self._folder / f"{name}.json", json.dumps(index).encode())
+
+
+def read_key(folder: Path) -> Any:
+    """The `key` of the checkpoints in a folder, and when the build `began`, ns since 1970."""
+    return json.loads((folder / KEY_FILE).read_text())
 
 
 def _text(tree: Any) -> bytes:

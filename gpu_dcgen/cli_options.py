@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console, RenderableType
 
-from .errors import DcgenError, OutputError
+from .errors import ConfigError, DcgenError, OutputError
 from .progress import JsonLinesTracker, RichTracker
 
 # A paragraph that begins with \b is printed as it stands.
@@ -52,6 +52,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print events and the result 
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads: resources.num_workers; at most one a core is used.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|gpus",
+        help="Worker processes instead of threads, by Dask; gpus: one on each GPU. Needs gpu-dcgen[distributed].",
+    ),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="A running Dask cluster to share the work out to, as tcp://host:8786.")
+]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory to keep to, as 8GB; blocks shrink to fit: resources.memory_limit.")
 ]
@@ -68,6 +78,26 @@ Inputs = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with artic
 Key = Annotated[Path | None, typer.Option(help="File with a secret key of 16 bytes or more: sign with HMAC-SHA-256.")]
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that 'gpu-dcgen build' made.")]
 Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
+
+
+def processes(threads: int | None, workers: str | None, scheduler: str | None) -> dict[str, object]:
+    """`--threads`, `--workers` and `--scheduler` as settings; ConfigError for what excludes each other."""
+    given = {"--threads": threads, "--workers": workers, "--scheduler": scheduler}
+    if workers is not None and (threads is not None or scheduler is not None):
+        also = next(name for name in ("--threads", "--scheduler") if given[name] is not None)
+        raise ConfigError(f"--workers {workers} and {also} {given[also]} are both given.\nGive one of them.")
+    number, address = threads, scheduler
+    if workers == "gpus":
+        address = workers
+    elif workers is not None:
+        if not workers.isdecimal() or int(workers) == 0:
+            raise ConfigError(f"--workers: expected a number from 1, or gpus, found {workers!r}.")
+        number = int(workers)
+    return {
+        "resources.num_workers": number,
+        "resources.scheduler": address,
+        "resources.distributed_processing": None if workers is None and scheduler is None else "true",
+    }
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:

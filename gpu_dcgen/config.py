@@ -230,7 +230,7 @@ class Output(Section):
 
 class Resources(Section):
     num_workers: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Threads; at most one a core is used."""
+    """Threads, or with `distributed_processing` worker processes; at most one a core is used."""
     batch_size: Annotated[int, Field(ge=1)] = 10_000
     """Positives a block: bounds the memory of the last stages."""
     chunk_size: Annotated[int, Field(ge=1)] = 1_000
@@ -242,7 +242,15 @@ class Resources(Section):
     gpu_memory_limit: Annotated[ByteSize, Field(ge=1 << 30)] | None = None
     """Device memory that the GPU backend may use, such as `12GiB` (1GiB at least); without, what is free."""
     distributed_processing: bool = False
-    """Accepted from the contract's cloud profile; this version builds on one machine."""
+    """Share out similarities and samples by Dask: to `num_workers` processes of this machine, or to `scheduler`'s workers."""
+    scheduler: Annotated[str, Field(pattern=r"^(gpus|[a-z]+://.+)$")] | None = None
+    """A running Dask cluster, such as `tcp://host:8786`, whose workers see the output's folder; `gpus`: one on each GPU here."""
+
+    @model_validator(mode="after")
+    def _a_scheduler_is_for_distributed_processing(self):
+        if self.scheduler is not None and not self.distributed_processing:
+            raise ValueError("resources: scheduler is given, but distributed_processing is not true")
+        return self
 
 
 class MemoryOptimization(Section):

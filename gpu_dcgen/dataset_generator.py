@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from .pipeline import run_pipeline
 from .progress import ProgressTracker
 from .quality_report import conclude, read_baseline, summary_of
 from .staging import Staging
+from .workers import Workers
 
 _UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way again
 
@@ -68,7 +69,9 @@ def build(
             if differs:
                 watch.message("warning", f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died")
             machine.begin()
-            manifest, found = run_pipeline(Path(inputs), staging.path, config, machine, clock, kept)
+            with _workers(staging.checkpoints, key, config, kept, watch) as workers:
+                manifest, found = run_pipeline(Path(inputs), staging.path, config, machine, clock, kept, workers)
+                manifest["cluster"] = None if workers is None else workers.told()
             require_same_inputs(key, manifest)
             manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
             with clock.stage("flush"):
@@ -98,6 +101,17 @@ def build(
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.output, manifest)
+
+
+def _workers(
+    folder: Path, key: dict[str, Any], config: DatasetConfig, kept: Checkpoints, progress: ProgressTracker
+) -> AbstractContextManager[Workers | None]:
+    """The cluster that the settings ask for, if any."""
+    if not config.resources.distributed_processing:
+        return nullcontext()
+    from .cluster import open_workers
+
+    return open_workers(folder, key, config, kept, progress)
 
 
 def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: Watch) -> None:

@@ -156,7 +156,7 @@ def key_of_build(inputs: Path, config: DatasetConfig, machine: Backend) -> dict[
     sources = find_sources(inputs, config.inputs)
     files = [[source.table, sha256_of(file)] for source in sources.values() for file in source.files]
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    return {"inputs": files, "settings": settings, "code": _digest_of_code(), "machine": machine.name}
+    return {"inputs": files, "settings": settings, "code": digest_of_code(), "machine": machine.name}
 
 
 def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:
             )
 
 
-def _digest_of_code() -> str:
+def digest_of_code() -> str:
     """SHA-256 over the sources of this package and of the CPU machine."""
     digest, here = hashlib.sha256(), Path(__file__).parent
     for file in sorted([*here.rglob("*.py"), *(here.parent / "cpu_fallback").glob("*.py")]):

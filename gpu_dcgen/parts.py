@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from .errors import GateError
 from .halving import in_halves
 from .quality_validator import QualityMetrics
 from .samples import SHAPES, Ingredients, gather_groups
+from .workers import Workers
 
 _ROW_BYTES = 512  # of a sample: some forty columns, as codes and as what is written of them
 _SEQUENCE_COPIES = 3  # of a sample's history while it is written: laid out, encoded, compressed
@@ -114,10 +115,11 @@ def write_samples(
     backend: Backend,
     progress: Any,
     kept: Checkpoints | None = None,
+    workers: Workers | None = None,
 ) -> Written:
-    """Write all parts with `n_threads` threads, but for those that are there and on record in `kept`.
+    """Write all parts, with `workers` or this process's threads, but for those that are there and on record in `kept`.
 
-    A block is a pure function of the stages' results, so neither threads nor block sizes show in the files' content.
+    A block is a pure function of the stages' results, so neither who makes it nor its size shows in the files' content.
     """
     total = _Total([ContentDigest() for _ in have.plan.positives], kept)
     before = [] if kept is None else _restored(parts, kept, backend.n_threads)
@@ -126,23 +128,38 @@ def write_samples(
         progress.advance((part.last - part.first) * config.rows_per_positive)
     seconds_before = total.spent.working_s / backend.n_threads
     missing = [part for part in parts if part not in before]
-    crew = _Crew(missing, total, have, config, backend, progress)
-    with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
-        try:
-            workers = [pool.submit(crew.work) for _ in range(backend.n_threads)]
-            for worker in workers:
-                worker.result()
-        except BaseException:
-            crew.stop()
-            pool.shutdown()
-            with ExitStack() as unfinished:  # every one of them, whatever goes wrong with another
-                for part in missing:
-                    unfinished.push(part.files)
-                raise
+    if workers is not None:
+        workers.write_parts(missing, have, config, total.finish, progress)
+    else:
+        write_parts(missing, have, config, total.finish, progress, backend)
     spent = total.spent
     working_s = max(spent.working_s, 1e-9)
     shares = spent.drawing_s / working_s, spent.checking_s / working_s
     return Written(total.digests, spent.metrics, *shares, seconds_before, total.sha256)
+
+
+def write_parts(
+    parts: list[Part],
+    have: Ingredients,
+    config: DatasetConfig,
+    finish: Callable[[Part], None],
+    progress: Any,
+    backend: Backend,
+) -> None:
+    """Write parts with `n_threads` threads; `finish` is handed each one whose file is closed, with its record."""
+    crew = _Crew(parts, finish, have, config, backend, progress)
+    with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
+        try:
+            threads = [pool.submit(crew.work) for _ in range(backend.n_threads)]
+            for thread in threads:
+                thread.result()
+        except BaseException:
+            crew.stop()
+            pool.shutdown()
+            with ExitStack() as unfinished:  # every one of them, whatever goes wrong with another
+                for part in parts:
+                    unfinished.push(part.files)
+                raise
 
 
 def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part]:
@@ -171,8 +188,7 @@ class _Total:
         self._kept, self._lock = kept, Lock()
 
     def finish(self, part: Part) -> None:
-        """Take a part whose file has just been closed, and keep its record."""
-        part.record.file_bytes, part.record.sha256 = part.path.stat().st_size, sha256_of(part.path)
+        """Take a part that is written, and keep its record."""
         with self._lock:
             if self._kept is not None:
                 self._kept.put(part.name, part.record)
@@ -203,9 +219,15 @@ class _Crew:
     """What the threads share: the blocks still to be taken, room for those in flight, and the word to stop."""
 
     def __init__(
-        self, parts: list[Part], total: _Total, have: Ingredients, config: DatasetConfig, backend: Backend, progress: Any
+        self,
+        parts: list[Part],
+        finish: Callable[[Part], None],
+        have: Ingredients,
+        config: DatasetConfig,
+        backend: Backend,
+        progress: Any,
     ) -> None:
-        self._total, self._have, self._config, self._backend, self._progress = total, have, config, backend, progress
+        self._finish, self._have, self._config, self._backend, self._progress = finish, have, config, backend, progress
         self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
         self._taking, self._stopped = Lock(), Event()
         self._disk = DiskRate(config.resources.max_disk_rate)
@@ -278,7 +300,8 @@ class _Crew:
             self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
             part.files.close()
-            self._total.finish(part)
+            part.record.file_bytes, part.record.sha256 = part.path.stat().st_size, sha256_of(part.path)
+            self._finish(part)
         self._room.release()
 
     def _open(self, part: Part) -> Any:

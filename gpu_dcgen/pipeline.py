@@ -28,19 +28,27 @@ from .samples import Ingredients, gather_ingredients
 from .sequence_builder import UserSequences, build_calendar, build_user_sequences
 from .similarity_computer import Neighbors, compute_neighbors
 from .splits import SplitPlan, Windows, cut_windows, order_positives, plan_splits, require_disjoint_users
+from .workers import Workers
 
 
 def run_pipeline(
-    inputs: Path, folder: Path, config: DatasetConfig, machine: Backend, clock: Clock, kept: Checkpoints | None = None
+    inputs: Path,
+    folder: Path,
+    config: DatasetConfig,
+    machine: Backend,
+    clock: Clock,
+    kept: Checkpoints | None = None,
+    workers: Workers | None = None,
 ) -> tuple[dict[str, Any], Statistics]:
     """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
-    report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, folder / "rejects.parquet", kept)
+    rejects = folder / "rejects.parquet"
+    report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, rejects, kept, workers)
     n_groups = sum(len(positives) for positives in have.plan.positives)
     _require_room(folder, n_groups, have, sequences, config, clock)
     parts = lay_out_parts(folder, have, config)
     require_disjoint_users(have.interactions, have.plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
-        written = write_samples(parts, have, config, machine, clock.progress, kept)
+        written = write_samples(parts, have, config, machine, clock.progress, kept, workers)
         require_rows(parts, config)
     clock.sampled(written.drawing_share, written.checking_share, written.seconds_before)
     with clock.stage("tables"):
@@ -72,6 +80,7 @@ def make_ingredients(
     clock: Clock,
     rejects: Path | None = None,
     kept: Checkpoints | None = None,
+    workers: Workers | None = None,
 ) -> tuple[InputReport, Ingredients, Balance | None, UserSequences]:
     """The stages before any sample is made: what `inputs` hold, all that samples are made of, weights, users' sequences.
 
@@ -95,7 +104,7 @@ def make_ingredients(
     clock.warn(features.warnings)
     plan, balance = once("splits", lambda: _plan(log, features, windows, config, machine, clock))
     clock.warn((*(balance.warnings if balance else ()), *plan.warnings))
-    neighbors = once("similarity", lambda: _neighbors(log, windows, config, machine, clock))
+    neighbors = once("similarity", lambda: _neighbors(log, windows, config, machine, clock, workers))
     with clock.stage("prepare"):
         calendar = build_calendar(log.first_time, log.last_time, config, machine)
         sequences = build_user_sequences(log, plan, config, machine)
@@ -135,9 +144,11 @@ def _plan(
     return plan, balance
 
 
-def _neighbors(log: Interactions, windows: Windows, config: DatasetConfig, machine: Backend, clock: Clock) -> Neighbors:
+def _neighbors(
+    log: Interactions, windows: Windows, config: DatasetConfig, machine: Backend, clock: Clock, workers: Workers | None
+) -> Neighbors:
     with clock.stage("similarity", total=log.n_items):
-        return compute_neighbors(log, windows.cut1, config, machine, clock.progress)
+        return compute_neighbors(log, windows.cut1, config, machine, clock.progress, workers)
 
 
 def write_tables(

@@ -12,6 +12,7 @@ from .config import DatasetConfig
 from .halving import in_halves
 from .interactions import Interactions
 from .segments import counts, offsets_of, run_maximum, run_offsets, run_starts, sort_order
+from .workers import Workers
 
 Array = Any
 _PACKED_SUM_BITS = 42  # weight sums beside 21 bits of common users in one int64 (Cauchy-Schwarz bounds them)
@@ -21,6 +22,16 @@ _MOST_SCALE_BITS = 40
 _PAIR_BYTES = 12  # of a neighbor: item, similarity, common users
 STEP_PRODUCTS = 3  # products that take as long as a step of scoring a pair: 2.5 to 4 (tests/benchmarks/approximate.py)
 _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What `backend.similarity_block` reads of a WeightedMatrix."""
+
+    by_item: tuple[Array, ...]  # offsets (I+1,) int64, users (N,) int32, weights (N,) int32
+    by_user: tuple[Array, ...]  # offsets (U+1,) int64, cells (N,) int64: weight << 32 | item, read in one go
+    norms: Array  # (I,) int64
+    packed: bool
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,11 @@ class WeightedMatrix:
     n_products: int  # sum of squared user degrees: the work of an exact product
     known_until: int  # nanoseconds: the time of the latest purchase or view in it
 
-    def sides(self, backend: Backend) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """By item: offsets, users, weights; by user: offsets and cells (N,) int64, weight << 32 | item, read in one go."""
+    def sides(self, backend: Backend) -> Sides:
+        """The matrix laid out for the exact engine."""
         cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
-        return (self.item_offsets, self.item_user, self.item_weight), (self.user_offsets, cells)
+        by_item = self.item_offsets, self.item_user, self.item_weight
+        return Sides(by_item, (self.user_offsets, cells), self.norms, self.packed)
 
     def csr(self, backend: Backend) -> Any:
         """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""
@@ -63,12 +75,20 @@ class Neighbors:
     info: dict[str, Any]  # engine and why, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; measured recall
 
 
-def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend, progress: Any) -> Neighbors:
+def compute_neighbors(
+    interactions: Interactions,
+    cut1: int,
+    config: DatasetConfig,
+    backend: Backend,
+    progress: Any,
+    workers: Workers | None = None,
+) -> Neighbors:
     """Keep each item's `similarity.top_k` most similar items by buyers in common.
 
     Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties: smaller item first.
     Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time. With
-    `similarity.engine` approximate some neighbors may be missing; those that are there are the same.
+    `similarity.engine` approximate some neighbors may be missing; those that are there are the same. `workers` help with the
+    exact engine.
     """
     xp = backend.xp
     matrix = build_matrix(interactions, cut1, config, backend)
@@ -77,7 +97,7 @@ def compute_neighbors(interactions: Interactions, cut1: int, config: DatasetConf
     if engine == "approximate":
         parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
     else:
-        parts, more = exact_neighbors(matrix, config, backend, progress), {}
+        parts, more = exact_neighbors(matrix, config, backend, progress, workers), {}
     lengths, item, similarity, common_users = parts
     info = {
         "engine": engine,
@@ -110,21 +130,32 @@ def choose_engine(n_products: int, n_cells: int, config: DatasetConfig) -> tuple
     return "approximate", f"{n_products:,} products are beyond similarity.exact_products"
 
 
-def exact_neighbors(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any) -> tuple[Array, ...]:
+def exact_neighbors(
+    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any, workers: Workers | None = None
+) -> tuple[Array, ...]:
     """lengths, item, similarity and common users by the exact engine, a block of items at a time."""
-    by_item, by_user = matrix.sides(backend)
-    n_items, blocks = int(matrix.norms.shape[0]), []
-    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
+    sides, n_items = matrix.sides(backend), int(matrix.norms.shape[0])
     size = backend.block_size(config.resources.chunk_size, 2 * _PAIR_BYTES * config.similarity.top_k)
+    blocks = [(first, min(n_items, first + size)) for first in range(0, n_items, size)]
+    if workers is not None:
+        found = workers.find_neighbors(sides, blocks, progress)
+    else:
+        found = []
+        for first, last in blocks:
+            found.append(nearest_by_buyers(first, last, sides, config, backend))
+            progress.advance(last - first)
+    return tuple(backend.xp.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def nearest_by_buyers(first: int, last: int, sides: Sides, config: DatasetConfig, backend: Backend) -> tuple[Array, ...]:
+    """Of items first..last-1, laid end to end: lengths (n,) int32, item int32, similarity float32, common users int32."""
+    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": sides.packed}
 
     def block(first: int, last: int) -> tuple[Array, ...]:
-        return backend.similarity_block(first, last, by_item, by_user, matrix.norms, **limits)
+        return backend.similarity_block(first, last, sides.by_item, sides.by_user, sides.norms, **limits)
 
-    for first in range(0, n_items, size):
-        last = min(n_items, first + size)
-        blocks += in_halves(block, first, last, "similarity, items", backend)
-        progress.advance(last - first)
-    return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
+    halves = in_halves(block, first, last, "similarity, items", backend)
+    return halves[0] if len(halves) == 1 else tuple(backend.xp.concatenate(parts) for parts in zip(*halves, strict=True))
 
 
 def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> WeightedMatrix:

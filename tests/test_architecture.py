@@ -128,6 +128,14 @@ def test_numpy_is_imported_only_where_there_is_a_reason():
             assert inside(module, MAY_IMPORT_NUMPY), f"{module} imports numpy: use backend.xp, or give a reason here"
 
 
+def test_only_the_cluster_package_names_dask():
+    seen = set()
+    for module, imported in package_imports("gpu_dcgen").items():
+        if {name for name in imported if inside(name, {"dask", "distributed", "dask_cuda"})}:
+            seen.add(module)
+    assert seen and all(inside(module, {"gpu_dcgen.cluster"}) for module in seen)
+
+
 def test_training_reads_data_sets_and_knows_nothing_of_the_build():
     on_a_device = "gpu_dcgen.gpu.row_groups"  # a reader of row groups, which `stream` imports when it is asked for
     allowed = {"gpu_dcgen.training", "gpu_dcgen.contract", "gpu_dcgen.errors", "numpy", "pyarrow", "torch", on_a_device}

@@ -17,7 +17,8 @@ from tests.stage_shops import Stages
 
 
 def arguments(matrix, backend) -> tuple:
-    return *matrix.sides(backend), matrix.norms
+    sides = matrix.sides(backend)
+    return sides.by_item, sides.by_user, sides.norms
 
 
 def both(backend, matrix, first, last, **limits) -> list[list]:

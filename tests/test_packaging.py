@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported where an extra has brought it.
 OPTIONAL = {
+    "distributed": "distributed",
     "faiss": "faiss-cpu",
     "jinja2": "jinja2",
     "markupsafe": "markupsafe",

@@ -150,7 +150,7 @@ def test_another_build_is_not_gone_on_from(change, inputs, tmp_path, monkeypatch
     elif change == "settings":
         config = tiny_config(seed=7)
     elif change == "code":
-        monkeypatch.setattr(descriptions, "_digest_of_code", lambda: "newer")
+        monkeypatch.setattr(descriptions, "digest_of_code", lambda: "newer")
     else:
         key = descriptions.key_of_build
         monkeypatch.setattr(dataset_generator, "key_of_build", lambda *these: {**key(*these), "machine": "gpu"})

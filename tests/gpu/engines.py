@@ -27,10 +27,10 @@ def compare_engines(tables: Path, backend: Any, nearest: tuple[str, ...] = NEARE
     """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways differ."""
     config = DatasetConfig()
     matrix = _matrix(tables, config, backend)
-    by_item, by_user = matrix.sides(backend)
+    sides = matrix.sides(backend)
     n_items = int(matrix.norms.shape[0])
     limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
-    arguments = (by_item, by_user, matrix.norms)
+    arguments = (sides.by_item, sides.by_user, sides.norms)
     size = backend.block_size(n_items, 24 * config.similarity.top_k)
 
     def exact() -> tuple[Any, ...]:

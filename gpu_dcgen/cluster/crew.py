@@ -1,0 +1,197 @@
+"""Hands tasks out to a cluster's workers, and takes in what comes back: `workers.Workers` by Dask."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from .. import __version__
+from ..checkpoints import Checkpoints
+from ..config import DatasetConfig
+from ..errors import BackendError, DcgenError, OutputError
+from ..parts import Part
+from ..progress import ProgressTracker
+from ..samples import Ingredients
+from ..similarity_computer import Sides
+from .connection import CONNECT_S, connect
+
+Array = Any
+_LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+_GO_ON = "What is finished is kept: the same command with --resume goes on."
+
+
+@contextmanager
+def open_workers(
+    checkpoints: Path, key: dict[str, Any], config: DatasetConfig, kept: Checkpoints, progress: ProgressTracker
+) -> Iterator["Crew"]:
+    """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoints`."""
+    with connect(config, progress) as client:
+        for left in checkpoints.glob("work-*"):  # by a build that died
+            shutil.rmtree(left, ignore_errors=True)  # workers that nobody has told may still write there
+        folder = checkpoints / f"work-{uuid4().hex}"
+        folder.mkdir()
+        try:
+            crew = Crew(client, folder, key, config, kept, progress)
+            crew.inspect()
+            yield crew
+            crew.dismiss()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Crew:
+    """The workers of one build."""
+
+    def __init__(
+        self, client: Any, folder: Path, key: dict[str, Any], config: DatasetConfig, kept: Checkpoints, progress: ProgressTracker
+    ) -> None:
+        from . import tasks
+
+        self._client, self._kept, self._progress, self._tasks = client, kept, progress, tasks
+        self._there = set(client.nthreads())
+        self._seen_s = time.monotonic()
+        self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
+        self._job = tasks.Job(folder.parent, folder, key, __version__, _for_one(config, len(self._there)))
+
+    def inspect(self) -> None:
+        """BackendError with what one of the workers found wrong."""
+        found = self._client.run(self._tasks.inspect, self._job, on_error="return")
+        for worker, wrong in found.items():
+            if isinstance(wrong, DcgenError):
+                raise wrong
+            if isinstance(wrong, BaseException):
+                installed = self._client.run(version, "gpu-dcgen", workers=[worker], on_error="return")[worker]
+                raise BackendError(
+                    f"worker {worker} cannot take work of gpu-dcgen {__version__} ({type(wrong).__name__}: {wrong}); "
+                    f"installed there: {installed!r}.\nInstall the same version everywhere, and start the workers anew."
+                ) from wrong
+
+    def dismiss(self) -> None:
+        """Have the workers let go of the build's files."""
+        self._client.run(self._tasks.forget, self._job, on_error="ignore")
+
+    def find_neighbors(self, sides: Sides, blocks: list[tuple[int, int]], progress: Any) -> list[tuple[Array, ...]]:
+        names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
+        found = [self._kept.get(name) for name in names]  # of a build that died
+        progress.advance(sum(last - first for (first, last), one in zip(blocks, found, strict=True) if one is not None))
+        missing = [number for number, one in enumerate(found) if one is None]
+        if missing:
+            self._share(self._tasks.SIDES, sides)
+            for at, done in self._each("similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]):
+                number = missing[at]
+                self._kept.adopt(names[number], done.file)
+                found[number] = self._kept.get(names[number])
+                progress.advance(blocks[number][1] - blocks[number][0])
+        return found
+
+    def write_parts(
+        self, parts: list[Part], have: Ingredients, config: DatasetConfig, finish: Callable[[Part], None], progress: Any
+    ) -> None:
+        if not parts:
+            return
+        self._share(self._tasks.SHARED, replace(have, **dict.fromkeys(self._tasks.FROM_STAGES)))
+        parts = sorted(parts, key=lambda part: part.first - part.last)  # the longest first, so that all end at about one time
+        orders = [(part.split, part.first, part.last, part.name) for part in parts]
+        for at, done in self._each("samples", self._tasks.write_part, orders):
+            part = parts[at]
+            part.record = done.record
+            done.file.replace(part.path)
+            finish(part)
+            progress.advance((part.last - part.first) * config.rows_per_positive)
+
+    def told(self) -> dict[str, Any]:
+        peaks = sorted(self._peaks.values(), reverse=True)
+        return {
+            "scheduler": self._client.scheduler.address,
+            "workers": len(self._there),
+            "lost_workers": self._n_lost,
+            "halved_blocks": self._halved,
+            "peak_bytes_by_worker": [peak for peak in peaks if peak],
+        }
+
+    def _share(self, name: str, value: Any) -> None:
+        """Put down what workers read, with all that stages have put down before."""
+        self._kept.put(name, value)
+        self._kept.flush()
+        if name not in self._kept.names():
+            raise OutputError(
+                f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_GO_ON}"
+            )
+
+    def _each(self, what: str, task: Callable[..., Any], orders: list[tuple]) -> Iterator[tuple[int, Any]]:
+        """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
+        answers: queue.SimpleQueue = queue.SimpleQueue()
+        futures = {}
+        for number, order in enumerate(orders):
+            name = f"{task.__name__}-{self._job.folder.name}-{number}"  # by its first word the dashboard knows what it is
+            future = self._client.submit(task, self._job, *order, key=name, pure=False)
+            future.add_done_callback(lambda _, number=number: answers.put(number))
+            futures[number] = future
+        self._seen_s = time.monotonic()
+        while futures:
+            try:
+                number = answers.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._look(what)
+                continue
+            done = self._answer(what, futures.pop(number))  # a future that is let go of is forgotten by the cluster
+            self._peaks[done.worker] = max(self._peaks.get(done.worker, 0), done.peak_bytes)
+            self._halved += done.halved
+            yield number, done
+            self._look(what)
+
+    def _answer(self, what: str, future: Any) -> Any:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except (OSError, *_CANCELLED) as error:
+            if future.status == "error":  # the task's own
+                raise
+            raise self._unreachable(what, error) from error
+        except KilledWorker as error:
+            raise BackendError(
+                f"{what}: {error.allowed_failures + 1} workers died over the same task, the last at {error.last_worker.address}."
+                f"\nIf the system ended them for want of memory: fewer workers, or a lower resources.batch_size. {_GO_ON}"
+            ) from error
+
+    def _look(self, what: str) -> None:
+        """See who is there; tell of workers that have gone, whose tasks others do again."""
+        try:
+            there = set(self._client.nthreads())
+        except (OSError, RuntimeError, ValueError, *_CANCELLED) as error:
+            raise self._unreachable(what, error) from error
+        for worker in sorted(self._there - there):
+            self._n_lost += 1
+            self._progress.message("warning", f"{what}: worker {worker} is gone; what it was making is made again")
+        self._there = there
+        if there:
+            self._seen_s = time.monotonic()
+        elif time.monotonic() - self._seen_s > CONNECT_S:
+            raise BackendError(f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_GO_ON}")
+
+    def _unreachable(self, what: str, error: BaseException) -> BackendError:
+        return BackendError(
+            f"{what}: the scheduler of the Dask cluster is gone, and with it who knew of the tasks ({type(error).__name__}).\n"
+            f"Start it anew. {_GO_ON}"
+        )
+
+
+def _for_one(config: DatasetConfig, n_workers: int) -> DatasetConfig:
+    """The settings as one of `n_workers` keeps to them."""
+    rate = config.resources.max_disk_rate
+    if rate is None:
+        return config
+    resources = config.resources.model_copy(update={"max_disk_rate": max(1, rate // n_workers)})
+    return config.model_copy(update={"resources": resources})
