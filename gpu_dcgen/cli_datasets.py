@@ -1,4 +1,4 @@
-"""Commands on finished data sets: prove, explain, report, train a probe, export."""
+"""Commands on finished data sets: prove, explain, report, describe, train a probe, export."""
 
 from __future__ import annotations
 
@@ -170,6 +170,24 @@ def report(
 
         path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
+
+
+@app.command()
+def cards(
+    dataset: Dataset,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write them; else DATASET.")] = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Describe a dataset for catalogues and for people.
+
+    Writes README.md (a Hugging Face dataset card), croissant.json (MLCommons Croissant) and datacontract.yaml (Open Data
+    Contract Standard), from the schema and the dataset's own JSON files.
+    """
+    with exit_codes(debug):
+        from .cards import write_cards
+
+        typer.echo("Wrote " + ", ".join(map(str, write_cards(dataset, output, overwrite=overwrite))) + ".")
 
 
 @app.command()

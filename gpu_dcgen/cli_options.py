@@ -30,6 +30,8 @@ Examples:
   gpu-dcgen doctor tables --output out            is everything ready?
   gpu-dcgen plan tables                           how much, how long?
   gpu-dcgen audit data/processed data/training    prove that nothing leaks, from the files alone
+  gpu-dcgen report data/training                  one page on what was made
+  gpu-dcgen cards data/training                   describe it for Hugging Face, Croissant and data contracts
   gpu-dcgen probe data/training                   what does a model learn from it?
 """
 

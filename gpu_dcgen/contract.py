@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 CONTRACT = "DC-002 1.0.0"
 SPLITS = ("train", "val", "test")
+CARDS = ("README.md", "croissant.json", "datacontract.yaml")  # of `gpu-dcgen cards`: beside the files, and about them
 
 AGE_GROUPS = ("16-24", "25-34", "35-44", "45-54", "55+")
 CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
@@ -34,6 +35,66 @@ MAX_CPU_SHARE = 0.80
 MAX_DISK_BYTES_PER_S = 200 * 10**6
 CRITICAL_QUALITY_SCORE = 0.90
 
+# What each column says, in a sentence; D6, D15, D17 and D18 have it exactly.
+_DESCRIPTIONS = {
+    "user_id": "Id of the user.",
+    "user_age": "Age of the user in years, as the log has it.",
+    "user_age_group": "Age group of the user; none under 16.",
+    "user_club_status": "Club membership of the user, as the log has it.",
+    "user_news_frequency": "How often the user gets fashion news, as the log has it.",
+    "user_lifetime_days": "Whole days since the user's first purchase, as of the timestamp.",
+    "user_total_purchases": "The user's purchases strictly before the timestamp.",
+    "user_avg_basket_size": "The user's purchases strictly before the timestamp, per distinct time of purchase.",
+    "user_preferred_channel": "Sales channel that the user took most often before the timestamp; ties to the lower id.",
+    "user_interaction_sequence": "Item indices of the latest purchases before the timestamp, oldest first, not padded.",
+    "user_sequence_lengths": "Entries of user_interaction_sequence.",
+    "item_id": "Id of the item.",
+    "item_product_group": "Product group of the item.",
+    "item_color_group": "Colour group of the item.",
+    "item_garment_group": "Garment group of the item.",
+    "item_department": "Department of the item.",
+    "item_index_group": "Index group of the item.",
+    "item_popularity_score": "Recent purchases of the item, logarithmic, as of the latest snapshot; 1 is the most bought.",
+    "item_price_category": "Quartile (Q1 to Q4) of the recent mean price among the training period's prices.",
+    "item_price_normalized": "Recent mean price between the 1st (0) and 99th (1) percentile of the training period's prices.",
+    "timestamp": "When the positive was bought (UTC); every feature is as of this moment.",
+    "sales_channel": "Sales channel of the positive's purchase.",
+    "day_of_week": "Weekday of the timestamp; Monday is 0.",
+    "month": "Month of the timestamp, 1 to 12.",
+    "season": "Meteorological season of the timestamp.",
+    "label": "1 for the purchase, 0 for a negative.",
+    "negative_source": "Kind of negative: hard or random; null for a positive.",
+    "similarity_score": "Similarity of a hard negative to its positive; null where they have none, and on all other rows.",
+    "sample_id": "Split, group and slot of the row, as train-0000000012-03; slot 00 is the positive.",
+    "generation_timestamp": "When the data set was built (UTC).",
+    "sample_weight": "Weight of the group by category, user segment and recency; 1 in validation and test.",
+    "is_repurchase": "Whether the group's positive had been bought by the user before.",
+    "negative_item_id": "Id of the negative item; in an n-tuple of each, hard ones first.",
+    "negative_item_index": "Indices (item_vocabulary) of the negatives.",
+    "negative_popularity_score": "Popularity of each negative, as item_popularity_score.",
+    "negative_price_normalized": "Price of each negative, as item_price_normalized.",
+    "negative_similarity_score": "Similarity of each hard negative to the positive; null where none, and for random ones.",
+    "similar_item_id": "Id of one of the most similar items.",
+    "similarity": "Cosine similarity of the two items by their buyers in the training period, above 0 and at most 1.",
+    "common_users": "Users who bought both in the training period.",
+    "rank": "Place among the item's most similar items, from 1.",
+    "split": "Split that the user is in: train, val or test.",
+    "item_indices": "Item indices of the user's latest purchases before the split's period ends, oldest first.",
+    "timestamps": "When each purchase was made (UTC).",
+    "session_ids": "Session of each purchase, from 0; a long gap begins a new one.",
+    "sequence_length": "Entries of the lists.",
+    "item_index": "Index of the item in sequences, from 1; 0 is padding.",
+    "negative_detail": "How a negative was found: item_cf, collaborative, category_crossing, fallback, random; else null.",
+    "recency": "Weight of each purchase, halved with each half-life of its age at the end of the split's period.",
+    "day_of_week_sin": "Sine of each purchase's weekday, as an angle in the week.",
+    "day_of_week_cos": "Cosine of each purchase's weekday, as an angle in the week.",
+    "season_sin": "Sine of each purchase's day of the year, as an angle.",
+    "season_cos": "Cosine of each purchase's day of the year, as an angle.",
+    "item_product_code": "Code that an item shares with its variants.",
+    "item_section": "Section of the item, as the log has it.",
+    "item_name": "Name of the item, as the log has it.",
+}
+
 Role = Literal["id", "feature", "label", "metadata"]
 Encoding = Literal["DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"]
 
@@ -49,11 +110,18 @@ class Column:
     encoding: Encoding | None = None  # None: `_ENCODINGS` by type
     statistics: bool = False  # minima and maxima, where rows lie so that a filter skips some: a fifth of the time if on all
 
+    @property
+    def description(self) -> str:
+        """One sentence; of a triplet's negative, the one of the item's column."""
+        own = _DESCRIPTIONS.get(self.name)
+        return own or f"Of the hard negative: {_DESCRIPTIONS[self.name.removeprefix('negative_')]}"
+
 
 @dataclass(frozen=True)
 class File:
     """One Parquet file (or folder of parts) of the output."""
 
+    row: str  # what one row is
     columns: tuple[Column, ...]
     extra_columns: tuple[Column, ...] = ()  # D17; `output.extra_columns: false` leaves them out
     compression: Literal["zstd", "snappy"] = "zstd"
@@ -112,6 +180,7 @@ _WEIGHT = Column("sample_weight", "float32", "metadata")
 _REPURCHASE = Column("is_repurchase", "bool", "metadata")
 
 SAMPLES = File(
+    row="a sample: a user, an item, a label",
     columns=(
         *_USER_COLUMNS,
         *_ITEM_COLUMNS,
@@ -125,6 +194,7 @@ SAMPLES = File(
 )
 
 N_TUPLES = File(
+    row="a purchase with all of its negatives, as lists of equal length",
     columns=(
         *_USER_COLUMNS,
         *_ITEM_COLUMNS,
@@ -141,6 +211,7 @@ N_TUPLES = File(
 )
 
 TRIPLETS = File(
+    row="a purchase beside its first hard negative",
     columns=(
         *_USER_COLUMNS,
         *_ITEM_COLUMNS,
@@ -158,6 +229,7 @@ SHAPES = {"labeled_pair": SAMPLES, "n_tuple": N_TUPLES, "triplet": TRIPLETS}  # 
 FILES: dict[str, File] = {
     **{f"{split}_dataset": SAMPLES for split in SPLITS},
     "item_similarity_matrix": File(
+        "an item and one of its most similar items",
         (
             Column("item_id", "string", "id", statistics=True),
             Column("similar_item_id", "string", "id"),
@@ -168,6 +240,7 @@ FILES: dict[str, File] = {
         compression="snappy",
     ),
     "user_sequences": File(
+        "a user's latest purchases, in sessions, with temporal encodings",
         (
             Column("user_id", "string", "id", statistics=True),
             Column("split", "category", "metadata"),
@@ -179,15 +252,16 @@ FILES: dict[str, File] = {
                 for name in ("recency", "day_of_week_sin", "day_of_week_cos", "season_sin", "season_cos")
             ),
             Column("sequence_length", "int16", "feature"),
-        )
+        ),
     ),
     "item_vocabulary": File(
+        "an item, its integer index (0 is padding) and its categories",
         (
             Column("item_index", "int32", "id", statistics=True),
             Column("item_id", "string", "id", statistics=True),
             *_ITEM_CATEGORIES,
             *(Column(f"item_{name}", "string", "metadata", nullable=True) for name in ("product_code", "section", "name")),
-        )
+        ),
     ),
 }
 

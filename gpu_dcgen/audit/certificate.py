@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, OutputError
+from .dataset import NOT_AUDITED
 from .tables import sha256
 
 PLAIN = (
@@ -76,7 +77,7 @@ def verify(path: Path, dataset: Path | None = None, key: bytes | None = None) ->
     if dataset is not None:
         listed = {entry["file"]: entry["sha256"] for entry in outputs}
         there = {file.relative_to(dataset).as_posix(): file for file in sorted(dataset.rglob("*")) if file.is_file()}
-        there = {name: file for name, file in there.items() if file.resolve() != path.resolve() and name != "certificate.json"}
+        there = {name: file for name, file in there.items() if file.resolve() != path.resolve() and name not in NOT_AUDITED}
         for name in sorted(listed.keys() | there.keys()):
             if name not in there:
                 found.append(f"{name}: is missing")

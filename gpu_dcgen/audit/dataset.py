@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import DatasetConfig
-from ..contract import FILES, arrow_schema
+from ..contract import CARDS, FILES, arrow_schema
 from ..errors import InputError
 from .checks import Findings
 from .hashes import ContentDigest
@@ -24,7 +24,8 @@ BATCH_GROUPS = 2048  # looked at a time: bounds the memory
 SIDE_ROWS = 1 << 18
 SIDE_FILES = tuple(name for name in FILES if not name.endswith("_dataset"))
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
-OWN_FILES = ("manifest.json", "certificate.json")  # of which the manifest's list cannot speak
+NOT_AUDITED = ("certificate.json", *CARDS)  # written after the build, about it
+OWN_FILES = ("manifest.json", *NOT_AUDITED)  # of which the manifest's list cannot speak
 SHAPES = ("labeled_pair", "n_tuple")
 READ_OF_THE_MANIFEST = (
     "seed", "contract", "generator", "generated_at", "inputs", "split", "ledger", "vocabulary", "counts", "prices", "similarity",
@@ -81,7 +82,7 @@ def check_files(dataset: Path, manifest: dict[str, Any], findings: Findings) -> 
     for name in [*(f"{name}.parquet" for name in FILES), *JSON_FILES]:
         if not (dataset / name).exists():
             findings.fault("files", name, None, "missing", "a file of the contract")
-    outputs = [path for name, path in there.items() if name != "certificate.json"]
+    outputs = [path for name, path in there.items() if name not in NOT_AUDITED]
     return [
         {"file": path.relative_to(dataset).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in outputs
     ]
