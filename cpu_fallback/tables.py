@@ -33,16 +33,26 @@ def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Colum
     """The named columns of Parquet files, in file and row order; OSError or ArrowInvalid where a file cannot be read.
 
     INT96 timestamps are read as microseconds: as nanoseconds, a sentinel such as the year 9999 would wrap around.
-    Files are not buffered ahead: on a local disk that only costs their size in memory.
+    Files are not buffered ahead: on a local disk that only costs their size in memory. Text in a delta encoding, which Arrow
+    does not decode to dictionaries, comes as it is.
     """
     names = list(names)
     columns: dict[str, Column] = {name: [] for name in names}
     for file in files:
-        with pq.ParquetFile(file, read_dictionary=names, coerce_int96_timestamp_unit="us", pre_buffer=False) as parquet:
-            table = parquet.read(columns=names)
+        try:
+            table = _read_file(file, names, read_dictionary=names)
+        except (OSError, pa.ArrowNotImplementedError):  # delta encodings, as DuckDB writes them; a torn file is refused again
+            table = _read_file(file, names)
         for name in names:
             columns[name].extend(table[name].chunks)
     return columns
+
+
+def _read_file(file: Path, names: list[str], **options: Any) -> pa.Table:
+    with pq.ParquetFile(
+        file, coerce_int96_timestamp_unit="us", pre_buffer=False, page_checksum_verification=True, **options
+    ) as parquet:
+        return parquet.read(columns=names)
 
 
 def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
@@ -107,7 +117,10 @@ def split_chunks(column: Column) -> Iterator[tuple[slice, pa.Array, np.ndarray]]
             chunk = chunk.cast(pa.string())
         if not pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_encode()
-        yield rows, chunk.dictionary, _indices(chunk)
+        indices = _indices(chunk)
+        if indices.max(initial=-1) >= len(chunk.dictionary):  # Arrow decodes such pages, and looks nowhere
+            raise pa.ArrowInvalid("an index beyond the end of its dictionary")
+        yield rows, chunk.dictionary, indices
 
 
 def _indices(chunk: pa.DictionaryArray) -> np.ndarray:

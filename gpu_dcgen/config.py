@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, Field, model_validato
 
 from .config_quality import Monitoring, Quality, Section, Share
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**62)]
+Days = Annotated[int, Field(ge=1, le=100_000)]  # in nanoseconds, more than these do not fit 64 bits
 Factor = Annotated[float, Field(gt=0, le=1000)]
 OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a plain `off` as false
 
@@ -76,9 +77,9 @@ class Split(Section):
 
 
 class Features(Section):
-    snapshot_days: Count = 7
+    snapshot_days: Days = 7
     """Days between item snapshots (D6)."""
-    popularity_days: Count = 28
+    popularity_days: Days = 28
     """Days of sales that popularity and price of a snapshot look back on (D6)."""
     hemisphere: Literal["northern", "southern"] = "northern"
     """Meteorological seasons: in the north, December to February is Winter."""
@@ -147,7 +148,7 @@ class NegativeSampling(Section):
     """Latest buyers of the positive asked for `collaborative` candidates."""
     collaborative_items: Annotated[int, Field(ge=1, le=64)] = 8
     """Latest interactions of each such buyer taken."""
-    collaborative_days: Count = 7
+    collaborative_days: Days = 7
     """How many days back those interactions may lie."""
     category_draws: Annotated[int, Field(ge=0, le=1024)] = 32
     """Draws for `category_crossing` candidates: same price category, another product group."""
@@ -157,7 +158,7 @@ class NegativeSampling(Section):
     """Weights of the hard negatives' score."""
     corpus: Literal["live", "all"] = "live"
     """`live`: items sold in the `live_days` before the snapshot; `all`: the whole vocabulary, which leaks (D11)."""
-    live_days: Count = 90
+    live_days: Days = 90
     """How long after its last sale an item counts as on sale."""
     repurchases: Literal["keep", "drop"] = "keep"
     """`drop` leaves out positives whose item is already in the user's history (D17)."""
@@ -177,7 +178,7 @@ class SequenceProcessing(Section):
     """Interactions kept in a sequence: the latest."""
     min_sequence_length: Annotated[int, Field(ge=0, le=1024)] = 3
     """Positives with fewer earlier interactions are not emitted (D15)."""
-    temporal_gap_hours: Count = 72
+    temporal_gap_hours: Annotated[int, Field(ge=1, le=2_400_000)] = 72
     """A longer gap starts a new session."""
 
 
@@ -190,17 +191,17 @@ class CategoryBalancing(Section):
     """A segment's weighted share further from its target than this part of the target warns."""
     smoothing_factor: Share = 0.5
     """Exponent of the inverse category frequency."""
-    min_weight: Annotated[float, Field(gt=0)] = 0.1
+    min_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """Least category weight."""
-    max_weight: Annotated[float, Field(gt=0)] = 5.0
+    max_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     """Greatest category weight."""
     target_distribution: tuple[Share, Share, Share] = (0.2, 0.6, 0.2)
     """Wanted shares of new, active and churned users' samples."""
     min_samples_per_segment: Annotated[int, Field(ge=0)] = 1000
     """Fewer train positives in a segment than this warns."""
-    segment_days: Count = 90
+    segment_days: Days = 90
     """New: first purchase within these days before the cut; churned: none within them."""
-    recency_half_life_days: Count = 90
+    recency_half_life_days: Days = 90
     """Days in which a positive's recency weight halves."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from . import segments
 from .errors import InputError
-from .input_files import Source
+from .input_files import Source, unreadable
 
 Array = Any
 
@@ -112,8 +112,8 @@ def _findings(verdicts: Sequence[Verdict], backend: Any) -> list[str]:
                     for name in columns
                     if name in source.names
                 )
-                where = f"{row.file.relative_to(source.path)} row {row.number}" if len(source.files) > 1 else f"row {row.number}"
-                lines.append(f"  {source.label}: {verdict.rejects[reason]} {reason}: {meaning} (first: {where}, {values}).")
+                where = f"{source.label}: {verdict.rejects[reason]} {reason}: {meaning}"
+                lines.append(f"  {where} (first: {source.place(position)}, {values}).")
     articles = verdicts[0].source
     for verdict in verdicts:
         classes = {source.label: source.classes.get("article_id") for source in (articles, verdict.source)}
@@ -134,7 +134,16 @@ class _Row:
 
 
 def _rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
-    """The rows at rising positions, as the files hold them, with a batch in memory at a time."""
+    """The rows at rising positions, as the files hold them, with a batch in memory at a time; InputError where one is torn."""
+    try:
+        yield from _read_rows_at(source, positions)
+    except MemoryError:
+        raise
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(unreadable(str(source.path), error)) from error
+
+
+def _read_rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
     names = sorted(set(source.columns.values()))
     start, done = 0, 0  # of the batch in the table; positions already yielded
     for number, file in enumerate(source.files):
@@ -158,6 +167,7 @@ def _rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
 
 def _printable(column: pa.Array) -> list[Any]:
     """A column's values as JSON can hold them: times and decimals as text, NaN and infinities too."""
+    column.validate(full=True)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,11 +11,14 @@ import pyarrow.compute as pc
 from . import segments
 from .errors import InputError
 from .input_files import Source, unreadable
+from .limits import require_memory
 
 Array = Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 INT64_MAX = 2**63 - 1
+MAX_TEXT_BYTES = 1 << 16  # of one value; a longer id or category is a document in the wrong column
+VALUE_BYTES = 8  # of a column in memory, per row, besides its distinct texts
 
 
 class Reader:
@@ -23,8 +26,14 @@ class Reader:
 
     def __init__(self, source: Source, backend: Any) -> None:
         self.source, self.backend = source, backend
+        source.check_pages()
+        if backend.name != "gpu":  # which reads in pieces
+            needed = source.unpacked_bytes + source.n_rows * len(source.columns) * VALUE_BYTES
+            require_memory(needed, f"{source.label}: {source.n_rows:,} rows of {len(source.columns)} columns")
         try:
             columns = backend.read_columns(source.files, sorted(set(source.columns.values())))
+        except MemoryError:
+            raise
         except (OSError, pa.ArrowException) as error:
             raise InputError(unreadable(str(source.path), error)) from error
         self._columns = {name: columns[theirs] for name, theirs in source.columns.items()}
@@ -33,7 +42,7 @@ class Reader:
         """Codes (n,) int32 into the sorted distinct values, -1 for null, and those values; all -1 where the column is absent."""
         xp, source = self.backend.xp, self.source
         if name in source.classes:
-            return self.backend.encode(self._columns.pop(name))
+            return self._taken(name, self.backend.encode)
         if name not in source.partitions:
             return xp.full(source.n_rows, -1, dtype=xp.int32), pa.array([], pa.string())
         values, place = sorted_distinct(pa.array(source.partitions[name], pa.string()))
@@ -42,7 +51,7 @@ class Reader:
     def texts(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
         """Codes (n,) int32 into sorted distinct texts, -1 for null, and those texts as a host string array.
 
-        Integers become decimal texts, padded with zeros to `width`. InputError where text is not UTF-8.
+        Integers become decimal texts, padded with zeros to `width`. InputError where text is not UTF-8, or too long.
         """
         codes, values = self.encode(name)
         if pa.types.is_integer(values.type):
@@ -55,6 +64,14 @@ class Reader:
             raise InputError(
                 f"{self.source.label}: column {name!r} holds text that is not UTF-8.\nWrite the table as UTF-8."
             ) from error
+        lengths = pc.binary_length(texts)
+        if len(texts) and (n_bytes := pc.max(lengths).as_py()) > MAX_TEXT_BYTES:
+            code = pc.index(lengths, n_bytes).as_py()
+            row = int(self.backend.xp.argmax(codes == code))
+            raise InputError(
+                f"{self.source.label}: column {self.source.names[name]!r} has a text of {n_bytes:,} bytes "
+                f"({self.source.place(row)}); at most {MAX_TEXT_BYTES:,} are taken.\nShorten it, or leave the row out."
+            )
         return codes, texts
 
     def keys(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
@@ -68,7 +85,7 @@ class Reader:
         """Values (n,) float64 and valid (n,) bool; none valid where the column is absent."""
         xp, source = self.backend.xp, self.source
         if name in source.classes:
-            return self.backend.numbers(self._columns.pop(name))
+            return self._taken(name, self.backend.numbers)
         if name not in source.partitions:
             return xp.zeros(source.n_rows, dtype=xp.float64), xp.zeros(source.n_rows, dtype=bool)
         parsed = pa.array([_number(text) for text in source.partitions[name]], pa.float64())
@@ -78,11 +95,24 @@ class Reader:
         """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool; none valid where the column is absent."""
         xp, source = self.backend.xp, self.source
         if name in source.classes:
-            return self.backend.times(self._columns.pop(name))
+            return self._taken(name, self.backend.times)
         if name not in source.partitions:
             return xp.zeros(source.n_rows, dtype=xp.int64), xp.zeros(source.n_rows, dtype=bool)
         parsed = pa.array([_nanoseconds(text) for text in source.partitions[name]], pa.int64())
         return self._spread(parsed.fill_null(0)), self._spread(parsed.is_valid())
+
+    def _taken(self, name: str, convert: Callable[[Any], tuple[Array, Any]]) -> tuple[Array, Any]:
+        """What `convert` makes of a column: a value a row, and what belongs to them."""
+        label, theirs, expected = self.source.label, self.source.names[name], self.source.n_rows
+        try:
+            values, others = convert(self._columns.pop(name))
+        except MemoryError:
+            raise
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise InputError(unreadable(f"{label}: column {theirs!r}", error)) from error
+        if (found := values.shape[0]) != expected:
+            raise InputError(unreadable(f"{label}: column {theirs!r}", f"it has {found} values for {expected} rows"))
+        return values, others
 
     def _spread(self, per_file: pa.Array) -> Array:
         """A value per file as a value per row."""

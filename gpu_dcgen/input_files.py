@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import ConfigError, InputError
+from .input_footers import Footer, FooterError, check_pages, read_footer
 
 TABLES = ("articles", "customers", "transactions")  # without which there is no build
 
@@ -62,15 +63,25 @@ class Source:
     folder: Path  # the input folder
     path: Path  # the table's file or folder
     files: tuple[Path, ...]  # by path
-    rows: tuple[int, ...]  # per file
+    footers: tuple[Footer, ...]  # per file
     names: dict[str, str]  # our name -> the table's own name, for columns that hold anything
     classes: dict[str, str]  # our name -> text, integer, float, decimal, date or timestamp: columns in the files
     partitions: dict[str, tuple[str | None, ...]]  # our name -> value per file: columns in the path
     warnings: tuple[str, ...]
 
     @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows per file."""
+        return tuple(footer.n_rows for footer in self.footers)
+
+    @property
     def n_rows(self) -> int:
         return sum(self.rows)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of the columns to read, unpacked, as the files' footers claim; `check_pages` holds them to it."""
+        return sum(footer.unpacked_bytes(self.columns.values()) for footer in self.footers)
 
     @property
     def label(self) -> str:
@@ -81,12 +92,27 @@ class Source:
         """Our name -> name in the files, for the columns to read."""
         return {name: self.names[name] for name in self.classes}
 
+    def check_pages(self) -> None:
+        """Hold the pages of the columns to read against the footers: InputError where they hold or unpack to something else."""
+        for file, footer in zip(self.files, self.footers, strict=True):
+            try:
+                check_pages(file, footer, self.columns.values())
+            except (OSError, FooterError) as error:
+                raise InputError(unreadable(str(file), error)) from error
+
+    def place(self, position: int) -> str:
+        """Where a row of the table (from 0) is found, as a message says it."""
+        file = 0
+        while position >= self.rows[file]:
+            position, file = position - self.rows[file], file + 1
+        return f"{self.files[file].relative_to(self.path)} row {position}" if len(self.files) > 1 else f"row {position}"
+
 
 @dataclass(frozen=True)
 class _File:
     path: Path
     schema: pa.Schema
-    metadata: Any  # pyarrow.parquet.FileMetaData
+    footer: Footer
     partitions: dict[str, str | None]
 
 
@@ -171,8 +197,8 @@ def _open(folder: Path, table: str, inputs: Any) -> Source:
                 for other in _names(files[0])
                 if other.casefold() == theirs.casefold()
             ]
-    rows = tuple(file.metadata.num_rows for file in files)
-    return Source(table, folder, path, tuple(paths), rows, names, classes, partitions, tuple(warnings))
+    footers = tuple(file.footer for file in files)
+    return Source(table, folder, path, tuple(paths), footers, names, classes, partitions, tuple(warnings))
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -187,17 +213,19 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 def _open_file(path: Path, table_path: Path) -> _File:
     try:
+        footer = read_footer(path)
         with pq.ParquetFile(path) as parquet:
-            schema, metadata = parquet.schema_arrow, parquet.metadata
-    except (OSError, pa.ArrowException) as error:
+            schema = parquet.schema_arrow
+        str(schema)  # names that are not UTF-8 are refused here
+    except (OSError, FooterError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(unreadable(str(path), error)) from error
     folders = path.relative_to(table_path).parts[:-1] if path != table_path else ()
     pairs = (part.partition("=") for part in folders if "=" in part)
     partitions = {unquote(key): None if value == HIVE_NULL else unquote(value) for key, _, value in pairs}
-    return _File(path, schema, metadata, partitions)
+    return _File(path, schema, footer, partitions)
 
 
-def unreadable(where: str, error: Exception) -> str:
+def unreadable(where: str, error: Exception | str) -> str:
     """The text of an InputError about a file that Parquet readers refuse."""
     reason = " ".join(str(error).split())
     return f"{where}: cannot be read as Parquet ({reason:.200}).\nWrite the file again, or remove it from the folder."
@@ -228,8 +256,8 @@ def _class(label: str, files: Sequence[_File], theirs: str, role: str) -> str | 
         class_ = _class_of(kind)
         if class_ in accepted:
             found.setdefault(class_, file.path)
-        elif not _null_throughout(file, theirs):
-            found_type = f"a nested type, {kind}," if pa.types.is_nested(kind) else str(kind)
+        elif not (pa.types.is_null(kind) or file.footer.null_throughout(theirs)):  # pandas writes an empty text column as floats
+            found_type = f"a nested type, {kind!s:.80}," if pa.types.is_nested(kind) else str(kind)
             expected = " or ".join(sorted(accepted))
             raise InputError(f"{label}: column {theirs!r} is {found_type} in {file.path.name}; expected {expected}.\n{remedy}")
     if role in ("key", "category") and len(found) > 1:
@@ -249,18 +277,6 @@ def _class_of(kind: pa.DataType) -> str:
         "timestamp": (pa.types.is_timestamp,),
     }
     return next((class_ for class_, is_one in tests.items() if any(test(kind) for test in is_one)), str(kind))
-
-
-def _null_throughout(file: _File, theirs: str) -> bool:
-    """Whether a file's column holds nothing: pandas writes a text column without any value as floats or as `null`."""
-    if pa.types.is_null(file.schema.field(theirs).type):
-        return True
-    for group in range(file.metadata.num_row_groups):
-        chunks = [file.metadata.row_group(group).column(leaf) for leaf in range(file.metadata.num_columns)]
-        chunk = next((chunk for chunk in chunks if chunk.path_in_schema == theirs), None)
-        if chunk is None or chunk.statistics is None or chunk.statistics.null_count != chunk.num_values:
-            return False
-    return True
 
 
 def _missing(label: str, table: str, name: str, theirs: str, files: Sequence[_File]) -> str:
