@@ -21,6 +21,7 @@ NS_PER_S = 10**9
 NS_PER_DAY = 86_400 * NS_PER_S
 NS_PER_UNIT = {"s": NS_PER_S, "ms": 10**6, "us": 10**3, "ns": 1}
 INT64_MAX = 2**63 - 1
+DELTA_ROWS = 4096  # decoded at a time
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 ISO_TIME = (  # the dialects of ISO 8601 that databases and Python write
     r"^\s*(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
@@ -33,26 +34,33 @@ def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Colum
     """The named columns of Parquet files, in file and row order; OSError or ArrowInvalid where a file cannot be read.
 
     INT96 timestamps are read as microseconds: as nanoseconds, a sentinel such as the year 9999 would wrap around.
-    Files are not buffered ahead: on a local disk that only costs their size in memory. Text in a delta encoding, which Arrow
-    does not decode to dictionaries, comes as it is.
+    Files are not buffered ahead: on a local disk that only costs their size in memory. Checksums of pages are verified where
+    they are; that costs nothing.
     """
     names = list(names)
     columns: dict[str, Column] = {name: [] for name in names}
     for file in files:
         try:
-            table = _read_file(file, names, read_dictionary=names)
+            with _open(file, read_dictionary=names) as parquet:
+                tables = [parquet.read(columns=names)]
         except (OSError, pa.ArrowNotImplementedError):  # delta encodings, as DuckDB writes them; a torn file is refused again
-            table = _read_file(file, names)
-        for name in names:
-            columns[name].extend(table[name].chunks)
+            tables = _delta_coded(file, names)
+        for table in tables:
+            for name in names:
+                columns[name].extend(table[name].chunks)
     return columns
 
 
-def _read_file(file: Path, names: list[str], **options: Any) -> pa.Table:
-    with pq.ParquetFile(
-        file, coerce_int96_timestamp_unit="us", pre_buffer=False, page_checksum_verification=True, **options
-    ) as parquet:
-        return parquet.read(columns=names)
+def _open(file: Path, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us", pre_buffer=False, page_checksum_verification=True, **options)
+
+
+def _delta_coded(file: Path, names: list[str]) -> Iterator[pa.Table]:
+    """Some rows at a time, with text as dictionaries: it may share prefixes, and unpack to any multiple of its pages."""
+    with _open(file) as parquet:
+        for batch in parquet.iter_batches(DELTA_ROWS, columns=names):
+            columns = [column.dictionary_encode() if is_text(column.type) else column for column in batch.columns]
+            yield pa.table(columns, batch.schema.names)
 
 
 def encode(column: Column) -> tuple[np.ndarray, pa.Array]:

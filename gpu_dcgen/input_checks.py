@@ -20,6 +20,7 @@ from .input_files import Source, unreadable
 Array = Any
 
 COLLAPSED = 255  # in a verdict: an identical copy of a kept row
+SHOWN_CHARACTERS = 120  # of a bad value in a message
 BATCH_ROWS = 65_536  # rows decoded at a time when bad rows are looked up again
 MAX_PRICE = 1e9  # dearer than anything in any currency; what sums of prices may reach is for `features` to say
 
@@ -108,7 +109,7 @@ def _findings(verdicts: Sequence[Verdict], backend: Any) -> list[str]:
                 position = int(backend.xp.argmax(verdict.reason == number))
                 row = next(_rows_at(source, [position]))
                 values = ", ".join(
-                    f"{source.names[name]} {json.dumps(row.values.get(source.names[name]))}"
+                    f"{source.names[name]} {_shortened(json.dumps(row.values.get(source.names[name])))}"
                     for name in columns
                     if name in source.names
                 )
@@ -123,6 +124,10 @@ def _findings(verdicts: Sequence[Verdict], backend: Any) -> list[str]:
                 f"  article_id is {held}: integers lose leading zeros, which inputs.article_id_width restores (H&M: 10)."
             )
     return lines
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ ENCODINGS = {
 }
 ADDRESS_SPACE = 6 << 30  # bytes a worker may map; Python, Arrow and numba take 2 GiB of it before the first case
 CASE_S = 10  # of processor time; a case that takes longer hangs
+MOST_S = 120  # of time; machines that do much else are slow
 
 
 def many(table: dict, n: int) -> pa.Table:
@@ -216,7 +217,8 @@ def main(folder: Path, first: int, last: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for case in range(first, last):
-        signal.setitimer(signal.ITIMER_PROF, CASE_S)  # ends the process
+        signal.setitimer(signal.ITIMER_PROF, CASE_S)  # ends the process, as the alarm does
+        signal.alarm(MOST_S)
         print(json.dumps({"case": case}), flush=True)
         print(json.dumps(run_case(folder / str(case % 8), case)), flush=True)
 

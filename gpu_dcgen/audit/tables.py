@@ -141,8 +141,7 @@ class _Table:
         theirs, found = self._mapping.get(name, name), []
         for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
             if theirs in names:
-                column = pq.ParquetFile(file, read_dictionary=[theirs]).read(columns=[theirs]).column(0)
-                found += column.chunks
+                found += _column(file, theirs).chunks
             else:
                 found.append(pa.repeat(pa.scalar(_partitions(file, self.path).get(theirs), pa.string()), n))
         return found
@@ -160,6 +159,14 @@ class _Table:
             kept &= ~collapsed
         self.counts = {"read": len(self), "kept": int(kept.sum()), "rejected": n_rejected, "collapsed": n_collapsed}
         return np.flatnonzero(kept)
+
+
+def _column(file: Path, name: str) -> pa.ChunkedArray:
+    try:
+        return pq.ParquetFile(file, read_dictionary=[name]).read(columns=[name]).column(0)
+    except (OSError, pa.ArrowNotImplementedError):  # delta encodings, as DuckDB writes them; a torn file is refused again
+        column = pq.ParquetFile(file).read(columns=[name]).column(0)
+        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _parquet_files(folder: Path) -> list[Path]:
