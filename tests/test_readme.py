@@ -106,13 +106,17 @@ def test_the_python_example_builds_a_data_set(reader, tmp_path):
     assert (tmp_path / "data" / "training" / "manifest.json").is_file()
 
 
-def test_the_training_examples_run_on_what_was_built(reader, tmp_path):
-    examples = [example for example in blocks("python") if "build(" not in example]
-    require_torch("".join(examples))
+TRAINING = [example for example in blocks("python") if "build(" not in example]
+
+
+@pytest.mark.parametrize("example", TRAINING, ids=["plain loop", "map-style", "lightning"])
+def test_the_training_examples_run_on_what_was_built(reader, tmp_path, example):
+    require_torch(example)
+    if "import lightning" in example:
+        pytest.importorskip("lightning", reason="pip install lightning")
     reader("gpu-dcgen build data/processed data/training --quiet")
-    for example in examples:
-        (tmp_path / "example.py").write_text(example)
-        assert reader("python example.py")
+    (tmp_path / "example.py").write_text(example)
+    assert reader("python example.py")
 
 
 def test_a_command_that_fails_is_seen(reader):

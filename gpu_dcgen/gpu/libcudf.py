@@ -44,6 +44,27 @@ def read_pieces(file: Path, names: Sequence[str], piece_bytes: int) -> Iterator[
         del columns  # before the next piece is decoded
 
 
+def read_row_group(file: Path, number: int, names: Sequence[str]) -> dict[str, plc.Column]:
+    """Named columns of one row group of a Parquet file, by their stored types; OSError where it cannot be decoded."""
+    options = (
+        parquet.ParquetReaderOptions.builder(types.SourceInfo([str(file)]))
+        .column_names(list(names))
+        .ignore_missing_columns(False)
+        .use_arrow_schema(False)
+        .use_pandas_metadata(False)
+        .build()
+    )
+    options.set_row_groups([[number]])
+    with _reading(file):
+        return _by_name(parquet.read_parquet(options))
+
+
+def list_parts(column: plc.Column) -> tuple[plc.Column, plc.Column]:
+    """The offsets (n + 1,) int32 and the elements of a column of lists; views."""
+    lists = column.list_view()
+    return lists.offsets(), lists.child()
+
+
 def _by_name(piece: Any) -> dict[str, plc.Column]:
     return dict(zip(piece.column_names(), piece.columns, strict=True))
 

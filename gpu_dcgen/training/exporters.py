@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -32,25 +33,49 @@ def export(
     tuples: Parquet, a row a positive, all columns texts: anchor (the names of the user's latest purchases, oldest first),
     positive, negative_1, negative_2, ... (hard ones first). An item without a name goes by its id.
 
-    InputError when the data set cannot be used, OutputError when `output` is there and not to be overwritten.
+    The file appears when it is complete. InputError when the data set cannot be used, OutputError when `output` is there
+    and not to be overwritten, or cannot hold the ids.
     """
     files = open_split(dataset, split)
     if output.exists() and not overwrite:
         raise OutputError(f"{output} is there already.\nChoose another file, or replace it with --overwrite.")
-    tables = _inter(files) if form == "inter" else _tuples(files)
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    try:
+        n_rows = _write_inter(files, unfinished) if form == "inter" else _write_tuples(files, unfinished)
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return n_rows
+
+
+def _write_inter(files: SplitFiles, output: Path) -> int:
+    n_rows = 0
+    # Arrow's own header may be quoted, which RecBole takes for a part of the names.
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with output.open("wb") as file:
+        for table in _inter(files):
+            if not n_rows:
+                file.write(("\t".join(table.column_names) + "\n").encode())
+            try:
+                csv.write_csv(table, file, options)
+            except pa.ArrowInvalid as error:
+                raise OutputError(
+                    f"{files.folder}: a user_id or item_id has a tab, a quotation mark or a line break, which .inter files "
+                    f"cannot hold ({error}).\nExport tuples, or build the data set with other ids."
+                ) from error
+            n_rows += table.num_rows
+    return n_rows
+
+
+def _write_tuples(files: SplitFiles, output: Path) -> int:
+    tables = _tuples(files)
     first = next(tables)
-    if form == "inter":
-        writer = csv.CSVWriter(output, first.schema, write_options=csv.WriteOptions(delimiter="\t", quoting_style="none"))
-    else:
-        writer = pq.ParquetWriter(output, first.schema, compression="zstd")
-    with writer:
-        writer.write_table(first)
-        return first.num_rows + sum(_written(writer, table) for table in tables)
-
-
-def _written(writer: csv.CSVWriter | pq.ParquetWriter, table: pa.Table) -> int:
-    writer.write_table(table)
-    return table.num_rows
+    n_rows = 0
+    with pq.ParquetWriter(output, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+            n_rows += table.num_rows
+    return n_rows
 
 
 def _inter(files: SplitFiles) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +16,9 @@ from ..contract import CONTRACT, SPLITS
 from ..errors import InputError
 
 _SUFFIX = "_dataset.parquet"
+_NEEDED = ("contract", "config", "split", "counts", "files", "content_digest")  # of the manifest
+# What the samples' integers mean; another build's files would fit, and mean something else.
+_BESIDE = ("item_vocabulary.parquet", "user_sequences.parquet", "vocabulary.json", "category_mappings.json")
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,21 @@ class SplitFiles:
 
         Opens the file anew, so that any number of threads may read at once.
         """
-        part = self.parts[row_group.part]
-        try:
+
+        def read(part: Path) -> pa.Table:
             file = pq.ParquetFile(
                 part, metadata=self.footers[row_group.part], memory_map=False, read_dictionary=dictionaries, pre_buffer=False
             )
             with file:
                 return file.read_row_group(row_group.number, columns=columns, use_threads=False)
+
+        return self.reading(row_group, read)
+
+    def reading(self, row_group: RowGroup, read: Callable[[Path], Any]) -> Any:
+        """What `read` makes of the row group's part; InputError where that cannot be read."""
+        part = self.parts[row_group.part]
+        try:
+            return read(part)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{part}: row group {row_group.number} cannot be read ({error}).\n"
@@ -87,11 +99,15 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     """
     folder, split = _place(Path(path), split)
     manifest = read_json(folder / "manifest.json")
+    if missing := [name for name in _NEEDED if name not in manifest]:
+        raise InputError(f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew.")
     if manifest.get("contract") != CONTRACT:
         raise InputError(
             f"{folder / 'manifest.json'}: contract {manifest.get('contract')!r}, expected {CONTRACT!r}.\n"
             "Build the data set anew with this version, or read it with the version that built it."
         )
+    for name in _BESIDE:
+        _check_size(folder, name, manifest["files"].get(name))
     parts = _parts(folder, split, manifest)
     footers = tuple(_footer(part) for part in parts)
     schema = footers[0].schema.to_arrow_schema()
@@ -118,13 +134,16 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a data set; InputError when it is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; expected a data set that 'gpu-dcgen build' made.\nGive its folder, or a split's file inside it."
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}).\nCopy the data set again, or build it anew.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object.\nCopy the data set again, or build it anew.")
+    return content
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
@@ -155,14 +174,21 @@ def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ..
     if not sizes:
         raise InputError(f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the data set anew.")
     for file, size in sizes.items():
-        path = folder / file
-        if not path.is_file():
-            raise InputError(f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew.")
-        if path.stat().st_size != size:
-            raise InputError(
-                f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}.\nCopy the data set again, or build it anew."
-            )
+        _check_size(folder, file, size)
     return tuple(folder / file for file in sorted(sizes))
+
+
+def _check_size(folder: Path, file: str, size: int | None) -> None:
+    path = folder / file
+    if size is None:
+        raise InputError(f"{folder / 'manifest.json'}: does not list {file}.\nCopy the data set again, or build it anew.")
+    if not path.is_file():
+        raise InputError(f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew.")
+    if path.stat().st_size != size:
+        raise InputError(
+            f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}: a damaged copy, or another data set's file.\n"
+            "Copy the data set again, or build it anew."
+        )
 
 
 def _footer(part: Path) -> pq.FileMetaData:

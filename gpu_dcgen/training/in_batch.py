@@ -52,7 +52,7 @@ class InBatch:
         self._firsts = torch.tensor([group.first for group in self._files.row_groups])
         users, items, self._corpus = _scan(self._files, vocabularies)
         share = torch.bincount(items, minlength=vocabularies.n_items + 1) / len(items)
-        self._log_other = torch.log1p(-share.double())  # log(1 - p) by item_index
+        self._log_other = torch.log1p(-share.double().clamp(max=1 - 1e-9))  # log(1 - p) by item_index, finite
         self._offsets, self._owned = _owned(self._files, vocabularies, users, items)
 
     def __call__(self, block: Block) -> Sample:

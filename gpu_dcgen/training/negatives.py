@@ -28,12 +28,14 @@ def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: in
         chosen = [*range(1 + n_hard), *range(first_random, first_random + n_random)]
         slots = np.tile(np.array(chosen), (len(block), 1))
     else:
-        slot, group = block.metadata["slot"].numpy(), block.metadata["group_number"].numpy()
+        slot, group = (block.metadata[name].cpu().numpy() for name in ("slot", "group_number"))
         luck = mix(key(seed, NEGATIVES, epoch) ^ mix((group[:, None] * files.width + slot).astype(np.uint64)))
         hard, random = _smallest(luck[:, 1:first_random], n_hard), _smallest(luck[:, first_random:], n_random)
         slots = np.concatenate([np.zeros((len(block), 1), np.int64), 1 + hard, first_random + random], axis=1)
 
     def take(tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cpu":
+            return tensor.gather(1, torch.from_numpy(slots).to(tensor.device))
         return torch.from_numpy(np.take_along_axis(tensor.numpy(), slots, axis=1))
 
     return Block(

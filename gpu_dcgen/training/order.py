@@ -105,8 +105,14 @@ def n_rounds(n_groups: int, batch: int, n_ranks: int, *, drop_last: bool) -> int
 
 
 def round_slice(position: int, n_groups: int, batch: int, rank: int, n_ranks: int, *, drop_last: bool) -> tuple[slice, int]:
-    """The groups of `rank` in the round that begins at `position`, and the position after the round."""
+    """The groups of `rank` in the round that begins at `position`, and the position after the round.
+
+    Fewer groups than ranks are left only where an epoch goes on with more ranks than it began with. Every rank takes all of
+    them then: none has an empty batch, and the mean of equal gradients is that of the groups taken once.
+    """
     left = n_groups - position
+    if left < n_ranks and not drop_last:
+        return slice(position, n_groups), n_groups
     if drop_last or n_rounds(left, batch, n_ranks, drop_last=False) > 1:
         start = position + rank * batch
         return slice(start, start + batch), position + n_ranks * batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -11,6 +12,13 @@ from torch import Tensor
 from .row_groups import PARTS, Block
 
 _WORD = 4  # bytes
+_NUMPY = {
+    torch.bool: np.dtype(bool),
+    torch.int16: np.dtype(np.int16),
+    torch.int32: np.dtype(np.int32),
+    torch.int64: np.dtype(np.int64),
+    torch.float32: np.dtype(np.float32),
+}
 
 
 @dataclass(frozen=True)
@@ -53,28 +61,83 @@ class Records:
     def block(self) -> Block:
         """The groups as tensors; some are views of the words."""
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        view = _host_view if self.words.device.type == "cpu" else _device_view
+        words = self.words.numpy() if view is _host_view else self.words
         for field in self.fields:
-            words = self.words[:, field.first : field.end]
-            if field.dtype.itemsize > _WORD:
-                values = words.clone(memory_format=torch.contiguous_format).view(field.dtype)
-            else:
-                values = words.view(field.dtype) if field.dtype.itemsize == _WORD else words.to(field.dtype)
-            parts[field.part][field.name] = values[:, 0] if field.flat else values
+            parts[field.part][field.name] = view(words[:, field.first : field.end], field)
         return Block(**parts)
+
+
+def _host_view(words: np.ndarray, field: Field) -> Tensor:
+    """NumPy views cost a tenth of torch's, and a small batch has thirty."""
+    dtype = _NUMPY[field.dtype]
+    if dtype.itemsize > _WORD:
+        words = words.copy()  # also a single row's: it counts as contiguous, whatever its stride
+    values = words.astype(dtype) if dtype.itemsize < _WORD else words.view(dtype)
+    return torch.from_numpy(values[:, 0] if field.flat else values)
+
+
+def _device_view(words: Tensor, field: Field) -> Tensor:
+    if field.dtype.itemsize > _WORD:
+        words = words.clone(memory_format=torch.contiguous_format)
+    values = words.to(field.dtype) if field.dtype.itemsize < _WORD else words.view(field.dtype)
+    return values[:, 0] if field.flat else values
+
+
+class Gathering:
+    """Room for n groups of equal fields, which any threads fill; the first block that comes says what the fields are."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._lock = Lock()
+        self._records: Records | None = None
+
+    def put(self, block: Block, first: int) -> None:
+        """The block's groups become records `first` and following; the rows of several threads do not overlap."""
+        with self._lock:
+            if self._records is None:
+                fields = _fields(block)
+                self._records = Records(_room(self._n, fields[-1].end, block.metadata["slot"].device), fields)
+        put = self._put_on_host if self._records.words.device.type == "cpu" else self._put_on_device
+        put(block, self._records.words[first : first + len(block)])
+
+    def _put_on_host(self, block: Block, place: Tensor) -> None:
+        words = place.numpy()
+        for field in self._records.fields:
+            values = getattr(block, field.part)[field.name].numpy().reshape(len(block), -1)
+            words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
+
+    def _put_on_device(self, block: Block, place: Tensor) -> None:
+        for field in self._records.fields:
+            values = getattr(block, field.part)[field.name].reshape(len(block), -1)
+            place[:, field.first : field.end] = values.view(torch.int32) if values.itemsize >= _WORD else values.int()
+
+    def records(self) -> Records:
+        """All of them, once they are there."""
+        return self._records
+
+
+def _room(n: int, words: int, device: torch.device) -> Tensor:
+    """(n, words) int32, not yet written. On the host NumPy allocates: it asks for huge pages, torch does not."""
+    if device.type != "cpu":
+        return torch.empty((n, words), dtype=torch.int32, device=device)
+    return torch.from_numpy(np.empty((n, words), dtype=np.int32))
+
+
+def _fields(block: Block) -> tuple[Field, ...]:
+    fields, end = [], 0
+    for part in PARTS:
+        for name, tensor in getattr(block, part).items():
+            first, end = end, end + tensor[0].numel() * max(1, tensor.dtype.itemsize // _WORD)
+            fields.append(Field(part, name, first, end, tensor.dtype, tensor.dim() == 1))
+    return tuple(fields)
 
 
 def pack(block: Block) -> Records:
     """The block's groups as records."""
-    tensors = [(part, name, tensor) for part in PARTS for name, tensor in getattr(block, part).items()]
-    fields, end = [], 0
-    for part, name, tensor in tensors:
-        first, end = end, end + tensor[0].numel() * max(1, tensor.dtype.itemsize // _WORD)
-        fields.append(Field(part, name, first, end, tensor.dtype, tensor.dim() == 1))
-    words = np.empty((len(block), end), dtype=np.int32)
-    for field, (_, _, tensor) in zip(fields, tensors, strict=True):
-        values = tensor.numpy().reshape(len(block), -1)
-        words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
-    return Records(torch.from_numpy(words), tuple(fields))
+    gathering = Gathering(len(block))
+    gathering.put(block, 0)
+    return gathering.records()
 
 
 def join(several: list[Records]) -> Records:

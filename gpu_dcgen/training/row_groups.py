@@ -130,22 +130,30 @@ class RowGroupReader:
     def read(self, row_group: RowGroup) -> Block:
         """The row group's groups, in file order. InputError when it cannot be read or names what no vocabulary knows."""
         wanted = dict.fromkeys(source for name in self.columns for source in self._in_file(name))
-        table = self.files.read(row_group, list(wanted), [name for name in wanted if self._is_id(name)])
+        table = self._table(row_group, list(wanted))
         where = f"{self.files.parts[row_group.part]}: row group {row_group.number}"
-        users, items, metadata = {}, {}, {}
+        users, items, metadata = {}, {}, self._metadata(row_group)
         for name in self.columns:
             if name == "label":
-                _check_groups(self._candidates(table, name, where).numpy(), where)
+                _check_groups(self._candidates(table, name, where), where)
             elif name.startswith("user_") or name in _CONTEXT:
                 users[_INDEX_NAMES.get(name, name)] = self._shared(table, name, where)
             elif name.startswith("item_"):
                 items[_INDEX_NAMES.get(name, name)] = self._candidates(table, name, where)
             else:
                 metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(table, name, where)
-        n, width = row_group.n_groups, self.files.width
-        metadata["group_number"] = torch.arange(row_group.first, row_group.first + n)
-        metadata["slot"] = torch.from_numpy(np.tile(np.arange(width, dtype=np.int16), (n, 1)))
         return Block(users, items, metadata)
+
+    def _table(self, row_group: RowGroup, names: list[str]) -> Any:
+        return self.files.read(row_group, names, [name for name in names if self._is_id(name)])
+
+    def _metadata(self, row_group: RowGroup) -> dict[str, Tensor]:
+        """What no column says: where each candidate stands in the split."""
+        n, width = row_group.n_groups, self.files.width
+        return {
+            "group_number": torch.arange(row_group.first, row_group.first + n),
+            "slot": torch.from_numpy(np.tile(np.arange(width, dtype=np.int16), (n, 1))),
+        }
 
     def _in_file(self, name: str) -> tuple[str, ...]:
         """The file's columns that hold the contract's column `name`."""
@@ -154,17 +162,19 @@ class RowGroupReader:
     def _is_id(self, name: str) -> bool:
         return self.files.schema.field(name).type == pa.string()
 
-    def _shared(self, table: pa.Table, name: str, where: str) -> Tensor:
+    def _shared(self, table: Any, name: str, where: str) -> Tensor:
         """(n,) or, of the sequence, (n, max_length): what the rows of a group have in common."""
-        array, every = _array(table, name), self.files.rows_per_group
         if name == SEQUENCE:
-            return torch.from_numpy(_padded(array, every, self.files.max_length))
-        return self._tensor(array, name, where, every)
+            return self._padded(table, name)
+        return self._tensor(table, name, name, where, self.files.rows_per_group)
 
-    def _candidates(self, table: pa.Table, name: str, where: str) -> Tensor:
+    def _padded(self, table: Any, name: str) -> Tensor:
+        return torch.from_numpy(_padded(_array(table, name), self.files.rows_per_group, self.files.max_length))
+
+    def _candidates(self, table: Any, name: str, where: str) -> Tensor:
         """(n, width): the positive's value, then its negatives'."""
         n = table.num_rows // self.files.rows_per_group
-        columns = [self._tensor(_array(table, source), name, where).reshape(n, -1) for source in self._in_file(name)]
+        columns = [self._tensor(table, source, name, where).reshape(n, -1) for source in self._in_file(name)]
         if len(columns) == 1 and "" not in self._sources.get(name, ()):
             return columns[0]
         whole = np.concatenate([column.numpy() for column in columns], axis=1)
@@ -174,8 +184,9 @@ class RowGroupReader:
             whole = self.vocabularies.item_categories[name][whole]
         return torch.from_numpy(whole)
 
-    def _tensor(self, array: pa.Array, name: str, where: str, every: int = 1) -> Tensor:
-        """Each `every`-th entry as a number; those of lists one after the other."""
+    def _tensor(self, table: Any, source: str, name: str, where: str, every: int = 1) -> Tensor:
+        """Each `every`-th entry of the file's column `source` as a number; those of lists one after the other."""
+        array = _array(table, source)
         if pa.types.is_fixed_size_list(array.type):
             array = array.flatten()
         if pa.types.is_dictionary(array.type):
@@ -185,11 +196,21 @@ class RowGroupReader:
         if every == 1 and not array.null_count and array.type in (pa.float32(), pa.int32()):
             return torch.from_dlpack(array)  # no copy: the tensor is Arrow's memory
         values = _values(array, every)
-        return torch.from_numpy(_channel_codes(values, self.vocabularies.channels) if name in _CHANNELS else values)
+        return torch.from_numpy(self._channel_codes()[values % 256] if self._is_channel(name) else values)
+
+    def _is_channel(self, name: str) -> bool:
+        return name in _CHANNELS
+
+    def _channel_codes(self) -> np.ndarray:
+        """(256,) int32, by int8 channel id: its place among the known ones, from 1; 0 for others and for null."""
+        codes = np.zeros(256, dtype=np.int32)
+        for channel, code in self.vocabularies.channels.items():
+            codes[channel % 256] = code
+        return codes
 
 
-def _check_groups(label: np.ndarray, where: str) -> None:
-    if not (label[:, 0] == 1).all() or np.count_nonzero(label) != len(label):
+def _check_groups(label: Tensor, where: str) -> None:
+    if not (label[:, 0] == 1).all() or int(label.count_nonzero()) != len(label):
         raise InputError(
             f"{where}: rows are not in groups of a positive and its {label.shape[1] - 1} negatives (D16).\n"
             "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no data set any more."
@@ -210,14 +231,6 @@ def _values(array: pa.Array, every: int) -> np.ndarray:
     if there is not None:
         values[~there] = 0
     return values
-
-
-def _channel_codes(values: np.ndarray, channels: dict[int, int]) -> np.ndarray:
-    """(n,) int32: each channel's place among the known ones, from 1; 0 for others and for null."""
-    codes = np.zeros(256, dtype=np.int32)  # by int8 channel id
-    for channel, code in channels.items():
-        codes[channel % 256] = code
-    return codes[values % 256]
 
 
 def _padded(array: pa.ListArray, every: int, width: int) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from .dataset import Layout, Sample, layout_of
 from .files import open_split
 from .negatives import redraw
 from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .records import Records, join, pack
+from .records import Gathering, Records, join
 from .row_groups import Block, RowGroupReader, as_groups, as_samples
 from .vocabularies import load_vocabularies
 
@@ -57,6 +58,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         fresh_negatives: bool = True,
         distinct_items: bool = False,
         device: torch.device | str | None = None,
+        reader: Literal["arrow", "cudf"] = "arrow",
         pin_memory: bool = False,
         collate: Callable[[Block], Sample] | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class ContrastiveStream(IterableDataset[Sample]):
         distinct_items: deal groups so that a batch has an item as positive once, as far as the window allows.
         device: where decoded windows lie and batches are made; pin_memory: batches in page-locked memory, for copies of
             your own. Not both.
+        reader: "arrow" decodes on the host; "cudf" on the CUDA device that `device` names, with RAPIDS (not yet run on a GPU).
         collate: what makes a batch of a `Block`; None: `layout`. See `in_batch.InBatch`.
 
         InputError when the files cannot be used, ConfigError when an argument cannot.
@@ -84,13 +87,23 @@ class ContrastiveStream(IterableDataset[Sample]):
         _check_arguments(batch_size, window, num_workers, rank, n_ranks, self.files.n_groups)
         self.batch_size, self.rank, self.n_ranks, self.drop_last = batch_size, rank, n_ranks, drop_last
         self._collate = collate or (as_groups if layout_of(self.files, layout) == "groups" else as_samples)
-        self._reader = RowGroupReader(self.files, self.vocabularies, columns)
+        self._reader = self._open(reader, columns, device)
         if distinct_items and "item_id" not in self._reader.columns:
             raise ConfigError("distinct_items: the columns leave out item_id.\nLet columns hold it.")
         self._shuffle, self._seed, self._window, self._num_workers = shuffle, seed, window, num_workers
         self._negatives = (_share(n_hard, self.files.n_hard, "n_hard"), _share(n_random, self.files.n_random, "n_random"))
         self._fresh, self._distinct, self._device, self._pin = fresh_negatives, distinct_items, device, pin_memory
         self._epoch, self._position = 0, 0
+        self._iteration: object | None = None  # the latest one: an older one is not to go on
+
+    def _open(self, reader: str, columns: Iterable[str] | None, device: torch.device | str | None) -> RowGroupReader:
+        if reader == "arrow":
+            return RowGroupReader(self.files, self.vocabularies, columns)
+        if reader != "cudf":
+            raise ConfigError(f"reader {reader!r}: expected 'arrow' or 'cudf'.")
+        from ..gpu.row_groups import DeviceRowGroupReader
+
+        return DeviceRowGroupReader(self.files, self.vocabularies, columns, device)
 
     def __len__(self) -> int:
         """Batches that this rank takes in the epoch at hand, from its beginning."""
@@ -98,7 +111,7 @@ class ContrastiveStream(IterableDataset[Sample]):
 
     def set_epoch(self, epoch: int) -> None:
         """Begin that epoch at the next iteration."""
-        self._epoch, self._position = epoch, 0
+        self._epoch, self._position, self._iteration = epoch, 0, None
 
     def state_dict(self) -> dict[str, Any]:
         """What comes next, after the batches handed out so far; the same on every rank after equally many batches."""
@@ -116,14 +129,16 @@ class ContrastiveStream(IterableDataset[Sample]):
                     f"state_dict: {name} is {state.get(name)!r}, this stream has {value!r}.\n"
                     "Resume with the data set and the settings that the state was taken with."
                 )
-        self._epoch, self._position = state["epoch"], state["position"]
+        self._epoch, self._position, self._iteration = state["epoch"], state["position"], None
 
     def __iter__(self) -> Iterator[Sample]:
-        if (info := get_worker_info()) is not None and info.num_workers > 1:
+        if (info := get_worker_info()) is not None:
             raise ConfigError(
-                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each would read every row group.\n"
+                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row "
+                "group, and keep its place to itself.\n"
                 "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
             )
+        self._iteration = iteration = object()
         order = epoch_order(
             [group.n_groups for group in self.files.row_groups],
             self._seed,
@@ -133,6 +148,11 @@ class ContrastiveStream(IterableDataset[Sample]):
         )
         with _Windows(self, order, order.window_at(self._position)) as windows:
             for _ in range(self._rounds_left()):
+                if self._iteration is not iteration:
+                    raise ConfigError(
+                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has begun: this one lost its place.\n"
+                        "Iterate over one stream at a time, or make two."
+                    )
                 rows, after = round_slice(
                     self._position, order.n_groups, self.batch_size, self.rank, self.n_ranks, drop_last=self.drop_last
                 )
@@ -140,7 +160,8 @@ class ContrastiveStream(IterableDataset[Sample]):
                 batch = self._collate(block.map(Tensor.pin_memory) if self._pin else block)
                 self._position = after
                 yield batch
-        self._epoch, self._position = self._epoch + 1, 0
+        if self._iteration is iteration:
+            self._epoch, self._position = self._epoch + 1, 0
 
     def _rounds_left(self) -> int:
         return n_rounds(self.files.n_groups - self._position, self.batch_size, self.n_ranks, drop_last=self.drop_last)
@@ -157,17 +178,17 @@ class ContrastiveStream(IterableDataset[Sample]):
             "negatives": [*self._negatives, self._fresh],
         }
 
-    def read_window(self, order: EpochOrder, window: int, decode: Callable[[int], Records]) -> Window:
-        """A window's groups, where they are wanted, and the order in which they come."""
-        records = join([decode(number) for number in order.windows[window]])
-        item = records.block().item_features["item_index"][:, 0].numpy() if self._distinct else None
+    def decode(self, number: int, epoch: int, into: Gathering, first: int) -> None:
+        """Put the row group of that number, with the epoch's negatives, where it belongs among those of its window."""
+        block = self._reader.read(self.files.row_groups[number])
+        into.put(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None), first)
+
+    def finish(self, order: EpochOrder, window: int, gathered: Gathering) -> Window:
+        """A window whose row groups are decoded: where it is wanted, and the order in which its groups come."""
+        records = gathered.records()
+        item = records.block().item_features["item_index"][:, 0].cpu().numpy() if self._distinct else None
         places = order.within(window, item, self.batch_size)
         return Window(records if self._device is None else records.to(self._device), places)
-
-    def decode(self, number: int, epoch: int) -> Records:
-        """The row group of that number, with the epoch's negatives."""
-        block = self._reader.read(self.files.row_groups[number])
-        return pack(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None))
 
 
 @dataclass(frozen=True)
@@ -219,19 +240,28 @@ class _Windows:
         self._window = None  # before the next one is there: two at a time, not three
         self._number += 1
         if self._decoders is None:
-            self._window = self._stream.read_window(self._order, self._number, self._decode)
+            self._window = self._read(self._number, lambda decode, *arguments: decode(*arguments))
             return
         future = self._next or self._submit(self._number)
         following = self._number + 1
         self._window = future.result()
         self._next = self._submit(following) if following < len(self._order.windows) else None
 
-    def _decode(self, number: int) -> Records:
-        return self._stream.decode(number, self._order.epoch)
+    def _read(self, window: int, run: Callable[..., Future[None] | None]) -> Window:
+        """Decode a window's row groups, each by `run`, into the places that they have in it."""
+        members = self._order.windows[window]
+        sizes = [self._stream.files.row_groups[number].n_groups for number in members]
+        gathering = Gathering(sum(sizes))
+        decoding = [
+            run(self._stream.decode, number, self._order.epoch, gathering, first)
+            for number, first in zip(members, accumulate(sizes, initial=0), strict=False)
+        ]
+        for future in filter(None, decoding):
+            future.result()
+        return self._stream.finish(self._order, window, gathering)
 
     def _submit(self, window: int) -> Future[Window]:
-        decoding = {number: self._decoders.submit(self._decode, number) for number in self._order.windows[window]}
-        return self._assembler.submit(self._stream.read_window, self._order, window, lambda number: decoding.pop(number).result())
+        return self._assembler.submit(self._read, window, self._decoders.submit)
 
 
 def _check_arguments(batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int) -> None:

@@ -34,6 +34,8 @@ from gpu_dcgen.training.row_groups import SEQUENCE, RowGroupReader, as_samples
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
 
+from . import machine
+
 BATCH_ROWS = 4096
 
 Rows = Iterator[int]  # the rows of each batch
@@ -144,6 +146,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["ours", "raw", "RePlay", "Hugging Face"], help="first words of names")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    load = os.getloadavg()
     torch.set_num_threads(1)  # as RePlay's documentation advises; the loaders' own threads and processes use the cores
     dataset = arguments.dataset
     files = open_split(dataset, "train")
@@ -173,7 +176,14 @@ def main() -> None:
     for name, found in rates.items():
         print(f"{name:40} best {max(found) / 1e6:6.3f}  median {statistics.median(found) / 1e6:6.3f} M samples/s")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rates, indent=1))
+        found = {
+            "machine": machine.describe(),
+            "load_average": {"before": load, "after": os.getloadavg()},
+            "dataset": {"samples": files.n_groups * files.width, "columns": len(columns), "batch": BATCH_ROWS},
+            "content_digest": files.manifest["content_digest"],
+            "samples_per_s": {name: [round(rate) for rate in found] for name, found in rates.items()},
+        }
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

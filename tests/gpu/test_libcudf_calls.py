@@ -154,6 +154,8 @@ def parameters(function):
         ("column", "Column.__init__", ["data_type", "size", "data", "mask", "null_count", "offset", "children"]),
         ("io.parquet", "ChunkedParquetReader.__init__", ["options"]),
         ("io.parquet", "ChunkedParquetReader.has_next", []),
+        ("io.parquet", "read_parquet", ["options"]),
+        ("io.parquet", "ParquetReaderOptions.set_row_groups", ["row_groups"]),
         ("io.parquet", "ChunkedParquetReader.read_chunk", []),
         ("io.parquet", "ChunkedParquetWriter.from_options", ["options"]),
         ("io.parquet", "ChunkedParquetWriter.write", ["table"]),
@@ -196,6 +198,29 @@ def test_a_file_is_opened_with_the_options_that_are_asked_for(tmp_path, monkeypa
     assert list(libcudf.read_pieces(tmp_path / "a.parquet", ["x"], 1 << 20)) == []
     assert isinstance(asked.pop("options"), plc.io.parquet.ParquetReaderOptions)
     assert asked == {"chunk_read_limit": 1 << 20, "pass_read_limit": 1 << 20}
+
+
+def test_one_row_group_is_read_with_the_options_that_are_asked_for(tmp_path, monkeypatch):
+    """`read_row_group` up to the reading itself, which needs a device."""
+    asked = []
+
+    def read(options):
+        asked.append(options)
+        return SimpleNamespace(column_names=lambda: ["x"], columns=["a column"])
+
+    monkeypatch.setattr(plc.io.parquet, "read_parquet", read)
+    (tmp_path / "a.parquet").touch()
+    assert libcudf.read_row_group(tmp_path / "a.parquet", 3, ["x"]) == {"x": "a column"}
+    [options] = asked
+    assert isinstance(options, plc.io.parquet.ParquetReaderOptions)
+
+
+def test_the_parts_of_a_list_are_its_offsets_and_its_elements():
+    writer = libcudf.RowGroupWriter(Path("a.parquet"), pa.schema([]), None, {}, None)
+    nested = laid_out(pa.list_(pa.int32()))
+    offsets, elements = libcudf.list_parts(writer._column(nested))
+    assert offsets.data().ptr == nested.offsets.ctypes.data and offsets.size() == len(nested.offsets)
+    assert elements.data().ptr == nested.elements.values.ctypes.data
 
 
 def test_cupy_has_every_function_that_is_called_of_xp():

@@ -12,18 +12,36 @@ from typer.testing import CliRunner
 from gpu_dcgen.cli import app
 from gpu_dcgen.errors import OutputError
 from gpu_dcgen.training.exporters import export
-from tests.training.data import ALL_SHAPES, built, item_index, rows
+from tests.training.data import ALL_SHAPES, accept_sizes, built, copied, item_index, parts, rows
 
 
 def test_recbole_gets_every_sample(tmp_path):
     table = rows(built(), "val")
     assert export(built(), tmp_path / "shop.inter", "inter", split="val") == len(table)
     head, *lines = (tmp_path / "shop.inter").read_text().splitlines()
-    assert head.replace('"', "") == "user_id:token\titem_id:token\tlabel:float\ttimestamp:float"
+    assert head == "user_id:token\titem_id:token\tlabel:float\ttimestamp:float"
     for line, row in zip(lines, table, strict=True):
         user, item, label, time = line.split("\t")
         assert (user, item, float(label)) == (row["user_id"], row["item_id"], row["label"])
         assert float(time) == pytest.approx(row["timestamp"].value / 10**9)
+
+
+def test_ids_that_would_break_the_lines_are_refused_and_leave_no_file(tmp_path):
+    dataset = copied(tmp_path)
+    table = pq.read_table(dataset / "item_vocabulary.parquet")
+    ids = ["a\tb", *table["item_id"].to_pylist()[1:]]
+    renamed = table.set_column(table.schema.get_field_index("item_id"), table.schema.field("item_id"), [ids])
+    pq.write_table(renamed, dataset / "item_vocabulary.parquet")
+    for path in parts(dataset, "val"):
+        samples = pq.read_table(path)
+        first = table["item_id"][0].as_py()
+        column = [ids[0] if item == first else item for item in samples["item_id"].to_pylist()]
+        named = samples.set_column(samples.schema.get_field_index("item_id"), samples.schema.field("item_id"), [column])
+        pq.write_table(named, path, row_group_size=28)
+    accept_sizes(dataset)
+    with pytest.raises(OutputError, match="has a tab, a quotation mark or a line break"):
+        export(dataset, tmp_path / "shop.inter", "inter", split="val")
+    assert not list(tmp_path.glob("*shop.inter*"))
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)

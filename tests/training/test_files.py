@@ -15,7 +15,7 @@ from gpu_dcgen.training.files import open_split
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
-from tests.training.data import ALL_SHAPES, built, change_json, copied, parts
+from tests.training.data import ALL_SHAPES, accept_sizes, built, change_json, copied, parts
 
 
 def test_a_split_is_found_by_folder_by_file_and_by_folder_of_parts():
@@ -52,6 +52,35 @@ def test_a_damaged_manifest_is_refused(tmp_path):
     dataset = copied(tmp_path)
     (dataset / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
+        open_split(dataset)
+
+
+@pytest.mark.parametrize("change", [lambda manifest: manifest.pop("counts"), lambda manifest: manifest.clear()])
+def test_a_manifest_that_says_too_little_is_refused(tmp_path, change):
+    dataset = copied(tmp_path)
+    change_json(dataset / "manifest.json", change)
+    with pytest.raises(InputError, match=r"manifest.json: has no '(counts|contract)'"):
+        open_split(dataset)
+    (dataset / "manifest.json").write_text("[]")
+    with pytest.raises(InputError, match="manifest.json: expected a JSON object"):
+        open_split(dataset)
+
+
+@pytest.mark.parametrize(
+    "file", ["item_vocabulary.parquet", "user_sequences.parquet", "vocabulary.json", "category_mappings.json"]
+)
+def test_another_builds_vocabulary_is_found_though_its_values_would_fit(tmp_path, file):
+    """Ids are looked up by name, but histories hold indices: a later build's vocabulary would shift them unseen."""
+    dataset = copied(tmp_path)
+    with (dataset / file).open("ab") as vocabulary:
+        vocabulary.write(b" ")
+    with pytest.raises(InputError, match=rf"{file}: [\d,]+ bytes, manifest.json says [\d,]+: a damaged copy, or another"):
+        open_split(dataset)
+    (dataset / file).unlink()
+    with pytest.raises(InputError, match=rf"{file}: not there, but manifest.json lists it"):
+        open_split(dataset)
+    change_json(dataset / "manifest.json", lambda manifest: manifest["files"].pop(file))
+    with pytest.raises(InputError, match=rf"manifest.json: does not list {file}"):
         open_split(dataset)
 
 
@@ -161,6 +190,7 @@ def test_ids_that_no_vocabulary_knows_are_named(tmp_path, file, column):
     dataset = copied(tmp_path)
     table = pq.read_table(dataset / file)
     pq.write_table(table.slice(0, 3), dataset / file)
+    accept_sizes(dataset)
     with pytest.raises(InputError, match=rf"column '{column}' has '\w+', which {file} does not know"):
         list(ContrastiveStream(dataset))
 
@@ -168,6 +198,7 @@ def test_ids_that_no_vocabulary_knows_are_named(tmp_path, file, column):
 def test_a_category_that_no_mapping_knows_is_named(tmp_path):
     dataset = copied(tmp_path)
     change_json(dataset / "category_mappings.json", lambda content: content["mappings"]["season"].clear())
+    accept_sizes(dataset)
     with pytest.raises(InputError, match=r"column 'season' has '\w+', which category_mappings.json does not know"):
         list(ContrastiveStream(dataset))
 
@@ -176,9 +207,11 @@ def test_a_vocabulary_of_another_data_set_is_refused(tmp_path):
     dataset = copied(tmp_path)
     table = pq.read_table(dataset / "item_vocabulary.parquet")
     pq.write_table(table.slice(1), dataset / "item_vocabulary.parquet")
+    accept_sizes(dataset)
     with pytest.raises(InputError, match="item_index does not count from 1"):
         open_both(dataset)
     shutil.copy(parts(dataset)[0], dataset / "item_vocabulary.parquet")
+    accept_sizes(dataset)
     with pytest.raises(InputError, match="item_vocabulary.parquet: cannot be read"):
         open_both(dataset)
 

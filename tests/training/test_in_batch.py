@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.errors import ConfigError
+from gpu_dcgen.training import in_batch
 from gpu_dcgen.training.in_batch import InBatch, corpus_size
 from gpu_dcgen.training.losses import candidate_logits, info_nce
 from gpu_dcgen.training.stream import ContrastiveStream
@@ -94,6 +95,18 @@ def test_without_the_batch_only_the_random_draw_counts():
         assert "in_batch" not in batch
         assert (batch["log_q"][:, :3] == 0).all()
         assert (batch["log_q"][:, 3:] < 0).all() and len(batch["log_q"][0, 3:].unique()) == 1
+
+
+def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_positive(monkeypatch):
+    plain = in_batch._scan
+
+    def one_item(*arguments):
+        users, items, corpus = plain(*arguments)
+        return users, items[:1].expand_as(items), corpus
+
+    monkeypatch.setattr(in_batch, "_scan", one_item)
+    for batch in batches(batch_size=1):
+        assert batch["log_q"].isfinite().all()
 
 
 def test_a_stream_without_users_is_refused():

@@ -84,6 +84,11 @@ def test_equal_items_are_dealt_to_different_batches_as_far_as_these_suffice(firs
             assert len(set(batches.tolist())) == times, (value, dealt)
 
 
+def test_no_rank_has_an_empty_batch_when_an_epoch_goes_on_with_more_ranks_than_positives_are_left():
+    assert n_rounds(2, 5, 4, drop_last=False) == 1
+    assert [round_slice(98, 100, 5, rank, 4, drop_last=False) for rank in range(4)] == [(slice(98, 100), 100)] * 4
+
+
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 7), st.booleans())
 def test_ranks_share_every_group_in_equally_many_batches(n_groups, batch, n_ranks, drop_last):
     if n_groups < n_ranks:

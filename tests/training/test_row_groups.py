@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
+from gpu_dcgen.training import records
 from gpu_dcgen.training.files import open_split
 from gpu_dcgen.training.records import join, pack
 from gpu_dcgen.training.row_groups import RowGroupReader, as_groups, as_samples
@@ -105,7 +106,7 @@ def test_only_the_columns_that_are_wanted_are_read(shape):
     assert list(block.metadata) == ["group_number", "slot"]
 
 
-@pytest.mark.parametrize("place", [slice(3, 9), np.random.default_rng(0).permutation(11)])
+@pytest.mark.parametrize("place", [slice(3, 9), slice(3, 4), np.random.default_rng(0).permutation(11)])
 def test_records_are_the_blocks_that_were_packed(place):
     block = blocks(built())[0]
     several = join([pack(block) for block in blocks(built())])
@@ -116,6 +117,19 @@ def test_records_are_the_blocks_that_were_packed(place):
             wanted = torch.cat([getattr(one, part)[name] for one in blocks(built())])
             assert tensor.dtype == wanted.dtype, name
             assert torch.equal(tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]), name
+
+
+def test_records_on_a_device_are_those_of_the_host(monkeypatch):
+    """The device's code, run by torch on the host."""
+    block = blocks(built())[0]
+    wanted = pack(block)
+    gathering = records.Gathering(len(block))
+    monkeypatch.setattr(records.Gathering, "_put_on_host", records.Gathering._put_on_device)
+    gathering.put(block, 0)
+    assert torch.equal(gathering.records().words, wanted.words)
+    for field in wanted.fields:
+        found = records._device_view(wanted.words[:, field.first : field.end], field)
+        assert torch.equal(found, getattr(block, field.part)[field.name]), field.name
 
 
 def test_records_know_their_bytes():

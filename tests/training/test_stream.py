@@ -115,6 +115,27 @@ def test_an_epoch_is_resumed_where_it_stood_with_another_number_of_workers(befor
             assert torch.equal(one["item_features"]["item_index"], other["item_features"]["item_index"])
 
 
+@pytest.mark.parametrize("disturb", [lambda one: next(iter(one)), lambda one: one.set_epoch(3), lambda one: resumed(one)])
+def test_an_iteration_that_another_one_has_upset_does_not_go_on(disturb):
+    one = stream()
+    batches = iter(one)
+    next(batches)
+    disturb(one)
+    with pytest.raises(ConfigError, match="another iteration, set_epoch or load_state_dict has begun"):
+        next(batches)
+
+
+def resumed(one):
+    one.load_state_dict(one.state_dict())
+
+
+def test_an_iteration_that_was_left_is_gone_on_with():
+    one = stream()
+    batches = iter(one)
+    done = [next(batches) for _ in range(2)]
+    assert numbers(done) + numbers(one) == numbers(stream())
+
+
 def test_after_the_last_batch_the_state_is_of_the_next_epoch():
     first = stream()
     list(first)
@@ -191,9 +212,11 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
     assert together[True] == 0 < together[False]
 
 
-def test_data_loader_workers_that_would_each_read_everything_are_refused():
-    with pytest.raises(ConfigError, match="each would read every row group"):
-        list(DataLoader(stream(), batch_size=None, num_workers=2))
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_data_loader_workers_that_would_each_read_everything_are_refused(num_workers):
+    """A single one as well: it would begin the same epoch again and again, for its parent never hears of its place."""
+    with pytest.raises(ConfigError, match="each process would read every row group, and keep its place"):
+        list(DataLoader(stream(), batch_size=None, num_workers=num_workers))
     assert numbers(DataLoader(stream(), batch_size=None)) == numbers(stream())
 
 

@@ -1,0 +1,109 @@
+"""Row groups that libcudf decodes are those that Arrow decodes, value for value; a stand-in on the host does libcudf's part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
+
+from gpu_dcgen.errors import BackendError, ConfigError, InputError
+from gpu_dcgen.gpu import row_groups as on_device
+from gpu_dcgen.gpu.transfers import Transfers
+from gpu_dcgen.training.files import open_split
+from gpu_dcgen.training.row_groups import RowGroupReader
+from gpu_dcgen.training.stream import ContrastiveStream
+from gpu_dcgen.training.vocabularies import load_vocabularies
+from tests.gpu.libcudf_stand_in import Column, Strings, _stored
+from tests.training.data import ALL_SHAPES, built
+
+
+class OnHost:
+    """`gpu_dcgen.gpu.libcudf` as far as the reader calls it, with NumPy's arrays: lists have offsets, strings no codes."""
+
+    def read_row_group(self, file, number, names):
+        with pq.ParquetFile(file) as parquet:
+            table = parquet.read_row_group(number, columns=list(names))
+        return {name: Column(_stored(table[name].combine_chunks())) for name in table.column_names}
+
+    def list_parts(self, column):
+        array = column.held
+        if pa.types.is_fixed_size_list(array.type):
+            return None, Column(_stored(array.flatten()))
+        return Column(array.offsets), Column(array.flatten())
+
+    def arrays(self, column, dtype, xp):
+        array = column.held
+        there = np.array(array.is_valid()) if array.null_count else None
+        if pa.types.is_boolean(array.type):
+            return np.array(array.to_numpy(zero_copy_only=False)), there
+        values = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)].copy()
+        if there is not None:
+            values[~there] = 77  # what lies under a null is anything
+        return values, there
+
+    def encode_strings(self, column, xp):
+        values = column.held.drop_null().unique().sort()
+        codes = pa.compute.index_in(column.held, value_set=values).fill_null(-1)
+        return np.array(codes), Strings(values)
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch):
+    monkeypatch.setattr(on_device, "_open", lambda device: (OnHost(), Transfers(np), torch.device("cpu")))
+
+
+@pytest.mark.parametrize("shape", ALL_SHAPES)
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_blocks_are_equal(shape, split):
+    files = open_split(built(shape), split)
+    vocabularies = load_vocabularies(files.folder)
+    theirs = RowGroupReader(files, vocabularies)
+    ours = on_device.DeviceRowGroupReader(files, vocabularies, None, "cuda")
+    for row_group in files.row_groups:
+        wanted, found = theirs.read(row_group), ours.read(row_group)
+        for part in ("user_features", "item_features", "metadata"):
+            assert getattr(found, part).keys() == getattr(wanted, part).keys()
+            for name, tensor in getattr(wanted, part).items():
+                assert getattr(found, part)[name].dtype == tensor.dtype, name
+                assert torch.equal(getattr(found, part)[name], tensor), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_hard": 1, "n_random": 2}, {"distinct_items": True}])
+def test_a_stream_of_either_reader_is_the_same(settings):
+    readers = [ContrastiveStream(built(), reader=reader, device="cpu", batch_size=5, window=3, **settings) for reader in READERS]
+    for wanted, found in zip(*readers, strict=True):
+        assert torch.equal(wanted["metadata"]["group_number"], found["metadata"]["group_number"])
+        assert torch.equal(wanted["item_features"]["item_index"], found["item_features"]["item_index"])
+
+
+READERS = ("arrow", "cudf")
+
+
+def test_what_no_vocabulary_knows_and_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    files = open_split(built())
+    vocabularies = load_vocabularies(files.folder)
+    reader = on_device.DeviceRowGroupReader(files, vocabularies, None, "cuda")
+    vocabularies.categories["season"].clear()
+    with pytest.raises(InputError, match="row group 0: column 'season' has"):
+        reader.read(files.row_groups[0])
+    monkeypatch.setattr(OnHost, "read_row_group", damaged)
+    with pytest.raises(InputError, match="row group 0 cannot be read"):
+        reader.read(files.row_groups[0])
+
+
+def damaged(*_):
+    raise OSError("libcudf cannot read it")
+
+
+def test_a_reader_without_its_device_is_refused(monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="reader 'cudf' with device None: expected device 'cuda'"):
+        ContrastiveStream(built(), reader="cudf")
+    with pytest.raises(ConfigError, match="reader 'dask': expected 'arrow' or 'cudf'"):
+        ContrastiveStream(built(), reader="dask")
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendError):
+            ContrastiveStream(built(), reader="cudf", device="cuda")
