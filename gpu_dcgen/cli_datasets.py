@@ -1,4 +1,4 @@
-"""Commands on finished data sets: prove, explain, train a probe, export."""
+"""Commands on finished data sets: prove, explain, report, train a probe, export."""
 
 from __future__ import annotations
 
@@ -152,6 +152,26 @@ def verify(
             typer.echo("\n".join(found))
             raise typer.Exit(GateError.exit_code)
         typer.echo(f"{certificate}: unchanged" + (f", and so is every file of {dataset}." if dataset else "."))
+
+
+@app.command()
+def report(
+    dataset: Dataset,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it; else DATASET.report.html.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 6,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML page on a dataset.
+
+    Verdict, gates, what became of every transaction, splits, negatives, and a few real samples; no network, no script.
+    Needs two packages more: pip install 'gpu-dcgen[report]'.
+    """
+    with exit_codes(debug):
+        from .report import write_report
+
+        path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
+        typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
 
 
 @app.command()

@@ -102,8 +102,9 @@ def build(
                 staging.keep()
             if not isinstance(error, (GateError, *_UNALTERABLE)) and kept.names():
                 watch.message("warning", f"what is finished is kept in {staging.folder}: the same command with --resume goes on")
-            if (text := _in_words(error, machine, clock, staging)) is not None:
-                raise text from error
+            if (words := _in_words(error, machine, clock, staging)) is not None:
+                watch.message("critical", f"resource_exhaustion: {words}")
+                raise words from error
             raise
         else:
             watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.place)

@@ -31,8 +31,8 @@ PART_FILES = 2  # open per thread: the part that is written, and the one that co
 OPEN_FILES = 64  # besides parts: libraries, logs, pipes
 NAME_BYTES = 255  # of a file's name on common file systems
 PATH_BYTES = 4096  # of a path, its end included
-SPLIT_FOLDER, LONGEST_NAME = "train_dataset.parquet", "item_similarity_matrix.parquet"
-STAGING = ".{}.staging-01234567"  # how long the folder's name gets while it is written
+SPLIT_FOLDER, LONGEST_NAME = "data/train_dataset.parquet", "item_similarity_matrix.parquet"
+STAGING = ".{}.staging"  # what the folder beside it is called while it is written
 
 
 def available_memory() -> int:
@@ -64,16 +64,24 @@ def require_memory(needed: int, what: str) -> None:
 
 
 def require_room(
-    output: Path, n_positives: int, config: DatasetConfig, *, n_neighbors: int = 0, n_users: int = 0, block_bytes: int = 0
+    output: Path,
+    n_positives: int,
+    config: DatasetConfig,
+    *,
+    n_neighbors: int = 0,
+    n_users: int = 0,
+    block_bytes: int = 0,
+    there: int = 0,
 ) -> int:
     """Ask, before samples are written, whether the machine can take them; the estimate of all files in bytes.
 
-    `output` is the folder to be, `n_neighbors` the rows of item_similarity_matrix, `n_users` those of user_sequences, and
-    `block_bytes` the memory that the blocks in flight take together. OutputError where the disk, the names' lengths or the
+    `output` is the folder to be, `n_neighbors` the rows of item_similarity_matrix, `n_users` those of user_sequences,
+    `block_bytes` the memory that the blocks in flight take together, and `there` the bytes of files that an earlier build has
+    written. OutputError where the disk, the names' lengths or the
     open files do not suffice, BackendError where the memory does not.
     """
     estimate = estimated_bytes(n_positives, config, n_neighbors, n_users)
-    _require_disk(output, estimate)
+    _require_disk(output, max(0, estimate - there))
     _require_names(output)
     _require_open_files(config.n_threads)
     if block_bytes > (available := available_memory()):

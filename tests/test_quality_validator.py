@@ -193,7 +193,7 @@ def test_a_faulty_data_set_is_kept_aside_and_not_published(tmp_path, monkeypatch
     monkeypatch.setattr(samples, "sample_negatives", an_item_twice)
     with pytest.raises(GateError, match=r"no_duplicates: groups with an item twice is \d+, expected <= 0") as caught:
         build(tmp_path / "input", tmp_path / "output", tiny_config(), backend="cpu")
-    (folder,) = staged(tmp_path)
+    folder = staged(tmp_path)[0] / "data"
     assert str(folder) in str(caught.value)
     assert (folder / "train_dataset.parquet").exists()
     assert json.loads((folder / "quality_report.json").read_text())["verdict"] == "failed"

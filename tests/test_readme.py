@@ -75,15 +75,17 @@ def builds_of(lines: list[str]) -> set[str]:
     return {line.split()[3] for line in lines if re.match(r"gpu-dcgen build [^-]", line)}
 
 
-def require_torch(block: str) -> None:
-    """Skip what needs PyTorch where there is none."""
+def require_extras(block: str) -> None:
+    """Skip what needs a package of an extra where there is none."""
+    if "gpu-dcgen report" in block:
+        pytest.importorskip("vl_convert", reason="pip install '.[report]'")
     if re.search(r"import torch|from torch|Contrastive|gpu-dcgen (probe|export)", block):
         pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 
 @pytest.mark.parametrize("block", OFFLINE, ids=[to_run(block)[0] for block in OFFLINE])
 def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block):
-    require_torch(block)
+    require_extras(block)
     for command in to_run(block):
         reader(command)
     for output in builds_of(to_run(block)):
@@ -111,7 +113,7 @@ TRAINING = [example for example in blocks("python") if "build(" not in example]
 
 @pytest.mark.parametrize("example", TRAINING, ids=["plain loop", "map-style", "lightning"])
 def test_the_training_examples_run_on_what_was_built(reader, tmp_path, example):
-    require_torch(example)
+    require_extras(example)
     if "import lightning" in example:
         pytest.importorskip("lightning", reason="pip install lightning")
     reader("gpu-dcgen build data/processed data/training --quiet")

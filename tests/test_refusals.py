@@ -220,7 +220,11 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
 
     write_shop(a_shop(), tmp_path / "input")
     monkeypatch.setattr("cpu_fallback.PartWriter.write", full)
-    refused(run(tmp_path), tmp_path, "the disk is full", "nothing was published")
+    result = run(tmp_path)
+    assert result.exit_code == 2, result.output
+    assert "the disk is full; nothing was published" in result.output
+    assert "the same command with --resume goes on" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".output.staging", "input"]
 
 
 @pytest.mark.parametrize("mode", ["resample", "off"])

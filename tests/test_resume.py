@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cpu_fallback import PartWriter
-from gpu_dcgen import dataset_generator, descriptions, parts, pipeline
+from gpu_dcgen import dataset_generator, descriptions, limits, parts, pipeline
 from gpu_dcgen.dataset_generator import build
-from gpu_dcgen.errors import GateError, InputError
+from gpu_dcgen.errors import GateError, InputError, OutputError
 from gpu_dcgen.integrity import validate
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.staging import Staging
@@ -213,3 +214,15 @@ def test_an_interrupt_while_it_publishes_loses_nothing(inputs, tmp_path, monkeyp
         died(inputs, tmp_path / "output")
     assert made(inputs, tmp_path / "output", resume=True) == straight
     assert validate(tmp_path / "output", checksums=True) == []
+
+
+def test_a_disk_that_is_too_small_is_told_before_a_sample_is_made(inputs, tmp_path, monkeypatch):
+    told, calls = Listener(), dies(monkeypatch, parts, "gather_groups", at=-1)
+    free = shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    monkeypatch.setattr(limits.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(OutputError, match="1,000 bytes are free on its disk, and the data set needs about"):
+        made(inputs, tmp_path / "output", progress=told)
+    assert any(text.startswith("resource_exhaustion: ") for text in told.texts)
+    assert not calls
+    monkeypatch.undo()
+    assert made(inputs, tmp_path / "output", resume=True)

@@ -45,7 +45,7 @@ class RemoteStaging(Staging):
         self._remote, self._progress = RemoteFolder(url, OutputError), progress
         self._goes_on, self._replaces, self._held, self._publishing = resume, overwrite, False, False
         workplace = _private(default_workplace()) if workplace is None else Path(workplace)
-        name = f"{url.rpartition('/')[2]:.80}-{sha256(url.encode()).hexdigest()[:12]}"
+        name = f"{url.rpartition('/')[2]:.40}-{sha256(url.encode()).hexdigest()[:12]}"
         try:
             super().__init__(workplace / name, overwrite=True, resume=resume)
         except OutputError as error:

@@ -2,8 +2,8 @@
 
 Ours starts from the interactions (weights, matrix, both directions), or, "of the matrix", where the peers start: with the
 weighted matrix ready in memory. It counts the buyers that a pair has in common, and drops pairs with too few; none of the
-peers counts them, so any pair with one is a neighbor. Ours without the minimum ("min 1") is what they do; its pairs and sum of similarities must
-be sparse_dot_topn's.
+peers counts them, so any pair with one is a neighbor. Ours without the minimum ("min 1") is what they do; its pairs and sum of
+similarities must be sparse_dot_topn's.
 """
 
 from __future__ import annotations
