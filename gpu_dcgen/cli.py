@@ -255,7 +255,7 @@ def _build(
     from .config_files import load_config
 
     loaded = load_config(config, settings)
-    for check in doctor.prebuild(inputs, output, loaded, options.get("workplace")):
+    for check in doctor.prebuild(inputs, options.get("workplace") or output, loaded):
         if check.verdict != "ok":
             tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
     from .dataset_generator import build

@@ -59,10 +59,10 @@ def checks(inputs: Path | None = None, output: Path | None = None, config_file: 
     return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
-def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig, workplace: Path | None = None) -> list[Check]:
+def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> list[Check]:
     """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
     sources = {} if is_url(inputs) else _tables(inputs, config)[0]
-    folder = workplace or Path(tempfile.gettempdir()) if is_url(output) else output
+    folder = Path(tempfile.gettempdir()) if is_url(output) else output
     return [_memory(), _cores(), *_room(sources, existing(folder), config)]
 
 

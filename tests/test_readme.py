@@ -37,7 +37,7 @@ def commands(block: str) -> list[str]:
 
 
 def to_run(block: str) -> list[str]:
-    return [line for line in commands(block) if not line.startswith(NOT_RUN) and "--backend gpu" not in line]
+    return [line for line in commands(block) if not line.startswith(NOT_RUN) and "--backend gpu" not in line and "s3://" not in line]
 
 
 OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]

@@ -1,13 +1,9 @@
-"""A data set at a URL is whole or has no manifest, whoever dies, writes there too, or comes second."""
+"""A data set at a URL is whole or has no manifest, and is that of a folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +19,11 @@ from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.remote import datasets, outputs, storage
 from gpu_dcgen.remote.outputs import LOCK, MANIFEST, UNFINISHED
 from gpu_dcgen.remote.storage import RemoteFolder
-from tests.shops import TINY, random_shop, tiny_config, write_shop
+from tests.shops import random_shop, tiny_config, write_shop
 from tests.storage import Bucket, bucket, credentials, server  # noqa: F401 - fixtures
 
 NOW = 1_700_000_000_000_000_000
 TELLING = {MANIFEST, "quality_report.json", "build_log.jsonl", "junit.xml"}  # of times
-ROOT = Path(__file__).parents[1]
 
 
 class Listener(ProgressTracker):
@@ -226,88 +221,6 @@ def test_checksums_are_known_in_the_words_of_three_storages():
     assert storage._md5({"md5Hash": "nd1eSdSNKyYJz3/p0eZ5xA==", "etag": "CJ"}) == "9ddd5e49d48d2b2609cf7fe9d1e679c4"
     assert storage._md5({"content_settings": {"content_md5": bytearray(md5)}}) == md5.hex()
     assert storage._md5({"ETag": f'"{md5.hex()}-2"'}) is storage._md5({}) is storage._md5({"content_settings": None}) is None
-
-
-def test_two_builds_do_not_publish_at_one_place(url, bucket, shop, tmp_path):  # noqa: F811
-    bucket.put(f"sets/one/{LOCK}", json.dumps({"owner": "another machine", "holder": "process 7 on elsewhere"}).encode())
-    with pytest.raises(OutputError, match="another build of it is running .process 7 on elsewhere.") as refusal:
-        made(shop, url)
-    assert f"If it has died, remove {url}/{LOCK}." in str(refusal.value)
-    assert bucket.names("sets/one") == [LOCK] and not left_here(tmp_path)
-    bucket.remove(f"sets/one/{LOCK}")
-    made(shop, url)
-
-
-def test_a_second_build_here_is_told_which_runs(url, shop, tmp_path):
-    first = outputs.RemoteStaging(url, False, progress=ProgressTracker())
-    with pytest.raises(OutputError, match=f"^{url}: another build of it is running .process {os.getpid()} on"):
-        made(shop, url)
-    first.discard()
-    made(shop, url)
-
-
-def test_the_lock_comes_even_between_two_looks(url, bucket, shop, monkeypatch):  # noqa: F811
-    """Another build's lock that comes after ours was not found is not written over: the storage's own step decides."""
-    other = json.dumps({"owner": "faster", "holder": "a faster build"}).encode()
-    write = RemoteFolder.write
-
-    def late(self: RemoteFolder, name: str, content: bytes, **options: Any) -> bool:
-        if name == LOCK:
-            bucket.put(f"sets/one/{LOCK}", other)
-        return write(self, name, content, **options)
-
-    monkeypatch.setattr(RemoteFolder, "write", late)
-    with pytest.raises(OutputError, match="another build of it is running .a faster build."):
-        made(shop, url)
-    assert bucket.get(f"sets/one/{LOCK}") == other
-
-
-def test_a_build_whose_lock_was_taken_does_not_publish(url, bucket, shop, monkeypatch):  # noqa: F811
-    other = json.dumps({"owner": "another", "holder": "another"}).encode()
-    tables = pipeline.write_tables
-    with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "write_tables", lambda *these: (bucket.put(f"sets/one/{LOCK}", other), tables(*these))[1])
-        with pytest.raises(OutputError, match="its lock has been taken from this build while it ran"):
-            made(shop, url)
-    assert bucket.names("sets/one") == [LOCK] and bucket.get(f"sets/one/{LOCK}") == other
-
-
-def test_a_lock_without_a_name_is_respected(url, bucket, shop):  # noqa: F811
-    bucket.put(f"sets/one/{LOCK}", b"?")
-    with pytest.raises(OutputError, match="another build of it is running .one that left no name."):
-        made(shop, url)
-
-
-DRIVER = """
-import os, signal, sys
-from gpu_dcgen.cli import app
-from gpu_dcgen.remote.storage import RemoteFolder
-put, calls = RemoteFolder.put, []
-def killing(self, file, name):
-    calls.append(name)
-    if len(calls) == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    put(self, file, name)
-RemoteFolder.put = killing
-app(sys.argv[1:])
-"""
-
-
-def test_a_build_killed_while_it_uploads_is_gone_on_from(url, bucket, shop, tmp_path):  # noqa: F811
-    """Its lock is still there, and is known to be that of a build that has died here."""
-    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))  # which is YAML
-    arguments = ["build", str(shop), url, "--quiet", "--backend", "cpu", "--config", str(tmp_path / "tiny.yaml")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", DRIVER.format(at=5), *arguments], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    assert {LOCK, UNFINISHED} <= set(bucket.names("sets/one")) and MANIFEST not in bucket.names("sets/one")
-    result = CliRunner().invoke(app, [*arguments, "--resume"])
-    assert result.exit_code == 0, result.output
-    result = CliRunner().invoke(app, ["validate", url, "--checksums"])
-    assert result.exit_code == 0 and result.output == f"{url}: every file is there, and not a bit of it changed.\n"
-    assert not left_here(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
 
 
 def test_what_the_old_set_leaves_is_told_and_no_failure(url, bucket, shop, monkeypatch):  # noqa: F811
