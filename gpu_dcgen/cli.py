@@ -26,8 +26,10 @@ from .cli_options import (
     Threads,
     Tracker,
     Workers,
+    anywhere,
     app,
     exit_codes,
+    here,
     processes,
     refuse_existing,
     show,
@@ -56,8 +58,12 @@ def main(
 
 @app.command()
 def build(
-    inputs: Inputs,
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to make; published in one step when all is well.")],
+    inputs: Annotated[
+        Any, typer.Argument(metavar="INPUT", parser=anywhere, help="Folder or URL with articles, customers, transactions.")
+    ],
+    output: Annotated[
+        Any, typer.Argument(metavar="OUTPUT", parser=anywhere, help="Folder to make, or URL; published when all is well.")
+    ],
     config: Annotated[Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times.")
@@ -73,10 +79,15 @@ def build(
     max_disk_rate: DiskRate = None,
     on_bad_rows: BadRows = None,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="DATASET", help="Another data set; gates that are worse than its own are reported.")
+        Any,
+        typer.Option(metavar="DATASET", parser=here, help="Another data set; gates that are worse than its own are reported."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a build that died has finished.")] = False,
     overwrite: Overwrite = False,
+    staging: Annotated[
+        Any,
+        typer.Option(metavar="DIR", parser=here, help="Where to build what goes to a URL; else among temporary files."),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -96,9 +107,8 @@ def build(
             "inputs.on_bad_rows": on_bad_rows,
         }
         settings = [*(overrides or ()), *_settings(options)]
-        result = _build(
-            inputs, output, config, settings, tracker, backend=backend, overwrite=overwrite, baseline=baseline, resume=resume
-        )
+        how = {"backend": backend, "overwrite": overwrite, "baseline": baseline, "resume": resume, "workplace": staging}
+        result = _build(inputs, output, config, settings, tracker, **how)
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("built", output=str(result.output), manifest=result.manifest)
         elif not quiet:
@@ -107,7 +117,9 @@ def build(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to make, with input/ and dataset/ in it.")] = DEMO,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", parser=here, help="Folder to make, with input/ and dataset/ in it.")
+    ] = DEMO,
     threads: Threads = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
@@ -131,7 +143,7 @@ def demo(
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write the tables into.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", parser=here, help="Folder to write the tables into.")],
     scale: Annotated[float, typer.Option(min=0, help="Size; 1 is all of H&M (31.8 million transactions).")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and scale: same tables.")] = 42,
     overwrite: Overwrite = False,
@@ -153,8 +165,10 @@ def synth(
 
 @app.command()
 def doctor(
-    inputs: Annotated[Path | None, typer.Argument(metavar="INPUT", help="Folder with the tables of a build.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the build would write; checks that disk.")] = None,
+    inputs: Annotated[Any, typer.Argument(metavar="INPUT", parser=here, help="Folder with the tables of a build.")] = None,
+    output: Annotated[
+        Any, typer.Option(metavar="PATH", parser=here, help="Where the build would write; checks that disk.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings to check.")] = None,
     debug: Debug = False,
 ) -> None:
@@ -174,7 +188,9 @@ def doctor(
 @app.command()
 def plan(
     inputs: Inputs,
-    output: Annotated[Path | None, typer.Option(help="Where the build would write; looks at that disk.")] = None,
+    output: Annotated[
+        Any, typer.Option(metavar="PATH", parser=here, help="Where the build would write; looks at that disk.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times.")
@@ -236,13 +252,15 @@ def _settings(options: dict[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
-def _build(inputs: Path, output: Path, config: Path | None, settings: list[str], tracker: Tracker, **options: Any) -> BuildResult:
+def _build(
+    inputs: Path | str, output: Path | str, config: Path | None, settings: list[str], tracker: Tracker, **options: Any
+) -> BuildResult:
     """Load the settings, look at the machine, build."""
     from . import doctor
     from .config_files import load_config
 
     loaded = load_config(config, settings)
-    for check in doctor.prebuild(inputs, output, loaded):
+    for check in doctor.prebuild(inputs, options.get("workplace") or output, loaded):
         if check.verdict != "ok":
             tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
     from .dataset_generator import build

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,8 +17,10 @@ from .cli_options import (
     Key,
     Overwrite,
     Quiet,
+    anywhere,
     app,
     exit_codes,
+    here,
     show,
 )
 from .errors import GateError
@@ -55,7 +57,7 @@ def probe(
 @app.command()
 def export(
     dataset: Dataset,
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="File to write.")],
     form: Annotated[Literal["inter", "tuples"], typer.Option("--format", help="RecBole's atomic file, or tuples of texts.")],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which samples.")] = "train",
     overwrite: Overwrite = False,
@@ -76,7 +78,7 @@ def export(
 @app.command()
 def audit(
     inputs: Inputs,
-    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The data set that was built from INPUT.")],
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="The data set that was built from INPUT.")],
     sample: Annotated[int, typer.Option(min=1, help="Groups a split whose negatives are drawn again.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Which groups these are.")] = 0,
     key: Key = None,
@@ -106,9 +108,9 @@ def audit(
 
 @app.command()
 def explain(
-    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A data set.")],
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="A data set.")],
     sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="One of its samples, such as train-0000000012-03.")],
-    inputs: Annotated[Path, typer.Option("--inputs", help="The folder that it was built from.")],
+    inputs: Annotated[Path, typer.Option("--inputs", metavar="PATH", parser=here, help="The folder that it was built from.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -192,7 +194,7 @@ def cards(
 
 @app.command()
 def validate(
-    dataset: Dataset,
+    dataset: Annotated[Any, typer.Argument(metavar="DATASET", parser=anywhere, help="Folder, or URL, of a data set.")],
     checksums: Annotated[bool, typer.Option("--checksums", help="Read every byte: finds a single flipped bit.")] = False,
     debug: Debug = False,
 ) -> None:

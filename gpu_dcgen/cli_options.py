@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console, RenderableType
 
+from . import places
 from .errors import ConfigError, DcgenError, OutputError
 from .progress import JsonLinesTracker, RichTracker
 
@@ -48,6 +49,23 @@ app = typer.Typer(
 
 DEMO = Path("gpu-dcgen-demo")
 
+
+def anywhere(text: str) -> Path | str:
+    """An argument that is a folder here or a URL."""
+    try:
+        return places.place(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def here(text: str) -> Path:
+    """An argument that is a folder here."""
+    try:
+        return places.local(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Tracker = RichTracker | JsonLinesTracker
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON objects, one a line.")]
@@ -76,9 +94,11 @@ GpuMemory = Annotated[
 BadRows = Annotated[
     Literal["fail", "reject"] | None, typer.Option(help="Stop at bad rows, or set them aside: inputs.on_bad_rows.")
 ]
-Inputs = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with articles, customers, transactions (.parquet).")]
+Inputs = Annotated[
+    Path, typer.Argument(metavar="INPUT", parser=here, help="Folder with articles, customers, transactions (.parquet).")
+]
 Key = Annotated[Path | None, typer.Option(help="File with a secret key of 16 bytes or more: sign with HMAC-SHA-256.")]
-Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that 'gpu-dcgen build' made.")]
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=here, help="Folder that 'gpu-dcgen build' made.")]
 Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
 
 

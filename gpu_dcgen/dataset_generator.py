@@ -18,6 +18,7 @@ from .errors import BackendError, ConfigError, DcgenError, GateError, InputError
 from .outputs import write_json
 from .performance import Clock
 from .pipeline import run_pipeline
+from .places import is_url, place
 from .progress import ProgressTracker
 from .quality_report import conclude, read_baseline, summary_of
 from .staging import Staging
@@ -28,15 +29,15 @@ _UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way agai
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A published data set: its folder and its manifest (manifest.json in it)."""
+    """A published data set: its folder, or the URL of it, and its manifest (manifest.json in it)."""
 
-    output: Path
+    output: Path | str
     manifest: dict[str, Any]
 
 
 def build(
-    inputs: Path,
-    output: Path,
+    inputs: Path | str,
+    output: Path | str,
     config: DatasetConfig | None = None,
     *,
     backend: str | Backend = "auto",
@@ -44,24 +45,31 @@ def build(
     overwrite: bool = False,
     baseline: Path | None = None,
     resume: bool = False,
+    workplace: Path | None = None,
 ) -> BuildResult:
     """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
 
     `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
-    and `overwrite` be set. With `baseline`, another data set, gates that are worse than its own are reported. With `resume`,
-    the build goes on from what an earlier one that died has finished, if inputs, settings and code are the same.
+    and `overwrite` be set. Either may be a URL (`remote`); a data set for one is built in the local folder `workplace`. With
+    `baseline`, another data set, gates that are worse than its own are reported. With `resume`, the build goes on from what
+    an earlier one that died has finished, if inputs, settings and code are the same.
     Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
+    inputs, output = place(inputs), place(output)
     earlier = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         watch = Watch(progress, open_sinks(config.monitoring, progress, files))
         machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
-        staging = Staging(Path(output), overwrite, resume=resume)
+        staging = _open_staging(output, overwrite, resume, workplace, watch)
         kept, clock = Checkpoints(staging.checkpoints, machine, partial(watch.message, "warning")), Clock(machine, watch)
         report = manifest = None
         try:
-            key = key_of_build(Path(inputs), config, machine)
+            if is_url(inputs):
+                from .remote.inputs import copy_tables
+
+                inputs = copy_tables(inputs, staging.folder / "inputs", config.inputs, watch)
+            key = key_of_build(inputs, config, machine)
             differs = kept.open(key, staging.empty)
             log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
             watch.add(log)
@@ -70,7 +78,7 @@ def build(
                 watch.message("warning", f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died")
             machine.begin()
             with _workers(staging.checkpoints, key, config, kept, watch) as workers:
-                manifest, found = run_pipeline(Path(inputs), staging.path, config, machine, clock, kept, workers)
+                manifest, found = run_pipeline(inputs, staging.path, config, machine, clock, kept, workers)
                 manifest["cluster"] = None if workers is None else workers.told()
             require_same_inputs(key, manifest)
             manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
@@ -96,11 +104,21 @@ def build(
                 raise words from error
             raise
         else:
-            watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.output)
+            watch.completed(sum(split["rows"] for split in manifest["counts"].values()), staging.place)
         finally:
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
-    return BuildResult(staging.output, manifest)
+    return BuildResult(staging.place, manifest)
+
+
+def _open_staging(output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: Watch) -> Staging:
+    if is_url(output):
+        from .remote.outputs import RemoteStaging
+
+        return RemoteStaging(output, overwrite, resume=resume, workplace=workplace, progress=watch)
+    if workplace is not None:
+        raise ConfigError(f"--staging {workplace}: a local OUTPUT is built beside itself.\nLeave the option out.")
+    return Staging(output, overwrite, resume=resume)
 
 
 def _workers(
@@ -125,7 +143,7 @@ def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: 
     finally:
         staging.keep()
     if staging.published:
-        watch.message("warning", f"the data set had been published: {staging.output}")
+        watch.message("warning", f"the data set had been published: {staging.place}")
     elif resumable and not isinstance(error, GateError):
         watch.message("warning", f"what is finished is kept in {staging.folder}: the same command with --resume goes on")
 

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ import psutil
 from .config import DatasetConfig, usable_cores
 from .config_files import load_config
 from .errors import BackendError, DcgenError
+from .places import is_url
 
 if TYPE_CHECKING:
     from .input_files import Source
@@ -57,10 +59,11 @@ def checks(inputs: Path | None = None, output: Path | None = None, config_file: 
     return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
-def prebuild(inputs: Path, output: Path, config: DatasetConfig) -> list[Check]:
+def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> list[Check]:
     """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
-    sources, _ = _tables(inputs, config)
-    return [_memory(), _cores(), *_room(sources, existing(output), config)]
+    sources = {} if is_url(inputs) else _tables(inputs, config)[0]
+    folder = Path(tempfile.gettempdir()) if is_url(output) else output
+    return [_memory(), _cores(), *_room(sources, existing(folder), config)]
 
 
 def _check(name: str, found: str, expected: str, good: bool, otherwise: Literal["warn", "fail"], remedy: str) -> Check:

@@ -17,6 +17,7 @@ from .checkpoints import sha256_of
 from .config import usable_cores
 from .contract import SPLITS
 from .errors import InputError
+from .places import is_url, place
 
 OWN_CHECKSUM = "manifest_sha256"
 
@@ -32,19 +33,14 @@ def own_checksum(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(as_json(body).encode()).hexdigest()
 
 
-def validate(dataset: Path, *, checksums: bool = False) -> list[str]:
+def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
     """What is wrong with a data set's files, one line a file; [] when nothing is.
 
     Looks at every file's size and every Parquet file's footer; with `checksums` reads every byte. Files that the manifest does
-    not list (reports, certificates) are not looked at. InputError where there is no manifest.
+    not list (reports, certificates) are not looked at. `dataset` may be a URL. InputError where there is no manifest.
     """
-    dataset = Path(dataset)
-    try:
-        text = (dataset / "manifest.json").read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{dataset / 'manifest.json'}: cannot be read ({error.strerror}).\nGive the folder of a data set."
-        ) from error
+    folder = _open(dataset)
+    text = folder.manifest()
     try:
         manifest = json.loads(text)
         intact = manifest[OWN_CHECKSUM] == own_checksum(manifest) and as_json(manifest).encode() == text
@@ -52,44 +48,81 @@ def validate(dataset: Path, *, checksums: bool = False) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json: cannot be understood ({type(error).__name__}: {error})"]
     problems = [] if intact else ["manifest.json: was changed after the data set was published"]
+    rows: dict[str, int] = {}
     for name, size in files.items():
-        problems += _looks_wrong(dataset / name, name, size)
+        problems += _looks_wrong(folder, name, size, rows)
     whole = {problem.partition(":")[0] for problem in problems}
-    problems += _rows_that_lack(dataset, manifest, whole)
+    problems += _rows_that_lack(manifest, rows, whole)
     if checksums:
         names = [name for name in files if name not in whole]
         with ThreadPoolExecutor(usable_cores(), "checksums") as pool:
-            for name, found in zip(names, pool.map(lambda name: sha256_of(dataset / name), names), strict=True):
+            for name, found in zip(names, pool.map(folder.sha256, names), strict=True):
                 if found != sha256.get(name):
                     listed = str(sha256.get(name))[:12]
                     problems.append(f"{name}: its content changed: SHA-256 {found[:12]}..., {listed}... in the manifest")
     return problems
 
 
-def _looks_wrong(path: Path, name: str, size: int) -> Iterator[str]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_metadata
+def _open(dataset: Path | str) -> Any:
+    if is_url(where := place(dataset)):
+        from .remote.datasets import RemoteDataset
 
-    if not path.is_file():
-        yield f"{name}: is not there"
-    elif path.stat().st_size != size:
-        yield f"{name}: has {path.stat().st_size:,} bytes, {size:,} in the manifest"
-    elif path.suffix == ".parquet":
+        return RemoteDataset(where)
+    return _Folder(where)
+
+
+class _Folder:
+    """A data set on this machine; `remote.datasets` has the same for a URL."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def manifest(self) -> bytes:
+        """The manifest's bytes; InputError where there is none."""
+        path = self._path / "manifest.json"
         try:
-            read_metadata(path)
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).\nGive the folder of a data set.") from error
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        path = self._path / name
+        return path.stat().st_size if path.is_file() else None
+
+    def sha256(self, name: str) -> str:
+        return sha256_of(self._path / name)
+
+    def n_rows(self, name: str) -> int:
+        """Rows of a Parquet file, by its footer."""
+        from pyarrow.parquet import read_metadata
+
+        return read_metadata(self._path / name).num_rows
+
+
+def _looks_wrong(folder: Any, name: str, size: int, rows: dict[str, int]) -> Iterator[str]:
+    """What is wrong with a file's size or footer; the rows of a Parquet file are noted in `rows`."""
+    from pyarrow import ArrowException
+
+    found = folder.size(name)
+    if found is None:
+        yield f"{name}: is not there"
+    elif found != size:
+        yield f"{name}: has {found:,} bytes, {size:,} in the manifest"
+    elif name.endswith(".parquet"):
+        try:
+            rows[name] = folder.n_rows(name)
         except (ArrowException, OSError) as error:
             yield f"{name}: its footer cannot be read ({error})"
 
 
-def _rows_that_lack(dataset: Path, manifest: dict[str, Any], broken: set[str]) -> Iterator[str]:
+def _rows_that_lack(manifest: dict[str, Any], rows: dict[str, int], broken: set[str]) -> Iterator[str]:
     """Splits whose footers do not add up to the rows that the manifest counts."""
-    from pyarrow.parquet import read_metadata
-
     for split in SPLITS:
         name = f"{split}_dataset.parquet"
         parts = [file for file in manifest["files"] if file == name or file.startswith(f"{name}/")]
         if broken.intersection(parts):
             continue
-        found, expected = sum(read_metadata(dataset / part).num_rows for part in parts), manifest["counts"][split]["rows"]
+        found, expected = sum(rows[part] for part in parts), manifest["counts"][split]["rows"]
         if found != expected:
             yield f"{name}: has {found:,} rows, {expected:,} in the manifest"

@@ -55,13 +55,22 @@ class Staging:
             self.published = False
             self.path.mkdir(exist_ok=True)
         except BaseException as error:
-            self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
+            self._let_be()
             if isinstance(error, OSError):
                 raise OutputError(
                     f"{self.folder}: cannot be made ready ({error}).\n"
                     f"See that it can be written to; it may be removed where {self.output} is whole, or never was."
                 ) from error
             raise
+
+    @property
+    def place(self) -> Path | str:
+        """The output as its user knows it."""
+        return self.output
+
+    def _let_be(self) -> None:
+        """Leave what an earlier build has left, and nothing else."""
+        self.keep() if any(left.name != "lock" for left in self.folder.iterdir()) else self.discard()
 
     def _take(self) -> int:
         """The folder's lock, which ends with the process; the name must still be that of the file that is locked."""

@@ -64,10 +64,9 @@ class FakeBuild:
     error: BaseException | None = None
     call: SimpleNamespace | None = None
 
-    def __call__(self, inputs, output, config, *, backend="auto", progress=None, overwrite=False, baseline=None, resume=False):
-        self.call = SimpleNamespace(
-            inputs=inputs, output=output, config=config, backend=backend, overwrite=overwrite, baseline=baseline, resume=resume
-        )
+    def __call__(self, inputs, output, config, *, progress=None, **how):
+        how = {"backend": "auto", "overwrite": False, "baseline": None, "resume": False, "workplace": None, **how}
+        self.call = SimpleNamespace(inputs=inputs, output=output, config=config, **how)
         with progress.stage("samples", total=10):
             progress.advance(10)
         progress.message("warning", "quartile Q2 is empty")

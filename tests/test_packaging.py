@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = {
     "distributed": "distributed",
     "faiss": "faiss-cpu",
+    "fsspec": "fsspec",
     "jinja2": "jinja2",
     "markupsafe": "markupsafe",
     "prometheus_client": "prometheus-client",

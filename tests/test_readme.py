@@ -37,7 +37,8 @@ def commands(block: str) -> list[str]:
 
 
 def to_run(block: str) -> list[str]:
-    return [line for line in commands(block) if not line.startswith(NOT_RUN) and "--backend gpu" not in line]
+    elsewhere = ("--backend gpu", "s3://")
+    return [line for line in commands(block) if not line.startswith(NOT_RUN) and not any(what in line for what in elsewhere)]
 
 
 OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]

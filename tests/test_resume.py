@@ -14,6 +14,7 @@ from cpu_fallback import PartWriter
 from gpu_dcgen import dataset_generator, descriptions, limits, parts, pipeline
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.errors import GateError, InputError, OutputError
+from gpu_dcgen.integrity import validate
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.staging import Staging
 from tests.shops import random_shop, tiny_config, write_shop
@@ -212,6 +213,7 @@ def test_an_interrupt_while_it_publishes_loses_nothing(inputs, tmp_path, monkeyp
         dies(patched, Staging, "publish")
         died(inputs, tmp_path / "output")
     assert made(inputs, tmp_path / "output", resume=True) == straight
+    assert validate(tmp_path / "output", checksums=True) == []
 
 
 def test_a_disk_that_is_too_small_is_told_before_a_sample_is_made(inputs, tmp_path, monkeypatch):

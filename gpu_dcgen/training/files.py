@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..contract import CONTRACT, SPLITS
 from ..errors import InputError
+from ..places import local
 
 _SUFFIX = "_dataset.parquet"
 _NEEDED = ("contract", "config", "split", "counts", "files", "content_digest")  # of the manifest
@@ -95,9 +96,10 @@ class SplitFiles:
 def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     """The files of `split` in the data set `path`, or those of the split's file or folder `path` itself.
 
-    InputError when something is missing, damaged, of another size than the manifest says, or of another contract.
+    InputError when something is missing, damaged, of another size than the manifest says, or of another contract; ConfigError
+    for a URL: copy the data set first.
     """
-    folder, split = _place(Path(path), split)
+    folder, split = _place(local(path), split)
     manifest = read_json(folder / "manifest.json")
     if missing := [name for name in _NEEDED if name not in manifest]:
         raise InputError(f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew.")

@@ -1,0 +1,1 @@
+"""Builds from and into storage that fsspec reaches: object stores, web servers."""
