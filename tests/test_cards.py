@@ -27,8 +27,13 @@ from tests.shops import random_shop, tiny_config, write_shop
 HOSTILE = "| a `b` <script>\n[x](y) \u202e# *"
 CROISSANT = {"string": "sc:Text", "float": "cr:Float32", "bool": "sc:Boolean", "timestamp[ns]": "sc:DateTime"}
 LOGICAL = {"string": "string", "float": "number", "bool": "boolean", "timestamp[ns]": "timestamp"}
-FORMS = {"whole": {"groups_per_part": 262_144}, "parts": {"groups_per_part": 16, "groups_per_row_group": 8}, "n_tuple": {"shape": "n_tuple"},
-         "triplet": {"shape": "triplet"}, "plain": {"extra_columns": False, "groups_per_part": 262_144}}  # fmt: skip
+FORMS = {
+    "whole": {"groups_per_part": 262_144},
+    "parts": {"groups_per_part": 16, "groups_per_row_group": 8},
+    "n_tuple": {"shape": "n_tuple"},
+    "triplet": {"shape": "triplet"},
+    "plain": {"extra_columns": False, "groups_per_part": 262_144},
+}
 
 
 @pytest.fixture(scope="module")
