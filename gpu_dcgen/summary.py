@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .config import DatasetConfig, Section
 from .contract import SPLITS
+from .places import is_url
 
 if TYPE_CHECKING:
     from .demo import DemoReport, Tour
@@ -27,11 +28,11 @@ SHOWN_CANDIDATES = 20
 VERDICT_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
+def of_build(output: Path | str, manifest: Mapping[str, Any]) -> RenderableType:
     """What was made, what was left out and why, how fast, and where it is."""
     performance, backend, similarity = manifest["performance"], manifest["backend"], manifest["similarity"]
     counts, shares = manifest["counts"], manifest["split"]["shares"]
-    total, file = sum(counts[split]["rows"] for split in SPLITS), output / "val_dataset.parquet"
+    total = sum(counts[split]["rows"] for split in SPLITS)
     head = f"Built {total:,} samples in {performance['seconds']:,.1f} s on the {backend['name']} ({backend['reason']})."
     samples = _table("split", ">users", ">positives", ">share", ">samples")
     for split in SPLITS:
@@ -49,8 +50,12 @@ def of_build(output: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "warnings": f"{len(manifest['warnings'])}, kept in manifest.json" if manifest["warnings"] else "none",
         "files": f"{output} ({sum(manifest['files'].values()) / 10**6:,.1f} MB)",
     }
-    following = f"python -c \"import pyarrow.parquet as pq; print(pq.read_table('{file}').slice(0, 16))\""
-    unbroken = Text(f"Look at the first group:\n  {following}", no_wrap=True, overflow="ignore")  # to be copied
+    if is_url(output):
+        following = f"Check it there:\n  gpu-dcgen validate {output}"
+    else:
+        show = f"print(pq.read_table('{output / 'val_dataset.parquet'}').slice(0, 16))"
+        following = f'Look at the first group:\n  python -c "import pyarrow.parquet as pq; {show}"'
+    unbroken = Text(following, no_wrap=True, overflow="ignore")  # to be copied
     return Group(Text(head, style="bold"), samples, _facts(facts), unbroken)
 
 

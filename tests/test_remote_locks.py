@@ -95,7 +95,7 @@ app(sys.argv[1:])
 def test_a_build_killed_while_it_uploads_is_gone_on_from(url, bucket, shop, tmp_path):  # noqa: F811
     """Its lock is still there, and is known to be that of a build that has died here."""
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))  # which is YAML
-    arguments = ["build", str(shop), url, "--quiet", "--backend", "cpu", "--config", str(tmp_path / "tiny.yaml")]
+    arguments = ["build", str(shop), url, "--backend", "cpu", "--config", str(tmp_path / "tiny.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-c", DRIVER.format(at=5), *arguments], env=environment, capture_output=True, text=True, timeout=300
@@ -104,6 +104,7 @@ def test_a_build_killed_while_it_uploads_is_gone_on_from(url, bucket, shop, tmp_
     assert {LOCK, UNFINISHED} <= set(bucket.names("sets/one")) and MANIFEST not in bucket.names("sets/one")
     result = CliRunner().invoke(app, [*arguments, "--resume"])
     assert result.exit_code == 0, result.output
+    assert f"gpu-dcgen validate {url}" in result.output
     result = CliRunner().invoke(app, ["validate", url, "--checksums"])
     assert result.exit_code == 0 and result.output == f"{url}: every file is there, and not a bit of it changed.\n"
     assert not left_here(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
