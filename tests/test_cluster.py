@@ -174,6 +174,19 @@ def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypa
 
 
 @needs_dask
+def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("gpu_dcgen.cluster.crew.CONNECT_S", 1)
+    with (
+        scheduler(tmp_path) as (found, _),
+        stuck_worker(found, tmp_path, "gpu_dcgen.parts", "gather_groups") as (process, marker),
+        killed_at(marker, process),
+        pytest.raises(BackendError, match="(?s)samples: no worker is left, and none came in 1 s.*--resume goes on"),
+    ):
+        made(inputs, tmp_path / "output", config=shared_out(scheduler=found))
+    assert (tmp_path / ".output.staging").is_dir()
+
+
+@needs_dask
 def test_an_address_where_nobody_answers_is_said_at_once(inputs, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("gpu_dcgen.cluster.connection.CONNECT_S", 1)
     with pytest.raises(BackendError, match="tcp://127.0.0.1:9: no Dask worker answers"):

@@ -24,8 +24,11 @@ NOT_RUN = (
     "pip install",  # test_packaging.py installs
     "python -m pytest",  # this is it
     "docker ",  # test_container.py reads them
+    "dask ",  # test_cluster.py starts schedulers and workers
     "conda ",
 )
+
+ELSEWHERE = "--backend gpu|--scheduler|s3://"  # needs more than a machine
 
 
 def blocks(language: str) -> list[str]:
@@ -37,8 +40,7 @@ def commands(block: str) -> list[str]:
 
 
 def to_run(block: str) -> list[str]:
-    elsewhere = ("--backend gpu", "s3://")
-    return [line for line in commands(block) if not line.startswith(NOT_RUN) and not any(what in line for what in elsewhere)]
+    return [line for line in commands(block) if not line.startswith(NOT_RUN) and not re.search(ELSEWHERE, line)]
 
 
 OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]
@@ -80,6 +82,8 @@ def require_extras(block: str) -> None:
     """Skip what needs a package of an extra where there is none."""
     if "gpu-dcgen report" in block:
         pytest.importorskip("vl_convert", reason="pip install '.[report]'")
+    if "--workers" in block:
+        pytest.importorskip("distributed", reason="pip install '.[distributed]'")
     if re.search(r"import torch|from torch|Contrastive|gpu-dcgen (probe|export)", block):
         pytest.importorskip("torch", reason="pip install '.[torch]'")
 
