@@ -40,7 +40,11 @@ def test_thousands_of_damaged_files_load_or_are_refused(tmp_path):
 
 
 def test_a_survey_tells_of_a_death(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.hostile_files.ROOT", tmp_path)  # where there is no package tests
+    package = tmp_path / "tests"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "hostile_files.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr("tests.hostile_files.ROOT", tmp_path)  # the workers' own folder comes first in their path
     outcomes = [result["outcome"] for result in survey(tmp_path, 0, 1).results]
     assert outcomes == ["died with 1"]
 
