@@ -45,8 +45,8 @@ MAY_IMPORT_NUMPY = {
 }
 THE_BUILD = {"cpu_fallback"} | {
     f"gpu_dcgen.{module}"
-    for module in (*STAGES, "backend", "balancing", "blocks", "cluster", "descriptions", "digest", "gpu", "input_checks", "input_columns",
-                   "input_files", "input_footers", "kernels", "limits", "parts", "rng", "segments")
+    for module in (*STAGES, "backend", "balancing", "blocks", "cluster", "descriptions", "digest", "gpu", "input_checks",
+                   "input_columns", "input_files", "input_footers", "kernels", "limits", "parts", "rng", "segments")
 }  # fmt: skip
 HEAVY = ("numpy", "numba", "pyarrow", "pandas", "torch", "scipy")
 MOST_LINES = 380
