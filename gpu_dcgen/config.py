@@ -221,7 +221,7 @@ class Output(Section):
     extra_columns: bool = True
     """Add sample_weight, negative_detail and is_repurchase to the contract's columns (D17)."""
     groups_per_part: Annotated[int, Field(ge=1)] | None = None
-    """Positives a part file; a split of several parts is a folder (D16). Without: 65,536, or one file up to 262,144."""
+    """Positives a part file; a split of several parts is a folder (D16). Without: 32,768, or one file up to 65,536."""
     groups_per_row_group: Annotated[int, Field(ge=1)] = 10_000
     """Positives a Parquet row group at most; at the default a block is one row group, which wrote 10 % faster than two."""
     compression_level: Annotated[int, Field(ge=1, le=22)] = 3

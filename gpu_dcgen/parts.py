@@ -33,8 +33,8 @@ from .workers import Workers
 
 _ROW_BYTES = 512  # of a sample: some forty columns, as codes and as what is written of them
 _SEQUENCE_COPIES = 3  # of a sample's history while it is written: laid out, encoded, compressed
-_ONE_FILE = 262_144  # positives of a split that go to one file, unless parts of another size are asked for
-_PART = 65_536  # positives a part else: what a build that dies has to do again, twice at most
+_ONE_FILE = 65_536  # positives of a split that go to one file, unless parts of another size are asked for
+_PART = 32_768  # positives a part else: what a build that dies has to do again, twice at most
 _BLOCKS_A_THREAD = 2  # in flight: one it prepares, one that waits for its turn; bounds the memory
 
 
