@@ -19,6 +19,8 @@ CONNECT_S = 60  # how long a scheduler may take to answer, and its first worker 
 _MEMORY = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause", "terminate")}
 _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 _TRIM = "MALLOC_TRIM_THRESHOLD_"  # Dask's gives each freed block back to the system, and samples then take 1.7 times as long
+_PRELOAD = "distributed.worker.preload"
+_LEAVE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for who builds, and ends workers
 _ANY_PORT = "localhost:0"
 
 
@@ -55,14 +57,16 @@ def connect(config: DatasetConfig, progress: ProgressTracker) -> Iterator[Any]:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Keep Dask's client from logging what this package says itself, as an error that tells what to do."""
-    logger = logging.getLogger("distributed.client")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keep Dask's client and its loop from logging what this package says itself, as an error that tells what to do."""
+    loggers = [logging.getLogger(name) for name in ("distributed.client", "tornado.application")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _processes(distributed: Any, config: DatasetConfig) -> Any:
@@ -91,7 +95,8 @@ def _settings() -> Any:
     """Dask's settings for workers that do nothing else."""
     config = importlib.import_module("dask").config
     environment = {name: value for name, value in config.get(_ENVIRONMENT).items() if name != _TRIM}
-    return config.set({**_MEMORY, _ENVIRONMENT: environment})
+    preload = [*config.get(_PRELOAD), _LEAVE_INTERRUPTS]
+    return config.set({**_MEMORY, _ENVIRONMENT: environment, _PRELOAD: preload})
 
 
 def _package(name: str, extra: str) -> Any:
