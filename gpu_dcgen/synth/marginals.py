@@ -38,7 +38,7 @@ def sizes_at(scale: float) -> dict[str, int]:
     """
     if not 0 < scale <= MAX_SCALE:
         raise ConfigError(
-            f"synth: scale is {scale}; expected more than 0 and at most {MAX_SCALE} (1 is the size of H&M's log).\nUse --scale 0.01."
+            f"synth: scale is {scale}; expected more than 0 and at most {MAX_SCALE} (1: H&M's log).\nUse --scale 0.01."
         )
     return {
         "articles": max(MIN_ARTICLES, round(SIZES["articles"] * scale)),
