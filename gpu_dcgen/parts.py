@@ -300,6 +300,7 @@ class _Crew:
             self._progress.advance(block.n_rows)
         if part.first + part.written == part.last:
             part.files.close()
+            part.writer = None
             part.record.file_bytes, part.record.sha256 = part.path.stat().st_size, sha256_of(part.path)
             self._finish(part)
         self._room.release()

@@ -17,7 +17,7 @@ import pytest
 
 from gpu_dcgen.synth import generate
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import builds, machine, negatives, plot, report, sequences, similarity, stages, writing
+from tests.benchmarks import approximate, builds, machine, negatives, plot, report, sequences, similarity, stages, writing
 from tests.benchmarks.growth import exponent, growth
 from tests.benchmarks.measure import REPEATS, ROOT, Case, Log, Work, measure, run_case
 
@@ -255,6 +255,13 @@ def test_later_results_replace_earlier_ones(results, tmp_path):
     merged = report.read_results([tmp_path / "a.json", tmp_path / "b.json"])
     assert len(merged["measurements"]) == len(results["measurements"])
     assert [m["best_s"] for m in report.measured(merged, "builds")] == [1.0, 5.0, 2.0]
+
+
+def test_approximate_neighbors_are_measured_beside_exact_ones():
+    exact, brute = (approximate.measure(1_000, "light", 20, 4.0, engine, 1) for engine in ("exact", "brute"))
+    assert exact["products"] == brute["products"] > 0
+    assert brute["candidates"] == 80
+    assert 0.5 < brute["recall"] <= 1 and 0 < brute["pairs"] <= exact["pairs"]
 
 
 def test_the_machine_is_described_without_its_name():

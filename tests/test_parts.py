@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
 import pytest
 
 from cpu_fallback import PartWriter
-from gpu_dcgen import parts
+from gpu_dcgen import parts, pipeline
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.parts import Part, _in_turn
@@ -41,6 +42,20 @@ def test_blocks_that_are_ready_out_of_turn_are_written_in_order(shop, tmp_path, 
     output = build(shop, tmp_path / "hurried", tiny_config(resources={"batch_size": 1}), backend="cpu").output
     ids = read(output / "train_dataset.parquet")["sample_id"]
     assert ids == sorted(ids) == read(expected / "train_dataset.parquet")["sample_id"]
+
+
+def test_nothing_is_held_of_parts_that_are_closed(shop, tmp_path, monkeypatch):
+    """Thousands of them would fill the memory with what their writers have buffered."""
+    require_rows, left = pipeline.require_rows, []
+
+    def count(written, config):
+        left.append([part.name for part in written if part.writer is not None])
+        left.append([thing for thing in gc.get_objects() if isinstance(thing, PartWriter)])
+        require_rows(written, config)
+
+    monkeypatch.setattr(pipeline, "require_rows", count)
+    build(shop, tmp_path / "output", tiny_config(output={"groups_per_part": 5}), backend="cpu")
+    assert left == [[], []]
 
 
 @pytest.mark.parametrize("failing", ["drawing", "writing"])

@@ -4,9 +4,9 @@
     python -m tests.benchmarks.approximate --items 100000 --top-k 100   another catalogue
     python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
 
-Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like H&M's:
-12 users an item, 22 items a user; heavy ones like a grocer's regulars: 4,000 users of 1,000 items each; whole ones like
-resellers, of 3,000 items. Each engine runs in a process of its own, so that its peak memory is its own.
+Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
+H&M's: 12 users an item, 22 items a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000 users
+of 1,000 items each; whole ones like resellers, of 3,000 items. Each engine runs in a process of its own: so does its peak memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import WeightedMatrix, exact_neighbors
 
-BASKETS = {"light": (12.0, 22, 1.2), "heavy": (0.0, 1000, 0.6), "whole": (0.0, 3000, 0.6)}
+from . import machine
+
+BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (0.0, 1000, 0.6), "whole": (0.0, 3000, 0.6)}
 # users an item (0: HEAVY_USERS), median items a user, sigma of their logarithm
 HEAVY_USERS = 4_000
 N_TASTES, OWN_TASTE, N_CLUSTERS = 3, 0.7, 100  # clusters of a user, share of purchases in them, clusters in all
@@ -54,13 +57,15 @@ def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
     norms = squares[item_offsets[1:]] - squares[item_offsets[:-1]]
     products = int((np.diff(user_offsets) ** 2).sum())
     by_item = (item_offsets, user[order], weight[order])
-    return WeightedMatrix(user_offsets, item, weight, *by_item, norms, 0, bool(norms.max() < 1 << 42), products)
+    return WeightedMatrix(user_offsets, item, weight, *by_item, norms, 0, bool(norms.max() < 1 << 42), products, 0)
 
 
-def measure(n_items: int, baskets: str, top_k: int, engine: str, n_threads: int) -> dict[str, Any]:
+def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: str, n_threads: int) -> dict[str, Any]:
     """Seconds, pairs, peak memory of one engine, after a first run on a little catalogue that compiles what it needs."""
     backend, progress = NumpyBackend(n_threads), ProgressTracker()
-    settings = {"top_k": top_k} if engine == "exact" else {"top_k": top_k, "engine": "approximate", "nearest": engine}
+    settings = {"top_k": top_k}
+    if engine != "exact":
+        settings |= {"engine": "approximate", "nearest": engine, "candidates": candidates}
     config = DatasetConfig(similarity=settings)
 
     def run(matrix: WeightedMatrix) -> tuple[Any, dict[str, Any]]:
@@ -80,23 +85,28 @@ def measure(n_items: int, baskets: str, top_k: int, engine: str, n_threads: int)
     return result | {"peak_gb": round(backend.memory()["peak_bytes"] / 1e9, 2), **info}
 
 
-def main() -> dict[str, list[dict[str, Any]]]:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000])
     parser.add_argument("--baskets", nargs="+", choices=BASKETS, default=["light", "heavy"])
     parser.add_argument("--top-k", type=int, nargs="+", default=[1000, 100])
+    parser.add_argument("--candidates", type=float, default=2.0, help="those that are scored, as a multiple of top-k")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["exact", "brute"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="JSON file, rewritten after each measurement")
     options = parser.parse_args()
+    facts = machine.describe()
     results = []
     for n_items in options.items:
         for baskets in options.baskets:
             for top_k in options.top_k:
                 for engine in options.engines:
+                    case = (n_items, baskets, top_k, options.candidates, engine, options.threads)
                     with multiprocessing.get_context("spawn").Pool(1) as alone:
-                        results.append(alone.apply(measure, (n_items, baskets, top_k, engine, options.threads)))
+                        results.append(alone.apply(measure, case))
                     print(json.dumps(results[-1]), flush=True)
-    return {"approximate": results}
+                    if options.output:
+                        options.output.write_text(json.dumps({"machine": facts, "measurements": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
