@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import faulthandler
 import gc
 import json
 import os
@@ -28,7 +29,7 @@ from tests.faults.watcher import Watcher
 NOW = 1_700_000_000_000_000_000  # when every build began: their files are then equal to the byte
 WRITES = {"short": 0, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}  # as writes.c knows them
 ENDING_S = 5  # for threads to end a block
-LIMIT_S = 60  # after which a child hangs
+LIMIT_S = 3  # after which a child hangs
 
 
 def warm(inputs: Path, output: Path, config: Path) -> None:
@@ -81,7 +82,7 @@ def _ended(child: int, job: dict[str, Any]) -> dict[str, Any]:
         os.killpg(child, signal.SIGKILL)
         report["left"] = "a process of it ran on"
     if killed and "kill_after_s" not in job:
-        report["left"] = f"it still ran after {LIMIT_S} s"
+        report["left"] = f"it still ran after {LIMIT_S} s: {(folder / 'stderr.txt').read_text()}"
     return {"code": os.waitstatus_to_exitcode(status), "stderr": (folder / "stderr.txt").read_text(), **report}
 
 
@@ -92,6 +93,7 @@ def _child(job: dict[str, Any], folder: Path) -> int:
     os.dup2(os.open(folder / "stderr.txt", os.O_WRONLY), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     watcher = Watcher(Path(job["output"]), job.get("fault"), job.get("at"))
+    faulthandler.dump_traceback_later(LIMIT_S - 2, file=os.fdopen(os.dup(2), "w"))  # where it hangs, if it does
     _settle(job)
     watcher.begin()
     from gpu_dcgen.cli import app

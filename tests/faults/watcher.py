@@ -42,7 +42,7 @@ class Watcher:
         self._staging, self._beside = output.parent / f".{output.name}.staging", output.parent
         self._fault, self._at = fault, at
         self._times: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what the collector removes meanwhile is met in the same thread
         self._once_more = False
 
     def begin(self) -> None:
