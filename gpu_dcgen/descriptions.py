@@ -21,9 +21,9 @@ from .features import PRICE_UNIT
 from .input_files import find_sources
 from .inputs import InputReport
 from .integrity import OWN_CHECKSUM, own_checksum
-from .interactions import iso
 from .parts import Written
 from .samples import Ingredients
+from .windows import iso
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "numba", "pydantic")
 _WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}  # on what stages make

@@ -27,7 +27,8 @@ from .performance import Clock
 from .samples import Ingredients, gather_ingredients
 from .sequence_builder import UserSequences, build_calendar, build_user_sequences
 from .similarity_computer import Neighbors, compute_neighbors
-from .splits import SplitPlan, Windows, cut_windows, order_positives, plan_splits, require_disjoint_users
+from .splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
+from .windows import Windows, cut_windows
 from .workers import Workers
 
 

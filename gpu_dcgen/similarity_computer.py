@@ -190,7 +190,8 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
     user, item = user[first], item[first]
     degree = counts(xp, user, n_users)
     if config.similarity.user_idf:
-        table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
+        n_known = int((counts(xp, item, n_items) > 0).sum())  # of the matrix: what comes after cut1 changes no weight
+        table = [0.0] + [math.log(n_known / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]
 
     by_item = sort_order(backend, [(item, n_items), (user, n_users)])

@@ -54,7 +54,8 @@ def weigh(log: Log, config: Any) -> Matrix:
     user, item = cell // log.n_items, cell % log.n_items
     degree = np.bincount(user, minlength=log.n_users)
     if settings.user_idf:
-        idf = _to_24_bits(np.array([0.0, *(math.log(log.n_items / n) for n in range(1, int(degree.max()) + 1))]))
+        n_known = len(np.unique(item))
+        idf = _to_24_bits(np.array([0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))]))
         largest = largest * idf[degree[user]]
     weight, bits = _whole_numbers(largest, item, log.n_items)
     shape = (log.n_users, log.n_items)

@@ -65,7 +65,8 @@ def _user_idf(user: int, cells: dict[tuple[int, int], float], log: Log, settings
     if not settings.user_idf:
         return 1.0
     degree = sum(1 for owner, _ in cells if owner == user)
-    return rounded(np.log(np.float64(len(log.items) / degree)))
+    n_known = len({item for _, item in cells})
+    return rounded(np.log(np.float64(n_known / degree)))
 
 
 def integer_weights(weights: dict[tuple[int, int], float]) -> tuple[dict[tuple[int, int], int], int]:
