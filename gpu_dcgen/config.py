@@ -200,6 +200,8 @@ class Output(Section):
     """Positives a Parquet row group at most; at the default a block is one row group, which wrote 10 % faster than two."""
     compression_level: Annotated[int, Field(ge=1, le=22)] = 3
     """ZSTD level."""
+    appendable: bool = True
+    """Write append.json, by which `gpu-dcgen append` knows what it need not make again (D25)."""
 
 
 class Resources(Section):
