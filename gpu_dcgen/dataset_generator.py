@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from .alerts import EventFile, Watch, open_sinks, write_prometheus
 from .backend import Backend, select_backend
 from .checkpoints import Checkpoints
@@ -137,13 +135,8 @@ def append(
     says which, and why the others were not. `resources` replaces settings of that section. Raises as `build` does.
     """
     earlier = Earlier(Path(dataset))
-    settings = {**earlier.settings, "resources": {**earlier.settings.get("resources", {}), **(resources or {})}}
-    try:
-        config = DatasetConfig.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(f"{dataset}: its settings cannot be used by this version of gpu-dcgen.\n{error}") from error
     how = {"backend": backend, "progress": progress, "baseline": baseline, "resume": resume}
-    return build(inputs, dataset, config, overwrite=True, earlier=earlier, **how)
+    return build(inputs, dataset, earlier.config(resources or {}), overwrite=True, earlier=earlier, **how)
 
 
 def _open_staging(output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: Watch) -> Staging:

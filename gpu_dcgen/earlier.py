@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from .backend import Backend
 from .checkpoints import sha256_of
 from .config import DatasetConfig
 from .contract import SPLITS
 from .digest import ContentDigest
-from .errors import InputError
+from .errors import ConfigError, InputError
 from .parts import Part, PartRecord
 from .quality_validator import WEEK, QualityMetrics
 from .samples import Ingredients
@@ -31,6 +34,11 @@ FILE = "append.json"
 _BY_ITEM = ("positive_items", "hard_items", "random_items")  # tallies by item, in the file by item_index
 _COUNTED = ("groups", "negatives_verified", "violations", "hard_by_source", "relaxed")  # beside the tallies
 _ANEW = "Build it anew with 'gpu-dcgen build --overwrite'."
+_WHY = {
+    "users": "what the tables say of some customers has changed",
+    "items": "what the tables say of some articles has changed",
+    "similarities": "views have changed, or similarity.engine is approximate",
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,22 @@ class Earlier:
         self.taken: dict[str, Taken] = {}
         self.anew: dict[str, str] = {}
         try:
-            self.settings: dict[str, Any] = dict(self._manifest["config"])
+            self._settings: dict[str, Any] = dict(self._manifest["config"])
             self._files: dict[str, str] = dict(self._manifest["checksums"])
             self._n_transactions = int(self._manifest["inputs"]["rows"]["transactions"]["read"])
             self._digest = str(self._manifest["content_digest"])
             self._made_by, self._splits = dict(content["made_by"]), {split: dict(content[split]) for split in SPLITS}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder}: cannot be understood ({type(error).__name__}: {error}).\n{_ANEW}") from error
+
+    def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
+        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them."""
+        settings = {**self._settings, "resources": {**self._settings.get("resources", {}), **resources}}
+        try:
+            return DatasetConfig.model_validate(settings)
+        except ValidationError as error:
+            found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise ConfigError(f"{self.folder}: its settings cannot be used: {found}.\n{_ANEW}") from error
 
     def require_longer(self, n_transactions: int, inputs: Path) -> None:
         """InputError where the log is shorter than the one that the data set was built from: then it lacks the old rows."""
@@ -168,38 +185,42 @@ def _difference(split: str, before: dict[str, Any], now: dict[str, Any], config:
             return None
         case "window":
             return _moved(split, before[name], now[name])
-        case "positives" if config.split.strategy == "temporal_user_disjoint":
-            return (
-                f"{_change(before, now, name)}: whose split a user is in depends on all purchases; "
-                "with split.strategy hash or temporal it does not"
-            )
-        case "purchases" if config.filtering.counts == "log":
-            return (
-                f"{_change(before, now, name)} before {iso(now['window'][1])}: late rows, or users and items that reached "
-                "filtering.min_*; with filtering.counts: window later purchases bring none back"
-            )
-        case "purchases":
-            return f"{_change(before, now, name)} before {iso(now['window'][1])}: rows were added or changed there"
-        case "users" | "items":
-            return f"{_change(before, now, name)}: what the tables say of some has changed"
         case "report":
             return "the quality report counts another sample of its positives"
-    return _change(before, now, name)
+        case "purchases":
+            where = f" before {_moment(now['window'][1])}"
+            remedy = (
+                "late rows, or users and items that reached filtering.min_*, which filtering.counts: window lets in from then on"
+                if config.filtering.counts == "log"
+                else "rows were added, changed or left out there"
+            )
+        case "positives" if config.split.strategy == "temporal_user_disjoint":
+            where = ""
+            remedy = "which split a user is in depends on all users' purchases; with split.strategy hash or temporal it does not"
+        case _:
+            where, remedy = "", _WHY.get(name, "other positives")
+    n_before, n_now = before[name][0], now[name][0]
+    same = f"not the same {name}{where} ({n_now:,})"
+    return f"{same if n_before == n_now else f'{n_now:,} {name}{where} instead of {n_before:,}'}: {remedy}"
 
 
 def _moved(split: str, before: list[int], now: list[int]) -> str:
+    if before[1] == now[1]:
+        since = 2 if before[2] != now[2] else 0  # the first day, from which snapshots count, or the first moment
+        return f"the log begins with {_moment(now[since])} instead of {_moment(before[since])}"
     if before[0] == now[0] and split == SPLITS[-1]:
-        return f"its window ends at {iso(now[1] - 1)}, no more at {iso(before[1] - 1)}"
+        return f"its window ends with {_moment(now[1] - 1)} instead of {_moment(before[1] - 1)}"
+    then, since = (f"{_moment(start)} to {_moment(end - 1)}" for start, end, _ in (before, now))
     return (
-        f"its window was {iso(before[0])}..{iso(before[1] - 1)} and is {iso(now[0])}..{iso(now[1] - 1)}; "
-        "where the whole log is divided into windows, new rows move them: split.val_from and split.test_from pin them"
+        f"its window is {since} instead of {then}: new rows move windows that divide the whole log; split.val_from and "
+        "split.test_from pin them"
     )
 
 
-def _change(before: dict[str, Any], now: dict[str, Any], name: str) -> str:
-    """How many of an ingredient there are now, and were."""
-    n_before, n_now = before[name][0], now[name][0]
-    return f"other {name}: {n_now:,}, {n_before:,} before" if n_before != n_now else f"other {name} ({n_now:,})"
+def _moment(nanoseconds: int) -> str:
+    """A time as short as it can be said."""
+    day, _, time = iso(nanoseconds).rstrip("Z").rstrip("0").rstrip(".").partition("T")
+    return day if set(time) <= set("0:") else f"{day} {time}"
 
 
 def _lengthened(values: list[int], length: int, backend: Backend) -> Array:

@@ -17,7 +17,6 @@ from .digest import code_hashes, vocabulary
 from .quality_validator import place_column
 from .rng import mix_array
 from .samples import ITEM_CATEGORIES, Ingredients
-from .segments import repeat_index
 
 Array = Any
 Counted = list[Any]  # how many things were digested, and their digest as 16 hex digits
@@ -50,7 +49,7 @@ def fingerprints(have: Ingredients, config: DatasetConfig, backend: Any) -> dict
             "users": users,
             "items": items,
             "snapshots": snapshots,
-            "similarity": similar,
+            "similarities": similar,
             "positives": _positives(have, k, backend),
             "report": report,
         }
@@ -116,14 +115,16 @@ def _snapshots(have: Ingredients, backend: Any) -> list[Counted]:
 
 
 def _similarities(have: Ingredients, backend: Any) -> Counted:
+    """Each item with the sum of its pairs' hashes."""
     xp, neighbors, key = backend.xp, have.neighbors, have.interactions.item_key
-    of = repeat_index(xp, xp.diff(neighbors.offsets)).astype(xp.int32)
-
-    def hashes(rows: slice) -> Array:
-        pair = key[of[rows]], key[neighbors.item[rows]]
-        return _hashed(xp, *pair, neighbors.similarity[rows], neighbors.common_users[rows])
-
-    return _known_before((1,), xp.zeros(of.shape[0], dtype=xp.int8), hashes, backend)[0]
+    before = xp.zeros(neighbors.item.shape[0] + 1, dtype=xp.uint64)
+    for first in range(0, int(neighbors.item.shape[0]), _AT_ONCE):
+        rows = slice(first, min(int(neighbors.item.shape[0]), first + _AT_ONCE))
+        hashed = _hashed(xp, key[neighbors.item[rows]], neighbors.similarity[rows], neighbors.common_users[rows])
+        before[1 + rows.start : 1 + rows.stop] = before[rows.start] + xp.cumsum(hashed)
+    item = xp.nonzero(xp.diff(neighbors.offsets) > 0)[0]
+    of_item = before[neighbors.offsets[item + 1]] - before[neighbors.offsets[item]]
+    return [int(neighbors.item.shape[0]), _hex(int(_hashed(xp, key[item], of_item).sum()))]
 
 
 def _positives(have: Ingredients, k: int, backend: Any) -> Counted:
@@ -152,7 +153,7 @@ def _known_before(ends: Sequence[int], since: Array, hashes: Callable[[slice], A
         for k, end in enumerate(ends):
             known = since[rows] < end
             numbers[k] += int(known.sum())
-            totals[k] += int(backend.xp.where(known, hashed, 0).sum())
+            totals[k] += int(hashed[known].sum())
     return [[number, _hex(total)] for number, total in zip(numbers, totals, strict=True)]
 
 

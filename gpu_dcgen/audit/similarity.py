@@ -45,6 +45,9 @@ def weigh(log: Log, config: Any) -> Matrix:
     factor = (channel if settings.channel_weighting else 1.0) * price
     if log.views is not None:
         viewer, viewed, _ = log.views
+        if config.filtering.counts == "window":
+            known = np.isin(viewer, log.user) & np.isin(viewed, log.item)
+            viewer, viewed = viewer[known], viewed[known]
         median = np.sort(price)[(len(price) - 1) // 2]
         user, item = np.append(user, viewer), np.append(item, viewed)
         factor = np.append(factor, np.full(len(viewer), settings.view_weight * median))
