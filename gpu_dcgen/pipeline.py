@@ -55,15 +55,14 @@ def run_pipeline(
     _require_room(folder, n_groups, have, sequences, config, clock)
     parts = lay_out_parts(folder, have, config)
     require_disjoint_users(have.interactions, have.plan, config, machine)
-    made_by, made_of = descriptions.key_of_maker(config, machine), {}
-    if config.output.appendable:
-        with clock.stage("fingerprints"):
-            made_of = fingerprints(have, config, machine)
-            if earlier is not None:
-                earlier.take(made_by, made_of, parts, folder, have, config, machine)
-                _tell(earlier, clock)
-    taken = {} if earlier is None else earlier.taken
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
+        made_by, made_of = descriptions.key_of_maker(config, machine), {}
+        if config.output.appendable:
+            made_of = fingerprints(have, config, machine)
+        if earlier is not None:
+            earlier.take(made_by, made_of, parts, folder, have, config, machine)
+            _tell(earlier, clock)
+        taken = {} if earlier is None else earlier.taken
         of_splits = {SPLITS.index(split): (one.record, one.sha256) for split, one in taken.items()}
         written = write_samples(parts, have, config, machine, clock.progress, kept, workers, of_splits)
         require_rows(parts, config)
