@@ -186,7 +186,7 @@ def demo(
 @app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", parser=here, help="Folder to write the tables into.")],
-    scale: Annotated[float, typer.Option(min=0, help="Size; 1 is all of H&M (31.8 million transactions).")] = 0.01,
+    scale: Annotated[float, typer.Option(min=0, help="Size, up to 10; 1 is all of H&M (31.8 million transactions).")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and scale: same tables.")] = 42,
     overwrite: Overwrite = False,
     debug: Debug = False,

@@ -130,7 +130,8 @@ def of_synth(folder: Path, report: SynthReport) -> RenderableType:
     for line in report.fit:
         wanted = "" if line.target is None else f"{line.target:,.6g}"
         fit.add_row(line.name, wanted, f"{line.got:,.6g}", line.unit)
-    return Group(Text(f"Wrote {folder} in {report.seconds:,.1f} s.", style="bold"), rows, fit)
+    title = Text(f"Wrote {folder} in {report.seconds:,.1f} s.", style="bold")
+    return Group(title, rows, fit) if report.fit else Group(title, rows)
 
 
 def of_checks(checks: list[Check]) -> RenderableType:

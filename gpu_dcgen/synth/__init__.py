@@ -34,15 +34,15 @@ class SynthReport:
 
     rows: dict[str, int]  # table -> rows
     seconds: float  # drawing and writing, without measuring the fit
-    fit: list[Fit]
+    fit: list[Fit]  # empty above scale 1: the figures are of a shop of the real one's size
 
 
 def generate(folder: str | Path, *, scale: float = 0.01, seed: int = 42, progress: ProgressTracker | None = None) -> SynthReport:
     """Write articles.parquet, customers.parquet and transactions.parquet of an H&M-like shop into `folder`.
 
     `scale` 1 is H&M's size (1,371,980 customers, 105,542 articles, about 31.8 M transactions, 3 GB of memory); customers,
-    articles and transactions shrink in proportion, the 734 dates stay. The content depends on (scale, seed) only.
-    Raises ConfigError for a scale outside (0, 1]. Existing files of these names are replaced.
+    articles and transactions are in proportion to it, the 734 dates stay. The content depends on (scale, seed) only.
+    Raises ConfigError for a scale outside (0, 10]. Existing files of these names are replaced.
     """
     folder, progress = Path(folder), progress or ProgressTracker()
     started = time.perf_counter()
@@ -60,9 +60,11 @@ def generate(folder: str | Path, *, scale: float = 0.01, seed: int = 42, progres
     with progress.stage("transactions", log.day.shape[0]):
         write_transactions(folder / "transactions.parquet", log, place, article_ids, ids, progress.advance)
     seconds = time.perf_counter() - started
-    with progress.stage("fit"):
-        lines = Lines(log.day, log.customer, place[log.article], log.cents, log.channel)
-        articles, customers = (pq.read_table(folder / f"{name}.parquet") for name in ("articles", "customers"))
-        figures = measure(articles, customers, lines)
+    figures = []
+    if scale <= 1:
+        with progress.stage("fit"):
+            lines = Lines(log.day, log.customer, place[log.article], log.cents, log.channel)
+            articles, customers = (pq.read_table(folder / f"{name}.parquet") for name in ("articles", "customers"))
+            figures = measure(articles, customers, lines)
     rows = {"articles": size["articles"], "customers": size["customers"], "transactions": log.day.shape[0]}
     return SynthReport(rows=rows, seconds=seconds, fit=figures)

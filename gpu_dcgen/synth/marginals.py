@@ -22,6 +22,7 @@ SIZES = {"articles": 105_542, "customers": 1_371_980, "transactions": 31_788_324
 MIN_ARTICLES = 500
 MIN_CUSTOMERS = 200
 
+MAX_SCALE = 10  # tried up to 3
 DAILY_NOISE = 0.12  # sigma of the lognormal noise that days have beside month, weekday and published spikes
 
 
@@ -35,9 +36,9 @@ def sizes_at(scale: float) -> dict[str, int]:
     """Customers, articles and expected transactions at `scale`: all in proportion, so that rows per customer and rows
     per article keep their distributions; below 0.005 the 500 articles left make articles rarer. The dates stay.
     """
-    if not 0 < scale <= 1:
+    if not 0 < scale <= MAX_SCALE:
         raise ConfigError(
-            f"synth: scale is {scale}; expected more than 0 and at most 1 (the size of H&M's log).\nUse --scale 0.01."
+            f"synth: scale is {scale}; expected more than 0 and at most {MAX_SCALE} (1: H&M's log).\nUse --scale 0.01."
         )
     return {
         "articles": max(MIN_ARTICLES, round(SIZES["articles"] * scale)),

@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -116,7 +117,7 @@ def _still_running(until: float) -> list[str]:
 
 
 def _settle(job: dict[str, Any]) -> None:
-    """The surroundings that the job asks for: a clock, a limit on memory, a umask, a user, writes that fail in the kernel."""
+    """The surroundings that the job asks for: a clock, free bytes, a limit on memory, a umask, a user, failing writes."""
     jumps = cycle((0, 10**16, -(10**16), 5))  # months to and fro
     began = time.time_ns
     time.time_ns = (lambda: NOW + next(jumps)) if job.get("clock") == "jumps" else (lambda: NOW)
@@ -125,6 +126,9 @@ def _settle(job: dict[str, Any]) -> None:
     if "writes" in job:
         kind, at = job["writes"]
         ctypes.CDLL(None).arm(os.fsencode(Path(job["output"]).parent), WRITES[kind], at)
+    if "room" in job:  # what the disk tells of itself; others fill it meanwhile
+        free = shutil.disk_usage("/")._replace(free=job["room"])
+        shutil.disk_usage = lambda path: free
     if "umask" in job:
         os.umask(job["umask"])
     if "uid" in job:
