@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ContrastiveDataset": "training.dataset",
     "ContrastiveStream": "training.stream",
+    "append": "dataset_generator",
     "build": "dataset_generator",
     "DatasetConfig": "config",
     "ProgressTracker": "progress",
@@ -23,6 +24,7 @@ __all__ = [
     "ProgressTracker",
     "QualityMetrics",
     "__version__",
+    "append",
     "build",
 ]
 

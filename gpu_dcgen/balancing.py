@@ -10,9 +10,10 @@ from . import rng
 from .backend import Backend
 from .config import DatasetConfig
 from .errors import InputError
-from .interactions import DAY, Interactions
+from .interactions import Interactions
 from .segments import counts, offsets_of, repeat_index, run_starts
 from .splits import SplitPlan, measure_shares
+from .windows import DAY
 
 Array = Any
 SEGMENTS = ("new_users", "active_users", "churned_users")
@@ -123,7 +124,12 @@ def resample(balance: Balance, interactions: Interactions, plan: SplitPlan, conf
     train = plan.positives[0]
     weight = positive_weights(balance, interactions, train.row, plan.windows.cut1, backend)
     key = rng.purpose_key(config.seed, rng.RESAMPLE)
-    for values in (interactions.user[train.row], interactions.item[train.row], interactions.time[train.row]):
+    row = train.row
+    for values in (
+        interactions.user_key[interactions.user[row]],
+        interactions.item_key[interactions.item[row]],
+        interactions.time[row],
+    ):
         key = rng.fold_array(key, values)
     uniform = (key >> xp.uint64(11)).astype(xp.float64) / 2.0**53
     copies = xp.floor(weight + uniform).astype(xp.int64)

@@ -12,12 +12,12 @@ from typing import Any
 from . import rng
 from .backend import Backend
 from .config import DatasetConfig
-from .interactions import DAY
 from .kernels.funnel import FATES, trace_candidates
 from .kernels.pool import FALLBACK, ON_SALE, RANK_SHIFT, SOURCES
 from .negative_sampler import mining_scratch
 from .samples import Group, Ingredients
 from .splits import SplitPlan
+from .windows import DAY
 
 Array = Any
 POOLED = SOURCES[:FALLBACK]  # the sources that offer candidates
@@ -48,6 +48,8 @@ def count_candidates(group: Group, have: Ingredients, config: DatasetConfig, bac
             rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
             sources.limits,
             sources.bounds,
+            log.user_key[group.user[picked]],
+            log.item_key[group.item[picked, 0]],
             group.user[picked],
             group.item[picked, 0],
             time,
@@ -97,7 +99,8 @@ def _sampled(group: Group, have: Ingredients, config: DatasetConfig, backend: Ba
     xp, bits = backend.xp, sampled_bits(have.plan)
     if not bits:
         return xp.arange(group.row.shape[0], dtype=xp.int64)
-    of = (group.user, group.item[:, 0], have.interactions.time[group.row], group.positives.copy[group.rows])
+    log, copy = have.interactions, group.positives.copy[group.rows]
+    of = (log.user_key[group.user], log.item_key[group.item[:, 0]], log.time[group.row], copy)
     hashed = rng.purpose_key(config.seed, rng.FUNNEL_SAMPLE)
     for values in of:
         hashed = rng.fold_array(hashed, values)

@@ -38,6 +38,7 @@ from .errors import InputError
 from .progress import JsonLinesTracker, RichTracker
 
 if TYPE_CHECKING:
+    from .config import DatasetConfig
     from .dataset_generator import BuildResult
 
 
@@ -95,8 +96,6 @@ def build(
     """Build a training dataset from a folder of tables."""
     tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
     with exit_codes(debug, tracker):
-        from . import summary
-
         options = {
             "seed": seed,
             "profile": profile,
@@ -108,11 +107,54 @@ def build(
         }
         settings = [*(overrides or ()), *_settings(options)]
         how = {"backend": backend, "overwrite": overwrite, "baseline": baseline, "resume": resume, "workplace": staging}
-        result = _build(inputs, output, config, settings, tracker, **how)
-        if isinstance(tracker, JsonLinesTracker):
-            tracker.write("built", output=str(result.output), manifest=result.manifest)
-        elif not quiet:
-            show(summary.of_build(result.output, result.manifest))
+        _show_built(_build(inputs, output, config, settings, tracker, **how), tracker, quiet)
+
+
+@app.command()
+def append(
+    inputs: Annotated[
+        Any, typer.Argument(metavar="INPUT", parser=anywhere, help="Folder or URL with the old rows and the new ones.")
+    ],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", parser=here, help="Data set of the old rows; the new one takes its place.")
+    ],
+    backend: Backend = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    memory_limit: Memory = None,
+    gpu_memory_limit: GpuMemory = None,
+    max_disk_rate: DiskRate = None,
+    baseline: Annotated[
+        Any,
+        typer.Option(metavar="DATASET", parser=here, help="Another data set; gates that are worse than its own are reported."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what an append that died has finished.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring a dataset up to date with a log that has grown.
+
+    Builds it with its own settings, to the same samples as a build from the start. Splits of which nothing has changed are kept;
+    of the others it says why they were made anew. For train and val to be kept, build with split.val_from and split.test_from,
+    split.strategy hash or temporal, and filtering.counts window.
+    """
+    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    with exit_codes(debug, tracker):
+        from .dataset_generator import append as append_to
+        from .earlier import Earlier
+
+        options = {
+            **processes(threads, workers, scheduler),
+            "resources.memory_limit": memory_limit,
+            "resources.gpu_memory_limit": gpu_memory_limit,
+            "resources.max_disk_rate": max_disk_rate,
+        }
+        resources = {name.removeprefix("resources."): value for name, value in options.items() if value is not None}
+        _look_ahead(inputs, dataset, Earlier(dataset).config(resources), tracker)
+        how = {"backend": backend, "progress": tracker, "baseline": baseline, "resume": resume}
+        _show_built(append_to(inputs, dataset, resources=resources, **how), tracker, quiet)
 
 
 @app.command()
@@ -256,16 +298,30 @@ def _build(
     inputs: Path | str, output: Path | str, config: Path | None, settings: list[str], tracker: Tracker, **options: Any
 ) -> BuildResult:
     """Load the settings, look at the machine, build."""
-    from . import doctor
     from .config_files import load_config
 
     loaded = load_config(config, settings)
-    for check in doctor.prebuild(inputs, options.get("workplace") or output, loaded):
-        if check.verdict != "ok":
-            tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
+    _look_ahead(inputs, options.get("workplace") or output, loaded, tracker)
     from .dataset_generator import build
 
     return build(inputs, output, loaded, progress=tracker, **options)
+
+
+def _look_ahead(inputs: Path | str, output: Path | str, config: DatasetConfig, tracker: Tracker) -> None:
+    from . import doctor
+
+    for check in doctor.prebuild(inputs, output, config):
+        if check.verdict != "ok":
+            tracker.message("warning", f"{check.name}: {check.found}; expected {check.expected}. {check.remedy}")
+
+
+def _show_built(result: BuildResult, tracker: Tracker, quiet: bool) -> None:
+    from . import summary
+
+    if isinstance(tracker, JsonLinesTracker):
+        tracker.write("built", output=str(result.output), manifest=result.manifest)
+    elif not quiet:
+        show(summary.of_build(result.output, result.manifest))
 
 
 from . import cli_datasets  # noqa: E402, F401 - its commands follow those above

@@ -27,6 +27,7 @@ Examples:
   gpu-dcgen demo                                  real data, built and shown in one go
   gpu-dcgen build data/processed data/training    from your tables
   gpu-dcgen build tables out --seed 7 --set negative_sampling.hard_negatives_per_positive=8
+  gpu-dcgen append data/processed data/training   the log has grown: make what has changed
   gpu-dcgen config > mine.yaml                    every setting, to be changed and given to --config
   gpu-dcgen doctor tables --output out            is everything ready?
   gpu-dcgen plan tables                           how much, how long?

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ByteSize, Field, model_validator
 
 from .config_quality import Monitoring, Quality, Section, Share
+from .config_splits import Count, Filtering, Split
 
-Count = Annotated[int, Field(ge=1, le=2**62)]
 Days = Annotated[int, Field(ge=1, le=100_000)]  # in nanoseconds, more than these do not fit 64 bits
 Factor = Annotated[float, Field(gt=0, le=1000)]
 OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a plain `off` as false
@@ -47,32 +47,6 @@ class Inputs(Section):
     def _channels_fit_int8(self):
         if bad := [c for c in self.channels if not 0 <= c <= 127]:
             raise ValueError(f"inputs.channels: id {bad[0]} does not fit the contract's int8 sales_channel (0..127)")
-        return self
-
-
-class Filtering(Section):
-    min_user_interactions: Count = 5
-    """Users with fewer interactions are dropped, together with rare items, to the fixed point (D5)."""
-    min_item_interactions: Count = 10
-    """Items with fewer interactions are dropped (D5)."""
-    max_user_interactions: Count = 1000
-    """Cap on a user's emitted positives and, separately, matrix rows: the latest are kept (D5)."""
-
-
-class Split(Section):
-    strategy: Literal["temporal_user_disjoint", "temporal", "hash"] = "temporal_user_disjoint"
-    """Who becomes a positive where (D7): one split a user, chosen to keep most; or all splits; or by a hash of the user."""
-    windows: Literal["calendar", "rows"] = "calendar"
-    """Cut the time axis by calendar time or by quantiles of the accepted rows."""
-    train_share: Share = 0.8
-    """Share of time before the first cut, and of positives wanted in train."""
-    val_share: Share = 0.1
-    """Share of time between the cuts, and of positives wanted in val; the rest is test."""
-
-    @model_validator(mode="after")
-    def _room_for_test(self):
-        if self.train_share <= 0 or self.val_share <= 0 or self.train_share + self.val_share >= 1:
-            raise ValueError("split: train_share and val_share must be positive and leave a share for test")
         return self
 
 
@@ -226,6 +200,8 @@ class Output(Section):
     """Positives a Parquet row group at most; at the default a block is one row group, which wrote 10 % faster than two."""
     compression_level: Annotated[int, Field(ge=1, le=22)] = 3
     """ZSTD level."""
+    appendable: bool = True
+    """Write append.json, by which `gpu-dcgen append` knows what it need not make again (D25)."""
 
 
 class Resources(Section):

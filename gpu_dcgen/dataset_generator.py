@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,9 @@ from .backend import Backend, select_backend
 from .checkpoints import Checkpoints
 from .config import DatasetConfig
 from .descriptions import complete, key_of_build, require_same_inputs
+from .earlier import Earlier
 from .errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
+from .input_files import find_sources
 from .outputs import write_json
 from .performance import Clock
 from .pipeline import run_pipeline
@@ -46,18 +49,20 @@ def build(
     baseline: Path | None = None,
     resume: bool = False,
     workplace: Path | None = None,
+    earlier: Earlier | None = None,
 ) -> BuildResult:
     """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
 
     `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
     and `overwrite` be set. Either may be a URL (`remote`); a data set for one is built in the local folder `workplace`. With
     `baseline`, another data set, gates that are worse than its own are reported. With `resume`, the build goes on from what
-    an earlier one that died has finished, if inputs, settings and code are the same.
+    an earlier one that died has finished, if inputs, settings and code are the same. Splits of a data set `earlier` that would
+    come out the same are taken over (`append`).
     Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
     inputs, output = place(inputs), place(output)
-    earlier = None if baseline is None else read_baseline(Path(baseline))
+    compared = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         watch = Watch(progress, open_sinks(config.monitoring, progress, files))
         machine, reason = (backend, "given") if not isinstance(backend, str) else select(backend, config)
@@ -69,6 +74,8 @@ def build(
                 from .remote.inputs import copy_tables
 
                 inputs = copy_tables(inputs, staging.folder / "inputs", config.inputs, watch)
+            if earlier is not None:
+                earlier.require_longer(find_sources(inputs, config.inputs)["transactions"].n_rows, inputs)
             key = key_of_build(inputs, config, machine)
             differs = kept.open(key, staging.empty)
             log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
@@ -78,7 +85,7 @@ def build(
                 watch.message("warning", f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died")
             machine.begin()
             with _workers(staging.checkpoints, key, config, kept, watch) as workers:
-                manifest, found = run_pipeline(inputs, staging.path, config, machine, clock, kept, workers)
+                manifest, found = run_pipeline(inputs, staging.path, config, machine, clock, kept, workers, earlier)
                 manifest["cluster"] = None if workers is None else workers.told()
             require_same_inputs(key, manifest)
             manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
@@ -86,7 +93,7 @@ def build(
                 staging.flush()
             written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
             manifest.update(clock.report(manifest["counts"], written, _memory_limit(machine, config)))
-            report = conclude(staging.path, found, manifest, earlier, config, clock, watch)
+            report = conclude(staging.path, found, manifest, compared, config, clock, watch)
             manifest["quality"] = summary_of(report)
             watch.remove(log)
             log.close()
@@ -109,6 +116,27 @@ def build(
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.place, manifest)
+
+
+def append(
+    inputs: Path | str,
+    dataset: Path,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    baseline: Path | None = None,
+    resume: bool = False,
+) -> BuildResult:
+    """Build a data set anew in its place, by its own settings, from tables that have grown, and make no more than has changed.
+
+    `inputs` holds the old rows and the new ones. The result is what `build` would make of them, to the digest; of the splits
+    whose samples would be the same the files are taken over, with the moment at which they were made. The manifest's `append`
+    says which, and why the others were not. `resources` replaces settings of that section. Raises as `build` does.
+    """
+    earlier = Earlier(Path(dataset))
+    how = {"backend": backend, "progress": progress, "baseline": baseline, "resume": resume}
+    return build(inputs, dataset, earlier.config(resources or {}), overwrite=True, earlier=earlier, **how)
 
 
 def _open_staging(output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: Watch) -> Staging:

@@ -21,9 +21,9 @@ from .features import PRICE_UNIT
 from .input_files import find_sources
 from .inputs import InputReport
 from .integrity import OWN_CHECKSUM, own_checksum
-from .interactions import iso
 from .parts import Written
 from .samples import Ingredients
+from .windows import iso
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "numba", "pydantic")
 _WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}  # on what stages make
@@ -155,8 +155,19 @@ def key_of_build(inputs: Path, config: DatasetConfig, machine: Backend) -> dict[
     """All that decides what a build's stages make: their results may be used by another build of the same key."""
     sources = find_sources(inputs, config.inputs)
     files = [[source.table, sha256_of(file)] for source in sources.values() for file in source.files]
+    return {"inputs": files, **_maker(config, machine)}
+
+
+def key_of_maker(config: DatasetConfig, machine: Backend) -> dict[str, str]:
+    """The same but for the inputs, each part as a text; which processes made the samples is none of it."""
+    maker = _maker(config, machine)
+    settings = json.dumps(maker["settings"], sort_keys=True).encode()
+    return {**maker, "settings": hashlib.sha256(settings).hexdigest()}
+
+
+def _maker(config: DatasetConfig, machine: Backend) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    return {"inputs": files, "settings": settings, "code": digest_of_code(), "machine": machine.name}
+    return {"settings": settings, "code": digest_of_code(), "machine": machine.name}
 
 
 def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:

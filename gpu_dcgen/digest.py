@@ -121,7 +121,7 @@ def _column_hashes(column: Any, backend: Any) -> Array:
         case Values():
             return _with_nulls(_value_hashes(column.values, backend.xp), column.valid, backend.xp)
         case Codes():
-            return _code_hashes(column.codes, column.vocabulary.hashes, backend.xp)
+            return code_hashes(column.codes, column.vocabulary.hashes, backend.xp)
         case Lists():
             return _slice_hashes(column, backend)
         case Matrix():
@@ -141,7 +141,7 @@ def _with_nulls(hashes: Array, valid: Array | None, xp: Any) -> Array:
     return hashes if valid is None else xp.where(valid, hashes, NULL_HASH)
 
 
-def _code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
+def code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
     if hashes.shape[0] == 0:
         return xp.full(codes.shape, NULL_HASH, dtype=xp.uint64)
     return xp.where(codes >= 0, hashes[xp.maximum(codes, 0)], NULL_HASH)
@@ -165,7 +165,7 @@ def _matrix_hashes(column: Matrix, backend: Any) -> Array:
     if column.vocabulary is None:
         hashes = _value_hashes(column.values, xp)
     else:
-        hashes = _code_hashes(column.values, column.vocabulary.hashes, xp)
+        hashes = code_hashes(column.values, column.vocabulary.hashes, xp)
     hashes = _with_nulls(hashes, column.valid, xp)
     return _list_hashes(xp.arange(n + 1, dtype=xp.int64) * width, hashes.reshape(n * width), backend)
 
@@ -200,7 +200,7 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
     xp = backend.xp
     if types.is_dictionary(array.type):
         codes = backend.from_host(array.indices.fill_null(-1).to_numpy(zero_copy_only=False))
-        return _code_hashes(codes, backend.from_host(hash_strings(array.dictionary)), xp)
+        return code_hashes(codes, backend.from_host(hash_strings(array.dictionary)), xp)
     if types.is_string(array.type) or types.is_large_string(array.type):
         return backend.from_host(hash_strings(array))
     if types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):

@@ -10,9 +10,10 @@ from typing import Any
 from .backend import Backend
 from .config import DatasetConfig
 from .errors import InputError
-from .interactions import DAY, Interactions
+from .interactions import Interactions
 from .kernels.users import preferred_channels
 from .segments import counts, offsets_of, run_offsets, run_starts, sort_order
+from .windows import DAY
 
 Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20

@@ -112,7 +112,7 @@ def _looks_wrong(folder: Any, name: str, size: int, rows: dict[str, int]) -> Ite
     elif name.endswith(".parquet"):
         try:
             rows[name] = folder.n_rows(name)
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, ValueError) as error:  # also names that are no UTF-8
             yield f"{name}: its footer cannot be read ({error})"
 
 

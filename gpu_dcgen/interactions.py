@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from .backend import Backend
 from .config import DatasetConfig
+from .digest import hash_strings
 from .errors import InputError
 from .inputs import Category, Shop
 from .segments import counts, run_maximum, run_offsets, run_starts, sort_order
+from .windows import DAY, cut_windows
 
 Array = Any
-DAY = 86_400_000_000_000  # nanoseconds
-
-
-def iso(nanoseconds: int) -> str:
-    """A time as ISO 8601 in UTC, to the nanosecond."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,8 @@ class Interactions:
     prices: Any  # host (P,) float64  distinct prices; empty when the log has none
     user_ids: Any  # host pyarrow strings (U,)
     item_ids: Any  # host pyarrow strings (I,)
+    user_key: Array  # (U,) uint64  hash of each id: what draws are keyed by, whoever else there is (D22)
+    item_key: Array  # (I,) uint64
     age: Array  # (U,) int16  -1 null
     user_columns: dict[str, Category]
     item_columns: dict[str, Category]
@@ -69,7 +66,8 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     """Collapse duplicate lines (D4), filter to the k-core (D5), and sort.
 
     A distinct (user, item, time) is one interaction: the largest price, the smallest known channel. Users and items
-    below the minimum go, in turns, until none is left below (the greatest fixed point does not depend on the turns).
+    below the minimum go, in turns, until none is left below (the greatest fixed point does not depend on the turns);
+    with `filtering.counts: window` first among the rows before the first cut, and what is left then stays, and so on.
     Raises InputError when nothing survives or all rows share one time.
     """
     xp = backend.xp
@@ -87,7 +85,13 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     user, item = shop.user[order], shop.item[order]
     dropped = {"collapsed": n_accepted - int(order.shape[0])}
 
-    kept, dropped["cold_user"], dropped["cold_item"] = _k_core(xp, user, item, shop, config)
+    layers = [xp.arange(order.shape[0])]
+    if config.filtering.counts == "window":
+        time, cuts = shop.time[order], cut_windows(shop.time, first_time, last_time, config, backend)
+        window = (time >= cuts.cut1).astype(xp.int8) + (time >= cuts.cut2).astype(xp.int8)
+        layers = [xp.nonzero(window == k)[0] for k in range(3)]
+    kept, dropped["cold_user"], dropped["cold_item"] = _k_core(xp, user, item, layers, shop, config)
+    del layers
     if not kept.shape[0]:
         raise InputError(
             f"transactions: no interaction is left of {n_accepted} rows: no group of users with >= "
@@ -106,6 +110,7 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     by_item = sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)])
     by_time = sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)])
     basket_start, basket = _baskets(xp, user, tick, user_offsets)
+    user_ids, item_ids = shop.user_ids.take(backend.to_host(user_of)), shop.item_ids.take(backend.to_host(item_of))
     return Interactions(
         user=user,
         item=item,
@@ -119,8 +124,10 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         item_offsets=run_offsets(xp, item[by_item], n_items),
         by_time=by_time,
         prices=shop.prices,
-        user_ids=shop.user_ids.take(backend.to_host(user_of)),
-        item_ids=shop.item_ids.take(backend.to_host(item_of)),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        user_key=backend.from_host(hash_strings(user_ids)),
+        item_key=backend.from_host(hash_strings(item_ids)),
         age=shop.age[user_of],
         user_columns=_gather(shop.user_columns, user_of),
         item_columns=_gather(shop.item_columns, item_of),
@@ -161,20 +168,28 @@ def _resolution(time: Array, origin: int) -> int:
     return 1
 
 
-def _k_core(xp: Any, user: Array, item: Array, shop: Shop, config: DatasetConfig) -> tuple[Array, int, int]:
-    """Rows that survive (indices, rising) and how many fell with a cold user and with a cold item."""
-    kept = xp.arange(user.shape[0])
-    lost = [0, 0]
+def _k_core(
+    xp: Any, user: Array, item: Array, layers: Sequence[Array], shop: Shop, config: DatasetConfig
+) -> tuple[Array, int, int]:
+    """Rows that survive (indices, rising) and how many fell with a cold user and with a cold item.
+
+    Each layer of rows is filtered beside what is left of the layers before it, which stays.
+    """
     minimum = (config.filtering.min_user_interactions, config.filtering.min_item_interactions)
-    while True:
-        before = kept.shape[0]
-        for side, (codes, n_codes) in enumerate(((user, shop.n_users), (item, shop.n_items))):
-            enough = counts(xp, codes[kept], n_codes) >= minimum[side]
-            survivors = kept[enough[codes[kept]]]
-            lost[side] += int(kept.shape[0] - survivors.shape[0])
-            kept = survivors
-        if kept.shape[0] == before:
-            return kept, lost[0], lost[1]
+    sides = ((user, shop.n_users), (item, shop.n_items))
+    lost, kept = [0, 0], layers[0][:0]
+    for fresh in layers:
+        settled = [counts(xp, codes[kept], n_codes) for codes, n_codes in sides]
+        before = -1
+        while fresh.shape[0] != before:
+            before = fresh.shape[0]
+            for side, (codes, n_codes) in enumerate(sides):
+                enough = settled[side] + counts(xp, codes[fresh], n_codes) >= minimum[side]
+                survivors = fresh[enough[codes[fresh]]]
+                lost[side] += int(fresh.shape[0] - survivors.shape[0])
+                fresh = survivors
+        kept = xp.concatenate([kept, fresh]) if kept.shape[0] else fresh
+    return (xp.sort(kept, kind="stable") if len(layers) > 1 else kept), lost[0], lost[1]
 
 
 def _require_vocabulary(n_items: int, config: DatasetConfig) -> None:

@@ -10,13 +10,14 @@ from . import rng
 from .backend import Backend
 from .config import DatasetConfig, exactly
 from .features import Features, Snapshots
-from .interactions import DAY, Interactions
+from .interactions import Interactions
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
 from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, POPULARITY_SHIFT, PRICE_SHIFT, RANK_SHIFT
 from .segments import run_starts
 from .similarity_computer import Neighbors
 from .splits import Positives
+from .windows import DAY
 
 Array = Any
 
@@ -139,6 +140,7 @@ def sample_negatives(
     row, copy = positives.row[rows], positives.copy[rows]
     n, n_hard = int(row.shape[0]), settings.hard_negatives_per_positive
     user, item, time = interactions.user[row], interactions.item[row], interactions.time[row]
+    user_key, item_key = interactions.user_key[user], interactions.item_key[item]
     snapshots = features.snapshots
     snapshot = (time - snapshots.origin) // snapshots.step
     code = interactions.item_columns["product_code"].codes
@@ -159,6 +161,8 @@ def sample_negatives(
             rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
             sources.limits,
             sources.bounds,
+            user_key,
+            item_key,
             user,
             item,
             time,
@@ -200,6 +204,8 @@ def sample_negatives(
         n,
         rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE),
         n_hard,
+        user_key,
+        item_key,
         user,
         item,
         time,

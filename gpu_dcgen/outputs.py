@@ -86,17 +86,18 @@ def sequence_blocks(sequences: UserSequences, have: Ingredients, splits: Vocabul
         yield Block(first, users.stop - first, columns)
 
 
-def _text(column: Category, backend: Backend) -> Codes:
-    return Codes(column.codes, vocabulary(column.values, backend))
+def _text(column: Category, order: Any, backend: Backend) -> Codes:
+    return Codes(column.codes[order], vocabulary(column.values, backend))
 
 
 def item_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
     """item_vocabulary: item_index 1..n with each item's id and static columns."""
     log = have.interactions
+    order = backend.xp.argsort(have.item_codes, kind="stable")
     columns = {
-        "item_index": Values(have.item_codes),
-        "item_id": Codes(have.item_codes - 1, have.vocabularies["item_id"]),
-        **{f"item_{name}": Codes(log.item_columns[name].codes, have.vocabularies[name]) for name in ITEM_CATEGORIES},
-        **{f"item_{name}": _text(log.item_columns[name], backend) for name in ("product_code", "section", "name")},
+        "item_index": Values(have.item_codes[order]),
+        "item_id": Codes(order.astype(have.item_codes.dtype), have.vocabularies["item_id"]),
+        **{f"item_{name}": Codes(log.item_columns[name].codes[order], have.vocabularies[name]) for name in ITEM_CATEGORIES},
+        **{f"item_{name}": _text(log.item_columns[name], order, backend) for name in ("product_code", "section", "name")},
     }
     yield Block(0, log.n_items, columns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class Part:
 class Written:
     """What was written of the samples, all parts together."""
 
-    digests: list[ContentDigest]  # by split
+    records: list[PartRecord]  # by split, of all its parts; no file's
     metrics: QualityMetrics
     drawing_share: float  # of the threads' time, as against checking, laying out, digesting and writing rows
     checking_share: float
@@ -116,26 +116,32 @@ def write_samples(
     progress: Any,
     kept: Checkpoints | None = None,
     workers: Workers | None = None,
+    taken: Mapping[int, tuple[PartRecord, dict[Path, str]]] | None = None,
 ) -> Written:
     """Write all parts, with `workers` or this process's threads, but for those that are there and on record in `kept`.
 
-    A block is a pure function of the stages' results, so neither who makes it nor its size shows in the files' content.
+    Splits in `taken` are there as a whole: what is known of them, and the SHA-256 of their files. A block is a pure function of
+    the stages' results, so neither who makes it nor its size shows in the files' content.
     """
-    total = _Total([ContentDigest() for _ in have.plan.positives], kept)
+    total, taken = _Total(len(have.plan.positives), kept), taken or {}
+    for split, (record, sha256) in taken.items():
+        total.take_over(split, record, sha256)
+        progress.advance(len(have.plan.positives[split]) * config.rows_per_positive)
+    parts = [part for part in parts if part.split not in taken]
     before = [] if kept is None else _restored(parts, kept, backend.n_threads)
     for part in before:
         total.take(part)
         progress.advance((part.last - part.first) * config.rows_per_positive)
-    seconds_before = total.spent.working_s / backend.n_threads
+    seconds_before = total.spent().working_s / backend.n_threads
     missing = [part for part in parts if part not in before]
     if workers is not None:
         workers.write_parts(missing, have, config, total.finish, progress)
     else:
         write_parts(missing, have, config, total.finish, progress, backend)
-    spent = total.spent
+    spent = total.spent()
     working_s = max(spent.working_s, 1e-9)
     shares = spent.drawing_s / working_s, spent.checking_s / working_s
-    return Written(total.digests, spent.metrics, *shares, seconds_before, total.sha256)
+    return Written(total.records, spent.metrics, *shares, seconds_before, total.sha256)
 
 
 def write_parts(
@@ -182,8 +188,8 @@ def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part
 class _Total:
     """What all finished parts come to; each one's record is kept, and forgotten here but for its share."""
 
-    def __init__(self, digests: list[ContentDigest], kept: Checkpoints | None) -> None:
-        self.digests, self.spent = digests, PartRecord()
+    def __init__(self, n_splits: int, kept: Checkpoints | None) -> None:
+        self.records = [PartRecord() for _ in range(n_splits)]
         self.sha256: dict[Path, str] = {}
         self._kept, self._lock = kept, Lock()
 
@@ -195,11 +201,20 @@ class _Total:
         self.take(part)
 
     def take(self, part: Part) -> None:
-        with self._lock:
-            self.digests[part.split].merge(part.record.digest)
-            self.spent.add(part.record)
-            self.sha256[part.path] = part.record.sha256
+        self.take_over(part.split, part.record, {part.path: part.record.sha256})
         part.record = PartRecord()
+
+    def take_over(self, split: int, record: PartRecord, sha256: dict[Path, str]) -> None:
+        with self._lock:
+            self.records[split].add(record)
+            self.sha256.update(sha256)
+
+    def spent(self) -> PartRecord:
+        """All splits together; the digest is nobody's."""
+        total = PartRecord()
+        for record in self.records:
+            total.add(record)
+        return total
 
 
 def require_rows(parts: list[Part], config: DatasetConfig) -> None:
@@ -311,6 +326,7 @@ class _Crew:
         schema = arrow_schema(name, output.extra_columns, output.shape, self._config.negatives_per_positive)
         rows = output.groups_per_row_group * self._config.rows_per_positive
         settings = writer_settings(name, compression_level=output.compression_level, rows_per_row_group=rows, shape=output.shape)
+        part.path.unlink(missing_ok=True)  # what stands there may be a link to a file of the data set that is to be replaced
         return self._backend.part_writer(part.path, schema, settings)
 
 

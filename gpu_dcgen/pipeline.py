@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from .config import DatasetConfig
 from .contract import SPLITS
 from .dataset_statistics import Statistics, describe
 from .digest import ContentDigest, vocabulary
+from .earlier import FILE, Earlier, describe_splits
 from .errors import BackendError, OutputError
 from .features import Features, compute_features
+from .fingerprints import fingerprints
 from .inputs import InputReport, load_shop
 from .interactions import Interactions, build_interactions
 from .limits import require_room
@@ -27,7 +30,8 @@ from .performance import Clock
 from .samples import Ingredients, gather_ingredients
 from .sequence_builder import UserSequences, build_calendar, build_user_sequences
 from .similarity_computer import Neighbors, compute_neighbors
-from .splits import SplitPlan, Windows, cut_windows, order_positives, plan_splits, require_disjoint_users
+from .splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
+from .windows import Windows, cut_windows
 from .workers import Workers
 
 
@@ -39,8 +43,12 @@ def run_pipeline(
     clock: Clock,
     kept: Checkpoints | None = None,
     workers: Workers | None = None,
+    earlier: Earlier | None = None,
 ) -> tuple[dict[str, Any], Statistics]:
-    """All stages, into `folder`; returns the manifest but for timings, and what gates judge."""
+    """All stages, into `folder`; returns the manifest but for timings, and what gates judge.
+
+    Splits of `earlier` that would come out the same are taken over.
+    """
     rejects = folder / "rejects.parquet"
     report, have, balance, sequences = make_ingredients(inputs, config, machine, clock, rejects, kept, workers)
     n_groups = sum(len(positives) for positives in have.plan.positives)
@@ -48,16 +56,35 @@ def run_pipeline(
     parts = lay_out_parts(folder, have, config)
     require_disjoint_users(have.interactions, have.plan, config, machine)
     with clock.stage("samples", total=n_groups * config.rows_per_positive):
-        written = write_samples(parts, have, config, machine, clock.progress, kept, workers)
+        made_by, made_of = descriptions.key_of_maker(config, machine), {}
+        if config.output.appendable:
+            made_of = fingerprints(have, config, machine)
+        if earlier is not None:
+            earlier.take(made_by, made_of, parts, folder, have, config, machine)
+            _tell(earlier, clock)
+        taken = {} if earlier is None else earlier.taken
+        of_splits = {SPLITS.index(split): (one.record, one.sha256) for split, one in taken.items()}
+        written = write_samples(parts, have, config, machine, clock.progress, kept, workers, of_splits)
         require_rows(parts, config)
     clock.sampled(written.drawing_share, written.checking_share, written.seconds_before)
     with clock.stage("tables"):
-        files = {f"{split}_dataset": digest for split, digest in zip(SPLITS, written.digests, strict=True)}
+        files = {f"{split}_dataset": record.digest for split, record in zip(SPLITS, written.records, strict=True)}
         files |= write_tables(folder, have, sequences, config, machine)
         write_json(folder / "vocabulary.json", descriptions.vocabularies(have, config))
         write_json(folder / "category_mappings.json", descriptions.category_mappings(have, balance))
+        if made_of:
+            made_at = {split: one.made_at for split, one in taken.items()}
+            splits = describe_splits(made_by, made_of, written.records, made_at, have, machine)
+            (folder / FILE).write_text(json.dumps(splits) + "\n", encoding="utf-8")
         found = describe(folder, written.metrics, have, balance, report, config, machine)
-    return descriptions.manifest(folder, config, report, have, balance, files, written, clock.warnings), found
+    made = descriptions.manifest(folder, config, report, have, balance, files, written, clock.warnings)
+    return {**made, "append": None if earlier is None else earlier.told()}, found
+
+
+def _tell(earlier: Earlier, clock: Clock) -> None:
+    for split in SPLITS:
+        became = f"made anew: {earlier.anew[split]}" if split in earlier.anew else "kept: it is made of the same"
+        clock.progress.message("info", f"{split}: {became}")
 
 
 def _require_room(

@@ -10,11 +10,11 @@ from .balancing import SEGMENTS, positive_weights
 from .candidate_funnel import count_candidates
 from .config import DatasetConfig
 from .contract import SPLITS
-from .interactions import DAY
 from .kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
 from .kernels.pool import SOURCES
 from .samples import Group, Ingredients
 from .segments import counts
+from .windows import DAY
 
 Array = Any
 WEEK = 7 * DAY

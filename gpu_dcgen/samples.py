@@ -12,12 +12,13 @@ from .config import DatasetConfig
 from .contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, PRICE_CATEGORIES, SEASONS
 from .digest import vocabulary
 from .features import Features
-from .interactions import DAY, Interactions
+from .interactions import Interactions
 from .kernels.pool import SOURCES
 from .negative_sampler import Negatives, NegativeSources, sample_negatives
 from .sequence_builder import Calendar, history_windows
 from .similarity_computer import Neighbors
 from .splits import Positives, SplitPlan
+from .windows import DAY
 
 Array = Any
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
@@ -36,7 +37,7 @@ class Ingredients:
     balance: Balance | None  # None: every sample weighs 1
     calendar: Calendar
     plan: SplitPlan
-    item_codes: Array  # (I,) int32  item_index of each item: 1..I, 0 is padding
+    item_codes: Array  # (I,) int32  item_index of each item: 1..I, those of earlier windows first (D17), 0 is padding
     sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
     vocabularies: dict[str, Vocabulary]
     user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
@@ -59,10 +60,10 @@ def gather_ingredients(
     age_group = xp.full(interactions.n_users, -1, dtype=xp.int32)
     for lower in _AGE_BOUNDS:
         age_group += (interactions.age >= lower).astype(xp.int32)
-    columns = interactions.user_columns
+    columns, item_codes = interactions.user_columns, _number_items(interactions, plan, backend)
     vocabularies = {
-        "user_id": vocabulary(interactions.user_ids, backend),
-        "item_id": vocabulary(interactions.item_ids, backend),
+        "user_id": Vocabulary(interactions.user_ids, interactions.user_key),
+        "item_id": Vocabulary(interactions.item_ids, interactions.item_key),
         "age_group": vocabulary(AGE_GROUPS, backend),
         "season": vocabulary(SEASONS, backend),
         "price_category": vocabulary(PRICE_CATEGORIES, backend),
@@ -79,12 +80,22 @@ def gather_ingredients(
         balance=balance,
         calendar=calendar,
         plan=plan,
-        item_codes=xp.arange(1, interactions.n_items + 1, dtype=xp.int32),
-        sequence_items=interactions.item + 1,
+        item_codes=item_codes,
+        sequence_items=item_codes[interactions.item],
         vocabularies=vocabularies,
         user_categories={"age_group": age_group, **{name: columns[name].codes for name in columns}},
         generated_at=generated_at,
     )
+
+
+def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend) -> Array:
+    """item_index (I,) int32 from 1: by the window of an item's first purchase, then by its id, so that later items come last."""
+    xp = backend.xp
+    first = interactions.time[interactions.by_item[interactions.item_offsets[:-1]]]
+    window = (first >= plan.windows.cut1).astype(xp.int8) + (first >= plan.windows.cut2).astype(xp.int8)
+    codes = xp.empty(interactions.n_items, dtype=xp.int32)
+    codes[xp.argsort(window, kind="stable")] = xp.arange(1, interactions.n_items + 1, dtype=xp.int32)
+    return codes
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 from .backend import Backend
 from .config import DatasetConfig
 from .contract import SEASONS
-from .interactions import DAY, Interactions
+from .interactions import Interactions
 from .segments import counts, offsets_of, repeat_index
 from .splits import SplitPlan
+from .windows import DAY
 
 Array = Any
 _EPOCH = datetime.date(1970, 1, 1).toordinal()

@@ -167,21 +167,27 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
     n_users, n_items = interactions.n_users, interactions.n_items
     rows = xp.nonzero(interactions.time < cut1)[0]
     user = interactions.user[rows]
-    stop = interactions.user_offsets[:-1] + counts(xp, user, n_users)  # a user's rows before cut1 lead its run
+    n_before = counts(xp, user, n_users)
+    stop = interactions.user_offsets[:-1] + n_before  # a user's rows before cut1 lead its run
     rows = rows[rows >= stop[user] - config.filtering.max_user_interactions]
     user, item = interactions.user[rows], interactions.item[rows]
     price_factor = _price_factors(interactions, config, backend)[interactions.price[rows]]
     factor = _channel_factors(interactions, rows, config, backend) * price_factor
     known_until = int(interactions.time[rows].max())
     if interactions.views is not None:
-        seen = xp.nonzero(interactions.views[0] < cut1)[0]
+        time, viewer, viewed = interactions.views
+        counted = time < cut1
+        if config.filtering.counts == "window":  # who or what is kept for later purchases alone is not known yet
+            sold = counts(xp, interactions.item[interactions.time < cut1], n_items) > 0
+            counted &= (n_before[viewer] > 0) & sold[viewed]
+        seen = xp.nonzero(counted)[0]
         ranked = xp.sort(price_factor, kind="stable")
         view_factor = config.similarity.view_weight * float(ranked[(int(rows.shape[0]) - 1) // 2])
-        user = xp.concatenate([user, interactions.views[1][seen]])
-        item = xp.concatenate([item, interactions.views[2][seen]])
+        user = xp.concatenate([user, viewer[seen]])
+        item = xp.concatenate([item, viewed[seen]])
         factor = xp.concatenate([factor, xp.full(int(seen.shape[0]), view_factor)])
         if int(seen.shape[0]):
-            known_until = max(known_until, int(interactions.views[0][seen].max()))
+            known_until = max(known_until, int(time[seen].max()))
 
     order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
@@ -190,7 +196,8 @@ def build_matrix(interactions: Interactions, cut1: int, config: DatasetConfig, b
     user, item = user[first], item[first]
     degree = counts(xp, user, n_users)
     if config.similarity.user_idf:
-        table = [0.0] + [math.log(n_items / n) for n in range(1, int(degree.max()) + 1)]
+        n_known = int((counts(xp, item, n_items) > 0).sum())  # of the matrix: what comes after cut1 changes no weight
+        table = [0.0] + [math.log(n_known / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]
 
     by_item = sort_order(backend, [(item, n_items), (user, n_users)])

@@ -10,13 +10,14 @@ from typing import Any
 
 from . import rng
 from .backend import Backend
-from .config import DatasetConfig, exactly
+from .config import DatasetConfig
 from .contract import SPLITS
 from .errors import GateError, InputError
 from .features import Features
-from .interactions import Interactions, iso
+from .interactions import Interactions
 from .kernels.draws import count_eligible
 from .segments import counts, run_starts
+from .windows import Windows, wanted_shares
 
 Array = Any
 _ONE = 1 << 14  # the multiplier 1.0
@@ -24,25 +25,6 @@ _LEAST, _MOST = 1 << 4, 1 << 24  # multipliers 1/1024 .. 1024
 _JITTER_BITS = 10  # of 20: scores within 0.1 % are ties, decided by a seeded hash
 _ROUNDS = 12
 _TOLERANCE = 0.02  # positive shares further than this from those wanted are warned about (D7)
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The time axis cut in three: train [first, cut1), val [cut1, cut2), test [cut2, last]; nanoseconds."""
-
-    first: int
-    cut1: int
-    cut2: int
-    last: int
-
-    @property
-    def starts(self) -> tuple[int, int, int]:
-        return self.first, self.cut1, self.cut2
-
-    @property
-    def ends(self) -> tuple[int, int, int]:
-        """Each split's window holds times strictly before its end."""
-        return self.cut1, self.cut2, self.last + 1
 
 
 @dataclass(frozen=True)
@@ -71,27 +53,6 @@ class SplitPlan:
     warnings: tuple[str, ...]
 
 
-def cut_windows(times: Array, first: int, last: int, config: DatasetConfig, backend: Backend) -> Windows:
-    """Cut at the train share and the train + val share of the time axis, exactly, or of the rows (`windows: rows`).
-
-    `times` (T,) int64 are those of all accepted rows, in any order. Raises InputError when a window would be empty.
-    """
-    train, val, _ = wanted_shares(config)
-    until_val = train + val
-    if config.split.windows == "rows":
-        ranked, n = backend.xp.sort(times, kind="stable"), int(times.shape[0])
-        cut1, cut2 = (int(ranked[min(n - 1, math.floor(share * n))]) for share in (train, until_val))
-    else:
-        cut1, cut2 = (math.ceil(first + share * (last - first)) for share in (train, until_val))
-    if not first < cut1 < cut2 <= last:
-        raise InputError(
-            f"transactions: the time axis cannot be cut in three windows: {config.split.windows} cuts fall on {iso(cut1)} and "
-            f"{iso(cut2)} within {iso(first)}..{iso(last)}.\n"
-            "Bring a log with more distinct times, or change split.train_share / split.windows."
-        )
-    return Windows(first, cut1, cut2, last)
-
-
 def plan_splits(
     interactions: Interactions, features: Features, windows: Windows, config: DatasetConfig, backend: Backend
 ) -> SplitPlan:
@@ -114,7 +75,7 @@ def plan_splits(
         split = window
     else:
         assign = _assign_by_hash if strategy == "hash" else _assign_most
-        user_split = assign(available, config, backend)
+        user_split = assign(available, interactions.user_key, config, backend)
         split = user_split[interactions.user]
 
     reason = _Reasons(xp, interactions.n_rows)
@@ -159,15 +120,14 @@ class _Reasons:
         return self._left
 
 
-def _assign_most(available: Array, config: DatasetConfig, backend: Backend) -> Array:
+def _assign_most(available: Array, user_key: Array, config: DatasetConfig, backend: Backend) -> Array:
     """User u goes to argmax_k lambda_k * n_uk; the multipliers are found by bisection, in turns, in integers.
 
     A seeded jitter of up to 0.1 % decides ties, so that a multiplier can split users with equal counts.
     """
     xp = backend.xp
     n_users = int(available.shape[1])
-    user = xp.arange(n_users, dtype=xp.int64)
-    user_key = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), user)
+    user_key = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), user_key)
     mask = (1 << _JITTER_BITS) - 1
     jitter = xp.stack([rng.fold_array(user_key, xp.full(n_users, k, dtype=xp.int64)).astype(xp.int64) & mask for k in range(3)])
     score = available * ((1 << 20) + jitter)
@@ -201,12 +161,6 @@ def _assign_most(available: Array, config: DatasetConfig, backend: Backend) -> A
     return xp.where(available.sum(axis=0) > 0, choice, -1).astype(xp.int8)
 
 
-def wanted_shares(config: DatasetConfig) -> tuple[Fraction, Fraction, Fraction]:
-    """Shares of train, val and test as they were written."""
-    train, val = exactly(config.split.train_share), exactly(config.split.val_share)
-    return train, val, 1 - train - val
-
-
 def _argmax(xp: Any, score: Array, multipliers: list[int]) -> Array:
     best, choice = score[0] * multipliers[0], xp.zeros(score.shape[1], dtype=xp.int8)
     for k in (1, 2):
@@ -216,11 +170,10 @@ def _argmax(xp: Any, score: Array, multipliers: list[int]) -> Array:
     return choice
 
 
-def _assign_by_hash(available: Array, config: DatasetConfig, backend: Backend) -> Array:
+def _assign_by_hash(available: Array, user_key: Array, config: DatasetConfig, backend: Backend) -> Array:
     """A seeded hash of the user decides, by the wanted shares; users with nothing in their split emit nothing."""
     xp = backend.xp
-    n_users = int(available.shape[1])
-    hashed = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), xp.arange(n_users, dtype=xp.int64))
+    hashed = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), user_key)
     train, val, _ = wanted_shares(config)
     bounds = [xp.uint64(math.floor(share * 2**64)) for share in (train, train + val)]
     return (hashed >= bounds[0]).astype(xp.int8) + (hashed >= bounds[1]).astype(xp.int8)

@@ -33,12 +33,19 @@ def of_build(output: Path | str, manifest: Mapping[str, Any]) -> RenderableType:
     performance, backend, similarity = manifest["performance"], manifest["backend"], manifest["similarity"]
     counts, shares = manifest["counts"], manifest["split"]["shares"]
     total = sum(counts[split]["rows"] for split in SPLITS)
-    head = f"Built {total:,} samples in {performance['seconds']:,.1f} s on the {backend['name']} ({backend['reason']})."
+    machine, appended = f"on the {backend['name']} ({backend['reason']})", manifest.get("append")
+    head = f"Built {total:,} samples in {performance['seconds']:,.1f} s {machine}."
+    if appended:
+        n_new = sum(counts[split]["rows"] for split in appended["anew"])
+        seconds = performance["seconds"] - performance["restored_seconds"]
+        head = f"Made {n_new:,} samples in {seconds:,.1f} s {machine}, and kept {total - n_new:,}."
     samples = _table("split", ">users", ">positives", ">share", ">samples")
     for split in SPLITS:
         users, positives, share = shares[split]["users"], counts[split]["groups"], shares[split]["share"]
         samples.add_row(split, f"{users:,}", f"{positives:,}", f"{share:.1%}", f"{counts[split]['rows']:,}")
     facts = {
+        **({"kept": ", ".join(appended["kept"]) or "nothing"} if appended else {}),
+        **({f"{split} anew": reason for split, reason in appended["anew"].items()} if appended else {}),
         "not emitted": _losses(manifest["ledger"]),
         "hard negatives": _hard_mix(manifest["negatives"]),
         "similarity": f"{similarity['pairs']:,} pairs of {similarity['items_with_neighbors']:,} items ({similarity['engine']})",

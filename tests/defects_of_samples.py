@@ -83,14 +83,15 @@ def a_positive_with_a_basket(f: Forgery) -> int:
 def a_history_sees_its_own_basket(f):
     group = a_positive_with_a_basket(f)
     p = f.world.positives[0][group]
-    basket = [e.item + 1 for e in f.world.interactions if e.user == p.user and e.time == p.time and e.item != p.item]
-    of_group(f, TRAIN, group, "user_interaction_sequence", lambda history: [*history[1:], basket[0]])
+    basket = [e.item for e in f.world.interactions if e.user == p.user and e.time == p.time and e.item != p.item]
+    index = f.world.item_index[f.world.items[basket[0]]]
+    of_group(f, TRAIN, group, "user_interaction_sequence", lambda history: [*history[1:], index])
 
 
 @breaks("sequences")
 def a_history_holds_the_positive_itself(f):
-    item = f.world.positives[0][-1].item
-    of_group(f, TRAIN, len(f.world.positives[0]) - 1, "user_interaction_sequence", lambda history: [*history[1:], item + 1])
+    index = f.world.item_index[f.world.items[f.world.positives[0][-1].item]]
+    of_group(f, TRAIN, len(f.world.positives[0]) - 1, "user_interaction_sequence", lambda history: [*history[1:], index])
 
 
 @breaks("sequences")

@@ -23,7 +23,8 @@ from gpu_dcgen.interactions import Interactions, build_interactions
 from gpu_dcgen.negative_sampler import NegativeSources, prepare_sources
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import Neighbors, compute_neighbors
-from gpu_dcgen.splits import SplitPlan, Windows, cut_windows, plan_splits
+from gpu_dcgen.splits import SplitPlan, plan_splits
+from gpu_dcgen.windows import Windows, cut_windows
 from tests import reference
 from tests.reference.world import read_log
 from tests.shops import DAY, Tables, write_shop

@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
     "hard only": {"negative_sampling": {"random_negatives_per_positive": 0}},
     "a low cap": {"filtering": {"max_user_interactions": 4}},
+    "pinned cuts": {"split": {"val_from": "2018-10-14", "test_from": "2018-10-22T00:00:00"}},
+    "counted by window": {"filtering": {"counts": "window", "min_user_interactions": 4, "min_item_interactions": 4}},
 }
 ROUNDING = 2e-7  # sample weights multiply sums that the two writings add in different orders
 
@@ -174,7 +176,7 @@ def test_other_shapes_say_the_same_in_fewer_rows(shape, tmp_path):
     width = 1 + config.negatives_per_positive
     for split, name in enumerate(reference.SPLITS):
         groups = [world.rows[split][first : first + width] for first in range(0, len(world.rows[split]), width)]
-        expected = [(_tuple_row if shape == "n_tuple" else _triplet_row)(group, world.items) for group in groups]
+        expected = [(_tuple_row if shape == "n_tuple" else _triplet_row)(group, world.item_index) for group in groups]
         assert differences(read(output / f"{name}_dataset.parquet"), expected) == []
 
 
@@ -185,12 +187,12 @@ def _of_the_positive(group: list[dict]) -> dict[str, Any]:
     return {name: value for name, value in group[0].items() if name not in OF_A_NEGATIVE}
 
 
-def _tuple_row(group: list[dict], items: list[str]) -> dict[str, Any]:
+def _tuple_row(group: list[dict], item_index: dict[str, int]) -> dict[str, Any]:
     negatives = group[1:]
     return {
         **_of_the_positive(group),
         "negative_item_id": [row["item_id"] for row in negatives],
-        "negative_item_index": [items.index(row["item_id"]) + 1 for row in negatives],
+        "negative_item_index": [item_index[row["item_id"]] for row in negatives],
         "negative_popularity_score": [row["item_popularity_score"] for row in negatives],
         "negative_price_normalized": [row["item_price_normalized"] for row in negatives],
         "negative_source": [row["negative_source"] for row in negatives],
@@ -199,7 +201,7 @@ def _tuple_row(group: list[dict], items: list[str]) -> dict[str, Any]:
     }
 
 
-def _triplet_row(group: list[dict], items: list[str]) -> dict[str, Any]:
+def _triplet_row(group: list[dict], item_index: dict[str, int]) -> dict[str, Any]:
     hardest = group[1]
     of_item = {f"negative_{name}": value for name, value in hardest.items() if name.startswith("item_")}
     of_draw = {name: hardest[name] for name in ("negative_source", "negative_detail", "similarity_score")}

@@ -51,7 +51,7 @@ def faults(certificate: dict) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("variant", MORE_VARIANTS)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", (1, 2))
 def test_what_was_built_passes(variant, seed, tmp_path):
     output = built(shop(seed), tmp_path, tiny_config(**MORE_VARIANTS[variant]))
     certificate = audit(tmp_path / "input", output)

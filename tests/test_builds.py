@@ -17,7 +17,7 @@ from tests.shops import Tables, random_shop, tiny_config, write_shop
 from tests.strict_backend import StrictBackend
 from tests.test_against_reference import read
 
-GOLDEN = "4697b2c50eb9bd90b1b1a95cc1aea865649c7526e002a9c703e9e0dde4bafe43"
+GOLDEN = "969e35ded120aa2228901d52707a61ec78da00f1df895c91f404f494de0565a9"
 
 
 def shop(seed: int = 4) -> Tables:

@@ -11,7 +11,7 @@ from gpu_dcgen.gpu import products
 from gpu_dcgen.inputs import load_shop
 from gpu_dcgen.interactions import build_interactions
 from gpu_dcgen.similarity_computer import build_matrix
-from gpu_dcgen.splits import cut_windows
+from gpu_dcgen.windows import cut_windows
 from tests.shops import DatasetConfig, random_shop, tiny_config
 from tests.stage_shops import Stages
 

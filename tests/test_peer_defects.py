@@ -33,6 +33,8 @@ def drawn_for_a_heavy_owner() -> np.ndarray:
         N_ROWS,
         rng.purpose_key(1, rng.RANDOM_NEGATIVE),
         0,
+        same.astype(np.uint64),
+        same.astype(np.uint64),
         same,
         same,
         np.arange(N_ROWS, dtype=np.int64),

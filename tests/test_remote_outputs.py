@@ -23,7 +23,7 @@ from tests.shops import random_shop, tiny_config, write_shop
 from tests.storage import Bucket, bucket, credentials, server  # noqa: F401 - fixtures
 
 NOW = 1_700_000_000_000_000_000
-TELLING = {MANIFEST, "quality_report.json", "build_log.jsonl", "junit.xml"}  # of times
+TELLING = {MANIFEST, "quality_report.json", "build_log.jsonl", "junit.xml", "append.json"}  # of times
 
 
 class Listener(ProgressTracker):

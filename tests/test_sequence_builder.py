@@ -52,7 +52,7 @@ def test_user_sequences_are_the_oracles(stages):
     assert [SPLITS[split] for split in stages.host(ours.split)] == [line["split"] for line in expected]
     assert len(offsets) == len(expected) + 1
     for line, start, stop in zip(expected, offsets[:-1], offsets[1:], strict=True):
-        assert [log[r].item + 1 for r in row[start:stop]] == line["item_indices"]
+        assert [stages.oracle.index(log[r].item) for r in row[start:stop]] == line["item_indices"]
         assert [log[r].time for r in row[start:stop]] == line["timestamps"]
         assert session[start:stop] == line["session_ids"]
         assert [np.float32(value) for value in recency[start:stop]] == line["recency"]

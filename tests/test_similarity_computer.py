@@ -145,6 +145,20 @@ def test_a_view_before_the_cut_makes_a_user_common(backend):
 
 def test_what_is_bought_from_the_cut_on_is_not_similar(backend):
     lines = [(user, item, day) for user in "uv" for item, day in (("a", 0), ("b", 6), ("c", 0))]
-    stages = Stages(backend, sales(*lines, ("w", "z", 10)), little())
+    stages = Stages(backend, sales(*lines, ("v", "d", 0), ("w", "z", 10)), little())
     assert stages.windows.cut1 == stages.log.first_time + 6 * 86_400 * 10**9
-    assert [[item for item, *_ in row] for row in ranked(stages)] == [[2], [], [0], []]
+    assert [[item for item, *_ in row] for row in ranked(stages)] == [[2], [], [0], [], []]
+
+
+def test_an_item_that_is_first_sold_after_the_cut_changes_no_weight(backend):
+    """The rarity of a user's taste is measured by the items that were sold before it."""
+    pinned = loose_config(negative_sampling=FEW, split={"val_from": "2018-09-29", "test_from": "2018-10-01"})
+    lines = [(user, item, 0) for user, items in (("u", "ab"), ("v", "abc"), ("w", "bd")) for item in items]
+    lines.append(("u", "a", 10))
+
+    def weights(*later: tuple) -> tuple[list[int], int]:
+        stages = Stages(backend, sales(*lines, *later), pinned)
+        matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
+        return stages.host(matrix.user_weight), matrix.scale_bits
+
+    assert weights() == weights(("w", "y", 9), ("x", "0", 9)) != weights(("w", "y", 2))

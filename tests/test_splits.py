@@ -13,7 +13,8 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen import splits
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
-from gpu_dcgen.splits import cut_windows, order_positives
+from gpu_dcgen.splits import order_positives
+from gpu_dcgen.windows import cut_windows
 from tests.reference import rng
 from tests.reference.splits import assign, emit
 from tests.reference.world import find_cuts

@@ -64,9 +64,10 @@ def read_world(inputs: Path, config: DatasetConfig) -> World:
     tables = read_tables(inputs, config.inputs)
     if not len(tables.time):
         raise InputError(f"{inputs}: transactions has no acceptable row.\nBring the tables of the build.")
-    log, cuts = read_log(tables, config.filtering), find_cuts(tables.time, config.split)
+    cuts = find_cuts(tables.time, config.split)
     if not cuts.first < cuts.cut1 < cuts.cut2 <= cuts.last:
         raise InputError(f"{inputs}: the time axis cannot be cut in three windows.\nBring the tables of the build.")
+    log = read_log(tables, cuts, config.filtering)
     logs = [log.before(end) for end in cuts.ends]
     if not len(logs[0].time):
         raise InputError(f"{inputs}: no purchase is left before the first cut.\nBring the tables of the build.")
@@ -214,7 +215,7 @@ def _check_split(
     if rows.n_groups != n_expected:
         findings.fault("positives", f"{name}_dataset", None, f"{rows.n_groups} positives", f"{n_expected} positives")
     if probed is not None and probed.n_rows:
-        probe(probed, config, findings)
+        probe(probed, window.log.item_index, config, findings)
     return rows
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..errors import InputError
 from .columns import NS_PER_DAY, Category
+from .hashes import hash_texts
 from .tables import Tables
 
 DAY = NS_PER_DAY
@@ -49,6 +50,8 @@ class Cuts:
 def find_cuts(time: np.ndarray, split: Any) -> Cuts:
     """Over all accepted rows, duplicates included."""
     first, last = int(time.min()), int(time.max())
+    if split.cuts is not None:
+        return Cuts(first, *split.cuts, last)
     shares = exact(split.train_share), exact(split.train_share) + exact(split.val_share)
     if split.windows == "rows":
         ranked = np.sort(time)
@@ -69,6 +72,7 @@ class Log:
     channel: np.ndarray  # (E,) int64  -1 unknown
     user_ids: pa.Array
     item_ids: pa.Array
+    item_index: np.ndarray  # (I,) int64  from 1: by the window of the item's first purchase, then by id
     age: np.ndarray  # (U,) int64
     user_columns: dict[str, Category]
     item_columns: dict[str, Category]
@@ -91,6 +95,15 @@ class Log:
         price = None if self.price is None else self.price[rows]
         columns = {name: getattr(self, name)[rows] for name in ("user", "item", "time", "channel")}
         return replace(self, **columns, price=price, views=views)
+
+    @cached_property
+    def user_key(self) -> np.ndarray:
+        """What draws for users are keyed by: (U,) uint64."""
+        return hash_texts(self.user_ids)
+
+    @cached_property
+    def item_key(self) -> np.ndarray:
+        return hash_texts(self.item_ids)
 
     @cached_property
     def units(self) -> np.ndarray | None:
@@ -172,8 +185,11 @@ class Log:
         return np.where(there & (row_key[row] == wanted), row, -1)
 
 
-def read_log(tables: Tables, filtering: Any) -> Log:
-    """Collapse equal (user, item, time), then drop rare users and items until none is left. InputError if nothing is."""
+def read_log(tables: Tables, cuts: Cuts, filtering: Any) -> Log:
+    """Collapse equal (user, item, time), then drop rare users and items until none is left. InputError if nothing is.
+
+    With `filtering.counts: window`, each window's purchases are filtered beside those that are left of earlier ones.
+    """
     order = np.lexsort((tables.item, tables.time, tables.user))
     user, item, time = tables.user[order], tables.item[order], tables.time[order]
     first = np.ones(len(order), dtype=bool)
@@ -186,16 +202,11 @@ def read_log(tables: Tables, filtering: Any) -> Log:
     channel = np.where(channel == 1000, -1, channel)
     dropped = {"collapsed": len(order) - len(starts), "cold_user": 0, "cold_item": 0}
 
-    rows, n_rows = np.arange(len(starts)), -1
-    while n_rows != len(rows):
-        n_rows = len(rows)
-        for reason, codes, least in (
-            ("cold_user", user, filtering.min_user_interactions),
-            ("cold_item", item, filtering.min_item_interactions),
-        ):
-            stay = np.bincount(codes[rows])[codes[rows]] >= least
-            dropped[reason] += int((~stay).sum())
-            rows = rows[stay]
+    layer = cuts.window(time) if filtering.counts == "window" else np.zeros(len(time), dtype=np.int8)
+    rows = np.zeros(0, dtype=np.int64)
+    for window in range(3):
+        rows = np.append(rows, _not_rare(np.flatnonzero(layer == window), rows, user, item, filtering, dropped))
+    rows = np.sort(rows)
     if not len(rows):
         raise InputError("transactions: no purchase is left after the data set's filters.\nBring the tables of the build.")
     users, items = np.unique(user[rows]), np.unique(item[rows])
@@ -207,6 +218,7 @@ def read_log(tables: Tables, filtering: Any) -> Log:
         channel=channel[rows],
         user_ids=tables.user_ids.take(pa.array(users)),
         item_ids=tables.item_ids.take(pa.array(items)),
+        item_index=_numbered(np.searchsorted(items, item[rows]), time[rows], len(items), cuts),
         age=tables.age[users],
         user_columns={name: column.take(users) for name, column in tables.user_columns.items()},
         item_columns={name: column.take(items) for name, column in tables.item_columns.items()},
@@ -214,6 +226,31 @@ def read_log(tables: Tables, filtering: Any) -> Log:
         dropped=dropped,
         first_time=int(tables.time.min()),
     )
+
+
+def _not_rare(
+    fresh: np.ndarray, settled: np.ndarray, user: np.ndarray, item: np.ndarray, filtering: Any, dropped: dict[str, int]
+) -> np.ndarray:
+    """What is left of `fresh` rows beside `settled` ones, which count and stay."""
+    n_rows = -1
+    while n_rows != len(fresh):
+        n_rows = len(fresh)
+        for reason, codes, least in (
+            ("cold_user", user, filtering.min_user_interactions),
+            ("cold_item", item, filtering.min_item_interactions),
+        ):
+            stay = np.bincount(codes[np.append(settled, fresh)], minlength=1)[codes[fresh]] >= least
+            dropped[reason] += int((~stay).sum())
+            fresh = fresh[stay]
+    return fresh
+
+
+def _numbered(item: np.ndarray, time: np.ndarray, n_items: int, cuts: Cuts) -> np.ndarray:
+    first = np.full(n_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, item, time)
+    index = np.empty(n_items, dtype=np.int64)
+    index[np.argsort(cuts.window(first), kind="stable")] = np.arange(1, n_items + 1)
+    return index
 
 
 def _kept_views(

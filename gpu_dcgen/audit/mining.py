@@ -95,17 +95,20 @@ class Miner:
         hard = self._choose(candidates, p)
         allowed = ~owned & ~siblings
         allowed[[n.item for n in hard]] = False
-        draws = _Draws(key(self._seed, FALLBACK_NEGATIVE, p.user, p.item, p.time, p.copy), corpus)
+        draws = _Draws(self._key(FALLBACK_NEGATIVE, p), corpus)
         while len(hard) < self._settings.hard_negatives_per_positive:
             j = draws.take(allowed)
             hard.append(Negative(j, "hard", "fallback", self._pairs.similarity(p.item, j)))
         allowed = ~owned
         allowed[[n.item for n in hard]] = False
-        draws = _Draws(key(self._seed, RANDOM_NEGATIVE, p.user, p.item, p.time, p.copy), corpus)
+        draws = _Draws(self._key(RANDOM_NEGATIVE, p), corpus)
         random = [
             Negative(draws.take(allowed), "random", "random", None) for _ in range(self._settings.random_negatives_per_positive)
         ]
         return Mined(list(candidates.values()), hard + random, len(corpus), int((on_sale & ~owned).sum()))
+
+    def _key(self, purpose: int, p: Positive) -> int:
+        return key(self._seed, purpose, self._log.user_key[p.user], self._log.item_key[p.item], p.time, p.copy)
 
     # -- sources -------------------------------------------------------------------------------------------------
 
@@ -163,7 +166,7 @@ class Miner:
         others = others[np.argsort(self._group[others], kind="stable")]
         if not len(others):
             return []
-        draw = key(self._seed, CATEGORY_CROSSING, p.user, p.item, p.time, p.copy)
+        draw = self._key(CATEGORY_CROSSING, p)
         drawn = (int(others[below(draw, c, len(others))]) for c in range(self._settings.category_draws))
         return list(dict.fromkeys(drawn))
 

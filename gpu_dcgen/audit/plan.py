@@ -40,7 +40,8 @@ def make_plan(log: Log, cuts: Cuts, snapshots: list[Snapshots], config: Any) -> 
         user_split, split = np.full(log.n_users, -1, dtype=np.int8), window
     else:
         available = np.stack([np.bincount(log.user[long_enough & (window == k)], minlength=log.n_users) for k in range(3)])
-        user_split = _hashed(log.n_users, config) if strategy == "hash" else _assigned(np.minimum(available, cap), config)
+        assign = _hashed if strategy == "hash" else _assigned
+        user_split = assign(np.minimum(available, cap), log.user_key, config)
         split = user_split[log.user]
 
     left, ledger = np.ones(len(log.user), dtype=bool), {}
@@ -83,17 +84,17 @@ def make_plan(log: Log, cuts: Cuts, snapshots: list[Snapshots], config: Any) -> 
     return Plan(user_split, rows, copies, ledger, category, segment, weights)
 
 
-def _hashed(n_users: int, config: Any) -> np.ndarray:
+def _hashed(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.ndarray:
     train = exact(config.split.train_share)
     bounds = [math.floor(share * 2**64) for share in (train, train + exact(config.split.val_share))]
-    x = keys(config.seed, USER_SPLIT, np.arange(n_users))
+    x = keys(config.seed, USER_SPLIT, user_key)
     return (x >= np.uint64(bounds[0])).astype(np.int8) + (x >= np.uint64(bounds[1]))
 
 
-def _assigned(available: np.ndarray, config: Any) -> np.ndarray:
+def _assigned(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.ndarray:
     """Each user to the split of the greatest multiplier x available; val's and test's multipliers by bisection, in turns."""
-    users = np.arange(available.shape[1])
-    jitter = np.stack([keys(config.seed, USER_SPLIT, users, np.full(len(users), k)) % np.uint64(1 << 10) for k in range(3)])
+    n_users = available.shape[1]
+    jitter = np.stack([keys(config.seed, USER_SPLIT, user_key, np.full(n_users, k)) % np.uint64(1 << 10) for k in range(3)])
     score = available * ((1 << 20) + jitter.astype(np.int64))
     wanted = {1: exact(config.split.val_share)}
     wanted[2] = 1 - exact(config.split.train_share) - wanted[1]
@@ -118,7 +119,7 @@ def _assigned(available: np.ndarray, config: Any) -> np.ndarray:
             multipliers[k] = low
         if multipliers == before:
             break
-    split = np.full(len(users), -1, dtype=np.int8)
+    split = np.full(n_users, -1, dtype=np.int8)
     split[some] = choice(multipliers)
     return split
 
@@ -191,7 +192,8 @@ def _weights(log: Log, cuts: Cuts, rows: np.ndarray, config: Any) -> tuple[np.nd
 
 def _resampled(log: Log, rows: np.ndarray, weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Each row floor(weight + h) times, h a seeded uniform number; and the copies' numbers."""
-    h = (keys(seed, RESAMPLE, log.user[rows], log.item[rows], log.time[rows]) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    drawn = keys(seed, RESAMPLE, log.user_key[log.user[rows]], log.item_key[log.item[rows]], log.time[rows])
+    h = (drawn >> np.uint64(11)).astype(np.float64) / 2.0**53
     n = np.floor(weights + h).astype(np.int64)
     starts = np.cumsum(n) - n
     return np.repeat(rows, n), np.arange(int(n.sum())) - np.repeat(starts, n)

@@ -55,7 +55,7 @@ class Sample:
         return pa.concat_tables(self._tables).unify_dictionaries(), np.concatenate(self._items)
 
 
-def probe(sample: Sample, config: Any, findings: Findings) -> None:
+def probe(sample: Sample, item_index: np.ndarray, config: Any, findings: Findings) -> None:
     """Hold the label against the features of a sample; needs rows with labels, so an n-tuple is not probed."""
     check = findings.checks["label_probe"]
     check.scope = f"{len(sample.chosen)} seeded groups of train"
@@ -64,7 +64,7 @@ def probe(sample: Sample, config: Any, findings: Findings) -> None:
     label = flat(table["label"]).to_numpy() == 1
     repurchase = flat(table["is_repurchase"]).to_numpy(zero_copy_only=False) if "is_repurchase" in table.schema.names else None
     features = _features(table, config)
-    in_history = _in_history(table, items.reshape(-1))
+    in_history = _in_history(table, item_index[items.reshape(-1)])
     check.facts["known_exception"] = {
         "feature": EXCEPTION,
         "auc": round(_auc(in_history.astype(float), label), 4),
@@ -93,11 +93,11 @@ def _features(table: pa.Table, config: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _in_history(table: pa.Table, item: np.ndarray) -> np.ndarray:
+def _in_history(table: pa.Table, index: np.ndarray) -> np.ndarray:
     history = flat(table["user_interaction_sequence"])
     lengths = history.value_lengths().to_numpy()
     row = np.repeat(np.arange(len(lengths)), lengths)
-    same = history.flatten().to_numpy() == item[row] + 1
+    same = history.flatten().to_numpy() == index[row]
     return np.bincount(row[same], minlength=len(lengths)) > 0
 
 

@@ -140,7 +140,7 @@ class RowAudit(GroupComparer):
         self._compare("sequences", groups, "user_sequence_lengths", want_numbers(length).repeated(self._rows))
         offsets = np.append(0, np.cumsum(length))
         place = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
-        items = pa.array((log.item[place] + 1).astype(np.int32))
+        items = pa.array(log.item_index[log.item[place]].astype(np.int32))
         wanted = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
         wanted = wanted.take(pa.array(np.repeat(np.arange(len(length)), self._rows)))
         found = flat(groups.batch.table["user_interaction_sequence"])
@@ -171,7 +171,7 @@ class RowAudit(GroupComparer):
             found = self._matrix(groups.batch, f"item_{name}", f"negative_{name}")
             self._compare_matrix("item_features", groups, name, found, want_floats(table[at, item]), all_known)
         if self._is_tuple:
-            index = np.where(np.arange(self._width) == 0, NULL, groups.item + 1)
+            index = np.where(np.arange(self._width) == 0, NULL, self._log.item_index[item])
             found = self._matrix(groups.batch, None, "negative_item_index")
             self._compare_matrix("item_features", groups, "negative_item_index", found, want_numbers(index), all_known)
         off = ~snapshots.on_sale[at, item] & (groups.item >= 0) & inside[:, None]

@@ -124,7 +124,7 @@ def check_user_sequences(table: pa.Table, log: Log, plan: Plan, cuts: Cuts, conf
     year = 2 * math.pi * (dates - dates.astype("datetime64[Y]")).astype(np.int64) / 365.25
     last = np.array([cuts.cut1, cuts.cut2, cuts.last])[split[users]]
     exact = {
-        "item_indices": log.item[row] + 1,
+        "item_indices": log.item_index[log.item[row]],
         "timestamps": time,
         "session_ids": sessions - sessions[starts][owner],
     }
@@ -215,12 +215,13 @@ def _check_item_vocabulary(table: pa.Table, log: Log, findings: Findings) -> Non
     if not good or not findings.equal("vocabularies", file, "rows", table.num_rows, log.n_items):
         return
     findings.count("vocabularies", log.n_items)
-    every = np.arange(log.n_items)
-    _compare_rows(findings, file, "item_index", numbers(flat(table["item_index"])), want_numbers(every + 1), "vocabularies")
+    every = np.argsort(log.item_index)
+    index = want_numbers(log.item_index[every])
+    _compare_rows(findings, file, "item_index", numbers(flat(table["item_index"])), index, "vocabularies")
     found = codes(flat(table["item_id"]), log.item_ids)
     _compare_rows(findings, file, "item_id", found, want_texts(every, log.item_ids), "vocabularies")
     for name, category in log.item_columns.items():
-        want = want_texts(category.codes, category.values)
+        want = want_texts(category.codes[every], category.values)
         found = codes(flat(table[f"item_{name}"]), category.values)
         _compare_rows(findings, file, f"item_{name}", found, want, "vocabularies")
 

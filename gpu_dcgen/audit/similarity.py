@@ -45,6 +45,9 @@ def weigh(log: Log, config: Any) -> Matrix:
     factor = (channel if settings.channel_weighting else 1.0) * price
     if log.views is not None:
         viewer, viewed, _ = log.views
+        if config.filtering.counts == "window":
+            known = np.isin(viewer, log.user) & np.isin(viewed, log.item)
+            viewer, viewed = viewer[known], viewed[known]
         median = np.sort(price)[(len(price) - 1) // 2]
         user, item = np.append(user, viewer), np.append(item, viewed)
         factor = np.append(factor, np.full(len(viewer), settings.view_weight * median))
@@ -54,7 +57,8 @@ def weigh(log: Log, config: Any) -> Matrix:
     user, item = cell // log.n_items, cell % log.n_items
     degree = np.bincount(user, minlength=log.n_users)
     if settings.user_idf:
-        idf = _to_24_bits(np.array([0.0, *(math.log(log.n_items / n) for n in range(1, int(degree.max()) + 1))]))
+        n_known = len(np.unique(item))
+        idf = _to_24_bits(np.array([0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))]))
         largest = largest * idf[degree[user]]
     weight, bits = _whole_numbers(largest, item, log.n_items)
     shape = (log.n_users, log.n_items)

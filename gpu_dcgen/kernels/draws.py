@@ -135,6 +135,8 @@ def draw_random(
     row,
     purpose_key,
     n_hard,
+    user_key,
+    item_key,
     user,
     item,
     time,
@@ -151,7 +153,7 @@ def draw_random(
 ):
     """Complete negatives[row] (n, hard + random) int32 after its hard ones with uniform draws from the corpus (D12)."""
     u, i, k = user[row], item[row], snapshot[row]
-    key = fold(fold(fold(fold(purpose_key, u), i), time[row]), copy[row])
+    key = fold(fold(fold(fold(purpose_key, user_key[row]), item_key[row]), time[row]), copy[row])
     first = corpus_offsets[k]
     draw_from_corpus(
         n_hard,

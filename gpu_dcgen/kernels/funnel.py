@@ -40,6 +40,8 @@ def trace_candidates(
     crossing_key,
     limits,
     bounds,
+    user_key,
+    item_key,
     user,
     item,
     time,
@@ -108,7 +110,7 @@ def trace_candidates(
         place,
         pool,
     )
-    key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
+    key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first, category = corpus_offsets[k], price_category[k, i]
     n_pool = offer_crossing(lane, n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool)
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]

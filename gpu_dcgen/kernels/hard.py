@@ -91,6 +91,8 @@ def mine_hard(
     crossing_key,
     limits,
     bounds,
+    user_key,
+    item_key,
     user,
     item,
     time,
@@ -165,7 +167,7 @@ def mine_hard(
         place,
         pool,
     )
-    key = fold(fold(fold(fold(crossing_key, u), i), t), copy[row])
+    key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first = corpus_offsets[k]
     n_pool = offer_crossing(
         lane, n_pool, key, own_group, price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
@@ -203,7 +205,7 @@ def mine_hard(
         place[lane, items[candidate]] = 0
 
     if n_chosen < n_hard:
-        key = fold(fold(fold(fold(fallback_key, u), i), t), copy[row])
+        key = fold(fold(fold(fold(fallback_key, user_key[row]), item_key[row]), t), copy[row])
         draw_from_corpus(
             n_chosen,
             n_hard,

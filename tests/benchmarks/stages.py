@@ -23,7 +23,8 @@ from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.samples import Ingredients, gather_ingredients
 from gpu_dcgen.sequence_builder import build_calendar
 from gpu_dcgen.similarity_computer import build_matrix, compute_neighbors
-from gpu_dcgen.splits import cut_windows, plan_splits
+from gpu_dcgen.splits import plan_splits
+from gpu_dcgen.windows import cut_windows
 
 from .measure import ROOT, Log
 

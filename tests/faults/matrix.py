@@ -20,7 +20,7 @@ from gpu_dcgen.checkpoints import sha256_of
 from gpu_dcgen.integrity import validate
 from tests.shops import random_shop, tiny_config, write_shop
 
-TELLING = ("manifest.json", "quality_report.json", "build_log.jsonl", "junit.xml")  # files that tell of times
+TELLING = ("manifest.json", "quality_report.json", "build_log.jsonl", "junit.xml", "append.json")  # files that tell of times
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "Ctrl-C twice", "EIO", "ENOSPC", "no memory")
 ENDS = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,), "Ctrl-C twice": (130,)}
 

@@ -16,7 +16,7 @@ from gpu_dcgen.interactions import build_interactions
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.segments import offsets_of
 from gpu_dcgen.similarity_computer import WeightedMatrix, build_matrix
-from gpu_dcgen.splits import cut_windows
+from gpu_dcgen.windows import cut_windows
 
 NEAREST = ("brute", "cuml", "faiss")
 DEPTH = 100  # of recall

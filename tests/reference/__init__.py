@@ -47,6 +47,7 @@ class World:
 
     users: list[str]  # kept user ids, sorted
     items: list[str]  # kept item ids, sorted
+    item_index: dict[str, int]  # by id, from 1
     interactions: list[Interaction]  # in (user, item, time) order
     dropped: dict[str, int]  # collapsed lines; cold_user and cold_item interactions
     cuts: Cuts  # t0, cut1, cut2, t1
@@ -95,6 +96,7 @@ def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
     return World(
         users=log.users,
         items=log.items,
+        item_index={log.items[item]: index for index, item in enumerate(log.in_order, start=1)},
         interactions=log.interactions,
         dropped=log.dropped,
         cuts=log.cuts,

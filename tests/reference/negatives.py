@@ -75,7 +75,7 @@ class Miner:
         ]
 
     def _key(self, purpose: int, p: Positive) -> int:
-        return rng.key(self.config.seed, purpose, p.user, p.item, p.time, p.copy)
+        return rng.key(self.config.seed, purpose, self.log.user_key(p.user), self.log.item_key(p.item), p.time, p.copy)
 
     # -- sources -------------------------------------------------------------------------------------------------
 

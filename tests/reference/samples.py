@@ -64,7 +64,7 @@ def _group_columns(log: Log, config: Any, p: Positive) -> dict[str, Any]:
     customer = log.customers[p.user]
     age = clean_age(customer.get("age"))
     history = log.history(p.user, p.time)
-    sequence = [e.item + 1 for e in history][-config.sequence_processing.max_sequence_length :]
+    sequence = [log.index(e.item) for e in history][-config.sequence_processing.max_sequence_length :]
     return {
         "user_id": log.users[p.user],
         "user_age": age,
@@ -124,7 +124,7 @@ def user_sequence_rows(log: Log, config: Any, assignment: dict[int, int | None])
             {
                 "user_id": log.users[user],
                 "split": SPLITS[split],
-                "item_indices": [e.item + 1 for e in kept],
+                "item_indices": [log.index(e.item) for e in kept],
                 "timestamps": times,
                 "session_ids": session_ids(times, config.sequence_processing.temporal_gap_hours),
                 **_temporal_encodings(times, (log.cuts.cut1, log.cuts.cut2, log.cuts.t1)[split], config),

@@ -47,8 +47,11 @@ def cell_weights(log: Log, config: Any) -> dict[tuple[int, int], float]:
             factor = _channel_weight(e.channel, config) * price_factor
             cells[user, e.item] = max(factor, cells.get((user, e.item), 0.0))
     view_factor = settings.view_weight * (lower_median(price_factors) if price_factors else 1.0)
+    before = [e for e in log.interactions if e.time < log.cuts.cut1]
+    users, items = {e.user for e in before}, {e.item for e in before}
     for user, item, time in log.views:
-        if time < log.cuts.cut1:
+        known = config.filtering.counts == "log" or (user in users and item in items)
+        if time < log.cuts.cut1 and known:
             cells[user, item] = max(view_factor, cells.get((user, item), 0.0))
     return {(user, item): factor * _user_idf(user, cells, log, settings) for (user, item), factor in cells.items()}
 
@@ -65,7 +68,8 @@ def _user_idf(user: int, cells: dict[tuple[int, int], float], log: Log, settings
     if not settings.user_idf:
         return 1.0
     degree = sum(1 for owner, _ in cells if owner == user)
-    return rounded(np.log(np.float64(len(log.items) / degree)))
+    n_known = len({item for _, item in cells})
+    return rounded(np.log(np.float64(n_known / degree)))
 
 
 def integer_weights(weights: dict[tuple[int, int], float]) -> tuple[dict[tuple[int, int], int], int]:

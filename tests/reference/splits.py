@@ -43,14 +43,14 @@ def assign(log: Log, config: Any) -> dict[int, int | None]:
     if config.split.strategy == "temporal":
         return dict.fromkeys(users)
     if config.split.strategy == "hash":
-        return {user: _hashed_split(user, config) for user in users}
-    counts = {user: [count_long_enough(log, config, user, window) for window in range(3)] for user in users}
+        return {user: _hashed_split(log.user_key(user), config) for user in users}
+    counts = {log.user_key(user): [count_long_enough(log, config, user, window) for window in range(3)] for user in users}
     multipliers = find_multipliers(counts, config)
-    return {user: best_split(user, counts[user], multipliers, config.seed) for user in users}
+    return {user: best_split(key := log.user_key(user), counts[key], multipliers, config.seed) for user in users}
 
 
-def _hashed_split(user: int, config: Any) -> int:
-    x = rng.key(config.seed, rng.USER_SPLIT, user)
+def _hashed_split(user_key: int, config: Any) -> int:
+    x = rng.key(config.seed, rng.USER_SPLIT, user_key)
     train = share(config.split.train_share)
     val = share(config.split.val_share)
     if x < math.floor(train * 2**64):
@@ -58,11 +58,11 @@ def _hashed_split(user: int, config: Any) -> int:
     return 1 if x < math.floor((train + val) * 2**64) else 2
 
 
-def best_split(user: int, counts: list[int], multipliers: tuple[int, int, int], seed: int) -> int | None:
+def best_split(user_key: int, counts: list[int], multipliers: tuple[int, int, int], seed: int) -> int | None:
     """The split where multiplier x count x (2^20 + jitter) is greatest; the first of equals; None without any count."""
     if not any(counts):
         return None
-    scores = [multipliers[k] * counts[k] * (2**20 + rng.key(seed, rng.USER_SPLIT, user, k) % 2**10) for k in range(3)]
+    scores = [multipliers[k] * counts[k] * (2**20 + rng.key(seed, rng.USER_SPLIT, user_key, k) % 2**10) for k in range(3)]
     return scores.index(max(scores))
 
 

@@ -73,6 +73,6 @@ def weigh(
         if config.category_balancing.mode == "weights":
             weighted.append(replace(p, weight=weight))
             continue
-        h = (rng.key(config.seed, rng.RESAMPLE, p.user, p.item, p.time) >> 11) / 2**53
+        h = (rng.key(config.seed, rng.RESAMPLE, log.user_key(p.user), log.item_key(p.item), p.time) >> 11) / 2**53
         weighted.extend(replace(p, copy=copy) for copy in range(math.floor(weight + h)))
     return weighted

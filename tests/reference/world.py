@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, NamedTuple
+
+from .content import value_hash
 
 DAY = 86_400 * 10**9  # nanoseconds
 HOUR = 3_600 * 10**9
@@ -54,6 +57,23 @@ class Log:
     dropped: dict[str, int]  # collapsed, cold_user, cold_item
     cuts: Cuts
 
+    @cached_property
+    def in_order(self) -> list[int]:
+        """The items by item_index: those first sold in train before those of val, and those before test's; each by id (D17)."""
+        first = {item: min(e.time for e in self.interactions if e.item == item) for item in range(len(self.items))}
+        return sorted(first, key=lambda item: (self.cuts.window(first[item]), item))
+
+    def index(self, item: int) -> int:
+        """item_index of an item, from 1."""
+        return 1 + self.in_order.index(item)
+
+    def user_key(self, user: int) -> int:
+        """What draws for a user are keyed by: the hash of the id alone."""
+        return value_hash(self.users[user], "string")
+
+    def item_key(self, item: int) -> int:
+        return value_hash(self.items[item], "string")
+
     def of_user(self, user: int) -> list[Interaction]:
         """In (time, item) order."""
         return sorted((e for e in self.interactions if e.user == user), key=lambda e: (e.time, e.item))
@@ -86,7 +106,14 @@ def read_log(tables: Tables, config: Any) -> Log:
     lines: dict[tuple[str, str, int], list[dict]] = {}
     for user_id, item_id, time, row in rows:
         lines.setdefault((user_id, item_id, time), []).append(row)
-    kept, dropped = _core(set(lines), config.filtering)
+    cuts = find_cuts([time for _, _, time, _ in rows], config.split)
+    kept, dropped = set(), {"cold_user": 0, "cold_item": 0}
+    if config.filtering.counts == "window":
+        for window in range(3):
+            fresh = {key for key in lines if cuts.window(key[2]) == window}
+            kept |= _core(fresh, kept, config.filtering, dropped)
+    else:
+        kept = _core(set(lines), set(), config.filtering, dropped)
     dropped["collapsed"] = len(rows) - len(lines)
     users = sorted({user_id for user_id, _, _ in kept})
     items = sorted({item_id for _, item_id, _ in kept})
@@ -107,7 +134,7 @@ def read_log(tables: Tables, config: Any) -> Log:
         interactions=sorted(_collapse(user_code[u], item_code[i], t, lines[u, i, t], config.inputs) for u, i, t in kept),
         views=views,
         dropped=dropped,
-        cuts=find_cuts([time for _, _, time, _ in rows], config.split),
+        cuts=cuts,
     )
 
 
@@ -122,9 +149,13 @@ def _collapse(user: int, item: int, time: int, lines: list[dict], inputs: Any) -
     return Interaction(user, item, time, price, min(known, default=-1), len(lines))
 
 
-def _core(keys: set[tuple[str, str, int]], filtering: Any) -> tuple[set[tuple[str, str, int]], dict[str, int]]:
-    """Drop rare users, then rare items among what remains, until nothing changes; count by who was rare."""
-    dropped = {"cold_user": 0, "cold_item": 0}
+def _core(
+    keys: set[tuple[str, str, int]], settled: set[tuple[str, str, int]], filtering: Any, dropped: dict[str, int]
+) -> set[tuple[str, str, int]]:
+    """Drop rare users, then rare items among what remains, until nothing changes; count by who was rare.
+
+    What is `settled` counts and stays.
+    """
     while True:
         before = len(keys)
         for part, least, reason in (
@@ -132,13 +163,13 @@ def _core(keys: set[tuple[str, str, int]], filtering: Any) -> tuple[set[tuple[st
             (1, filtering.min_item_interactions, "cold_item"),
         ):
             count: dict[str, int] = {}
-            for key in keys:
+            for key in keys | settled:
                 count[key[part]] = count.get(key[part], 0) + 1
             stay = {key for key in keys if count[key[part]] >= least}
             dropped[reason] += len(keys) - len(stay)
             keys = stay
         if len(keys) == before:
-            return keys, dropped
+            return keys
 
 
 def find_cuts(times: list[int], split: Any) -> Cuts:
@@ -147,6 +178,8 @@ def find_cuts(times: list[int], split: Any) -> Cuts:
     t0, t1 = times[0], times[-1]
     until_val = share(split.train_share)
     until_test = until_val + share(split.val_share)
+    if split.val_from is not None:
+        return Cuts(t0, *(round(moment.timestamp()) * 10**9 for moment in (split.val_from, split.test_from)), t1)
     if split.windows == "rows":
         n = len(times)
         return Cuts(t0, times[math.floor(until_val * n)], times[math.floor(until_test * n)], t1)
