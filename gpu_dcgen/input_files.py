@@ -52,6 +52,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
 }
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MOST_ROWS = (1 << 31) - 1  # of a table: rows have int32 numbers
 NAMES_SHOWN = 40  # column names in an error message
 
 
@@ -130,6 +131,12 @@ def find_sources(folder: Path, inputs: Any) -> dict[str, Source]:
         if sources[table].n_rows == 0:
             raise InputError(
                 f"{sources[table].label}: the table has no rows.\nA build needs articles, customers and transactions."
+            )
+    for source in sources.values():
+        if source.n_rows > MOST_ROWS:
+            raise InputError(
+                f"{source.label}: the table has {source.n_rows:,} rows; at most {MOST_ROWS:,} are numbered.\n"
+                "Build from fewer customers or a shorter time."
             )
     return sources
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpu_dcgen import input_files
 from gpu_dcgen.errors import ConfigError, InputError
 from tests.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
 
@@ -53,6 +54,15 @@ def test_a_table_without_rows_is_an_error(tmp_path, table):
     empty = pa.table({"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}[table]).slice(0, 0)
     with pytest.raises(InputError, match=f"{table}.parquet: the table has no rows"):
         load(write(tmp_path, **{table: empty}))
+
+
+def test_more_rows_than_are_numbered_are_refused_unread(tmp_path, monkeypatch):
+    most = max(len(next(iter(table.values()))) for table in (ARTICLES, CUSTOMERS, TRANSACTIONS))
+    monkeypatch.setattr(input_files, "MOST_ROWS", most)
+    load(write(tmp_path))
+    monkeypatch.setattr(input_files, "MOST_ROWS", most - 1)
+    with pytest.raises(InputError, match=f"the table has {most} rows; at most {most - 1} are numbered"):
+        load(tmp_path)
 
 
 def test_of_several_empty_tables_the_first_is_named(tmp_path):
