@@ -16,12 +16,12 @@ import os
 import shutil
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from .errors import OutputError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+_ANOTHERS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # of a folder that another build has taken by now
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)
 
@@ -183,8 +183,11 @@ class Staging:
             if self._lock is not None and os.fstat(self._lock).st_nlink:  # without the name, another build may be here
                 self._clear()
                 (self.folder / "lock").unlink()
-                with suppress(OSError):  # another build's by now
+                try:
                     self.folder.rmdir()
+                except OSError as error:
+                    if error.errno not in _ANOTHERS:
+                        raise
         finally:
             self.keep()
         self._remove_parents()

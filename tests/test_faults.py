@@ -56,6 +56,7 @@ OTHERS = (
     ("ENOSPC", "write publishing#1"),
     ("ENOSPC", "exchange#1"),
     ("EIO", "remove publishing#1"),
+    ("EIO", "rmdir .#1"),
     ("no memory", "stage compute_neighbors#1"),
     ("no memory", "append data/train_dataset.parquet/part-00000.parquet#1"),
 )
