@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from .cli_options import (
     DEMO,
     Backend,
     BadRows,
+    Baseline,
     Debug,
     DiskRate,
     GpuMemory,
@@ -30,9 +30,10 @@ from .cli_options import (
     app,
     exit_codes,
     here,
-    processes,
     refuse_existing,
+    resources,
     show,
+    tracker_for,
 )
 from .errors import InputError
 from .progress import JsonLinesTracker, RichTracker
@@ -79,10 +80,7 @@ def build(
     gpu_memory_limit: GpuMemory = None,
     max_disk_rate: DiskRate = None,
     on_bad_rows: BadRows = None,
-    baseline: Annotated[
-        Any,
-        typer.Option(metavar="DATASET", parser=here, help="Another data set; gates that are worse than its own are reported."),
-    ] = None,
+    baseline: Baseline = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what a build that died has finished.")] = False,
     overwrite: Overwrite = False,
     staging: Annotated[
@@ -94,15 +92,12 @@ def build(
     debug: Debug = False,
 ) -> None:
     """Build a training dataset from a folder of tables."""
-    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
         options = {
             "seed": seed,
             "profile": profile,
-            **processes(threads, workers, scheduler),
-            "resources.memory_limit": memory_limit,
-            "resources.gpu_memory_limit": gpu_memory_limit,
-            "resources.max_disk_rate": max_disk_rate,
+            **resources(threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate),
             "inputs.on_bad_rows": on_bad_rows,
         }
         settings = [*(overrides or ()), *_settings(options)]
@@ -125,10 +120,7 @@ def append(
     memory_limit: Memory = None,
     gpu_memory_limit: GpuMemory = None,
     max_disk_rate: DiskRate = None,
-    baseline: Annotated[
-        Any,
-        typer.Option(metavar="DATASET", parser=here, help="Another data set; gates that are worse than its own are reported."),
-    ] = None,
+    baseline: Baseline = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an append that died has finished.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -140,21 +132,16 @@ def append(
     of the others it says why they were made anew. For train and val to be kept, build with split.val_from and split.test_from,
     split.strategy hash or temporal, and filtering.counts window.
     """
-    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
         from .dataset_generator import append as append_to
         from .earlier import Earlier
 
-        options = {
-            **processes(threads, workers, scheduler),
-            "resources.memory_limit": memory_limit,
-            "resources.gpu_memory_limit": gpu_memory_limit,
-            "resources.max_disk_rate": max_disk_rate,
-        }
-        resources = {name.removeprefix("resources."): value for name, value in options.items() if value is not None}
-        _look_ahead(inputs, dataset, Earlier(dataset).config(resources), tracker)
+        options = resources(threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate)
+        given = {name.removeprefix("resources."): value for name, value in options.items() if value is not None}
+        _look_ahead(inputs, dataset, Earlier(dataset).config(given), tracker)
         how = {"backend": backend, "progress": tracker, "baseline": baseline, "resume": resume}
-        _show_built(append_to(inputs, dataset, resources=resources, **how), tracker, quiet)
+        _show_built(append_to(inputs, dataset, resources=given, **how), tracker, quiet)
 
 
 @app.command()
@@ -246,7 +233,7 @@ def plan(
 
     Tries the build's stages on some customers, in seconds; nothing is published.
     """
-    tracker = JsonLinesTracker(sys.stdout) if as_json else RichTracker(Console(stderr=True))
+    tracker = tracker_for(as_json)
     with exit_codes(debug, tracker):
         from dataclasses import asdict
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from .cli_options import (
     Dataset,
@@ -22,9 +20,10 @@ from .cli_options import (
     exit_codes,
     here,
     show,
+    tracker_for,
 )
 from .errors import GateError
-from .progress import JsonLinesTracker, RichTracker
+from .progress import JsonLinesTracker
 
 
 @app.command()
@@ -42,7 +41,7 @@ def probe(
     A two-tower model is trained with each kind of negatives, and its recall@50 and NDCG@10 stand beside those of
     popularity, item-item similarity and repurchase. Minutes on two cores. Needs PyTorch: pip install 'gpu-dcgen[torch]'.
     """
-    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
         from . import summary
         from .training.probe import probe as run
@@ -91,7 +90,7 @@ def audit(
 
     Writes a signed certificate of what holds. Exit code 3 when a rule does not hold.
     """
-    tracker = JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
+    tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
         from . import summary
         from .audit import audit, read_key

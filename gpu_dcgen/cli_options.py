@@ -8,11 +8,12 @@ events to stdout).
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -98,13 +99,34 @@ BadRows = Annotated[
 Inputs = Annotated[
     Path, typer.Argument(metavar="INPUT", parser=here, help="Folder with articles, customers, transactions (.parquet).")
 ]
+Baseline = Annotated[
+    Any,
+    typer.Option(metavar="DATASET", parser=here, help="Another data set; gates that are worse than its own are reported."),
+]
 Key = Annotated[Path | None, typer.Option(help="File with a secret key of 16 bytes or more: sign with HMAC-SHA-256.")]
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=here, help="Folder that 'gpu-dcgen build' made.")]
 Backend = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Machine to build on; auto says what it took, and why.")]
 
 
-def processes(threads: int | None, workers: str | None, scheduler: str | None) -> dict[str, object]:
-    """`--threads`, `--workers` and `--scheduler` as settings; ConfigError for what excludes each other."""
+def resources(
+    threads: int | None,
+    workers: str | None,
+    scheduler: str | None,
+    memory_limit: str | None,
+    gpu_memory_limit: str | None,
+    max_disk_rate: str | None,
+) -> dict[str, object]:
+    """The options about the machine as settings; None where not given. ConfigError for what excludes each other."""
+    return {
+        **_processes(threads, workers, scheduler),
+        "resources.memory_limit": memory_limit,
+        "resources.gpu_memory_limit": gpu_memory_limit,
+        "resources.max_disk_rate": max_disk_rate,
+    }
+
+
+def _processes(threads: int | None, workers: str | None, scheduler: str | None) -> dict[str, object]:
+    """`--threads`, `--workers` and `--scheduler` as settings."""
     given = {"--threads": threads, "--workers": workers, "--scheduler": scheduler}
     if workers is not None and (threads is not None or scheduler is not None):
         also = next(name for name in ("--threads", "--scheduler") if given[name] is not None)
@@ -121,6 +143,11 @@ def processes(threads: int | None, workers: str | None, scheduler: str | None) -
         "resources.scheduler": address,
         "resources.distributed_processing": None if workers is None and scheduler is None else "true",
     }
+
+
+def tracker_for(as_json: bool, quiet: bool = False) -> Tracker:
+    """Who hears of a build: a program, by JSON lines on stdout, or a terminal."""
+    return JsonLinesTracker(sys.stdout, quiet=quiet) if as_json else RichTracker(Console(stderr=True), quiet=quiet)
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:

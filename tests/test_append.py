@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +50,7 @@ def test_append_gives_what_a_build_from_the_start_gives(strategy, seed, tmp_path
 
 def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
     """Whoever reaches the minimum by new rows is let in where those rows are."""
-    tables, found = log(0), []
+    found = []
     for seed in range(4):
         tables = log(seed)
         folder = tmp_path / str(seed)
@@ -148,36 +151,38 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
         append(tables, old.output)
 
 
-def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
-    """Linked files are those of the data set that stands: a build that goes on by other means must not write into them."""
-    tables, config = log(), growing()
-    old = build(write_shop(until(tables, TODAY), tmp_path / "before"), tmp_path / "dataset", config, backend="cpu")
+@contextmanager
+def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The data set that stands after an append to it has died; while the context lasts, so does every other build."""
+    tables = log()
+    old = build(write_shop(until(tables, TODAY), tmp_path / "before"), tmp_path / "dataset", growing(), backend="cpu")
     write_shop(tables, tmp_path / "now")
     with monkeypatch.context() as broken:
         broken.setattr(pipeline, "write_tables", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             append(tmp_path / "now", old.output, backend="cpu")
+        yield old.output
+
+
+def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
+    """Linked files are those of the data set that stands: a build that goes on by other means must not write into them."""
+    with an_append_that_dies(tmp_path, monkeypatch) as old:
         linked = inodes(tmp_path / ".dataset.staging" / "data")
-        assert set(of_split(linked, "train").items()) <= set(inodes(old.output).items())
+        assert set(of_split(linked, "train").items()) <= set(inodes(old).items())
         with pytest.raises(ZeroDivisionError):
-            build(tmp_path / "now", old.output, config, backend="cpu", overwrite=True, resume=True)
-        assert validate(old.output, checksums=True) == []
-    new = append(tmp_path / "now", old.output, backend="cpu", resume=True)
-    whole = build(tmp_path / "now", tmp_path / "whole", config, backend="cpu")
+            build(tmp_path / "now", old, growing(), backend="cpu", overwrite=True, resume=True)
+        assert validate(old, checksums=True) == []
+    new = append(tmp_path / "now", old, backend="cpu", resume=True)
+    whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
     assert new.manifest["digests"] == whole.manifest["digests"] and validate(new.output, checksums=True) == []
 
 
 def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
-    tables, config = log(), growing()
-    old = build(write_shop(until(tables, TODAY), tmp_path / "before"), tmp_path / "dataset", config, backend="cpu")
-    write_shop(tables, tmp_path / "now")
-    with monkeypatch.context() as broken:
-        broken.setattr(pipeline, "write_tables", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            append(tmp_path / "now", old.output, backend="cpu")
+    with an_append_that_dies(tmp_path, monkeypatch) as old:
+        pass
     made = []
     monkeypatch.setattr(parts._Crew, "_make", lambda *_: made.append(1))
-    new = append(tmp_path / "now", old.output, backend="cpu", resume=True)
+    new = append(tmp_path / "now", old, backend="cpu", resume=True)
     assert not made and new.manifest["append"]["kept"].keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []
 

@@ -51,7 +51,7 @@ def keys(seed: int, purpose: int, *parts: np.ndarray) -> np.ndarray:
     """`key` of each row of integer arrays (n,): uint64 (n,)."""
     h = np.full(len(parts[0]), key(seed, purpose), dtype=np.uint64)
     for part in parts:
-        h = mix_all(h ^ part.astype(part.dtype if part.dtype == np.uint64 else np.int64).view(np.uint64))
+        h = mix_all(h ^ part.astype(np.int64).view(np.uint64))
     return h
 
 

@@ -12,14 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..input_files import TABLES
 from ..progress import ProgressTracker
-from .storage import RANGE_BYTES, Entry, RemoteFolder
+from .storage import RANGE_BYTES, Entry, RemoteFolder, at_once
 
 _THREADS = 16  # requests at the same time: storage answers late, and many at once; RANGE_BYTES each in memory
 _FREE = 0.05  # of the disk's free bytes stay free
@@ -136,14 +135,7 @@ def _copy(remote: RemoteFolder, entries: dict[str, Entry], tables: Path, progres
     for name in entries:
         (tables / name).parent.mkdir(parents=True, exist_ok=True)
         (tables / name).touch()
-    with ThreadPoolExecutor(_THREADS, "copy") as pool:
-        copies = [pool.submit(copy, name, *piece) for name, entry in entries.items() for piece in _pieces(entry)]
-        try:
-            for done in copies:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    at_once(_THREADS, "copy", copy, ((name, *piece) for name, entry in entries.items() for piece in _pieces(entry)))
 
 
 def _pieces(entry: Entry) -> Iterator[tuple[int, int | None]]:

@@ -14,14 +14,13 @@ import socket
 import tempfile
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
 from ..errors import DcgenError, OutputError
 from ..progress import ProgressTracker
 from ..staging import Staging
-from .storage import RemoteFolder
+from .storage import RemoteFolder, at_once
 
 LOCK, UNFINISHED, MANIFEST = ".gpu-dcgen.lock", ".gpu-dcgen.unfinished", "manifest.json"
 _THREADS = 8  # files on their way at the same time
@@ -118,14 +117,8 @@ class RemoteStaging(Staging):
         self._remote.write(UNFINISHED, f"a data set is being published by {socket.gethostname()} since {time.ctime()}".encode())
         self._remote.remove([MANIFEST])
         n_bytes = sum(path.stat().st_size for path in files.values())
-        with self._progress.stage("upload", n_bytes), ThreadPoolExecutor(_THREADS, "upload") as pool:
-            copies = [pool.submit(self._bring, path, name) for name, path in files.items() if name != MANIFEST]
-            try:
-                for copy in copies:
-                    copy.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with self._progress.stage("upload", n_bytes):
+            at_once(_THREADS, "upload", self._bring, ((path, name) for name, path in files.items() if name != MANIFEST))
             self._require_held()
             self._bring(files[MANIFEST], MANIFEST)
         self.published = True

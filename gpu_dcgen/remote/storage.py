@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,18 @@ RANGE_BYTES = 16 << 20  # of a request
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "last_modified", "Last-Modified", "created")
+
+
+def at_once(n: int, name: str, transfer: Callable[..., None], arguments: Iterable[tuple]) -> None:
+    """Call `transfer` with each of `arguments`, `n` side by side; the first error ends it, and what has not begun is left out."""
+    with ThreadPoolExecutor(n, name) as pool:
+        begun = [pool.submit(transfer, *given) for given in arguments]
+        try:
+            for one in begun:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 @dataclass(frozen=True)
