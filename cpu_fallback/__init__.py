@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import psutil
@@ -117,8 +117,8 @@ class NumpyBackend:
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
         return similarity_block(self, first, last, by_item, by_user, norms, **limits)
 
-    def nearest(self, vectors: np.ndarray, k: int, engine: str, size: int) -> tuple[str, Iterator[np.ndarray]]:
-        return nearest_vectors(self, vectors, k, engine, size)
+    def nearest(self, vectors: np.ndarray, k: int, engine: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+        return nearest_vectors(self, vectors, k, engine)
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
         return PartWriter(path, schema, settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Iterator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,51 +19,50 @@ _LISTS_SEARCHED = 0.1  # share of an inverted file's lists that a query looks in
 _TRAINING_ROUNDS = 10  # of k-means
 
 
-def nearest_vectors(backend: Any, vectors: np.ndarray, k: int, engine: str, size: int) -> tuple[str, Iterator[np.ndarray]]:
-    """The k vectors of largest inner product with each vector, in blocks of `size` vectors.
+def nearest_vectors(backend: Any, vectors: np.ndarray, k: int, engine: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """Who finds the k vectors of largest inner product with rows of `vectors`.
 
-    vectors (n, d) float32, 0 < k < n. Returns the engine that is used and an iterator of ids (rows, k) int32, in no order
-    within a row; an id may be the row itself, or -1 where fewer were found. `brute` finds the true ones (ties: smaller id)
-    if the vectors are whole numbers no longer than 2^12; `faiss` (IVF-Flat) nearly so; `auto` takes `brute` up to
+    vectors (n, d) float32, 0 < k < n. Returns the engine that is used and a function of rows (r,) int64 that returns ids (r, k)
+    int32, in no order within a row; an id may be the row itself, or -1 where fewer were found. `brute` finds the true ones (ties:
+    smaller id) if the vectors are whole numbers no longer than 2^12; `faiss` (IVF-Flat) nearly so; `auto` takes `brute` up to
     BRUTE_VECTORS, and beyond it if there is no FAISS. ImportError for an engine that this machine lacks.
     """
     has_faiss = importlib.util.find_spec("faiss") is not None
     if engine == "auto":
         engine = "faiss" if len(vectors) > BRUTE_VECTORS and has_faiss else "brute"
     if engine == "brute":
-        return engine, _brute(backend, vectors, k, size)
+        return engine, partial(_brute, backend, vectors, k)
     if engine != "faiss":
         raise ImportError(f"{engine} runs on a GPU, and this build runs on the CPU.\nSet it to brute, faiss or auto.")
     if not has_faiss:
         raise ImportError("FAISS is not installed.\nInstall faiss-cpu, or set it to brute or auto.")
-    return engine, _faiss(vectors, k, size, backend.n_threads)
+    index = _index(vectors, backend.n_threads)
+    return engine, lambda rows: index.search(vectors[rows], k)[1].astype(np.int32)
 
 
-def _brute(backend: Any, vectors: np.ndarray, k: int, size: int) -> Iterator[np.ndarray]:
-    n = len(vectors)
-    n_rows = max(1, min(size, _SCORES_BYTES // (4 * n)))
+def _brute(backend: Any, vectors: np.ndarray, k: int, rows: np.ndarray) -> np.ndarray:
+    n_rows = max(1, _SCORES_BYTES // (4 * len(vectors)))
     keys = np.empty((backend.n_threads, 4 * k), np.uint64)
-    for first in range(0, n, size):
-        ids = np.empty((min(size, n - first), k), np.int32)
-        for start in range(0, len(ids), n_rows):
-            block = ids[start : start + n_rows]
-            scores = vectors[first + start : first + start + len(block)] @ vectors.T
+    ids = np.empty((len(rows), k), np.int32)
+    for start in range(0, len(ids), n_rows):
+        asked, block = rows[start : start + n_rows], ids[start : start + n_rows]
+        scores = vectors[asked] @ vectors.T
 
-            def work(low: int, high: int, lane: int, scores=scores, block=block, row=first + start) -> None:
-                _largest(scores[low:high], row + low, k, keys[lane], block[low:high])
+        def work(low: int, high: int, lane: int, scores=scores, block=block, asked=asked) -> None:
+            _largest(scores[low:high], asked[low:high], k, keys[lane], block[low:high])
 
-            backend.in_chunks(work, len(block), least=16)
-        yield ids
+        backend.in_chunks(work, len(block), least=16)
+    return ids
 
 
 @numba.njit(nogil=True, cache=True)
-def _largest(scores, first, k, keys, ids):
-    """ids[r]: the k columns but first + r of largest scores[r], ties to the smaller. Scratch: keys (more than k,) uint64."""
+def _largest(scores, rows, k, keys, ids):
+    """ids[r]: the k columns but rows[r] of largest scores[r], ties to the smaller. Scratch: keys (more than k,) uint64."""
     for r in range(len(scores)):
         n = 0
         least = np.float32(-np.inf)  # a score must be larger than this
         for j in range(scores.shape[1]):
-            if not scores[r, j] > least or j == first + r:
+            if not scores[r, j] > least or j == rows[r]:
                 continue
             if n == len(keys):
                 _select(keys, n, k)
@@ -77,7 +78,7 @@ def _largest(scores, first, k, keys, ids):
             ids[r, position] = np.int64(keys[position] & np.uint64(0xFFFFFFFF)) if position < n else -1
 
 
-def _faiss(vectors: np.ndarray, k: int, size: int, n_threads: int) -> Iterator[np.ndarray]:
+def _index(vectors: np.ndarray, n_threads: int) -> Any:
     import faiss
 
     faiss.omp_set_num_threads(n_threads)
@@ -89,5 +90,4 @@ def _faiss(vectors: np.ndarray, k: int, size: int, n_threads: int) -> Iterator[n
     index.train(vectors)
     index.add(vectors)
     index.nprobe = max(1, round(n_lists * _LISTS_SEARCHED))
-    for first in range(0, n, size):
-        yield index.search(vectors[first : first + size], k)[1].astype(np.int32)
+    return index

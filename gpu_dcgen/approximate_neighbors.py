@@ -1,29 +1,36 @@
-"""The approximate engine of stage 5: candidates by compressed item vectors, scored exactly (D10).
+"""The approximate engine of stage 5: of items with many products, candidates by compressed item vectors, scored exactly (D10).
 
-An item's vector is a short stand-in for its column of the weighted matrix, so that inner products of vectors are about
-cosines of columns: the Nystrom approximation (Gittens and Mahoney 2016) of the matrix of cosines after one step of subspace
-iteration (Halko, Martinsson and Tropp 2011). The backend finds the largest inner products of each item; each such pair is
-then scored from the two items' buyers. So similarities and common users are true and in the exact order, and only who is
-missing is approximate; `info` says how many are, counted on a sample of items.
+Counting an item's products gives its exact neighbors, and for most items of most shops that is less work than to score
+candidates: they are counted as by the exact engine. The others are searched for. An item's vector is a short stand-in for its
+column of the weighted matrix, so that inner products of vectors are about cosines of columns: the Nystrom approximation
+(Gittens and Mahoney 2016) of the matrix of cosines after one step of subspace iteration (Halko, Martinsson and Tropp 2011).
+The backend finds the largest inner products of each such item; each pair is then scored from the two items' buyers. So
+similarities and common users are true and in the exact order, and only who is missing is approximate; `info` says how many
+are, counted on a sample of items.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Iterator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from .backend import Backend
 from .config import DatasetConfig
 from .errors import BackendError
+from .exact_neighbors import PAIR_BYTES, nearest_by_buyers
 from .kernels.pairs import score_pairs
 from .rng import ITEM_VECTORS, fold_array, purpose_key
-from .segments import offsets_of
-
-if TYPE_CHECKING:
-    from .similarity_computer import WeightedMatrix
+from .segments import offsets_of, repeat_index
+from .weighted_matrix import Sides, WeightedMatrix
 
 Array = Any
 VECTOR_NORM = 4064  # vectors are whole numbers no longer than this: their products stay below 2^24, so float32 adds them exactly
+STEP_PRODUCTS = 5  # products that take as long as a step of scoring a pair: 2.7 to 5.3 (tests/benchmarks/approximate.py),
+VECTOR_PRODUCTS = 2  # as to look at a vector of 64 numbers,
+CELL_PRODUCTS = 4  # and as a cell of the matrix takes, for each number of a vector, when the vectors are made
+_CANDIDATE_BYTES = 48  # of a candidate: ids, item, order, similarity, common users
 _LEAST_EIGENVALUE = 1e-10  # of the largest: directions with less are rounding noise
 _USERS_A_BLOCK = 1 << 17  # bounds the memory of users x dimension
 _ONE = 0x3F800000  # the bits of float32 1.0; those of smaller similarities are smaller
@@ -32,35 +39,90 @@ _RECALL_AT = 100  # the neighbors that hard negatives are taken from
 
 
 def find_neighbors(
-    matrix: "WeightedMatrix", config: DatasetConfig, backend: Backend, progress: Any
+    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any, searched: Array | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """Neighbors by approximate search: (lengths, item, similarity, common_users) as the exact engine gives them, and info.
 
     lengths (I,) int32; laid end to end, item int32, similarity float32 and common_users int32 by falling similarity, then
-    rising item. Every pair that is found has its exact values. BackendError where the machine lacks `similarity.nearest`.
+    rising item. Every pair that is found has its exact values. `searched` (I,) bool: whose neighbors are searched for; all
+    others' are counted, and so complete. Without it, those for whom that is less work. BackendError where the machine lacks
+    `similarity.nearest`.
     """
     xp, settings = backend.xp, config.similarity
-    n_items = int(matrix.norms.shape[0])
-    able = (matrix.norms > 0) & (xp.diff(matrix.item_offsets) >= settings.min_common_users)
-    items = xp.nonzero(able)[0].astype(xp.int32)  # the others are nobody's neighbor
-    width = _n_candidates(config, int(items.shape[0]))
-    progress.advance(n_items - int(items.shape[0]))
-    lengths = xp.zeros(n_items, dtype=xp.int32)
-    found = [[xp.zeros(0, dtype=dtype)] for dtype in (xp.int32, xp.int32, xp.float32, xp.int32)]
-    used, dimension = settings.nearest, 0
-    if width > 0:
+    if searched is None:
+        searched, _ = less_work(matrix, config, backend)
+    able = _able(matrix, config, backend)  # the others are nobody's neighbor
+    searched = searched & able
+    items = xp.nonzero(able)[0].astype(xp.int32)
+    n_searched, width = int(searched.sum()), _n_candidates(config, int(items.shape[0]))
+    info = {"searched_items": n_searched, "nearest": settings.nearest, "dimension": 0, "candidates": width}
+    find = None
+    if n_searched and width:
         vectors = _item_vectors(matrix, able, config, backend)[items]
-        dimension = int(vectors.shape[1])
-        used, blocks = _nearest(vectors, width, config, backend)
-        for part in _score_blocks(blocks, items, matrix, config, backend):
-            for column, values in zip(found, part, strict=True):
-                column.append(values)
-            progress.advance(int(part[0].shape[0]))
-    lengths_found, item, similarity, common_users = (xp.concatenate(column) for column in found)
-    lengths[items] = lengths_found
-    info = {"nearest": used, "dimension": dimension, "candidates": width}
-    info |= _recall(items, offsets_of(xp, lengths), item, matrix, config, backend)
-    return (lengths, item, similarity, common_users), info
+        info["nearest"], find = _nearest(vectors, width, config, backend)
+        info["dimension"] = int(vectors.shape[1])
+    whole = matrix.sides(backend)
+    sides = _without(searched, whole, xp) if find is not None else whole
+    n_items, found = int(able.shape[0]), []
+    size = backend.block_size(config.resources.chunk_size, PAIR_BYTES * settings.top_k + _CANDIDATE_BYTES * width)
+    for first in range(0, n_items, size):
+        last = min(n_items, first + size)
+        counted = nearest_by_buyers(first, last, sides, config, backend)
+        rows = first + xp.nonzero(searched[first:last])[0]
+        if find is not None and int(rows.shape[0]):
+            ids = find(xp.searchsorted(items, rows.astype(xp.int32)))
+            counted = _merged(counted, rows - first, _scored(ids, rows, items, matrix, config, backend), xp)
+        found.append(counted)
+        progress.advance(last - first)
+    parts = tuple(xp.concatenate(columns) for columns in zip(*found, strict=True))
+    return parts, info | _recall(items, searched, *parts[:2], whole, config, backend)
+
+
+def less_work(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend) -> tuple[Array, int]:
+    """Whose neighbors are less work to search for than to count (I,) bool, and the work if they are, in products.
+
+    An item's products are the purchases of its buyers. To search for it, every vector is looked at and its candidates are
+    scored; a pair takes as many steps as the one with fewer buyers has, at most as many as if the candidates were the best
+    sold items. Nothing is searched for where all that this saves is no more than the work of making the vectors.
+    """
+    xp = backend.xp
+    degree, able = xp.diff(matrix.item_offsets), _able(matrix, config, backend)
+    n_able = int(able.sum())
+    width = _n_candidates(config, n_able)
+    before = xp.zeros(matrix.item_user.shape[0] + 1, dtype=xp.int64)
+    before[1:] = xp.cumsum(xp.diff(matrix.user_offsets)[matrix.item_user])
+    products = before[matrix.item_offsets[1:]] - before[matrix.item_offsets[:-1]]
+    best_sold = xp.sort(xp.where(able, degree, 0), kind="stable")[int(degree.shape[0]) - width :]
+    fewer = xp.searchsorted(best_sold, degree)  # of the best sold, those with fewer buyers
+    steps = offsets_of(xp, best_sold)[fewer] + (width - fewer) * degree
+    search = STEP_PRODUCTS * steps + VECTOR_PRODUCTS * n_able
+    searched = able & (search < products)
+    vectors = CELL_PRODUCTS * int(matrix.user_item.shape[0]) * min(config.similarity.dimension, n_able)
+    work = vectors + int(xp.where(searched, search, products).sum())
+    return (searched, work) if work < matrix.n_products else (xp.zeros_like(searched), matrix.n_products)
+
+
+def _able(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend) -> Array:
+    return (matrix.norms > 0) & (backend.xp.diff(matrix.item_offsets) >= config.similarity.min_common_users)
+
+
+def _without(searched: Array, sides: Sides, xp: Any) -> Sides:
+    """The matrix for the exact engine, where those items that are searched for have no buyers, and so no products."""
+    item_offsets, item_user, item_weight = sides.by_item
+    lengths = xp.diff(item_offsets)
+    kept = ~searched[repeat_index(xp, lengths)]
+    return replace(sides, by_item=(offsets_of(xp, xp.where(searched, 0, lengths)), item_user[kept], item_weight[kept]))
+
+
+def _merged(counted: tuple[Array, ...], rows: Array, scored: tuple[Array, ...], xp: Any) -> tuple[Array, ...]:
+    """Lengths and columns of a block whose items `rows`, empty in `counted`, have what is in `scored`."""
+    lengths = counted[0]
+    begins = offsets_of(xp, lengths)[:-1]
+    begins[rows] = int(counted[1].shape[0]) + offsets_of(xp, scored[0])[:-1]
+    lengths[rows] = scored[0]
+    run = repeat_index(xp, lengths)
+    source = begins[run] + xp.arange(int(run.shape[0]), dtype=xp.int64) - offsets_of(xp, lengths)[run]
+    return lengths, *(xp.concatenate(columns)[source] for columns in zip(counted[1:], scored[1:], strict=True))
 
 
 def _n_candidates(config: DatasetConfig, n_items: int) -> int:
@@ -68,7 +130,7 @@ def _n_candidates(config: DatasetConfig, n_items: int) -> int:
     return min(math.ceil(config.similarity.candidates * config.similarity.top_k), max(0, n_items - 1))
 
 
-def _item_vectors(matrix: "WeightedMatrix", able: Array, config: DatasetConfig, backend: Backend) -> Array:
+def _item_vectors(matrix: WeightedMatrix, able: Array, config: DatasetConfig, backend: Backend) -> Array:
     """Vectors (I, d) float32 of whole numbers, zero for items that are not `able`.
 
     With C the cosines of the able items' columns and Q an orthonormal basis of C @ signs: C is about C Q (Q'C Q)^-1 Q'C.
@@ -87,7 +149,7 @@ def _item_vectors(matrix: "WeightedMatrix", able: Array, config: DatasetConfig, 
     return xp.rint((image @ directions) * (VECTOR_NORM / xp.sqrt(values))).astype(xp.float32)
 
 
-def _times_cosines(matrix: "WeightedMatrix", scale: Array, dense: Array, backend: Backend) -> Array:
+def _times_cosines(matrix: WeightedMatrix, scale: Array, dense: Array, backend: Backend) -> Array:
     """C @ dense, float64, where C = S A'A S: A the matrix of whole weights and S the diagonal of `scale`, by blocks of users."""
     xp, n_items = backend.xp, int(scale.shape[0])
     offsets = backend.to_host(matrix.user_offsets)
@@ -120,57 +182,52 @@ def _eigenpairs(symmetric: Array, xp: Any) -> tuple[Array, Array]:
     return xp.flip(values[n_noise:], axis=0), xp.flip(vectors[:, n_noise:], axis=1)
 
 
-def _nearest(vectors: Array, width: int, config: DatasetConfig, backend: Backend) -> tuple[str, Iterator[Array]]:
+def _nearest(vectors: Array, width: int, config: DatasetConfig, backend: Backend) -> tuple[str, Callable[[Array], Array]]:
     try:
-        return backend.nearest(vectors, width, config.similarity.nearest, config.resources.chunk_size)
+        return backend.nearest(vectors, width, config.similarity.nearest)
     except ImportError as error:
         raise BackendError(f"similarity.nearest {config.similarity.nearest}: {error}") from error
 
 
-def _score_blocks(
-    blocks: Iterator[Array], items: Array, matrix: "WeightedMatrix", config: DatasetConfig, backend: Backend
-) -> Iterator[tuple[Array, Array, Array, Array]]:
-    """lengths, item, similarity, common_users of each block of items: the candidates' true values, filtered and in order."""
+def _scored(
+    ids: Array, rows: Array, items: Array, matrix: WeightedMatrix, config: DatasetConfig, backend: Backend
+) -> tuple[Array, Array, Array, Array]:
+    """lengths, item, similarity, common_users of the items `rows`: their candidates' true values, filtered and in order."""
     xp, settings = backend.xp, config.similarity
     by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
     roots = xp.sqrt(matrix.norms.astype(xp.float64))
-    first = 0
-    for ids in blocks:
-        n, width = ids.shape
-        candidates = xp.where(ids >= 0, items[xp.maximum(ids, 0)], -1).astype(xp.int32)
-        candidates = xp.sort(candidates, axis=1, kind="stable")  # so that ties stay in the order of items
-        similarity = xp.empty((n, width), dtype=xp.float32)
-        common_users = xp.empty((n, width), dtype=xp.int32)
-        block = items[first : first + n]
-        pairs = (block, candidates, *by_item, roots, settings.min_common_users, similarity, common_users)
-        backend.for_each(score_pairs, n * width, *pairs)
-        order = xp.argsort(_ONE - similarity.view(xp.int32), axis=1, kind="stable")[:, : settings.top_k]
-        similarity = xp.take_along_axis(similarity, order, axis=1)
-        kept = similarity > 0
-        yield (
-            kept.sum(axis=1).astype(xp.int32),
-            xp.take_along_axis(candidates, order, axis=1)[kept],
-            similarity[kept],
-            xp.take_along_axis(common_users, order, axis=1)[kept],
-        )
-        first += n
+    n, width = ids.shape
+    candidates = xp.where(ids >= 0, items[xp.maximum(ids, 0)], -1).astype(xp.int32)
+    candidates = xp.sort(candidates, axis=1, kind="stable")  # so that ties stay in the order of items
+    similarity = xp.empty((n, width), dtype=xp.float32)
+    common_users = xp.empty((n, width), dtype=xp.int32)
+    pairs = (rows.astype(xp.int32), candidates, *by_item, roots, settings.min_common_users, similarity, common_users)
+    backend.for_each(score_pairs, n * width, *pairs)
+    order = xp.argsort(_ONE - similarity.view(xp.int32), axis=1, kind="stable")[:, : settings.top_k]
+    similarity = xp.take_along_axis(similarity, order, axis=1)
+    kept = similarity > 0
+    return (
+        kept.sum(axis=1).astype(xp.int32),
+        xp.take_along_axis(candidates, order, axis=1)[kept],
+        similarity[kept],
+        xp.take_along_axis(common_users, order, axis=1)[kept],
+    )
 
 
 def _recall(
-    items: Array, offsets: Array, item: Array, matrix: "WeightedMatrix", config: DatasetConfig, backend: Backend
+    items: Array, searched: Array, lengths: Array, item: Array, sides: Sides, config: DatasetConfig, backend: Backend
 ) -> dict[str, Any]:
     """The share of exact neighbors that were found, all and the first 100, over items spread evenly; null where none has any."""
     xp = backend.xp
     n_items = int(items.shape[0])
     n_sampled = min(_SAMPLED_ITEMS, n_items)
     sampled = backend.to_host(items)[[(2 * k + 1) * n_items // (2 * n_sampled) for k in range(n_sampled)]].tolist()
-    bounds = backend.to_host(offsets)
-    sides = matrix.sides(backend)
-    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
+    bounds, missing = backend.to_host(offsets_of(xp, lengths)).tolist(), backend.to_host(searched)
     n_exact, n_found = [0, 0], [0, 0]
     for i in sampled:
-        _, exact, _, _ = backend.similarity_block(i, i + 1, sides.by_item, sides.by_user, sides.norms, **limits)
-        hits = xp.isin(exact, item[int(bounds[i]) : int(bounds[i + 1])])
+        found = item[bounds[i] : bounds[i + 1]]
+        exact = nearest_by_buyers(i, i + 1, sides, config, backend)[1] if missing[i] else found
+        hits = xp.isin(exact, found)
         for at, first in enumerate((hits, hits[:_RECALL_AT])):
             n_exact[at] += int(first.shape[0])
             n_found[at] += int(first.sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Iterator, Protocol, Sequence, runtime_checkable
+from typing import Any, Callable, Protocol, Sequence, runtime_checkable
 
 from .errors import BackendError
 
@@ -66,13 +66,14 @@ class Backend(Protocol):
         """The stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
 
     def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int) -> Any:
-        """Most similar items of each item in first..last-1 (`similarity_computer`)."""
+        """Most similar items of each item in first..last-1 (`exact_neighbors`)."""
 
-    def nearest(self, vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterator[Array]]:
-        """The k vectors of largest inner product with each of `vectors` (n, d) float32, in blocks of `size` vectors.
+    def nearest(self, vectors: Array, k: int, engine: str) -> tuple[str, Callable[[Array], Array]]:
+        """Who finds, for rows (r,) int64 of `vectors` (n, d) float32, the k vectors of largest inner product with each.
 
-        `engine` is a value of `similarity.nearest`. Returns the one that is used, and an iterator of ids (rows, k) int32, in no
-        order within a row; an id may be the row itself, or -1. ImportError, with a remedy, for an engine that is not there.
+        `engine` is a value of `similarity.nearest`. Returns the one that is used, and a function of rows that returns ids (r, k)
+        int32, in no order within a row; an id may be the row itself, or -1. ImportError, with a remedy, for an engine that is not
+        there.
         """
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> Any:

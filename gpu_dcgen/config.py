@@ -61,7 +61,7 @@ class Features(Section):
 
 class Similarity(Section):
     engine: Literal["exact", "approximate", "auto"] = "exact"
-    """How neighbours are found (D10): all of them, or most of them; `auto` is approximate only where that is less work."""
+    """How neighbours are found (D10): all, or most where that is less work; `auto` is approximate where that halves the work."""
     exact_products: Count = 30_000_000_000
     """`auto` is exact up to this sum of squared purchases of users: minutes on two cores."""
     dimension: Annotated[int, Field(ge=1, le=1024)] = 64

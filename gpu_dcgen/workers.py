@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .config import DatasetConfig
     from .parts import Part
     from .samples import Ingredients
-    from .similarity_computer import Sides
+    from .weighted_matrix import Sides
 
 Array = Any
 
@@ -18,7 +18,7 @@ class Workers(Protocol):
     """Processes of this machine or of others (`cluster`). What they make is what this process would have made."""
 
     def find_neighbors(self, sides: "Sides", blocks: list[tuple[int, int]], progress: Any) -> list[tuple[Array, ...]]:
-        """`similarity_computer.nearest_by_buyers` of each block of items (first, last), in the blocks' order."""
+        """`exact_neighbors.nearest_by_buyers` of each block of items (first, last), in the blocks' order."""
 
     def write_parts(
         self, parts: "list[Part]", have: "Ingredients", config: "DatasetConfig", finish: "Callable[[Part], None]", progress: Any

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Sequence
 
 import numba
 import numpy as np
@@ -92,9 +92,9 @@ class StrictBackend:
         by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))
         return self._raise(self._host.similarity_block(first, last, by_item, by_user, norms, **limits))
 
-    def nearest(self, vectors: StrictArray, k: int, engine: str, size: int) -> tuple[str, Iterator[StrictArray]]:
-        used, blocks = self._host.nearest(_lower(vectors), k, engine, size)
-        return used, map(self._raise, blocks)
+    def nearest(self, vectors: StrictArray, k: int, engine: str) -> tuple[str, Callable[[StrictArray], StrictArray]]:
+        used, find = self._host.nearest(_lower(vectors), k, engine)
+        return used, lambda rows: self._raise(find(_lower(rows)))
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> "StrictPartWriter":
         return StrictPartWriter(self._host.part_writer(path, schema, settings))

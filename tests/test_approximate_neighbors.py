@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,14 +19,24 @@ from gpu_dcgen.cli import app
 from gpu_dcgen.config_files import load_config
 from gpu_dcgen.errors import BackendError, ConfigError
 from gpu_dcgen.gpu import nearest as gpu_nearest
-from gpu_dcgen.similarity_computer import build_matrix, choose_engine
+from gpu_dcgen.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import choose_engine
+from gpu_dcgen.weighted_matrix import build_matrix
 from tests.reference.similarity import find_neighbors
 from tests.shops import loose_config, random_shop, sales, tiny_config
 from tests.stage_shops import Stages
 from tests.strict_backend import StrictBackend
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
+SEARCHED = {"STEP_PRODUCTS": 0, "VECTOR_PRODUCTS": 0, "CELL_PRODUCTS": 0}  # searching is no work: all items are searched for
 FEW = {"engine": "approximate", "min_common_users": 1, "top_k": 5, "candidates": 1.0, "dimension": 3}
+
+
+@pytest.fixture(autouse=True)
+def searched(monkeypatch) -> None:
+    """Little shops are less work to count."""
+    for name, products in SEARCHED.items():
+        monkeypatch.setattr(approximate_neighbors, name, products)
 
 
 def shop(seed: int, **more) -> dict:
@@ -136,14 +147,82 @@ def test_a_shop_without_neighbors_has_none(backend):
         assert stages.neighbors.info["recall"] is None
 
 
-def test_auto_is_approximate_only_where_that_is_less_work():
-    """Ten candidates an item: 100 cells take 1,000 steps to score, as long as 3,000 products."""
-    config = tiny_config(similarity={"engine": "auto", "exact_products": 500, "top_k": 5, "candidates": 2})
-    assert choose_engine(500, 10, config) == ("exact", "500 products are within similarity.exact_products")
-    assert choose_engine(501, 16, config)[0] == "approximate"
-    assert choose_engine(3000, 100, config) == ("exact", "3,000 products are less work than scoring candidates, about 3,000")
-    assert choose_engine(3001, 100, config)[0] == "approximate"
-    assert choose_engine(10**15, 10, tiny_config()) == ("exact", "asked for")
+def bought(stages: Stages) -> tuple[list[set[int]], list[set[int]]]:
+    """Each item's buyers, and what each of them has bought, as the weighted matrix has them."""
+    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, stages.backend)
+    sides = ((matrix.item_user, matrix.item_offsets), (matrix.user_item, matrix.user_offsets))
+    return tuple([set(values[a:b]) for a, b in pairwise(offsets)] for values, offsets in (map(stages.host, s) for s in sides))
+
+
+@pytest.mark.parametrize(("step", "vector", "candidates"), [(0, 2, 1), (1, 1, 6), (2, 0, 4), (3, 0, 3), (3, 1, 2), (2, 1, 40)])
+def test_items_are_searched_for_where_that_is_less_work(step, vector, candidates, backend, monkeypatch):
+    """The work as D10 tells it, counted pair by pair."""
+    monkeypatch.setattr(approximate_neighbors, "STEP_PRODUCTS", step)
+    monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
+    config = tiny_config(similarity={"engine": "approximate", "min_common_users": 3, "top_k": 1, "candidates": candidates})
+    stages = Stages(backend, shop(2), config)
+    buyers, baskets = bought(stages)
+    able = [item for item, users in enumerate(buyers) if len(users) >= 3]
+    best_sold = sorted((len(buyers[item]) for item in able), reverse=True)[: min(candidates, len(able) - 1)]
+    products = {item: sum(len(baskets[user]) for user in users) for item, users in enumerate(buyers)}
+    search = {item: step * sum(min(len(buyers[item]), n) for n in best_sold) + vector * len(able) for item in able}
+    expected = {item for item in able if search[item] < products[item]}
+    matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
+    searched, work = approximate_neighbors.less_work(matrix, config, backend)
+    assert set(np.nonzero(stages.host(searched))[0]) == expected
+    assert work == sum(search[item] if item in expected else n for item, n in products.items())
+    assert stages.neighbors.info["searched_items"] == len(expected)
+    n_numbers = sum(map(len, baskets)) * min(len(able), config.similarity.dimension)  # of the cells, when vectors are made
+    saved = sum(products.values()) - work
+    for share, chosen, left in ((0.9, expected, work + 0.9 * saved), (1.1, set(), matrix.n_products)):
+        monkeypatch.setattr(approximate_neighbors, "CELL_PRODUCTS", share * saved / n_numbers)
+        searched, work = approximate_neighbors.less_work(matrix, config, backend)
+        assert set(np.nonzero(stages.host(searched))[0]) == chosen and work == pytest.approx(left)
+    assert 0 < len(expected) < len(able) or candidates == 40  # all others are candidates: too much work for any
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_items_that_are_counted_have_all_their_neighbors(size, backend):
+    config = tiny_config(similarity=FEW, resources={"chunk_size": size})
+    stages = Stages(backend, shop(1), config)
+    matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
+    every = range(len(stages.host(matrix.norms)))
+
+    def found(chosen) -> list[list[tuple]]:
+        mask = backend.from_host(np.array([i in chosen for i in every]))
+        parts, info = approximate_neighbors.find_neighbors(matrix, config, backend, ProgressTracker(), mask)
+        assert info["searched_items"] == len(set(chosen) & set(np.nonzero(stages.host(matrix.norms))[0]))
+        lengths, *columns = map(stages.host, parts)
+        rows, stops = list(zip(*columns, strict=True)), np.cumsum(lengths)
+        return [rows[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)]
+
+    counted, searched = found(()), found(every)
+    assert counted == ranked(Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"})))
+    assert counted != searched
+    odd = range(1, len(every), 2)
+    assert found(odd) == [searched[i] if i in odd else counted[i] for i in every]
+
+
+def test_auto_is_approximate_only_where_that_halves_the_work(backend, monkeypatch):
+    """What it costs to look at a vector decides."""
+    stages = Stages(backend, shop(1), tiny_config(similarity={"min_common_users": 1}))
+    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
+    n = sum(len(basket) ** 2 for basket in bought(stages)[1])
+    beyond = f"{n:,} products are beyond similarity.exact_products, and searching where that is less work"
+
+    def chosen(exact_products: int, vector: float, engine: str = "auto") -> tuple[str, str]:
+        monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
+        settings = {"engine": engine, "exact_products": exact_products, "min_common_users": 1}
+        return choose_engine(matrix, tiny_config(similarity=settings), backend)
+
+    assert chosen(n, 0) == ("exact", f"{n:,} products are within similarity.exact_products")
+    assert chosen(n - 1, 0) == ("approximate", f"{beyond} is as much work as 0")
+    assert chosen(n - 1, n) == ("exact", f"{beyond} would be as much work as {n:,}")
+    assert chosen(1, 0, engine="exact") == ("exact", "asked for")
+    found = [chosen(n - 1, k / 32) for k in range(64)]
+    work = [int(reason.rpartition(" ")[2].replace(",", "")) for _, reason in found]
+    assert [engine for engine, _ in found] == ["exact" if 2 * left > n else "approximate" for left in work]
+    assert len({engine for engine, _ in found}) == 2
 
 
 @pytest.mark.parametrize(
@@ -173,10 +252,10 @@ def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatc
 class Reluctant(NumpyBackend):
     """Finds all items, last first, the asked one among them, and says -1 for what it did not find."""
 
-    def nearest(self, vectors, k, engine, size):
+    def nearest(self, vectors, k, engine):
         n = len(vectors)
         ids = np.concatenate([np.full((n, 2), -1), np.tile(np.arange(n)[::-1], (n, 1))], axis=1).astype(np.int32)
-        return "reluctant", (ids[first : first + size] for first in range(0, n, size))
+        return "reluctant", lambda rows: ids[rows]
 
 
 def test_what_a_search_adds_or_leaves_out_does_not_show():
@@ -203,26 +282,25 @@ def test_brute_force_finds_the_largest_products(k, monkeypatch):
     vectors = whole_vectors()
     monkeypatch.setattr(cpu_nearest, "_SCORES_BYTES", 4 * 300 * 13)
     monkeypatch.setattr(gpu_nearest, "_KEYS_BYTES", 8 * 300 * 13)
-    used, blocks = NumpyBackend(2).nearest(vectors, k, "auto", 64)
+    used, find = NumpyBackend(2).nearest(vectors, k, "auto")
     assert used == "brute"
-    blocks = list(blocks)
-    assert [block.shape for block in blocks] == [(64, k)] * 4 + [(44, k)]
-    assert [sorted(row) for row in np.concatenate(blocks).tolist()] == largest(vectors, k)
-    on_gpu = np.concatenate(list(gpu_nearest.brute(vectors, k, 64, np)))
-    assert on_gpu.dtype == np.int32
-    assert [sorted(row) for row in on_gpu.tolist()] == largest(vectors, k)
+    for rows in (np.arange(300), np.array([7, 250, 8]), np.arange(0)):
+        expected = [largest(vectors, k)[row] for row in rows]
+        for ids in (find(rows), gpu_nearest.brute(vectors, k, rows, np)):
+            assert ids.dtype == np.int32 and ids.shape == (len(rows), k)
+            assert [sorted(row) for row in ids.tolist()] == expected
 
 
 @pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")
 def test_faiss_finds_most_of_the_largest_products(monkeypatch):
     vectors = np.random.default_rng(4).normal(size=(3000, 8)).astype(np.float32)
-    ids = np.concatenate(list(NumpyBackend(2).nearest(vectors, 20, "faiss", 512)[1]))
+    ids = NumpyBackend(2).nearest(vectors, 20, "faiss")[1](np.arange(3000))
     assert ids.shape == (3000, 20) and ids.dtype == np.int32
-    true = np.concatenate(list(NumpyBackend(2).nearest(vectors * 100, 20, "brute", 512)[1]))
+    true = NumpyBackend(2).nearest(vectors * 100, 20, "brute")[1](np.arange(3000))
     shared = sum(len(set(a) & set(b)) for a, b in zip(ids.tolist(), true.tolist(), strict=True))
     assert shared > 0.6 * true.size
     monkeypatch.setattr(cpu_nearest, "BRUTE_VECTORS", 100)
-    assert NumpyBackend(1).nearest(vectors, 20, "auto", 512)[0] == "faiss"
+    assert NumpyBackend(1).nearest(vectors, 20, "auto")[0] == "faiss"
 
 
 @pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")

@@ -145,7 +145,7 @@ def test_a_cluster_writes_what_one_process_does(address, inputs, tmp_path, monke
 @pytest.mark.parametrize("during", ["similarity", "samples"])
 def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, tmp_path):  # noqa: F811
     straight, told = made(inputs, tmp_path / "straight"), Listener()
-    module, name = {"similarity": ("similarity_computer", "in_halves"), "samples": ("parts", "gather_groups")}[during]
+    module, name = {"similarity": ("exact_neighbors", "in_halves"), "samples": ("parts", "gather_groups")}[during]
     with stuck_worker(address, tmp_path, f"gpu_dcgen.{module}", name) as (process, marker):
         client = distributed.Client(address, set_as_default=False)
         until(lambda: len(client.nthreads()) == 3, "the third worker")

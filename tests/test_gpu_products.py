@@ -10,7 +10,7 @@ from gpu_dcgen.errors import BackendError
 from gpu_dcgen.gpu import products
 from gpu_dcgen.inputs import load_shop
 from gpu_dcgen.interactions import build_interactions
-from gpu_dcgen.similarity_computer import build_matrix
+from gpu_dcgen.weighted_matrix import build_matrix
 from gpu_dcgen.windows import cut_windows
 from tests.shops import DatasetConfig, random_shop, tiny_config
 from tests.stage_shops import Stages

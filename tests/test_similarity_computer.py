@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_dcgen import similarity_computer
+from gpu_dcgen import weighted_matrix
 from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.similarity_computer import build_matrix
+from gpu_dcgen.weighted_matrix import build_matrix
 from tests.reference.similarity import cell_weights, find_neighbors, integer_weights
 from tests.shops import Tables, loose_config, random_shop, sales, tiny_config
 from tests.stage_shops import Stages
@@ -86,7 +86,7 @@ def test_coarse_weights_get_an_accumulator_of_their_own(backend):
 def test_both_accumulators_find_the_same_neighbors(backend, monkeypatch):
     packed = Stages(backend, shop(1), tiny_config())
     ours = [[(item, common) for item, _, common in row] for row in ranked(packed)]
-    monkeypatch.setattr(similarity_computer, "_LEAST_MEDIAN", 1 << 40)
+    monkeypatch.setattr(weighted_matrix, "_LEAST_MEDIAN", 1 << 40)
     wide = Stages(backend, shop(1), tiny_config())
     assert (packed.neighbors.info["packed"], wide.neighbors.info["packed"]) == (True, False)
     assert wide.neighbors.info["scale_bits"] > packed.neighbors.info["scale_bits"]

@@ -22,7 +22,7 @@ from ..errors import BackendError, DcgenError, OutputError
 from ..parts import Part
 from ..progress import ProgressTracker
 from ..samples import Ingredients
-from ..similarity_computer import Sides
+from ..weighted_matrix import Sides
 from .connection import CONNECT_S, connect
 
 Array = Any

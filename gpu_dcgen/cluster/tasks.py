@@ -20,10 +20,10 @@ from ..checkpoints import KEY_FILE, Checkpoints, read_key
 from ..config import DatasetConfig
 from ..descriptions import digest_of_code
 from ..errors import BackendError, OutputError
+from ..exact_neighbors import nearest_by_buyers
 from ..parts import Part, PartRecord, write_parts
 from ..progress import ProgressTracker
 from ..samples import Ingredients
-from ..similarity_computer import nearest_by_buyers
 
 SIDES, SHARED = "sides", "shared"  # checkpoints that are made for workers
 # Ingredients that are results of stages, and the checkpoints that they are in; SHARED has the others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Sequence
 
 import cupy
 import cupyx.scipy.sparse
@@ -91,8 +91,8 @@ class CudaBackend:
         n_blocks = max(1, min(most, int(self._memory.free() * _SCRATCH_SHARE) // row_bytes))
         return similarity.similarity_block(cupy, n_blocks, first, last, by_item, by_user, norms, **limits, hand_over=_argument)
 
-    def nearest(self, vectors: Any, k: int, engine: str, size: int) -> tuple[str, Iterator[Any]]:
-        return nearest.nearest(vectors, k, engine, size)
+    def nearest(self, vectors: Any, k: int, engine: str) -> tuple[str, Callable[[Any], Any]]:
+        return nearest.nearest(vectors, k, engine)
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
         return PartWriter(path, schema, settings, vocabularies=self._vocabularies, transfers=self._transfers)

@@ -7,7 +7,8 @@ wrappers without the NumPy ones), and runs on the default stream, so that it see
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Iterator
+from collections.abc import Callable
+from typing import Any
 
 Array = Any
 EXACT_SCORE = 1 << 24  # whole numbers up to this are exact in float32
@@ -18,7 +19,7 @@ _LISTS_SEARCHED = 0.1  # share of an inverted file's lists that a query looks in
 _KEYS_BYTES = 1 << 28  # of one block of sort keys
 
 
-def nearest(vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterator[Array]]:
+def nearest(vectors: Array, k: int, engine: str) -> tuple[str, Callable[[Array], Array]]:
     """As `cpu_fallback.nearest.nearest_vectors`, with `cuml` for cuML's brute force; `brute` gives the same ids as on the CPU.
 
     ImportError for an engine that is not there, or that cannot return k neighbors.
@@ -29,13 +30,12 @@ def nearest(vectors: Array, k: int, engine: str, size: int) -> tuple[str, Iterat
     if engine == "auto":
         engine = "faiss" if len(vectors) > BRUTE_VECTORS and has_faiss and k < FAISS_MOST else "brute"
     if engine == "brute":
-        return engine, brute(vectors, k, size, cupy)
+        return engine, lambda rows: brute(vectors, k, rows, cupy)
     if engine == "cuml":
         if importlib.util.find_spec("cuml") is None:
             raise ImportError("cuML is not installed.\nInstall cuml-cu12 or cuml-cu13, or set it to brute or auto.")
-        return engine, _cuml(vectors, k, size)
-    import_faiss(k)
-    return engine, _faiss(vectors, k, size)
+        return engine, _cuml(vectors, k)
+    return engine, _faiss(vectors, k, import_faiss(k))
 
 
 def import_faiss(k: int) -> Any:
@@ -56,35 +56,30 @@ def import_faiss(k: int) -> Any:
     return faiss
 
 
-def brute(vectors: Array, k: int, size: int, xp: Any) -> Iterator[Array]:
+def brute(vectors: Array, k: int, rows: Array, xp: Any) -> Array:
     """Products, and one sort of keys (falling product | id) a block. Exact, and so the same everywhere, without TF32."""
-    n = int(vectors.shape[0])
-    n_rows = max(1, min(size, _KEYS_BYTES // (8 * n)))
-    column = xp.arange(n, dtype=xp.int64)
-    for first in range(0, n, size):
-        blocks = []
-        for start in range(first, min(n, first + size), n_rows):
-            row = xp.arange(start, min(n, first + size, start + n_rows), dtype=xp.int64)
-            scores = (vectors[start : start + int(row.shape[0])] @ vectors.T).astype(xp.int64)
-            keys = ((EXACT_SCORE - scores) << 32) | column
-            keys = xp.where(row[:, None] == column, xp.iinfo(xp.int64).max, keys)  # itself comes last
-            blocks.append((xp.sort(keys, axis=1, kind="stable")[:, :k] & 0xFFFFFFFF).astype(xp.int32))
-        yield xp.concatenate(blocks)
+    n_rows = max(1, _KEYS_BYTES // (8 * int(vectors.shape[0])))
+    column = xp.arange(int(vectors.shape[0]), dtype=xp.int64)
+    blocks = [xp.zeros((0, k), dtype=xp.int32)]
+    for start in range(0, int(rows.shape[0]), n_rows):
+        asked = rows[start : start + n_rows]
+        scores = (vectors[asked] @ vectors.T).astype(xp.int64)
+        keys = ((EXACT_SCORE - scores) << 32) | column
+        keys = xp.where(asked[:, None] == column, xp.iinfo(xp.int64).max, keys)  # itself comes last
+        blocks.append((xp.sort(keys, axis=1, kind="stable")[:, :k] & 0xFFFFFFFF).astype(xp.int32))
+    return xp.concatenate(blocks)
 
 
-def _cuml(vectors: Array, k: int, size: int) -> Iterator[Array]:
+def _cuml(vectors: Array, k: int) -> Callable[[Array], Array]:
     from cuml.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="inner_product", output_type="cupy").fit(vectors)
-    for first in range(0, len(vectors), size):
-        ids = index.kneighbors(vectors[first : first + size], n_neighbors=k, return_distance=False)
-        yield ids.astype("int32")
+    return lambda rows: index.kneighbors(vectors[rows], n_neighbors=k, return_distance=False).astype("int32")
 
 
-def _faiss(vectors: Array, k: int, size: int) -> Iterator[Array]:
+def _faiss(vectors: Array, k: int, faiss: Any) -> Callable[[Array], Array]:
     import cupy
 
-    faiss = import_faiss(k)
     n, dimension = vectors.shape
     vectors = cupy.ascontiguousarray(vectors, dtype=cupy.float32)
     resources = faiss.StandardGpuResources()
@@ -101,13 +96,16 @@ def _faiss(vectors: Array, k: int, size: int) -> Iterator[Array]:
         index.train_c(n, _floats(faiss, vectors))
         index.nprobe = min(FAISS_MOST, max(1, round(n_lists * _LISTS_SEARCHED)))
     index.add_c(n, _floats(faiss, vectors))
-    for first in range(0, n, size):
-        queries = vectors[first : first + size]  # rows of a C array: contiguous
+
+    def find(rows: Array, resources: Any = resources) -> Array:  # which the index needs as long as it lives
+        queries = vectors[rows]
         scores = cupy.empty((len(queries), k), dtype=cupy.float32)
         ids = cupy.empty((len(queries), k), dtype=cupy.int64)
         into = _floats(faiss, scores), faiss.cast_integer_to_idx_t_ptr(ids.data.ptr)
         index.search_c(len(queries), _floats(faiss, queries), k, *into)
-        yield ids.astype(cupy.int32)
+        return ids.astype(cupy.int32)
+
+    return find
 
 
 def _floats(faiss: Any, array: Array) -> Any:

@@ -6,7 +6,9 @@
 
 Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
 H&M's: 12 users an item, 22 items a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000 users
-of 1,000 items each; whole ones like resellers, of 3,000 items. Each engine runs in a process of its own: so does its peak memory.
+of 1,000 items each; whole ones like resellers, of 3,000 items; stocks are those of 500 wholesalers with 20,000 items each. The
+engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a process of
+its own: so does its peak memory.
 """
 
 from __future__ import annotations
@@ -21,25 +23,25 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen import approximate_neighbors
+from gpu_dcgen import approximate_neighbors, exact_neighbors
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.similarity_computer import WeightedMatrix, exact_neighbors
+from gpu_dcgen.weighted_matrix import WeightedMatrix
 
 from . import machine
 
-BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (0.0, 1000, 0.6), "whole": (0.0, 3000, 0.6)}
-# users an item (0: HEAVY_USERS), median items a user, sigma of their logarithm
-HEAVY_USERS = 4_000
+BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (4_000, 1000, 0.6)}
+BASKETS |= {"whole": (4_000, 3000, 0.6), "stocks": (500, 20_000, 0.6)}
+# users (below 100: an item), median items a user, sigma of their logarithm
 N_TASTES, OWN_TASTE, N_CLUSTERS = 3, 0.7, 100  # clusters of a user, share of purchases in them, clusters in all
-ENGINES = ("exact", "brute", "faiss")
+ENGINES = ("exact", "approximate", "brute", "faiss")
 
 
 def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
     """A weighted matrix of `n_items`; weights between 2^11 and 2^13."""
     chance = np.random.default_rng(seed)
-    users_an_item, median, sigma = BASKETS[baskets]
-    n_users = round(users_an_item * n_items) or HEAVY_USERS
+    users, median, sigma = BASKETS[baskets]
+    n_users = round(users if users >= 100 else users * n_items)
     degree = np.minimum(n_items // 3, np.exp(chance.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1)
     user = np.repeat(np.arange(n_users), degree)
     taste = chance.integers(0, N_CLUSTERS, (n_users, N_TASTES))
@@ -65,13 +67,15 @@ def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: s
     backend, progress = NumpyBackend(n_threads), ProgressTracker()
     settings = {"top_k": top_k}
     if engine != "exact":
-        settings |= {"engine": "approximate", "nearest": engine, "candidates": candidates}
+        nearest = "auto" if engine == "approximate" else engine
+        settings |= {"engine": "approximate", "nearest": nearest, "candidates": candidates}
     config = DatasetConfig(similarity=settings)
 
     def run(matrix: WeightedMatrix) -> tuple[Any, dict[str, Any]]:
         if engine == "exact":
-            return exact_neighbors(matrix, config, backend, progress), {}
-        return approximate_neighbors.find_neighbors(matrix, config, backend, progress)
+            return exact_neighbors.find_neighbors(matrix, config, backend, progress), {}
+        searched = None if engine == "approximate" else matrix.norms > 0
+        return approximate_neighbors.find_neighbors(matrix, config, backend, progress, searched)
 
     run(catalogue(1_000, "light"))
     matrix = catalogue(n_items, baskets)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from gpu_dcgen import exact_neighbors
 from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.similarity_computer import build_matrix, compute_neighbors, exact_neighbors
+from gpu_dcgen.similarity_computer import compute_neighbors
+from gpu_dcgen.weighted_matrix import build_matrix
 
 from .measure import Case, Log, Work
 from .stages import facts, load, setting
@@ -67,7 +69,7 @@ def ours_of_matrix(log: Log, *, threads: int, top_k: int, min_common: int) -> Wo
     config, backend = setting(threads, similarity={"top_k": top_k, "min_common_users": min_common})
     matrix = build_matrix(interactions, plan.windows.cut1, config, backend)
     return Work(
-        run=lambda: exact_neighbors(matrix, config, backend, ProgressTracker()),
+        run=lambda: exact_neighbors.find_neighbors(matrix, config, backend, ProgressTracker()),
         amount=lambda found: matrix.n_products,
         examine=lambda found: _figures(found[2]),
     )

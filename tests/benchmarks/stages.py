@@ -22,8 +22,9 @@ from gpu_dcgen.negative_sampler import prepare_sources
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.samples import Ingredients, gather_ingredients
 from gpu_dcgen.sequence_builder import build_calendar
-from gpu_dcgen.similarity_computer import build_matrix, compute_neighbors
+from gpu_dcgen.similarity_computer import compute_neighbors
 from gpu_dcgen.splits import plan_splits
+from gpu_dcgen.weighted_matrix import build_matrix
 from gpu_dcgen.windows import cut_windows
 
 from .measure import ROOT, Log

@@ -15,7 +15,7 @@ from gpu_dcgen.inputs import load_shop
 from gpu_dcgen.interactions import build_interactions
 from gpu_dcgen.progress import ProgressTracker
 from gpu_dcgen.segments import offsets_of
-from gpu_dcgen.similarity_computer import WeightedMatrix, build_matrix
+from gpu_dcgen.weighted_matrix import WeightedMatrix, build_matrix
 from gpu_dcgen.windows import cut_windows
 
 NEAREST = ("brute", "cuml", "faiss")
@@ -76,7 +76,8 @@ def _timed(question: Any, backend: Any) -> tuple[Any, float]:
 
 def _approximate(name: str, matrix: WeightedMatrix, expected: tuple[Any, ...], backend: Any) -> dict[str, Any]:
     config = DatasetConfig(similarity={"engine": "approximate", "nearest": name})
-    question = functools.partial(approximate_neighbors.find_neighbors, matrix, config, backend, ProgressTracker())
+    searched = matrix.norms > 0  # for all, also where counting would be less work
+    question = functools.partial(approximate_neighbors.find_neighbors, matrix, config, backend, ProgressTracker(), searched)
     _timed(question, backend)
     (found, info), seconds = _timed(question, backend)
     return {"seconds": seconds, "recall_at_100": recall(found, expected, backend), **info}
