@@ -11,6 +11,7 @@ COUNT_BITS = 21  # a packed accumulator holds weight sum << 21 | common users
 _WEIGHT_SHIFT, _ITEM_MASK = 32, 0xFFFFFFFF  # of a user's cell: weight << 32 | item
 _ONE_BITS = 0x3F800000  # of the float32 1.0
 _BATCH = 64  # buyers whose reads wait side by side
+_FEW = 8  # items are gone through one by one while fewer than 1 in _FEW are touched
 _BELOW = 1 - 1e-6  # under the last kept similarity by more than its rounding
 
 
@@ -42,9 +43,12 @@ def _select(keys, n, k):
 def _add_products(first, last, item_user, item_weight, user_offsets, user_cell, packed, sums, commons, touched, runs):
     """Add to sums and commons what the buyers item_user[first:last] of an item have in common with every item.
 
+    Lists those items in `touched` while they are few, and returns how many are listed.
+
     Buyers are taken in batches: the ends of their runs are found and the first cells read before any is used, so that
     reads far apart in memory wait side by side.
     """
+    n_touched = 0
     while first < last:
         n, ahead = min(_BATCH, last - first), np.int64(0)
         for b in range(n):
@@ -54,17 +58,20 @@ def _add_products(first, last, item_user, item_weight, user_offsets, user_cell, 
             ahead ^= user_cell[runs[0, b]]
         runs[2, 0] = ahead  # kept, so that the reads above are
         for b in range(n):
-            weight = np.int64(item_weight[first + b])
+            weight, listed = np.int64(item_weight[first + b]), n_touched * _FEW < len(sums)
             for q in range(runs[0, b], runs[1, b]):
                 j = user_cell[q] & _ITEM_MASK
                 product = weight * (user_cell[q] >> _WEIGHT_SHIFT)
+                if listed:
+                    touched[n_touched] = j
+                    n_touched += (sums[j] if packed else commons[j]) == 0
                 if packed:
                     sums[j] += (product << COUNT_BITS) | 1
                 else:
                     sums[j] += product
                     commons[j] += 1
-                touched[j >> 6] = True
         first += n
+    return n_touched
 
 
 @numba.njit(nogil=True, cache=True)
@@ -81,40 +88,38 @@ def _collect(i, roots, min_common, top_k, packed, sums, commons, touched, keys, 
     """Gather the keys of the items with enough common users, at most 2 * top_k of them at a time; returns how many are left.
 
     Whenever the room is full the best `top_k` stay. From then on an item that is clearly below the last of them is passed
-    over without a division. The sums of all that do not stay are cleared.
+    over without a division. The sums of all that do not stay are cleared. Where many items are touched, all are gone through
+    in their order, which is faster than jumping from one to the next.
     """
     n_items, room = len(roots), min(len(keys), 2 * top_k)
     count_mask = (np.int64(1) << COUNT_BITS) - 1
-    n, bound = 0, 0.0
-    for tile in range(len(touched)):
-        if not touched[tile]:
+    n, bound, few = 0, 0.0, len(touched) * _FEW < n_items
+    for position in range(len(touched) if few else n_items):
+        j = np.int64(touched[position]) if few else position
+        common = sums[j] & count_mask if packed else np.int64(commons[j])
+        if common < min_common:
+            sums[j] = 0
+            if not packed:
+                commons[j] = 0
             continue
-        touched[tile] = False
-        for j in range(tile << 6, min(n_items, (tile + 1) << 6)):
-            common = sums[j] & count_mask if packed else np.int64(commons[j])
-            if common < min_common:
-                sums[j] = 0
-                if not packed:
-                    commons[j] = 0
-                continue
-            dot = sums[j] >> COUNT_BITS if packed else sums[j]
-            if dot > 0 and j != i and np.float64(dot) >= bound * roots[j]:
-                if n == room:
-                    _select(keys[:n], n, top_k)
-                    last = np.uint64(0)
-                    for position in range(top_k):
-                        last = max(last, keys[position])
-                    _forget(keys, top_k, n, packed, sums, commons)
-                    n = top_k
-                    bits[0] = np.uint32(np.uint64(_ONE_BITS) - (last >> np.uint64(32)))
-                    bound = np.float64(scores[0]) * roots[i] * _BELOW
-                scores[0] = np.float32(min(1.0, np.float64(dot) / (roots[i] * roots[j])))  # at least 2^-62
-                keys[n] = (np.uint64(_ONE_BITS - bits[0]) << np.uint64(32)) | np.uint64(j)
-                n += 1
-            else:
-                sums[j] = 0
-                if not packed:
-                    commons[j] = 0
+        dot = sums[j] >> COUNT_BITS if packed else sums[j]
+        if dot > 0 and j != i and np.float64(dot) >= bound * roots[j]:
+            if n == room:
+                _select(keys[:n], n, top_k)
+                last = np.uint64(0)
+                for rank in range(top_k):
+                    last = max(last, keys[rank])
+                _forget(keys, top_k, n, packed, sums, commons)
+                n = top_k
+                bits[0] = np.uint32(np.uint64(_ONE_BITS) - (last >> np.uint64(32)))
+                bound = np.float64(scores[0]) * roots[i] * _BELOW
+            scores[0] = np.float32(min(1.0, np.float64(dot) / (roots[i] * roots[j])))  # at least 2^-62
+            keys[n] = (np.uint64(_ONE_BITS - bits[0]) << np.uint64(32)) | np.uint64(j)
+            n += 1
+        else:
+            sums[j] = 0
+            if not packed:
+                commons[j] = 0
     if n > top_k:
         _select(keys[:n], n, top_k)
         _forget(keys, top_k, n, packed, sums, commons)
@@ -148,11 +153,11 @@ def _neighbors(
     similarities,
     common_users,
 ):
-    """Items first..last-1 into rows out_row.. of the outputs. Scratch: sums (I,) int64 and commons (I,) int32 all zero,
-    touched (I / 64,) bool all false, keys (I,) uint64, runs (3, _BATCH) int64; `scores` (1,) float32, `bits` its uint32 view."""
+    """Items first..last-1 into rows out_row.. of the outputs. Scratch: sums (I,) int64 and commons (I,) int32 all zero, touched
+    (I + 1,) int32, keys (I,) uint64, runs (3, _BATCH) int64; `scores` (1,) float32, `bits` its uint32 view."""
     count_mask = (np.int64(1) << COUNT_BITS) - 1
     for i in range(first, last):
-        _add_products(
+        n_touched = _add_products(
             item_offsets[i],
             item_offsets[i + 1],
             item_user,
@@ -165,7 +170,7 @@ def _neighbors(
             touched,
             runs,
         )
-        n_kept = _collect(i, roots, min_common, top_k, packed, sums, commons, touched, keys, bits, scores)
+        n_kept = _collect(i, roots, min_common, top_k, packed, sums, commons, touched[:n_touched], keys, bits, scores)
         chosen = keys[:n_kept]
         chosen.sort()
         row = out_row + i - first
@@ -220,7 +225,7 @@ def similarity_block(
             scratch[lane] = (
                 np.zeros(n_items, np.int64),
                 np.zeros(n_items, np.int32),
-                np.zeros((n_items >> 6) + 1, np.bool_),
+                np.empty(n_items + 1, np.int32),
                 np.empty(n_items, np.uint64),
                 np.empty((3, _BATCH), np.int64),
                 scores.view(np.uint32),

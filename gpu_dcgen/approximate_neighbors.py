@@ -12,10 +12,11 @@ are, counted on a sample of items.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from . import exact_neighbors
 from .backend import Backend
 from .config import DatasetConfig
 from .errors import BackendError
@@ -24,6 +25,7 @@ from .kernels.pairs import score_pairs
 from .rng import ITEM_VECTORS, fold_array, purpose_key
 from .segments import offsets_of, repeat_index
 from .weighted_matrix import Sides, WeightedMatrix
+from .workers import Workers
 
 Array = Any
 VECTOR_NORM = 4064  # vectors are whole numbers no longer than this: their products stay below 2^24, so float32 adds them exactly
@@ -39,43 +41,62 @@ _RECALL_AT = 100  # the neighbors that hard negatives are taken from
 
 
 def find_neighbors(
-    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend, progress: Any, searched: Array | None = None
+    matrix: WeightedMatrix,
+    config: DatasetConfig,
+    backend: Backend,
+    progress: Any,
+    workers: Workers | None = None,
+    searched: Array | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Neighbors by approximate search: (lengths, item, similarity, common_users) as the exact engine gives them, and info.
 
     lengths (I,) int32; laid end to end, item int32, similarity float32 and common_users int32 by falling similarity, then
     rising item. Every pair that is found has its exact values. `searched` (I,) bool: whose neighbors are searched for; all
-    others' are counted, and so complete. Without it, those for whom that is less work. BackendError where the machine lacks
-    `similarity.nearest`.
+    others' are counted, and so complete. Without it, those for whom that is less work; where there are none, `workers` help
+    to count. BackendError where the machine lacks `similarity.nearest`.
     """
-    xp, settings = backend.xp, config.similarity
+    xp = backend.xp
     if searched is None:
         searched, _ = less_work(matrix, config, backend)
     able = _able(matrix, config, backend)  # the others are nobody's neighbor
     searched = searched & able
     items = xp.nonzero(able)[0].astype(xp.int32)
     n_searched, width = int(searched.sum()), _n_candidates(config, int(items.shape[0]))
-    info = {"searched_items": n_searched, "nearest": settings.nearest, "dimension": 0, "candidates": width}
-    find = None
+    info = {"searched_items": n_searched, "nearest": config.similarity.nearest, "dimension": 0, "candidates": width}
     if n_searched and width:
         vectors = _item_vectors(matrix, able, config, backend)[items]
         info["nearest"], find = _nearest(vectors, width, config, backend)
         info["dimension"] = int(vectors.shape[1])
-    whole = matrix.sides(backend)
-    sides = _without(searched, whole, xp) if find is not None else whole
-    n_items, found = int(able.shape[0]), []
-    size = backend.block_size(config.resources.chunk_size, PAIR_BYTES * settings.top_k + _CANDIDATE_BYTES * width)
+        blocks = _blocks(find, width, items, searched, matrix, config, backend, progress)
+        parts = tuple(xp.concatenate(columns) for columns in zip(*blocks, strict=True))
+    else:
+        parts = exact_neighbors.find_neighbors(matrix, config, backend, progress, workers)
+    return parts, info | _recall(items, searched, *parts[:2], matrix, config, backend)
+
+
+def _blocks(
+    find: Callable[[Array], Array],
+    width: int,
+    items: Array,
+    searched: Array,
+    matrix: WeightedMatrix,
+    config: DatasetConfig,
+    backend: Backend,
+    progress: Any,
+) -> Iterator[tuple[Array, ...]]:
+    """lengths and columns, a block of items at a time: of those `searched` by what `find` finds, of the others by counting."""
+    xp, n_items = backend.xp, int(searched.shape[0])
+    sides = _without(searched, matrix.sides(backend), xp)
+    size = backend.block_size(config.resources.chunk_size, PAIR_BYTES * config.similarity.top_k + _CANDIDATE_BYTES * width)
     for first in range(0, n_items, size):
         last = min(n_items, first + size)
-        counted = nearest_by_buyers(first, last, sides, config, backend)
+        block = nearest_by_buyers(first, last, sides, config, backend)
         rows = first + xp.nonzero(searched[first:last])[0]
-        if find is not None and int(rows.shape[0]):
+        if int(rows.shape[0]):
             ids = find(xp.searchsorted(items, rows.astype(xp.int32)))
-            counted = _merged(counted, rows - first, _scored(ids, rows, items, matrix, config, backend), xp)
-        found.append(counted)
+            block = _merged(block, rows - first, _scored(ids, rows, items, matrix, config, backend), xp)
+        yield block
         progress.advance(last - first)
-    parts = tuple(xp.concatenate(columns) for columns in zip(*found, strict=True))
-    return parts, info | _recall(items, searched, *parts[:2], whole, config, backend)
 
 
 def less_work(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend) -> tuple[Array, int]:
@@ -215,13 +236,14 @@ def _scored(
 
 
 def _recall(
-    items: Array, searched: Array, lengths: Array, item: Array, sides: Sides, config: DatasetConfig, backend: Backend
+    items: Array, searched: Array, lengths: Array, item: Array, matrix: WeightedMatrix, config: DatasetConfig, backend: Backend
 ) -> dict[str, Any]:
     """The share of exact neighbors that were found, all and the first 100, over items spread evenly; null where none has any."""
     xp = backend.xp
     n_items = int(items.shape[0])
     n_sampled = min(_SAMPLED_ITEMS, n_items)
     sampled = backend.to_host(items)[[(2 * k + 1) * n_items // (2 * n_sampled) for k in range(n_sampled)]].tolist()
+    sides = matrix.sides(backend) if bool(searched.any()) else None
     bounds, missing = backend.to_host(offsets_of(xp, lengths)).tolist(), backend.to_host(searched)
     n_exact, n_found = [0, 0], [0, 0]
     for i in sampled:

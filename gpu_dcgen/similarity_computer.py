@@ -48,7 +48,7 @@ def compute_neighbors(
     engine, reason = choose_engine(matrix, config, backend)
     progress.message("info", f"similarity: {engine} ({reason})")
     if engine == "approximate":
-        parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress)
+        parts, more = approximate_neighbors.find_neighbors(matrix, config, backend, progress, workers)
     else:
         parts, more = exact_neighbors.find_neighbors(matrix, config, backend, progress, workers), {}
     lengths, item, similarity, common_users = parts

@@ -190,7 +190,7 @@ def test_items_that_are_counted_have_all_their_neighbors(size, backend):
 
     def found(chosen) -> list[list[tuple]]:
         mask = backend.from_host(np.array([i in chosen for i in every]))
-        parts, info = approximate_neighbors.find_neighbors(matrix, config, backend, ProgressTracker(), mask)
+        parts, info = approximate_neighbors.find_neighbors(matrix, config, backend, ProgressTracker(), searched=mask)
         assert info["searched_items"] == len(set(chosen) & set(np.nonzero(stages.host(matrix.norms))[0]))
         lengths, *columns = map(stages.host, parts)
         rows, stops = list(zip(*columns, strict=True)), np.cumsum(lengths)

@@ -75,7 +75,7 @@ def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: s
         if engine == "exact":
             return exact_neighbors.find_neighbors(matrix, config, backend, progress), {}
         searched = None if engine == "approximate" else matrix.norms > 0
-        return approximate_neighbors.find_neighbors(matrix, config, backend, progress, searched)
+        return approximate_neighbors.find_neighbors(matrix, config, backend, progress, searched=searched)
 
     run(catalogue(1_000, "light"))
     matrix = catalogue(n_items, baskets)

@@ -76,8 +76,8 @@ def _timed(question: Any, backend: Any) -> tuple[Any, float]:
 
 def _approximate(name: str, matrix: WeightedMatrix, expected: tuple[Any, ...], backend: Any) -> dict[str, Any]:
     config = DatasetConfig(similarity={"engine": "approximate", "nearest": name})
-    searched = matrix.norms > 0  # for all, also where counting would be less work
-    question = functools.partial(approximate_neighbors.find_neighbors, matrix, config, backend, ProgressTracker(), searched)
+    every = matrix.norms > 0  # also those that are less work to count
+    question = functools.partial(approximate_neighbors.find_neighbors, matrix, config, backend, ProgressTracker(), searched=every)
     _timed(question, backend)
     (found, info), seconds = _timed(question, backend)
     return {"seconds": seconds, "recall_at_100": recall(found, expected, backend), **info}
