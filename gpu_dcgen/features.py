@@ -13,7 +13,7 @@ from .errors import InputError
 from .interactions import Interactions
 from .kernels.users import preferred_channels
 from .segments import counts, offsets_of, run_offsets, run_starts, sort_order
-from .windows import DAY
+from .windows import DAY, iso
 
 Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
@@ -63,8 +63,15 @@ class Features:
 def compute_features(interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend) -> Features:
     """Build everything that samples look up as of their time.
 
-    Price edges come from interactions before `cut1` alone (D8); all else looks strictly back from its own time.
+    Price edges come from interactions before `cut1` alone (D8); all else looks strictly back from its own time. Raises
+    InputError where there is no interaction before it.
     """
+    if not bool((interactions.time < cut1).any()):
+        raise InputError(
+            f"transactions: no interaction is left in the train window, before {iso(cut1)}, of {interactions.n_rows} in all.\n"
+            "Lower filtering.min_user_interactions or filtering.min_item_interactions, cut later (split.train_share, "
+            "split.val_from), or bring a longer log."
+        )
     repurchase, owned_offsets, owned_item, owned_since = _ownership(interactions, backend)
     units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]  # rounds half to even
     edges, edges_known_until = _price_edges(interactions, units, cut1, backend)

@@ -15,6 +15,7 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.splits import order_positives
 from gpu_dcgen.windows import cut_windows
+from tests import reference
 from tests.reference import rng
 from tests.reference.splits import assign, emit
 from tests.reference.world import find_cuts
@@ -135,6 +136,19 @@ def test_a_window_without_positives_names_the_remedy(backend):
     config = tiny_config(filtering={"min_user_interactions": 1, "min_item_interactions": 1}, negative_sampling=few)
     with pytest.raises(InputError, match=r"no positive is left in the (train|val|test) window.*\n.*filtering.min"):
         _ = Stages(backend, shop, config).plan
+
+
+def test_a_train_window_that_filtering_leaves_empty_names_the_remedy(backend):
+    """What was bought before the cut was bought once; all that is kept comes later."""
+    early = [(user, item, 0) for user, item in zip("pqr", "uvw", strict=True)]
+    late = [(user, item, day) for day, item in ((17, "x"), (18, "y"), (19, "z")) for user in "abc"]
+    few = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}
+    filtering = {"min_user_interactions": 2, "min_item_interactions": 2}
+    shop, config = sales(*early, *late), tiny_config(filtering=filtering, negative_sampling=few)
+    with pytest.raises(InputError, match=r"left in the train window, before .* of 9 in all\.\nLower filtering\.min_user"):
+        _ = Stages(backend, shop, config).plan
+    with pytest.raises(reference.Unbuildable):
+        reference.build(shop, config)
 
 
 def test_shuffled_groups_follow_their_seeded_keys(backend):
