@@ -37,6 +37,7 @@ _ANEW = "Build it anew with 'gpu-dcgen build --overwrite'."
 _WHY = {
     "users": "what the tables say of some customers has changed",
     "items": "what the tables say of some articles has changed",
+    "categories": "values came, went or were renamed, and the files number them in their order",
     "similarities": "views have changed, or similarity.engine is approximate",
 }
 
@@ -206,11 +207,11 @@ def _difference(split: str, before: dict[str, Any], now: dict[str, Any], config:
 
 def _moved(split: str, before: list[int], now: list[int]) -> str:
     if before[1] == now[1]:
-        since = 2 if before[2] != now[2] else 0  # the first day, from which snapshots count, or the first moment
+        since = 2 if before[2] != now[2] else 3  # the first day, from which snapshots count, or the first moment, as weeks do
         return f"the log begins with {_moment(now[since])} instead of {_moment(before[since])}"
     if before[0] == now[0] and split == SPLITS[-1]:
         return f"its window ends with {_moment(now[1] - 1)} instead of {_moment(before[1] - 1)}"
-    then, since = (f"{_moment(start)} to {_moment(end - 1)}" for start, end, _ in (before, now))
+    then, since = (f"{_moment(start)} to {_moment(end - 1)}" for start, end, *_ in (before, now))
     return (
         f"its window is {since} instead of {then}: new rows move windows that divide the whole log; split.val_from and "
         "split.test_from pin them"

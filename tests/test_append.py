@@ -18,7 +18,7 @@ from gpu_dcgen.dataset_generator import append, build
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.integrity import validate
 from tests.growing import TODAY, growing, grown, inodes, log, of_split, rows_of, until
-from tests.shops import write_shop
+from tests.shops import DAY, write_shop
 
 STRATEGIES = ("temporal", "hash")
 SHAPES: dict[str, dict[str, Any]] = {
@@ -100,6 +100,22 @@ def test_the_report_counts_the_whole(tmp_path):
     one, other = (json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new))
     assert len(whole_report := without_later(one)) > 5
     assert without_later(other) == whole_report
+
+
+def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
+    """Also where that row is of a customer too rare to be in the data set: it moves no sample, and every week."""
+    tables = log()
+    first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
+    for row in tables["transactions"]:
+        if row["t_dat"] < first + DAY:
+            row["t_dat"] = first + DAY - 1
+    rare = {**tables["transactions"][0], "t_dat": first, "customer_id": tables["customers"][-1]["customer_id"]}
+    more = {**tables, "transactions": [*tables["transactions"], rare]}
+    _, whole, new = grown(tmp_path, growing(), more, tables)
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    one, other = (json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new))
+    assert without_later(other) == without_later(one)
+    assert "the log begins with 2018-09-20 instead of 2018-09-20 23:59:59" in new.manifest["append"]["anew"]["val"]
 
 
 def without_later(value: Any) -> Any:
