@@ -73,13 +73,15 @@ class Earlier:
             raise InputError(f"{folder}: cannot be understood ({type(error).__name__}: {error}).\n{_ANEW}") from error
 
     def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
-        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them."""
-        settings = {**self._settings, "resources": {**self._settings.get("resources", {}), **resources}}
+        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""
         try:
-            return DatasetConfig.model_validate(settings)
+            own = DatasetConfig.model_validate(self._settings)
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigError(f"{self.folder}: its settings cannot be used: {found}.\n{_ANEW}") from error
+            raise ConfigError(f"{self.folder}: its settings cannot be used: {_faults(error)}.\n{_ANEW}") from error
+        try:
+            return DatasetConfig.model_validate({**self._settings, "resources": {**own.resources.model_dump(), **resources}})
+        except ValidationError as error:
+            raise ConfigError(f"{_faults(error)}.\nGive another value; 'gpu-dcgen config' tells what each means.") from error
 
     def require_longer(self, n_transactions: int, inputs: Path) -> None:
         """InputError where the log is shorter than the one that the data set was built from: then it lacks the old rows."""
@@ -176,6 +178,10 @@ def describe_splits(
             "tallies": tallies,
         }
     return described
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r:.80}" for one in error.errors())
 
 
 def _difference(split: str, before: dict[str, Any], now: dict[str, Any], config: DatasetConfig) -> str | None:

@@ -15,6 +15,7 @@ from gpu_dcgen import dataset_generator, parts, pipeline
 from gpu_dcgen.audit import audit
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import append, build
+from gpu_dcgen.earlier import Earlier
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.integrity import validate
 from tests.growing import TODAY, growing, grown, inodes, log, of_split, rows_of, until
@@ -208,8 +209,28 @@ def test_resources_can_be_others(tmp_path):
     old = build(write_shop(until(tables, TODAY), tmp_path / "before"), tmp_path / "dataset", growing(), backend="cpu")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu", resources={"num_workers": 1})
     assert new.manifest["config"]["resources"]["num_workers"] == 1 and new.manifest["append"]["kept"]
-    with pytest.raises(dataset_generator.ConfigError, match="resources.num_workers"):
+    with pytest.raises(dataset_generator.ConfigError, match=r"^resources.num_workers: .*, found -1\.\nGive another value"):
         append(tmp_path / "now", old.output, resources={"num_workers": -1})
+
+
+def test_who_works_is_said_anew(tmp_path, monkeypatch):
+    """A data set that a cluster built grows without it, where the command says by whom."""
+    tables = write_shop(until(log(), TODAY), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["config"]["resources"] |= {"distributed_processing": True, "scheduler": "tcp://gone:8786"}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    asked = []
+    monkeypatch.setattr(dataset_generator, "append", lambda *_, resources, **__: asked.append(resources) or 1 / 0)
+    for options in (["--threads", "1"], ["--workers", "2"], ["--scheduler", "tcp://new:8786"], []):
+        CliRunner().invoke(app, ["append", str(tables), str(old), *options])
+    found = [Earlier(old).config(one).resources for one in asked]
+    assert [(one.distributed_processing, one.scheduler) for one in found] == [
+        (False, None),
+        (True, None),
+        (True, "tcp://new:8786"),
+        (True, "tcp://gone:8786"),
+    ]
 
 
 def test_the_command_says_what_was_kept_and_why_not(tmp_path):
