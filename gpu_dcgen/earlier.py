@@ -71,6 +71,8 @@ class Earlier:
             self._made_by, self._splits = dict(content["made_by"]), {split: dict(content[split]) for split in SPLITS}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder}: cannot be understood ({type(error).__name__}: {error}).\n{_ANEW}") from error
+        if sha256_of(folder / FILE) != self._files.get(FILE):
+            raise InputError(f"{folder / FILE}: is not as it was published: its SHA-256 is not the manifest's.\n{_ANEW}")
 
     def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
         """The data set's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""

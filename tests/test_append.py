@@ -168,6 +168,17 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
         append(tables, old.output)
 
 
+def test_fingerprints_that_were_changed_are_refused(tmp_path):
+    """What is said of a kept split goes into the new manifest: its files prove nothing of that."""
+    tables = write_shop(log(), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    said = json.loads((old / "append.json").read_text())
+    said["train"]["digest"]["label"] = "0" * 16
+    (old / "append.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="append.json: is not as it was published"):
+        append(tables, old, backend="cpu")
+
+
 @contextmanager
 def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
     """The data set that stands after an append to it has died; while the context lasts, so does every other build."""
