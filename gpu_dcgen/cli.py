@@ -139,6 +139,8 @@ def append(
 
         options = resources(threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate)
         given = {name.removeprefix("resources."): value for name, value in options.items() if value is not None}
+        if (threads, workers, scheduler) != (None, None, None):  # who works is said anew as a whole
+            given = {"distributed_processing": False, "scheduler": None, **given}
         _look_ahead(inputs, dataset, Earlier(dataset).config(given), tracker)
         how = {"backend": backend, "progress": tracker, "baseline": baseline, "resume": resume}
         _show_built(append_to(inputs, dataset, resources=given, **how), tracker, quiet)

@@ -37,6 +37,7 @@ _ANEW = "Build it anew with 'gpu-dcgen build --overwrite'."
 _WHY = {
     "users": "what the tables say of some customers has changed",
     "items": "what the tables say of some articles has changed",
+    "categories": "values came, went or were renamed, and the files number them in their order",
     "similarities": "views have changed, or similarity.engine is approximate",
 }
 
@@ -70,15 +71,19 @@ class Earlier:
             self._made_by, self._splits = dict(content["made_by"]), {split: dict(content[split]) for split in SPLITS}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder}: cannot be understood ({type(error).__name__}: {error}).\n{_ANEW}") from error
+        if sha256_of(folder / FILE) != self._files.get(FILE):
+            raise InputError(f"{folder / FILE}: is not as it was published: its SHA-256 is not the manifest's.\n{_ANEW}")
 
     def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
-        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them."""
-        settings = {**self._settings, "resources": {**self._settings.get("resources", {}), **resources}}
+        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""
         try:
-            return DatasetConfig.model_validate(settings)
+            own = DatasetConfig.model_validate(self._settings)
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigError(f"{self.folder}: its settings cannot be used: {found}.\n{_ANEW}") from error
+            raise ConfigError(f"{self.folder}: its settings cannot be used: {_faults(error)}.\n{_ANEW}") from error
+        try:
+            return DatasetConfig.model_validate({**self._settings, "resources": {**own.resources.model_dump(), **resources}})
+        except ValidationError as error:
+            raise ConfigError(f"{_faults(error)}.\nGive another value; 'gpu-dcgen config' tells what each means.") from error
 
     def require_longer(self, n_transactions: int, inputs: Path) -> None:
         """InputError where the log is shorter than the one that the data set was built from: then it lacks the old rows."""
@@ -177,6 +182,10 @@ def describe_splits(
     return described
 
 
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r:.80}" for one in error.errors())
+
+
 def _difference(split: str, before: dict[str, Any], now: dict[str, Any], config: DatasetConfig) -> str | None:
     """Why a split's samples are not the same, by the first ingredient that is not."""
     name = next((name for name in now if before.get(name) != now[name]), None)
@@ -206,11 +215,11 @@ def _difference(split: str, before: dict[str, Any], now: dict[str, Any], config:
 
 def _moved(split: str, before: list[int], now: list[int]) -> str:
     if before[1] == now[1]:
-        since = 2 if before[2] != now[2] else 0  # the first day, from which snapshots count, or the first moment
+        since = 2 if before[2] != now[2] else 3  # the first day, from which snapshots count, or the first moment, as weeks do
         return f"the log begins with {_moment(now[since])} instead of {_moment(before[since])}"
     if before[0] == now[0] and split == SPLITS[-1]:
         return f"its window ends with {_moment(now[1] - 1)} instead of {_moment(before[1] - 1)}"
-    then, since = (f"{_moment(start)} to {_moment(end - 1)}" for start, end, _ in (before, now))
+    then, since = (f"{_moment(start)} to {_moment(end - 1)}" for start, end, *_ in (before, now))
     return (
         f"its window is {since} instead of {then}: new rows move windows that divide the whole log; split.val_from and "
         "split.test_from pin them"

@@ -31,7 +31,7 @@ def fingerprints(have: Ingredients, config: DatasetConfig, backend: Any) -> dict
     `report` is what only the counts for the quality report depend on.
     """
     plan, origin = have.plan, have.features.snapshots.origin
-    windows, similar = plan.windows, _similarities(have, backend)
+    windows, similar, categories = plan.windows, _similarities(have, backend), _categories(have, backend)
     report = [sampled_bits(plan), place_column(have)]
     found = {}
     for k, (purchases, users, items, snapshots) in enumerate(
@@ -44,10 +44,11 @@ def fingerprints(have: Ingredients, config: DatasetConfig, backend: Any) -> dict
         )
     ):
         found[plan.positives[k].split] = {
-            "window": [windows.starts[k], windows.ends[k], origin],
+            "window": [windows.starts[k], windows.ends[k], origin, windows.first],
             "purchases": purchases,
             "users": users,
             "items": items,
+            "categories": categories,
             "snapshots": snapshots,
             "similarities": similar,
             "positives": _positives(have, k, backend),
@@ -95,6 +96,18 @@ def _items(have: Ingredients, config: DatasetConfig, backend: Any) -> list[Count
     if config.negative_sampling.corpus == "all":
         since = xp.full(log.n_items, log.first_time, dtype=xp.int64)
     return _known_before(have.plan.windows.ends, since, lambda rows: hashed[rows], backend)
+
+
+def _categories(have: Ingredients, backend: Any) -> Counted:
+    """Every value of each column of categories with its code, also those that no row has: the files' dictionaries list them."""
+    xp, names = backend.xp, (*have.interactions.user_columns, *ITEM_CATEGORIES)
+    number, total = 0, 0
+    for column, name in enumerate(names):
+        hashes = have.vocabularies[name].hashes
+        code = xp.arange(hashes.shape[0], dtype=xp.int64)
+        of = xp.full(code.shape[0], column, dtype=xp.int64)
+        number, total = number + int(code.shape[0]), total + int(_hashed(xp, hashes, code, of).sum())
+    return [number, _hex(total)]
 
 
 def _snapshots(have: Ingredients, backend: Any) -> list[Counted]:

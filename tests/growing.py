@@ -32,8 +32,8 @@ def log(seed: int = 1) -> Tables:
             {**row, "customer_id": someone, "article_id": "0000000new"},
             {**row, "customer_id": "0 new", "article_id": "0000000new"},
         ]
-    tables["customers"].insert(0, {"customer_id": "0 new", "age": 33.0, "club_member_status": "0 NEW"})
-    tables["articles"].insert(0, {"article_id": "0000000new", "product_group_name": "0 new", "department_name": "0 new"})
+    tables["customers"].insert(0, {"customer_id": "0 new", "age": 33.0, "club_member_status": "ACTIVE"})
+    tables["articles"].insert(0, {"article_id": "0000000new", "product_group_name": "Shoes", "department_name": "Basics"})
     return tables
 
 

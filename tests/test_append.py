@@ -15,10 +15,11 @@ from gpu_dcgen import dataset_generator, parts, pipeline
 from gpu_dcgen.audit import audit
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import append, build
+from gpu_dcgen.earlier import Earlier
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.integrity import validate
 from tests.growing import TODAY, growing, grown, inodes, log, of_split, rows_of, until
-from tests.shops import write_shop
+from tests.shops import DAY, write_shop
 
 STRATEGIES = ("temporal", "hash")
 SHAPES: dict[str, dict[str, Any]] = {
@@ -102,6 +103,22 @@ def test_the_report_counts_the_whole(tmp_path):
     assert without_later(other) == whole_report
 
 
+def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
+    """Also where that row is of a customer too rare to be in the data set: it moves no sample, and every week."""
+    tables = log()
+    first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
+    for row in tables["transactions"]:
+        if row["t_dat"] < first + DAY:
+            row["t_dat"] = first + DAY - 1
+    rare = {**tables["transactions"][0], "t_dat": first, "customer_id": tables["customers"][-1]["customer_id"]}
+    more = {**tables, "transactions": [*tables["transactions"], rare]}
+    _, whole, new = grown(tmp_path, growing(), more, tables)
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    one, other = (json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new))
+    assert without_later(other) == without_later(one)
+    assert "the log begins with 2018-09-20 instead of 2018-09-20 23:59:59" in new.manifest["append"]["anew"]["val"]
+
+
 def without_later(value: Any) -> Any:
     """A report without what tells of later purchases, of the machine or of the day."""
     if isinstance(value, list):
@@ -151,6 +168,17 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
         append(tables, old.output)
 
 
+def test_fingerprints_that_were_changed_are_refused(tmp_path):
+    """What is said of a kept split goes into the new manifest: its files prove nothing of that."""
+    tables = write_shop(log(), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    said = json.loads((old / "append.json").read_text())
+    said["train"]["digest"]["label"] = "0" * 16
+    (old / "append.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="append.json: is not as it was published"):
+        append(tables, old, backend="cpu")
+
+
 @contextmanager
 def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
     """The data set that stands after an append to it has died; while the context lasts, so does every other build."""
@@ -192,8 +220,28 @@ def test_resources_can_be_others(tmp_path):
     old = build(write_shop(until(tables, TODAY), tmp_path / "before"), tmp_path / "dataset", growing(), backend="cpu")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu", resources={"num_workers": 1})
     assert new.manifest["config"]["resources"]["num_workers"] == 1 and new.manifest["append"]["kept"]
-    with pytest.raises(dataset_generator.ConfigError, match="resources.num_workers"):
+    with pytest.raises(dataset_generator.ConfigError, match=r"^resources.num_workers: .*, found -1\.\nGive another value"):
         append(tmp_path / "now", old.output, resources={"num_workers": -1})
+
+
+def test_who_works_is_said_anew(tmp_path, monkeypatch):
+    """A data set that a cluster built grows without it, where the command says by whom."""
+    tables = write_shop(until(log(), TODAY), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["config"]["resources"] |= {"distributed_processing": True, "scheduler": "tcp://gone:8786"}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    asked = []
+    monkeypatch.setattr(dataset_generator, "append", lambda *_, resources, **__: asked.append(resources) or 1 / 0)
+    for options in (["--threads", "1"], ["--workers", "2"], ["--scheduler", "tcp://new:8786"], []):
+        CliRunner().invoke(app, ["append", str(tables), str(old), *options])
+    found = [Earlier(old).config(one).resources for one in asked]
+    assert [(one.distributed_processing, one.scheduler) for one in found] == [
+        (False, None),
+        (True, None),
+        (True, "tcp://new:8786"),
+        (True, "tcp://gone:8786"),
+    ]
 
 
 def test_the_command_says_what_was_kept_and_why_not(tmp_path):

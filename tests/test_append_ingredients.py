@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.parquet import read_table
+from pyarrow.types import is_dictionary
 
 from gpu_dcgen import descriptions, earlier
 from gpu_dcgen.dataset_generator import append, build
@@ -66,6 +70,14 @@ def another_department(tables: Tables) -> None:
     next(row for row in tables["articles"] if row["article_id"] == what)["department_name"] = "Bags"
 
 
+def an_unsold_article_of_a_new_group(tables: Tables) -> None:
+    tables["articles"].append({"article_id": "zzz unsold", "product_group_name": "Bags"})
+
+
+def a_new_customer_of_a_new_club(tables: Tables) -> None:
+    next(row for row in tables["customers"] if row["customer_id"] == "0 new")["club_member_status"] = "0 NEW"
+
+
 def another_product_code(tables: Tables) -> None:
     one, other = regular(tables, "article_id"), regular(tables, "article_id", 1)
     code = next(row for row in tables["articles"] if row["article_id"] == other)["product_code"] = "twins"
@@ -93,6 +105,8 @@ MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
     another_club: (set(), "not the same users"),
     another_group: (set(), "not the same items"),
     another_department: (set(), "not the same items"),
+    an_unsold_article_of_a_new_group: (set(), " categories instead of "),
+    a_new_customer_of_a_new_club: (set(), " categories instead of "),
     another_product_code: (set(), "not the same items"),
     another_view: (set(), " similarities"),
     an_earlier_beginning: (set(), "the log begins with 2018-09-1"),
@@ -111,6 +125,28 @@ def test_what_is_made_of_something_else_is_made_anew(mutate, seed, tmp_path):
     assert new.manifest["digests"] == whole.manifest["digests"]
     assert new.manifest["append"]["kept"].keys() == kept
     assert word in new.manifest["append"]["anew"]["val"]
+
+
+def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
+    """The dictionary of each column of categories, as a split's first file has it."""
+    file = min(dataset.glob(f"{split}_dataset.parquet/*.parquet"), default=dataset / f"{split}_dataset.parquet")
+    table = read_table(file)
+    return {name: table[name].chunk(0).dictionary.to_pylist() for name in table.column_names if is_dictionary(table[name].type)}
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
+def test_a_code_means_the_same_in_every_split(comes, tmp_path):
+    """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as the mappings say."""
+    tables = log()
+    before, more = until(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
+    an_unsold_article_of_a_new_group(more if comes else before)
+    _, whole, new = grown(tmp_path, growing(), more, before)
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    mappings = json.loads((new.output / "category_mappings.json").read_text())["mappings"]
+    for split in ("train", "val", "test"):
+        found = categories_of(new.output, split)
+        assert len(found) == len(mappings)
+        assert found == {name: sorted(codes, key=codes.get) for name, codes in mappings.items()}
 
 
 def test_cuts_that_move_with_the_log_are_said(tmp_path):
