@@ -5,8 +5,8 @@
     python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
 
 Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
-H&M's: 12 users an item, 22 items a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000 users
-of 1,000 items each; whole ones like resellers, of 3,000 items; stocks are those of 500 wholesalers with 20,000 items each. The
+H&M's: 12 users an item, 22 purchases a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000 users
+of 1,000 purchases each; whole ones like resellers, of 3,000; stocks are those of 500 wholesalers with 20,000 purchases each. The
 engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a process of
 its own: so does its peak memory.
 """
@@ -32,7 +32,7 @@ from . import machine
 
 BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (4_000, 1000, 0.6)}
 BASKETS |= {"whole": (4_000, 3000, 0.6), "stocks": (500, 20_000, 0.6)}
-# users (below 100: an item), median items a user, sigma of their logarithm
+# users (below 100: an item), median purchases a user, sigma of their logarithm
 N_TASTES, OWN_TASTE, N_CLUSTERS = 3, 0.7, 100  # clusters of a user, share of purchases in them, clusters in all
 ENGINES = ("exact", "approximate", "brute", "faiss")
 
