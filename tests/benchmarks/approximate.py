@@ -5,10 +5,10 @@
     python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
 
 Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
-H&M's: 12 users an item, 22 purchases a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000 users
-of 1,000 purchases each; whole ones like resellers, of 3,000; stocks are those of 500 wholesalers with 20,000 purchases each. The
-engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a process of
-its own: so does its peak memory.
+H&M's: 12 users an item, 22 purchases a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000
+users of 1,000 purchases each; whole ones like resellers, of 3,000; stocks are those of 500 wholesalers with 20,000 purchases
+each. The engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a
+process of its own: so does its peak memory.
 """
 
 from __future__ import annotations
