@@ -7,7 +7,6 @@ its files are linked into the new data set, after their bytes were held against 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from .config import DatasetConfig
 from .contract import SPLITS
 from .digest import ContentDigest
 from .errors import ConfigError, InputError
+from .integrity import read_json
 from .parts import Part, PartRecord
 from .quality_validator import WEEK, QualityMetrics
 from .samples import Ingredients
@@ -57,10 +57,10 @@ class Earlier:
     def __init__(self, folder: Path) -> None:
         """InputError where there is no data set that can be appended to."""
         self.folder = folder
-        self._manifest = _read(folder / "manifest.json", "Give the folder of a data set.")
+        self._manifest = read_json(folder / "manifest.json", "Give the folder of a data set.")
         if not (folder / FILE).is_file():
             raise InputError(f"{folder}: has no {FILE}, as it was built without output.appendable.\n{_ANEW}")
-        content = _read(folder / FILE, _ANEW)
+        content = read_json(folder / FILE, _ANEW)
         self.taken: dict[str, Taken] = {}
         self.anew: dict[str, str] = {}
         try:
@@ -251,12 +251,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
-
-
-def _read(path: Path, remedy: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}).\n{remedy}") from error

@@ -157,7 +157,7 @@ def test_new_rows_alone_are_refused(tmp_path):
 
 def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
     tables = write_shop(log(), tmp_path / "tables")
-    with pytest.raises(InputError, match="manifest.json: cannot be read"):
+    with pytest.raises(InputError, match="manifest.json: not there; expected a data set"):
         append(tables, tmp_path / "nothing")
     old = build(tables, tmp_path / "dataset", growing(output={"appendable": False}), backend="cpu")
     assert not (old.output / "append.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ..config import DatasetConfig
 from ..contract import FILES, SPLITS, Column, columns_of, file_of
 from ..errors import InputError
+from ..integrity import read_json
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Described:
 
 def describe(dataset: Path) -> Described:
     """InputError where the folder holds no data set, or one of another version."""
-    manifest, quality_report = (_read(dataset / name) for name in ("manifest.json", "quality_report.json"))
+    remedy = "Name a folder that 'gpu-dcgen build' published."
+    manifest, quality_report = (read_json(dataset / name, remedy) for name in ("manifest.json", "quality_report.json"))
     try:
         config = DatasetConfig.model_validate(manifest["config"])
         shape, extra = config.output.shape, config.output.extra_columns
@@ -109,11 +110,3 @@ def describe(dataset: Path) -> Described:
             f"{dataset / 'manifest.json'}: is no manifest of this version ({type(error).__name__}: {error}).\n{remedy}"
         ) from error
     return Described(manifest, quality_report, config, tuple(tables))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        remedy = "Name a folder that 'gpu-dcgen build' published."
-        raise InputError(f"{path}: cannot be read as JSON ({error}).\n{remedy}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
+from ..integrity import read_json
 
+_ANEW = "Build the data set again with this version."
 SIMILARITY_BINS = 20  # of width 0.05
 
 
@@ -43,16 +44,9 @@ def read_documents(folder: Path) -> Documents:
         remedy = "Name a folder that 'gpu-dcgen build' published."
         raise InputError(f"{folder}: is no data set (it holds no manifest.json).\n{remedy}")
     names = ("manifest", "quality_report", "vocabulary")
-    found = {name: _read(folder / f"{name}.json") for name in names}
+    found = {name: read_json(folder / f"{name}.json", _ANEW) for name in names}
     certificate = folder / "certificate.json"
-    return Documents(folder, **found, certificate=_read(certificate) if certificate.is_file() else None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}).\nBuild the data set again with this version.") from error
+    return Documents(folder, **found, certificate=read_json(certificate, _ANEW) if certificate.is_file() else None)
 
 
 def similarity_counts(documents: Documents) -> list[int]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..contract import CONTRACT, SPLITS
 from ..errors import InputError
+from ..integrity import read_json
 from ..places import local
 
 _SUFFIX = "_dataset.parquet"
@@ -100,7 +101,7 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     for a URL: copy the data set first.
     """
     folder, split = _place(local(path), split)
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json", "Give its folder, or a split's file inside it.")
     if missing := [name for name in _NEEDED if name not in manifest]:
         raise InputError(f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew.")
     if manifest.get("contract") != CONTRACT:
@@ -131,21 +132,6 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
         manifest=manifest,
     )
     return _with_row_groups(files)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a data set; InputError when it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: not there; expected a data set that 'gpu-dcgen build' made.\nGive its folder, or a split's file inside it."
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}).\nCopy the data set again, or build it anew.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object.\nCopy the data set again, or build it anew.")
-    return content
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from .files import read_json, read_table
+from ..integrity import read_json
+from .files import read_table
 
 ITEM_CATEGORIES = ("item_product_group", "item_color_group", "item_garment_group", "item_department", "item_index_group")
 _CHUNK = 65_536  # ids hashed at once: bounds the memory of their bytes as uint64
