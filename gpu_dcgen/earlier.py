@@ -23,7 +23,7 @@ from .config import DatasetConfig
 from .contract import SPLITS
 from .digest import ContentDigest
 from .errors import ConfigError, InputError
-from .integrity import read_json
+from .json_files import read_json
 from .parts import Part, PartRecord
 from .quality_validator import WEEK, QualityMetrics
 from .samples import Ingredients

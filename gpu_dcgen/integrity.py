@@ -27,21 +27,6 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path, remedy: str = "Copy the data set again, or build it anew.") -> dict[str, Any]:
-    """A JSON object of a data set; InputError where it is missing, cannot be read or is none."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not there; expected a data set that 'gpu-dcgen build' made.\n{remedy}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}).\n{remedy}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}.\n{remedy}")
-    return content
-
-
 def own_checksum(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest's JSON without its own checksum, as 64 hex digits."""
     body = {name: value for name, value in manifest.items() if name != OWN_CHECKSUM}

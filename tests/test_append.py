@@ -163,9 +163,10 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
     assert not (old.output / "append.json").exists()
     with pytest.raises(InputError, match="built without output.appendable"):
         append(tables, old.output)
-    (old.output / "append.json").write_text("[]")
-    with pytest.raises(InputError, match="cannot be understood"):
-        append(tables, old.output)
+    for content, fault in (("[]", "expected a JSON object, found list"), ("{}", "cannot be understood"), ("{", "not valid JSON")):
+        (old.output / "append.json").write_text(content)
+        with pytest.raises(InputError, match=f"{fault}.*\\n"):
+            append(tables, old.output)
 
 
 def test_fingerprints_that_were_changed_are_refused(tmp_path):

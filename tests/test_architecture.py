@@ -138,7 +138,7 @@ def test_only_the_cluster_package_names_dask():
 
 def test_training_reads_data_sets_and_knows_nothing_of_the_build():
     on_a_device = "gpu_dcgen.gpu.row_groups"  # a reader of row groups, which `stream` imports when it is asked for
-    ours = {f"gpu_dcgen.{name}" for name in ("training", "contract", "errors", "places")}
+    ours = {f"gpu_dcgen.{name}" for name in ("training", "contract", "errors", "json_files", "places")}
     allowed = ours | {"numpy", "pyarrow", "torch", on_a_device}
     for module, imported in package_imports("gpu_dcgen").items():
         if inside(module, {"gpu_dcgen.training"}):

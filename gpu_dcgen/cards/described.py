@@ -9,7 +9,7 @@ from typing import Any
 from ..config import DatasetConfig
 from ..contract import FILES, SPLITS, Column, columns_of, file_of
 from ..errors import InputError
-from ..integrity import read_json
+from ..json_files import read_json
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..integrity import read_json
+from ..json_files import read_json
 
 _ANEW = "Build the data set again with this version."
 SIMILARITY_BINS = 20  # of width 0.05

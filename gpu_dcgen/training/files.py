@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..contract import CONTRACT, SPLITS
 from ..errors import InputError
-from ..integrity import read_json
+from ..json_files import read_json
 from ..places import local
 
 _SUFFIX = "_dataset.parquet"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from ..integrity import read_json
+from ..json_files import read_json
 from .files import read_table
 
 ITEM_CATEGORIES = ("item_product_group", "item_color_group", "item_garment_group", "item_department", "item_index_group")
