@@ -225,12 +225,12 @@ def mining_scratch(sources: NegativeSources, n_items: int, backend: Backend) -> 
     """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    lanes = backend.lanes(2 * n_items + (3 * 4 + 4 + 8) * width + 8 * (n_buyers + 1))
+    lanes = backend.lanes(2 * n_items + (3 * 4 + 8) * width + 4 * (width + 1) + 8 * (n_buyers + 1))
     order = backend.scratch_order
     return lanes, (
         xp.zeros((lanes, n_items), dtype=xp.int16, order=order),
         xp.empty((lanes, 3, width), dtype=xp.int32, order=order),
-        xp.empty((lanes, width), dtype=xp.float32, order=order),
+        xp.empty((lanes, width + 1), dtype=xp.float32, order=order),
         xp.empty((lanes, width), dtype=xp.int64, order=order),
         xp.empty((lanes, 2, n_buyers + 1), dtype=xp.int32, order=order),
     )

@@ -12,15 +12,13 @@ TRIES = 32  # uniform tries before a draw counts the allowed items and takes one
 
 @numba.njit(cache=True)
 def owns(user, item, end, owned_offsets, owned_item, owned_since):
-    """Whether the user bought the item before `end`."""
+    """Whether the user bought the item before `end`. The search has no branch that could be mispredicted."""
     low, stop = owned_offsets[user], owned_offsets[user + 1]
-    high = stop
-    while low < high:
-        middle = (low + high) >> 1
-        if owned_item[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
+    left = stop - low
+    while left > 0:
+        half = (left + 1) >> 1
+        low += half if owned_item[low + half - 1] < item else 0
+        left -= half
     return low < stop and owned_item[low] == item and owned_since[low] < end
 
 

@@ -37,6 +37,7 @@ _ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its 
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
 _BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
 _DEAD = -(1 << 62)
+_NO_ITEM = (1 << 31) - 1
 
 
 @numba.njit(cache=True)
@@ -65,14 +66,13 @@ def _score_pool(lane, n_pool, i, limits, facts, pool, pair, score):
 
 @numba.njit(cache=True)
 def _best(items, scores, n_pool):
-    """The candidate of the highest score, the smaller item on ties; -1 when all are dead. Two passes that vectorize."""
+    """The item of the highest score, the smallest on ties; -1 when all are dead. Two passes that vectorize."""
     highest = _DEAD >> 1
     for candidate in range(n_pool):
         highest = max(highest, scores[candidate])
-    best = -1
+    best = np.int32(_NO_ITEM)
     for candidate in range(n_pool):
-        if scores[candidate] == highest and (best < 0 or items[candidate] < items[best]):
-            best = candidate
+        best = min(best, items[candidate] if scores[candidate] == highest else np.int32(_NO_ITEM))
     return best
 
 
@@ -183,10 +183,11 @@ def mine_hard(
     if limits[OWN_CAP] == 0:
         _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
     while n_chosen < n_hard:
-        best = _best(items, scores, n_pool)
-        if best < 0:
+        j = _best(items, scores, n_pool)
+        if j == _NO_ITEM:
             break
-        j, beyond_cap = items[best], scores[best] < -(_BEYOND_CAP >> 1)
+        best = np.int64(place[lane, j]) - 1
+        beyond_cap = scores[best] < -(_BEYOND_CAP >> 1)
         scores[best] = _DEAD
         if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
             continue

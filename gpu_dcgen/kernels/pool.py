@@ -2,7 +2,8 @@
 
 A pool lives in one lane of scratch: `pool` (lanes, 3, width) int32 holds, by candidate, its item, its state and its
 product group; `place` (lanes, items) int16 is a candidate's position + 1 by item (the configuration allows 18,408),
-zero where the item is not pooled. A state packs the first of SOURCES that offered the candidate (2 bits), how many
+zero where the item is not pooled; `pair` (lanes, width + 1) float32 is a candidate's similarity, -1 for none, and last
+what is written of items that are no candidates. A state packs the first of SOURCES that offered the candidate (2 bits), how many
 buyers brought it in (14 bits), and the number of the last of them, from 1. Every offer returns the pool's size.
 """
 
@@ -25,6 +26,7 @@ FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 ON_SALE, POPULARITY_SHIFT, PRICE_SHIFT, GROUP_SHIFT = 1, 1, 18, 35
 PART_MASK = (1 << 17) - 1
 RANK_SHIFT, ITEM_MASK = 32, (1 << 32) - 1  # a moment is the rank of a purchase's time among all times, above its item
+_FEW = 6  # steps that are walked before they are doubled: a buyer's later purchases up to the moment are 4 on average
 MOST_BESIDE = 255  # rows of the same user before and after a purchase are counted up to this
 
 # Positions in the `limits` array of `mine_hard` (int64).
@@ -66,13 +68,13 @@ LIMITS = (
 
 @numba.njit(cache=True)
 def _offer(j, source, lane, n_pool, place, pool):
-    """Position of item j in the lane's pool, appended as offered by `source` if new."""
-    candidate = np.int64(place[lane, j]) - 1
-    if candidate < 0:
-        candidate = n_pool
-        place[lane, j] = n_pool + 1
-        pool[lane, ITEM, n_pool] = j
-        pool[lane, STATE, n_pool] = source
+    """Position of item j in the lane's pool, appended as offered by `source` if new: no branch, as it would be mispredicted."""
+    at = np.int64(place[lane, j])
+    candidate = at - 1 if at > 0 else n_pool
+    state = pool[lane, STATE, candidate] if at > 0 else np.int32(source)
+    place[lane, j] = candidate + 1
+    pool[lane, ITEM, candidate] = j
+    pool[lane, STATE, candidate] = state
     return candidate
 
 
@@ -83,6 +85,15 @@ def _last_before(moments, first, position, moment):
     while position - step >= first and moments[position - step] >= moment:
         step *= 2
     return first_not_before(moments, max(first, position - step), position, moment) - 1
+
+
+@numba.njit(cache=True)
+def _scan(moments, start, stop, moment):
+    """`first_not_before` over start..stop for an answer most often a few steps on: with fewer wrong predictions than `gallop`."""
+    near = min(stop, start + _FEW)
+    while start < near and moments[start] < moment:
+        start += 1
+    return start if start < near else gallop(moments, start, stop, moment)
 
 
 @numba.njit(cache=True)
@@ -122,9 +133,11 @@ def offer_collaborative(
         if not known:
             buyers[lane, 0, n_buyers] = buyer
             buyers[lane, 1, n_buyers] = position - first
-            touched ^= moments[buyer_row[position]]
             n_buyers += 1
         position -= 1
+    for b in range(n_buyers):
+        row = buyer_row[first + buyers[lane, 1, b]]
+        touched ^= moments[row] ^ moments[min(row + _FEW, moments.shape[0] - 1)]
     buyers[lane, 1, n_buyers] = touched & 1  # kept, so that the reads above are
 
     n_pool = 0
@@ -132,7 +145,7 @@ def offer_collaborative(
         position = first + buyers[lane, 1, b]
         row, end = buyer_row[position], np.int64(buyer_after[position])
         end = row + end if end < MOST_BESIDE else user_offsets[buyers[lane, 0, b] + 1]
-        other = gallop(moments, row, end, moment) - 1
+        other = _scan(moments, row, end, moment) - 1
         least = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
         while other >= least and moments[other] >= since:
             j = np.int32(moments[other] & ITEM_MASK)
@@ -140,8 +153,8 @@ def offer_collaborative(
                 candidate = _offer(j, COLLABORATIVE, lane, n_pool, place, pool)
                 n_pool = max(n_pool, candidate + 1)
                 state = pool[lane, STATE, candidate]
-                if state >> LAST_SHIFT != b + 1:
-                    pool[lane, STATE, candidate] = ((state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)) + BUYER
+                brought = ((state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)) + BUYER
+                pool[lane, STATE, candidate] = state if state >> LAST_SHIFT == b + 1 else brought
             other -= 1
     return n_pool
 
@@ -156,8 +169,7 @@ def offer_crossing(lane, n_pool, key, group, category, n_groups, limits, first, 
     if n_others > 0:
         for counter in range(limits[DRAWS]):
             position = low + below(draw(key, counter), n_others)
-            if position >= own:
-                position += own_stop - own
+            position += own_stop - own if position >= own else 0
             candidate = _offer(cells[first + position], CATEGORY_CROSSING, lane, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
     return n_pool
@@ -192,8 +204,8 @@ def offer_neighbors(lane, n_pool, start, stop, facts, limits, bounds, neighbor_i
             pool[lane, STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
     for candidate in range(n_pool):
         pair[lane, candidate] = -1.0
-    for position in range(start, stop):
-        at = place[lane, neighbor_item[position]]
-        if at > 0:
-            pair[lane, at - 1] = neighbor_similarity[position]
+    beside = pair.shape[1] - 1
+    for position in range(start, stop):  # without a branch: what is not pooled is noted beside the candidates
+        at = np.int64(place[lane, neighbor_item[position]])
+        pair[lane, at - 1 if at > 0 else beside] = neighbor_similarity[position]
     return n_pool
