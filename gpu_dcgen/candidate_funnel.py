@@ -13,7 +13,7 @@ from . import rng
 from .backend import Backend
 from .config import DatasetConfig
 from .kernels.funnel import FATES, trace_candidates
-from .kernels.pool import FALLBACK, ON_SALE, RANK_SHIFT, SOURCES
+from .kernels.pool import FALLBACK, RANK_SHIFT, SOURCES
 from .negative_sampler import mining_scratch
 from .samples import Group, Ingredients
 from .splits import SplitPlan
@@ -73,8 +73,9 @@ def count_candidates(group: Group, have: Ingredients, config: DatasetConfig, bac
             snapshots.corpus_offsets,
             snapshots.cells,
             snapshots.cell_offsets,
+            snapshots.on_sale,
+            xp.ones(log.n_items, dtype=bool),
             sources.facts,
-            xp.full(log.n_items, ON_SALE, dtype=xp.int64),
             snapshots.price_category,
             snapshots.n_groups,
             log.item_columns["product_code"].codes,

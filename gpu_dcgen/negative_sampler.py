@@ -13,7 +13,7 @@ from .features import Features, Snapshots
 from .interactions import Interactions
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
-from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, POPULARITY_SHIFT, PRICE_SHIFT, RANK_SHIFT
+from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, PRICE_SHIFT, RANK_SHIFT
 from .segments import run_starts
 from .similarity_computer import Neighbors
 from .splits import Positives
@@ -112,7 +112,7 @@ def _pack_facts(snapshots: Snapshots, xp: Any) -> Array:
     for k in range(facts.shape[0]):
         known = snapshots.price[k] == snapshots.price[k]
         price = xp.where(known, _fixed(xp.where(known, snapshots.price[k], 0), xp) + 1, 0) << PRICE_SHIFT
-        facts[k] = group | price | (_fixed(snapshots.popularity[k], xp) << POPULARITY_SHIFT) | snapshots.on_sale[k]
+        facts[k] = group | price | _fixed(snapshots.popularity[k], xp)
     return facts
 
 
@@ -187,6 +187,7 @@ def sample_negatives(
             snapshots.corpus,
             snapshots.cells,
             snapshots.cell_offsets,
+            snapshots.on_sale,
             sources.facts,
             snapshots.price_category,
             snapshots.n_groups,

@@ -12,7 +12,6 @@ from .pool import (
     GROUP_SHIFT,
     ITEM,
     N_HARD,
-    ON_SALE,
     OWN_CAP,
     SOURCE_MASK,
     STATE,
@@ -65,8 +64,9 @@ def trace_candidates(
     corpus_offsets,
     cells,
     cell_offsets,
-    facts,
+    on_sale,
     any_item,
+    facts,
     price_category,
     n_groups,
     product_code,
@@ -83,7 +83,7 @@ def trace_candidates(
 ):
     """fates[row] (sources, FATES) int32: candidates by the first source that offered them, and by what became of them.
 
-    The pool is `mine_hard`'s but for one thing: the sources read `any_item` (I,) int64 for what is on sale, which says that
+    The pool is `mine_hard`'s but for one thing: the sources read `any_item` (I,) bool for what is on sale, which says that
     everything is. A candidate has the first fate that holds. negatives, source: what `mine_hard` wrote. Scratch is its too.
     """
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
@@ -128,7 +128,7 @@ def trace_candidates(
     for candidate in range(n_pool):
         j = pool[lane, ITEM, candidate]
         place[lane, j] = 0
-        if not known[j] & ON_SALE:
+        if not on_sale[k, j]:
             fate = _NOT_ON_SALE
         elif owns(u, j, end, owned_offsets, owned_item, owned_since):
             fate = _OWNED

@@ -19,7 +19,6 @@ from .pool import (
     N_HARD,
     OWN_CAP,
     PART_MASK,
-    POPULARITY_SHIFT,
     PRICE_SHIFT,
     SOURCE_MASK,
     STATE,
@@ -60,7 +59,7 @@ def _score_pool(lane, n_pool, i, limits, facts, pool, pair, score):
             limits[W_SIM] * similar
             + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
             + limits[W_PRICE] * near
-            - limits[W_POP] * ((known >> POPULARITY_SHIFT) & PART_MASK)
+            - limits[W_POP] * (known & PART_MASK)
         )
 
 
@@ -117,6 +116,7 @@ def mine_hard(
     corpus,
     cells,
     cell_offsets,
+    on_sale,
     facts,
     price_category,
     n_groups,
@@ -153,7 +153,7 @@ def mine_hard(
         moment[row],
         since[row],
         position[row],
-        known,
+        on_sale[k],
         limits,
         moments,
         user_offsets,
@@ -174,7 +174,7 @@ def mine_hard(
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        lane, n_pool, start, stop, known, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
+        lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
     )
     _score_pool(lane, n_pool, i, limits, known, pool, pair, score)
 

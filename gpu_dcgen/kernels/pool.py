@@ -21,9 +21,9 @@ ITEM, STATE, GROUP = range(3)  # of `pool`
 SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16  # of a state
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
-# What a snapshot knows of an item in one int64, so that a candidate costs one read: whether it is on sale, its popularity
+# What a snapshot knows of an item, beside whether it is on sale, in one int64, so that a candidate costs one read: its popularity
 # in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
-ON_SALE, POPULARITY_SHIFT, PRICE_SHIFT, GROUP_SHIFT = 1, 1, 18, 35
+PRICE_SHIFT, GROUP_SHIFT = 17, 34
 PART_MASK = (1 << 17) - 1
 RANK_SHIFT, ITEM_MASK = 32, (1 << 32) - 1  # a moment is the rank of a purchase's time among all times, above its item
 _FEW = 6  # steps that are walked before they are doubled: a buyer's later purchases up to the moment are 4 on average
@@ -89,7 +89,7 @@ def _last_before(moments, first, position, moment):
 
 @numba.njit(cache=True)
 def _scan(moments, start, stop, moment):
-    """`first_not_before` over start..stop for an answer most often a few steps on: with fewer wrong predictions than `gallop`."""
+    """`first_not_before` over start..stop for an answer most often a few steps on, with fewer wrong predictions than `gallop`."""
     near = min(stop, start + _FEW)
     while start < near and moments[start] < moment:
         start += 1
@@ -104,7 +104,7 @@ def offer_collaborative(
     moment,
     since,
     position,
-    facts,
+    on_sale,
     limits,
     moments,
     user_offsets,
@@ -149,7 +149,7 @@ def offer_collaborative(
         least = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
         while other >= least and moments[other] >= since:
             j = np.int32(moments[other] & ITEM_MASK)
-            if j != i and facts[j] & ON_SALE:
+            if j != i and on_sale[j]:
                 candidate = _offer(j, COLLABORATIVE, lane, n_pool, place, pool)
                 n_pool = max(n_pool, candidate + 1)
                 state = pool[lane, STATE, candidate]
@@ -188,7 +188,7 @@ def _first_at_most(similarity, low, high, bound):
 
 
 @numba.njit(cache=True)
-def offer_neighbors(lane, n_pool, start, stop, facts, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
+def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
     """Pool the first neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
     if limits[BY_PERCENTILE]:
         first = start + limits[BAND_FROM] * (stop - start) // limits[BAND_OF]
@@ -198,7 +198,7 @@ def offer_neighbors(lane, n_pool, start, stop, facts, limits, bounds, neighbor_i
         last = _first_at_most(neighbor_similarity, first, stop, bounds[0])
     for position in range(first, min(last, first + limits[TOP_K])):
         j = neighbor_item[position]
-        if facts[j] & ON_SALE:
+        if on_sale[j]:
             candidate = _offer(j, ITEM_CF, lane, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
             pool[lane, STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
