@@ -73,9 +73,9 @@ def trace_candidates(
     owned_offsets,
     owned_item,
     owned_since,
-    place,
-    pool,
-    pair,
+    places,
+    pools,
+    pairs,
     buyers,
     negatives,
     source,
@@ -87,10 +87,9 @@ def trace_candidates(
     everything is. A candidate has the first fate that holds. negatives, source: what `mine_hard` wrote. Scratch is its too.
     """
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
-    known = facts[k]
+    known, place, pool = facts[k], places[lane], pools[lane]
     own_group = (known[i] >> GROUP_SHIFT) - 1
     n_pool = offer_collaborative(
-        lane,
         u,
         i,
         moment[row],
@@ -106,16 +105,16 @@ def trace_candidates(
         buyer_rank,
         buyer_before,
         buyer_after,
-        buyers,
+        buyers[lane],
         place,
         pool,
     )
     key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first, category = corpus_offsets[k], price_category[k, i]
-    n_pool = offer_crossing(lane, n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool)
+    n_pool = offer_crossing(n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool)
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        lane, n_pool, start, stop, any_item, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
+        n_pool, start, stop, any_item, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pairs[lane]
     )
 
     n_chosen, n_own = 0, 0
@@ -126,8 +125,8 @@ def trace_candidates(
         for fate in range(fates.shape[2]):
             fates[row, offered, fate] = 0
     for candidate in range(n_pool):
-        j = pool[lane, ITEM, candidate]
-        place[lane, j] = 0
+        j = pool[ITEM, candidate]
+        place[j] = 0
         if not on_sale[k, j]:
             fate = _NOT_ON_SALE
         elif owns(u, j, end, owned_offsets, owned_item, owned_since):
@@ -140,4 +139,4 @@ def trace_candidates(
             fate = _OVER_CAP
         else:
             fate = _OUTSCORED
-        fates[row, pool[lane, STATE, candidate] & SOURCE_MASK, fate] += 1
+        fates[row, pool[STATE, candidate] & SOURCE_MASK, fate] += 1

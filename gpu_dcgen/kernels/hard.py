@@ -46,16 +46,16 @@ def rounded(x):
 
 
 @numba.njit(cache=True)
-def _score_pool(lane, n_pool, i, limits, facts, pool, pair, score):
+def _score_pool(n_pool, i, limits, facts, pool, pair, score):
     mine = (facts[i] >> PRICE_SHIFT) & PART_MASK
     for candidate in range(n_pool):
-        known = facts[pool[lane, ITEM, candidate]]
-        pool[lane, GROUP, candidate] = (known >> GROUP_SHIFT) - 1
+        known = facts[pool[ITEM, candidate]]
+        pool[GROUP, candidate] = (known >> GROUP_SHIFT) - 1
         theirs = (known >> PRICE_SHIFT) & PART_MASK
         near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)
-        similar = rounded(np.float64(pair[lane, candidate]) * FIXED_ONE) if pair[lane, candidate] > 0 else np.int64(0)
-        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64((pool[lane, STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK))
-        score[lane, candidate] = (
+        similar = rounded(np.float64(pair[candidate]) * FIXED_ONE) if pair[candidate] > 0 else np.int64(0)
+        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64((pool[STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK))
+        score[candidate] = (
             limits[W_SIM] * similar
             + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
             + limits[W_PRICE] * near
@@ -124,10 +124,10 @@ def mine_hard(
     owned_offsets,
     owned_item,
     owned_since,
-    place,
-    pool,
-    pair,
-    score,
+    places,
+    pools,
+    pairs,
+    scores,
     buyers,
     negatives,
     source,
@@ -138,16 +138,16 @@ def mine_hard(
 
     `order` (n,) int64 says which row is whose turn: any permutation gives the same negatives.
     Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
-    it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: place, pool,
-    pair, score, buyers; `place` is all zero between rows. Owned items and siblings are looked up only for candidates
+    it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: places, pools,
+    pairs, scores, buyers; `places` is all zero between rows. Owned items and siblings are looked up only for candidates
     that would be chosen.
     """
     row = order[turn]
     u, i, t, k = user[row], item[row], time[row], snapshot[row]
     n_hard, known = limits[N_HARD], facts[k]
+    place, pool, pair, score = places[lane], pools[lane], pairs[lane], scores[lane]
     own_group = (known[i] >> GROUP_SHIFT) - 1
     n_pool = offer_collaborative(
-        lane,
         u,
         i,
         moment[row],
@@ -163,47 +163,47 @@ def mine_hard(
         buyer_rank,
         buyer_before,
         buyer_after,
-        buyers,
+        buyers[lane],
         place,
         pool,
     )
     key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first = corpus_offsets[k]
     n_pool = offer_crossing(
-        lane, n_pool, key, own_group, price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
+        n_pool, key, own_group, price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        lane, n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
+        n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
     )
-    _score_pool(lane, n_pool, i, limits, known, pool, pair, score)
+    _score_pool(n_pool, i, limits, known, pool, pair, score)
 
-    items, groups, scores = pool[lane, ITEM], pool[lane, GROUP], score[lane]
+    items, groups = pool[ITEM], pool[GROUP]
     n_chosen, n_own, n_relaxed = 0, 0, 0
     if limits[OWN_CAP] == 0:
-        _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
+        _lower(groups, score, n_pool, own_group, _BEYOND_CAP)
     while n_chosen < n_hard:
-        j = _best(items, scores, n_pool)
+        j = _best(items, score, n_pool)
         if j == _NO_ITEM:
             break
-        best = np.int64(place[lane, j]) - 1
-        beyond_cap = scores[best] < -(_BEYOND_CAP >> 1)
-        scores[best] = _DEAD
+        best = np.int64(place[j]) - 1
+        beyond_cap = score[best] < -(_BEYOND_CAP >> 1)
+        score[best] = _DEAD
         if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
             continue
-        _lower(groups, scores, n_pool, groups[best], limits[W_DIVERSITY] * FIXED_ONE)
+        _lower(groups, score, n_pool, groups[best], limits[W_DIVERSITY] * FIXED_ONE)
         if groups[best] == own_group:
             n_own += 1
             n_relaxed += 1 if beyond_cap else 0
             if n_own == limits[OWN_CAP]:
-                _lower(groups, scores, n_pool, own_group, _BEYOND_CAP)
+                _lower(groups, score, n_pool, own_group, _BEYOND_CAP)
         negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[lane, STATE, best] & SOURCE_MASK
-        similarity[row, n_chosen] = pair[lane, best]
+        source[row, n_chosen] = pool[STATE, best] & SOURCE_MASK
+        similarity[row, n_chosen] = pair[best]
         n_chosen += 1
     relaxed[row] = n_relaxed
     for candidate in range(n_pool):
-        place[lane, items[candidate]] = 0
+        place[items[candidate]] = 0
 
     if n_chosen < n_hard:
         key = fold(fold(fold(fold(fallback_key, user_key[row]), item_key[row]), t), copy[row])

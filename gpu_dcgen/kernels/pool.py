@@ -67,15 +67,16 @@ LIMITS = (
 
 
 @numba.njit(cache=True)
-def _offer(j, source, lane, n_pool, place, pool):
+def _offer(j, source, n_pool, place, pool):
     """Position of item j in the lane's pool, appended as offered by `source` if new: no branch, as it would be mispredicted."""
-    at = np.int64(place[lane, j])
-    candidate = at - 1 if at > 0 else n_pool
-    state = pool[lane, STATE, candidate] if at > 0 else np.int32(source)
-    place[lane, j] = candidate + 1
-    pool[lane, ITEM, candidate] = j
-    pool[lane, STATE, candidate] = state
-    return candidate
+    j = np.uint32(j)
+    at = np.int64(place[j])
+    candidate = np.uint64(at - 1 if at > 0 else n_pool)
+    state = pool[STATE, candidate] if at > 0 else np.int32(source)
+    place[j] = candidate + 1
+    pool[ITEM, candidate] = j
+    pool[STATE, candidate] = state
+    return np.int64(candidate)
 
 
 @numba.njit(cache=True)
@@ -98,7 +99,6 @@ def _scan(moments, start, stop, moment):
 
 @numba.njit(cache=True)
 def offer_collaborative(
-    lane,
     u,
     i,
     moment,
@@ -129,38 +129,38 @@ def offer_collaborative(
         buyer = buyer_user[position]
         known = buyer == u
         for b in range(n_buyers):  # to the end, so that it vectorizes
-            known |= buyers[lane, 0, b] == buyer
+            known |= buyers[0, b] == buyer
         if not known:
-            buyers[lane, 0, n_buyers] = buyer
-            buyers[lane, 1, n_buyers] = position - first
+            buyers[0, n_buyers] = buyer
+            buyers[1, n_buyers] = position - first
             n_buyers += 1
         position -= 1
     for b in range(n_buyers):
-        row = buyer_row[first + buyers[lane, 1, b]]
+        row = buyer_row[first + buyers[1, b]]
         touched ^= moments[row] ^ moments[min(row + _FEW, moments.shape[0] - 1)]
-    buyers[lane, 1, n_buyers] = touched & 1  # kept, so that the reads above are
+    buyers[1, n_buyers] = touched & 1  # kept, so that the reads above are
 
     n_pool = 0
     for b in range(n_buyers):
-        position = first + buyers[lane, 1, b]
+        position = first + buyers[1, b]
         row, end = buyer_row[position], np.int64(buyer_after[position])
-        end = row + end if end < MOST_BESIDE else user_offsets[buyers[lane, 0, b] + 1]
+        end = row + end if end < MOST_BESIDE else user_offsets[buyers[0, b] + 1]
         other = _scan(moments, row, end, moment) - 1
         least = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
         while other >= least and moments[other] >= since:
             j = np.int32(moments[other] & ITEM_MASK)
             if j != i and on_sale[j]:
-                candidate = _offer(j, COLLABORATIVE, lane, n_pool, place, pool)
+                candidate = _offer(j, COLLABORATIVE, n_pool, place, pool)
                 n_pool = max(n_pool, candidate + 1)
-                state = pool[lane, STATE, candidate]
+                state = pool[STATE, candidate]
                 brought = ((state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)) + BUYER
-                pool[lane, STATE, candidate] = state if state >> LAST_SHIFT == b + 1 else brought
+                pool[STATE, candidate] = state if state >> LAST_SHIFT == b + 1 else brought
             other -= 1
     return n_pool
 
 
 @numba.njit(cache=True)
-def offer_crossing(lane, n_pool, key, group, category, n_groups, limits, first, cells, cell_offsets, place, pool):
+def offer_crossing(n_pool, key, group, category, n_groups, limits, first, cells, cell_offsets, place, pool):
     """Pool seeded draws from the items on sale in the price category and another product group."""
     base = (category + 1) * (n_groups + 1)
     low, high = cell_offsets[base], cell_offsets[base + n_groups + 1]
@@ -170,7 +170,7 @@ def offer_crossing(lane, n_pool, key, group, category, n_groups, limits, first, 
         for counter in range(limits[DRAWS]):
             position = low + below(draw(key, counter), n_others)
             position += own_stop - own if position >= own else 0
-            candidate = _offer(cells[first + position], CATEGORY_CROSSING, lane, n_pool, place, pool)
+            candidate = _offer(cells[first + position], CATEGORY_CROSSING, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
     return n_pool
 
@@ -188,7 +188,7 @@ def _first_at_most(similarity, low, high, bound):
 
 
 @numba.njit(cache=True)
-def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
+def offer_neighbors(n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
     """Pool the first neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
     if limits[BY_PERCENTILE]:
         first = start + limits[BAND_FROM] * (stop - start) // limits[BAND_OF]
@@ -199,13 +199,13 @@ def offer_neighbors(lane, n_pool, start, stop, on_sale, limits, bounds, neighbor
     for position in range(first, min(last, first + limits[TOP_K])):
         j = neighbor_item[position]
         if on_sale[j]:
-            candidate = _offer(j, ITEM_CF, lane, n_pool, place, pool)
+            candidate = _offer(j, ITEM_CF, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
-            pool[lane, STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
+            pool[STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
     for candidate in range(n_pool):
-        pair[lane, candidate] = -1.0
-    beside = pair.shape[1] - 1
-    for position in range(start, stop):  # without a branch: what is not pooled is noted beside the candidates
-        at = np.int64(place[lane, neighbor_item[position]])
-        pair[lane, at - 1 if at > 0 else beside] = neighbor_similarity[position]
+        pair[candidate] = -1.0
+    items, similarities, beside = neighbor_item[start:stop], neighbor_similarity[start:stop], len(pair) - 1
+    for position in range(len(items)):  # without a branch: what is not pooled is noted beside the candidates
+        at = np.int64(place[np.uint32(items[position])])
+        pair[np.uint64(at - 1 if at > 0 else beside)] = similarities[position]
     return n_pool
