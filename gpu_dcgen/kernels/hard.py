@@ -49,7 +49,7 @@ def rounded(x):
 def _score_pool(n_pool, i, limits, facts, pool, pair, score):
     mine = (facts[i] >> PRICE_SHIFT) & PART_MASK
     for candidate in range(n_pool):
-        known = facts[pool[ITEM, candidate]]
+        known = facts[np.uint32(pool[ITEM, candidate])]
         pool[GROUP, candidate] = (known >> GROUP_SHIFT) - 1
         theirs = (known >> PRICE_SHIFT) & PART_MASK
         near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)

@@ -92,7 +92,7 @@ def _last_before(moments, first, position, moment):
 def _scan(moments, start, stop, moment):
     """`first_not_before` over start..stop for an answer most often a few steps on, with fewer wrong predictions than `gallop`."""
     near = min(stop, start + _FEW)
-    while start < near and moments[start] < moment:
+    while start < near and moments[np.uint64(start)] < moment:
         start += 1
     return start if start < near else gallop(moments, start, stop, moment)
 
@@ -147,8 +147,8 @@ def offer_collaborative(
         end = row + end if end < MOST_BESIDE else user_offsets[buyers[0, b] + 1]
         other = _scan(moments, row, end, moment) - 1
         least = max(row - buyer_before[position], other + 1 - limits[BUYER_ITEMS])
-        while other >= least and moments[other] >= since:
-            j = np.int32(moments[other] & ITEM_MASK)
+        while other >= least and moments[np.uint64(other)] >= since:
+            j = np.uint32(moments[np.uint64(other)] & ITEM_MASK)
             if j != i and on_sale[j]:
                 candidate = _offer(j, COLLABORATIVE, n_pool, place, pool)
                 n_pool = max(n_pool, candidate + 1)
@@ -197,7 +197,7 @@ def offer_neighbors(n_pool, start, stop, on_sale, limits, bounds, neighbor_item,
         first = _first_at_most(neighbor_similarity, start, stop, bounds[1])
         last = _first_at_most(neighbor_similarity, first, stop, bounds[0])
     for position in range(first, min(last, first + limits[TOP_K])):
-        j = neighbor_item[position]
+        j = np.uint32(neighbor_item[position])
         if on_sale[j]:
             candidate = _offer(j, ITEM_CF, n_pool, place, pool)
             n_pool = max(n_pool, candidate + 1)
