@@ -120,7 +120,7 @@ def test_a_short_answer_is_refused(url, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("key", ["transactions/../../../evil.parquet", "transactions//a.parquet", "transactions/./a.parquet"])
 def test_no_key_leads_out_of_the_folder(key, bucket, url, tmp_path, monkeypatch):  # noqa: F811
-    entry = remote_inputs.Entry(4, "", None, True)
+    entry = remote_inputs.Entry(4, "", True, None, True)
     listed = remote_inputs.RemoteFolder.entries
     monkeypatch.setattr(
         remote_inputs.RemoteFolder,
@@ -285,6 +285,18 @@ def web(request: pytest.FixtureRequest, shop: Path) -> Iterator[str]:
 def test_a_web_server_will_do_for_reading(web, shop, tmp_path, monkeypatch):
     monkeypatch.setattr(remote_inputs, "RANGE_BYTES", 1000)
     assert digest(web, tmp_path / "remote") == digest(shop, tmp_path / "local")
+
+
+def test_what_a_web_server_tells_only_the_size_of_is_copied_again(web, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranges, "date_time_string", lambda *_: "")
+    copied(web, tmp_path / "here")
+    table = shop / "customers.parquet"
+    content = table.read_bytes()
+    try:
+        table.write_bytes(content[::-1])
+        assert (copied(web, tmp_path / "here") / "customers.parquet").read_bytes() == content[::-1]
+    finally:
+        table.write_bytes(content)
 
 
 def test_a_web_server_without_the_tables_is_refused(web, tmp_path):

@@ -2,8 +2,8 @@
 
 Copied are the Parquet files of the build's tables and nothing else, in ranges by many threads, into the staging folder, which
 goes when the build ends. Room on the disk is asked for first. A file that is written again meanwhile is noticed by its mark
-(ETag, generation or time); a resumed build copies what has another mark than before. The manifest's SHA-256 are of the bytes
-as they were copied.
+(ETag, generation or time); a resumed build copies what has another mark than before, and what has none. The manifest's SHA-256
+are of the bytes as they were copied.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def copy_tables(url: str, folder: Path, inputs: Any, progress: ProgressTracker) 
     missing = {
         name: entry
         for name, entry in wanted.items()
-        if before.get(name) != entry.mark or not _has_size(tables / name, entry.size)
+        if not entry.marked or before.get(name) != entry.mark or not _has_size(tables / name, entry.size)
     }
     n_bytes = sum(entry.size or 0 for entry in missing.values())
     _require_room(url, folder, n_bytes)

@@ -42,7 +42,8 @@ class Entry:
     """A remote file as its storage tells of it."""
 
     size: int | None  # bytes; None where a web server does not say
-    mark: str  # another one where the file was written again
+    mark: str  # another one where the file was written again, as far as the storage tells
+    marked: bool  # whether it tells more than the size
     md5: str | None  # of the content, 32 hex digits, as far as can be known: that of an encrypted object may be of something else
     ranged: bool  # whether parts of it can be asked for
 
@@ -137,7 +138,7 @@ class RemoteFolder:
     def _entry(self, info: dict[str, Any]) -> Entry:
         mark = " ".join(str(info[name]) for name in _MARKS if info.get(name))
         ranged = self.is_listed or bool(info.get("partial"))
-        return Entry(info["size"], f"{info['size']} {mark}", _md5(info), ranged)
+        return Entry(info["size"], f"{info['size']} {mark}", bool(mark), _md5(info), ranged)
 
     @contextmanager
     def _in_words(self, where: str) -> Iterator[None]:
