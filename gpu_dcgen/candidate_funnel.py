@@ -41,7 +41,7 @@ def count_candidates(group: Group, have: Ingredients, config: DatasetConfig, bac
     if n:
         row = group.row[picked]
         time = log.time[row]
-        lanes, (place, pool, pair, _, buyers) = mining_scratch(sources, log.n_items, backend)
+        lanes, (places, pools, pairs, _, buyers) = mining_scratch(sources, log.n_items, backend)
         backend.for_each(
             trace_candidates,
             n,
@@ -82,9 +82,9 @@ def count_candidates(group: Group, have: Ingredients, config: DatasetConfig, bac
             have.features.owned_offsets,
             have.features.owned_item,
             have.features.owned_since,
-            place,
-            pool,
-            pair,
+            places,
+            pools,
+            pairs,
             buyers,
             group.negatives.item[picked],
             group.negatives.source[picked],

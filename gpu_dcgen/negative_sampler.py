@@ -223,7 +223,7 @@ def sample_negatives(
 
 
 def mining_scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
-    """The number of lanes, and place, pool, pair, score, buyers of `mine_hard`: one row a lane."""
+    """The number of lanes, and places, pools, pairs, scores, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
     lanes = backend.lanes(2 * n_items + (3 * 4 + 8) * width + 4 * (width + 1) + 8 * (n_buyers + 1))

@@ -6,7 +6,7 @@ kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a
 
 Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
 space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
-Where a loop's time counts, positions are unsigned: numba asks of signed ones whether they are negative.
+Positions in the innermost loops may be unsigned: numba asks of signed ones whether they are negative.
 """
 
 from __future__ import annotations

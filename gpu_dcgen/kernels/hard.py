@@ -36,7 +36,7 @@ _ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its 
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
 _BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
 _DEAD = -(1 << 62)
-_NO_ITEM = (1 << 31) - 1
+_NO_ITEM = (1 << 31) - 1  # above every item
 
 
 @numba.njit(cache=True)
@@ -65,7 +65,7 @@ def _score_pool(n_pool, i, limits, facts, pool, pair, score):
 
 @numba.njit(cache=True)
 def _best(items, scores, n_pool):
-    """The item of the highest score, the smallest on ties; -1 when all are dead. Two passes that vectorize."""
+    """The item of the highest score, the smallest on ties; _NO_ITEM when all are dead. Two passes that vectorize."""
     highest = _DEAD >> 1
     for candidate in range(n_pool):
         highest = max(highest, scores[candidate])

@@ -1,10 +1,11 @@
 """The candidate pool of one positive: three sources of hard negatives, each item once (D13).
 
-A pool lives in one lane of scratch: `pool` (lanes, 3, width) int32 holds, by candidate, its item, its state and its
-product group; `place` (lanes, items) int16 is a candidate's position + 1 by item (the configuration allows 18,408),
-zero where the item is not pooled; `pair` (lanes, width + 1) float32 is a candidate's similarity, -1 for none, and last
-what is written of items that are no candidates. A state packs the first of SOURCES that offered the candidate (2 bits), how many
-buyers brought it in (14 bits), and the number of the last of them, from 1. Every offer returns the pool's size.
+A pool lives in one lane of scratch: `pool` (3, width) int32 holds, by candidate, its item, its state and its product
+group; `place` (items,) int16 is a candidate's position + 1 by item (the configuration allows 18,408), zero where the item
+is not pooled; `pair` (width + 1,) float32 is a candidate's similarity, -1 for none, and last what is written of items that
+are no candidates. A state packs the first of SOURCES that offered the candidate (2 bits), how many buyers brought it in
+(14 bits), and the number of the last of them, from 1. Every offer returns the pool's size. What is on sale comes as a table
+of its own, (items,) bool: it is asked for at every purchase that is met, and stays in the cache.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ ITEM, STATE, GROUP = range(3)  # of `pool`
 SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16  # of a state
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
-# What a snapshot knows of an item, beside whether it is on sale, in one int64, so that a candidate costs one read: its popularity
-# in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
+# What a snapshot knows of an item, beside whether it is on sale, in one int64, so that scoring a candidate costs one read: its
+# popularity in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
 PRICE_SHIFT, GROUP_SHIFT = 17, 34
 PART_MASK = (1 << 17) - 1
 RANK_SHIFT, ITEM_MASK = 32, (1 << 32) - 1  # a moment is the rank of a purchase's time among all times, above its item
@@ -68,14 +69,14 @@ LIMITS = (
 
 @numba.njit(cache=True)
 def _offer(j, source, n_pool, place, pool):
-    """Position of item j in the lane's pool, appended as offered by `source` if new: no branch, as it would be mispredicted."""
+    """Position of item j in the lane's pool, appended as offered by `source` if new. A branch would be mispredicted."""
     j = np.uint32(j)
     at = np.int64(place[j])
     candidate = np.uint64(at - 1 if at > 0 else n_pool)
-    state = pool[STATE, candidate] if at > 0 else np.int32(source)
+    before = pool[STATE, candidate]  # read in any case: a choice between values needs no branch
     place[j] = candidate + 1
     pool[ITEM, candidate] = j
-    pool[STATE, candidate] = state
+    pool[STATE, candidate] = before if at > 0 else np.int32(source)
     return np.int64(candidate)
 
 
