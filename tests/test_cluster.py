@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -49,6 +48,8 @@ def dask_setup(worker):
         return original(*arguments, **options)
     setattr(owner, {name!r}, stuck)
 """
+
+STUCK_IN = {"similarity": ("gpu_dcgen.exact_neighbors", "in_halves"), "samples": ("gpu_dcgen.parts", "gather_groups")}
 
 
 def shared_out(**resources: Any) -> DatasetConfig:
@@ -99,18 +100,32 @@ def stuck_worker(address: str, folder: Path, module: str, name: str, at: int = 1
 
 
 @contextmanager
-def killed_at(marker: Path, process: subprocess.Popen) -> Iterator[None]:
-    """Kill a process, as for want of memory, when the marker appears."""
+def sent(number: signal.Signals, marker: Path, process: subprocess.Popen) -> Iterator[None]:
+    """Send a process a signal when the marker appears."""
 
-    def kill() -> None:
+    def send() -> None:
         until(marker.exists, "the marker")
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(number)
 
-    thread = Thread(target=kill)
+    thread = Thread(target=send)
     thread.start()
     yield
     thread.join()
+
+
+@contextmanager
+def killed_at(marker: Path, process: subprocess.Popen) -> Iterator[None]:
+    """Kill a process, as for want of memory, when the marker appears."""
+    with sent(signal.SIGKILL, marker, process):
+        yield
     assert process.wait() == -signal.SIGKILL
+
+
+def await_workers(address: str, number: int) -> set[str]:
+    """The addresses of a cluster's workers, when it has that many."""
+    with distributed.Client(address, set_as_default=False) as client:
+        until(lambda: len(client.nthreads()) == number, f"{number} workers")
+        return set(client.nthreads())
 
 
 @pytest.fixture(scope="module")
@@ -145,15 +160,60 @@ def test_a_cluster_writes_what_one_process_does(address, inputs, tmp_path, monke
 @pytest.mark.parametrize("during", ["similarity", "samples"])
 def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, tmp_path):  # noqa: F811
     straight, told = made(inputs, tmp_path / "straight"), Listener()
-    module, name = {"similarity": ("exact_neighbors", "in_halves"), "samples": ("parts", "gather_groups")}[during]
-    with stuck_worker(address, tmp_path, f"gpu_dcgen.{module}", name) as (process, marker):
-        client = distributed.Client(address, set_as_default=False)
-        until(lambda: len(client.nthreads()) == 3, "the third worker")
-        client.close()
+    with stuck_worker(address, tmp_path, *STUCK_IN[during]) as (process, marker):
+        await_workers(address, 3)
         with killed_at(marker, process):
             assert made(inputs, tmp_path / "output", config=shared_out(scheduler=address), progress=told) == straight
     assert any(text.startswith(f"{during}: worker ") and "is gone" in text for text in told.texts)
     assert json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]["lost_workers"] == 1
+
+
+@needs_dask
+@pytest.mark.parametrize("stopped", [False, True], ids=["stuck in its task", "stopped as a whole"])
+@pytest.mark.parametrize("during", ["similarity", "samples"])
+def test_what_a_worker_does_not_answer_is_made_by_another(during, stopped, address, inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("gpu_dcgen.cluster.crew._LOOK_S", 0.1)
+    monkeypatch.setattr("gpu_dcgen.cluster.crew._PATIENCE_S", 1.0)
+    straight, told = made(inputs, tmp_path / "straight"), Listener()
+    before = await_workers(address, 2)
+    with stuck_worker(address, tmp_path, *STUCK_IN[during]) as (process, marker):
+        (stuck,) = await_workers(address, 3) - before
+        with sent(signal.SIGSTOP, marker, process) if stopped else nullcontext():
+            assert made(inputs, tmp_path / "output", config=shared_out(scheduler=address), progress=told) == straight
+        assert marker.exists()
+    # Of the others, who first compiles its kernels may take as long.
+    assert any(text.startswith(f"{during}: worker {stuck} has not answered for ") for text in told.texts)
+    cluster = json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]
+    assert (cluster["slow_workers"] > 0, cluster["lost_workers"]) == (True, 0)
+
+
+@needs_dask
+@pytest.mark.parametrize("whose", ["worker", "scheduler"])
+def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_path):  # noqa: F811
+    class Harm(Listener):
+        @contextmanager
+        def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+            with super().stage(name, total):
+                yield
+            if name == "samples":
+                harmed.send_signal(signal.SIGKILL if whose == "scheduler" else signal.SIGSTOP)
+
+    straight = made(inputs, tmp_path / "straight")
+    with scheduler(tmp_path) as (found, head), worker(found) as one, worker(found):
+        await_workers(found, 2)
+        harmed = {"worker": one, "scheduler": head}[whose]
+        assert made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=Harm()) == straight
+
+
+@needs_dask
+def test_a_worker_that_does_not_answer_before_the_build_is_named(address, inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("gpu_dcgen.cluster.crew.CONNECT_S", 5)
+    before = await_workers(address, 2)
+    with worker(address) as process:
+        (stopped,) = await_workers(address, 3) - before
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(BackendError, match=f"no answer in 5 s from worker {stopped}\\."):
+            made(inputs, tmp_path / "output", config=shared_out(scheduler=address))
 
 
 @needs_dask

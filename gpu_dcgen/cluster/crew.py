@@ -8,7 +8,7 @@ import queue
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +23,12 @@ from ..parts import Part
 from ..progress import ProgressTracker
 from ..samples import Ingredients
 from ..weighted_matrix import Sides
+from .attempts import Attempts
 from .connection import CONNECT_S, connect
 
 Array = Any
 _LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
+_PATIENCE_S = 60.0  # without an answer, until idle workers do what others hold; more where answers took a third as long before
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 _GO_ON = "What is finished is kept: the same command with --resume goes on."
 
@@ -62,11 +64,18 @@ class Crew:
         self._there = set(client.nthreads())
         self._seen_s = time.monotonic()
         self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
+        self._slow: set[str] = set()  # who did not answer for so long that others did the work
         self._job = tasks.Job(folder.parent, folder, key, __version__, _for_one(config, len(self._there)))
 
     def inspect(self) -> None:
-        """BackendError with what one of the workers found wrong."""
-        found = self._client.run(self._tasks.inspect, self._job, on_error="return")
+        """BackendError with what one of the workers found wrong, or with who did not answer."""
+        try:
+            found = self._client.run(self._tasks.inspect, self._job, on_error="return", callback_timeout=CONNECT_S)
+        except TimeoutError as error:
+            raise BackendError(
+                f"no answer in {CONNECT_S} s from worker {' and '.join(self._silent()) or 'of the cluster: each is too busy'}.\n"
+                "End the process there, or go without this machine."
+            ) from error
         for worker, wrong in found.items():
             if isinstance(wrong, DcgenError):
                 raise wrong
@@ -77,9 +86,17 @@ class Crew:
                     f"installed there: {installed!r}.\nInstall the same version everywhere, and start the workers anew."
                 ) from wrong
 
+    def _silent(self) -> Iterator[str]:
+        for worker in sorted(self._there):
+            try:
+                self._client.run(int, workers=[worker], on_error="ignore", callback_timeout=_LOOK_S)
+            except TimeoutError:
+                yield worker
+
     def dismiss(self) -> None:
-        """Have the workers let go of the build's files."""
-        self._client.run(self._tasks.forget, self._job, on_error="ignore")
+        """Have the workers let go of the build's files; who does not hear of it finds out when opening another build's."""
+        with suppress(OSError):  # nobody is needed any more, so it does not matter who hangs or has gone
+            self._client.run(self._tasks.forget, self._job, on_error="ignore", callback_timeout=_LOOK_S)
 
     def find_neighbors(self, sides: Sides, blocks: list[tuple[int, int]], progress: Any) -> list[tuple[Array, ...]]:
         names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
@@ -116,6 +133,7 @@ class Crew:
             "scheduler": self._client.scheduler.address,
             "workers": len(self._there),
             "lost_workers": self._n_lost,
+            "slow_workers": len(self._slow),
             "halved_blocks": self._halved,
             "peak_bytes_by_worker": [peak for peak in peaks if peak],
         }
@@ -131,25 +149,25 @@ class Crew:
 
     def _each(self, what: str, task: Callable[..., Any], orders: list[tuple]) -> Iterator[tuple[int, Any]]:
         """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
-        answers: queue.SimpleQueue = queue.SimpleQueue()
-        futures = {}
-        for number, order in enumerate(orders):
-            name = f"{task.__name__}-{self._job.folder.name}-{number}"  # by its first word the dashboard knows what it is
-            future = self._client.submit(task, self._job, *order, key=name, pure=False)
-            future.add_done_callback(lambda _, number=number: answers.put(number))
-            futures[number] = future
-        self._seen_s = time.monotonic()
-        while futures:
+        attempts = Attempts(self._client, task, self._job, orders, self._slow)
+        self._seen_s = heard_s = time.monotonic()
+        longest_s = _PATIENCE_S / 3
+        while attempts:
             try:
-                number = answers.get(timeout=_LOOK_S)
+                number, future = attempts.take(_LOOK_S)
             except queue.Empty:
                 self._look(what)
+                if time.monotonic() - heard_s > 3 * longest_s:
+                    self._repeat(what, attempts, time.monotonic() - heard_s)
+                    heard_s = time.monotonic()
                 continue
-            done = self._answer(what, futures.pop(number))  # a future that is let go of is forgotten by the cluster
+            longest_s = max(longest_s, time.monotonic() - heard_s)
+            done = self._answer(what, future)
             self._peaks[done.worker] = max(self._peaks.get(done.worker, 0), done.peak_bytes)
             self._halved += done.halved
             yield number, done
             self._look(what)
+            heard_s = time.monotonic()
 
     def _answer(self, what: str, future: Any) -> Any:
         from distributed import KilledWorker
@@ -168,10 +186,7 @@ class Crew:
 
     def _look(self, what: str) -> None:
         """See who is there; tell of workers that have gone, whose tasks others do again."""
-        try:
-            there = set(self._client.nthreads())
-        except (OSError, RuntimeError, ValueError, *_CANCELLED) as error:
-            raise self._unreachable(what, error) from error
+        there = set(self._ask(what, self._client.nthreads))
         for worker in sorted(self._there - there):
             self._n_lost += 1
             self._progress.message("warning", f"{what}: worker {worker} is gone; what it was making is made again")
@@ -180,6 +195,18 @@ class Crew:
             self._seen_s = time.monotonic()
         elif time.monotonic() - self._seen_s > CONNECT_S:
             raise BackendError(f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_GO_ON}")
+
+    def _repeat(self, what: str, attempts: Attempts, quiet_s: float) -> None:
+        """Have idle workers do what others have held for long: these may hang, or be slow."""
+        for worker in self._ask(what, attempts.repeat):
+            text = f"{what}: worker {worker} has not answered for {quiet_s:.0f} s; what it holds is given to others as well"
+            self._progress.message("warning", text)
+
+    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except (OSError, RuntimeError, ValueError, *_CANCELLED) as error:
+            raise self._unreachable(what, error) from error
 
     def _unreachable(self, what: str, error: BaseException) -> BackendError:
         return BackendError(
