@@ -187,22 +187,41 @@ def test_what_a_worker_does_not_answer_is_made_by_another(during, stopped, addre
     assert (cluster["slow_workers"] > 0, cluster["lost_workers"]) == (True, 0)
 
 
+class Harm(Listener):
+    """Sends a process a signal after a stage, and waits a while."""
+
+    def __init__(self, after: str, process: subprocess.Popen, number: signal.Signals, wait_s: float = 0.0) -> None:
+        super().__init__()
+        self._after, self._process, self._number, self._wait_s = after, process, number, wait_s
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        with super().stage(name, total):
+            yield
+        if name == self._after:
+            self._process.send_signal(self._number)
+            time.sleep(self._wait_s)
+
+
 @needs_dask
 @pytest.mark.parametrize("whose", ["worker", "scheduler"])
 def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_path):  # noqa: F811
-    class Harm(Listener):
-        @contextmanager
-        def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-            with super().stage(name, total):
-                yield
-            if name == "samples":
-                harmed.send_signal(signal.SIGKILL if whose == "scheduler" else signal.SIGSTOP)
-
     straight = made(inputs, tmp_path / "straight")
     with scheduler(tmp_path) as (found, head), worker(found) as one, worker(found):
         await_workers(found, 2)
-        harmed = {"worker": one, "scheduler": head}[whose]
-        assert made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=Harm()) == straight
+        harm = Harm("samples", one, signal.SIGSTOP) if whose == "worker" else Harm("samples", head, signal.SIGKILL)
+        assert made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm) == straight
+
+
+@needs_dask
+@pytest.mark.parametrize("wait_s", [0, 8], ids=["just now", "for so long that the client has given up"])
+def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("gpu_dcgen.cluster.connection.CONNECT_S", 4)
+    with scheduler(tmp_path) as (found, head), worker(found):
+        await_workers(found, 1)
+        harm = Harm("prepare", head, signal.SIGKILL, wait_s)
+        with pytest.raises(BackendError, match="(?s)samples: the scheduler of the Dask cluster is gone.*--resume goes on"):
+            made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm)
 
 
 @needs_dask

@@ -95,7 +95,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """Have the workers let go of the build's files; who does not hear of it finds out when opening another build's."""
-        with suppress(OSError):  # nobody is needed any more, so it does not matter who hangs or has gone
+        with suppress(OSError, *_CANCELLED):  # nobody is needed any more, so it does not matter who hangs or has gone
             self._client.run(self._tasks.forget, self._job, on_error="ignore", callback_timeout=_LOOK_S)
 
     def find_neighbors(self, sides: Sides, blocks: list[tuple[int, int]], progress: Any) -> list[tuple[Array, ...]]:
@@ -149,12 +149,12 @@ class Crew:
 
     def _each(self, what: str, task: Callable[..., Any], orders: list[tuple]) -> Iterator[tuple[int, Any]]:
         """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
-        attempts = Attempts(self._client, task, self._job, orders, self._slow)
+        attempts = self._ask(what, lambda: Attempts(self._client, task, self._job, orders, self._slow))
         self._seen_s = heard_s = time.monotonic()
         longest_s = _PATIENCE_S / 3
         while attempts:
             try:
-                number, future = attempts.take(_LOOK_S)
+                number, future = self._ask(what, lambda: attempts.take(_LOOK_S))
             except queue.Empty:
                 self._look(what)
                 if time.monotonic() - heard_s > 3 * longest_s:
@@ -203,9 +203,12 @@ class Crew:
             self._progress.message("warning", text)
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        """What the client answers; BackendError when it has nobody to ask."""
+        from distributed.client import ClosedClientError
+
         try:
             return question()
-        except (OSError, RuntimeError, ValueError, *_CANCELLED) as error:
+        except (OSError, RuntimeError, ValueError, ClosedClientError, *_CANCELLED) as error:
             raise self._unreachable(what, error) from error
 
     def _unreachable(self, what: str, error: BaseException) -> BackendError:
