@@ -173,7 +173,7 @@ def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, 
 @pytest.mark.parametrize("during", ["similarity", "samples"])
 def test_what_a_worker_does_not_answer_is_made_by_another(during, stopped, address, inputs, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("gpu_dcgen.cluster.crew._LOOK_S", 0.1)
-    monkeypatch.setattr("gpu_dcgen.cluster.crew._PATIENCE_S", 1.0)
+    monkeypatch.setattr("gpu_dcgen.cluster.crew._PATIENCE_S", 5.0)  # on a busy machine, too, the worker is stuck by then
     straight, told = made(inputs, tmp_path / "straight"), Listener()
     before = await_workers(address, 2)
     with stuck_worker(address, tmp_path, *STUCK_IN[during]) as (process, marker):
