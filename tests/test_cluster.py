@@ -82,7 +82,7 @@ def scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     file = folder / "scheduler.json"
     command = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     with running(*command) as process:
-        until(file.exists, "the scheduler's file")
+        until(lambda: file.exists() and file.stat().st_size, "the scheduler's file")  # it is there before it is written
         yield json.loads(file.read_text())["address"], process
 
 
