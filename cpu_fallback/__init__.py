@@ -39,7 +39,9 @@ class NumpyBackend:
     xp = np
     sparse = scipy.sparse
     exhausted = (MemoryError,)
-    when_full = "Free memory, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
+    when_full = (
+        "Free memory, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
+    )
     scratch_order = "C"
 
     def __init__(self, n_threads: int = 1, memory_limit: int | None = None) -> None:
@@ -114,10 +116,14 @@ class NumpyBackend:
     def stable_order(self, keys: np.ndarray, n_bits: int) -> np.ndarray:
         return stable_order(self, keys, n_bits)
 
-    def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int) -> Any:
+    def similarity_block(
+        self, first: int, last: int, by_item: Any, by_user: Any, norms: np.ndarray, **limits: int
+    ) -> Any:
         return similarity_block(self, first, last, by_item, by_user, norms, **limits)
 
-    def nearest(self, vectors: np.ndarray, k: int, engine: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    def nearest(
+        self, vectors: np.ndarray, k: int, engine: str
+    ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
         return nearest_vectors(self, vectors, k, engine)
 
     def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
@@ -134,7 +140,10 @@ class NumpyBackend:
 
     def memory(self) -> dict[str, int]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024, "exhausted": self._n_exhausted}
+        return {
+            "peak_bytes": peak if sys.platform == "darwin" else peak * 1024,
+            "exhausted": self._n_exhausted,
+        }
 
     def synchronize(self) -> None:
         return None

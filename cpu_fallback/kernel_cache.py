@@ -45,7 +45,11 @@ class _Locator:
     """numba's protocol for finding a function's cache: the first of a few folders that can be written to."""
 
     def __init__(self, function: Any, folder: Path, file: Path) -> None:
-        self._py_file, self._line, self._folder = str(file), function.__code__.co_firstlineno, folder
+        self._py_file, self._line, self._folder = (
+            str(file),
+            function.__code__.co_firstlineno,
+            folder,
+        )
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> "_Locator | None":

@@ -12,14 +12,17 @@ import numpy as np
 
 from .vectors import _select
 
-BRUTE_VECTORS = 200_000  # `auto` asks FAISS beyond this many: the brute force grows with their square
+# `auto` asks FAISS beyond this many: the brute force grows with their square
+BRUTE_VECTORS = 200_000
 EXACT_SCORE = 1 << 24  # whole numbers up to this are exact in float32
 _SCORES_BYTES = 1 << 28  # of one block of products
 _LISTS_SEARCHED = 0.1  # share of an inverted file's lists that a query looks into
 _TRAINING_ROUNDS = 10  # of k-means
 
 
-def nearest_vectors(backend: Any, vectors: np.ndarray, k: int, engine: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+def nearest_vectors(
+    backend: Any, vectors: np.ndarray, k: int, engine: str
+) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """Who finds the k vectors of largest inner product with rows of `vectors`.
 
     vectors (n, d) float32, 0 < k < n. Returns the engine that is used and a function of rows (r,) int64 that returns ids (r, k)
@@ -33,7 +36,9 @@ def nearest_vectors(backend: Any, vectors: np.ndarray, k: int, engine: str) -> t
     if engine == "brute":
         return engine, partial(_brute, backend, vectors, k)
     if engine != "faiss":
-        raise ImportError(f"{engine} runs on a GPU, and this build runs on the CPU.\nSet it to brute, faiss or auto.")
+        raise ImportError(
+            f"{engine} runs on a GPU, and this build runs on the CPU.\nSet it to brute, faiss or auto."
+        )
     if not has_faiss:
         raise ImportError("FAISS is not installed.\nInstall faiss-cpu, or set it to brute or auto.")
     index = _index(vectors, backend.n_threads)
@@ -70,12 +75,16 @@ def _largest(scores, rows, k, keys, ids):
                 least = np.float32(EXACT_SCORE - np.int64(np.max(keys[:k]) >> np.uint64(32)))
                 if not scores[r, j] > least:
                     continue
-            keys[n] = (np.uint64(EXACT_SCORE - np.int64(scores[r, j])) << np.uint64(32)) | np.uint64(j)
+            keys[n] = (
+                np.uint64(EXACT_SCORE - np.int64(scores[r, j])) << np.uint64(32)
+            ) | np.uint64(j)
             n += 1
         if n > k:
             _select(keys, n, k)
         for position in range(k):
-            ids[r, position] = np.int64(keys[position] & np.uint64(0xFFFFFFFF)) if position < n else -1
+            ids[r, position] = (
+                np.int64(keys[position] & np.uint64(0xFFFFFFFF)) if position < n else -1
+            )
 
 
 def _index(vectors: np.ndarray, n_threads: int) -> Any:

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _CATEGORY = pa.dictionary(pa.int32(), pa.string())
-_BATCH_ROWS = 8_192  # rows encoded at a time (Arrow: 1,024): statistics of a dictionary column walk its dictionary once a batch
+# rows encoded at a time (Arrow: 1,024): statistics of a dictionary column walk its dictionary once
+# a batch
+_BATCH_ROWS = 8_192
 
 
 class BlockWriter:
@@ -48,13 +50,22 @@ class BlockWriter:
     def write(self, block: Any) -> None:
         """Append the rows of a block; ValueError where its columns are not the schema's or do not fit their types."""
         if list(block.columns) != self._schema.names:
-            raise ValueError(f"{self._path.name}: block has columns {list(block.columns)}, the schema {self._schema.names}.")
+            raise ValueError(
+                f"{self._path.name}: block has columns {list(block.columns)}, the schema {self._schema.names}."
+            )
         unit = max(map(_rows_per_entry, block.columns.values()))
         n_units = block.n_rows // unit
         n_row_groups = -(-n_units // max(1, self._settings.rows_per_row_group // unit))
-        bounds = [n_units * k // n_row_groups * unit for k in range(n_row_groups)] + [n_units * unit]
+        bounds = [n_units * k // n_row_groups * unit for k in range(n_row_groups)] + [
+            n_units * unit
+        ]
         for start, stop in pairwise(bounds):
-            self._append([self._column(field, block.columns[field.name], start, stop) for field in self._schema])
+            self._append(
+                [
+                    self._column(field, block.columns[field.name], start, stop)
+                    for field in self._schema
+                ]
+            )
 
     def _column(self, field: pa.Field, column: Any, start: int, stop: int) -> Any:
         entries = slice(start // _rows_per_entry(column), stop // _rows_per_entry(column))
@@ -84,14 +95,21 @@ class PartWriter(BlockWriter):
     def _open(self) -> None:
         settings = self._settings
         leaves = {field.name: _leaf(field) for field in self._schema}
-        self._stored = pa.schema([_stored_field(field, settings.encodings) for field in self._schema])
+        self._stored = pa.schema(
+            [_stored_field(field, settings.encodings) for field in self._schema]
+        )
         self._writer = pq.ParquetWriter(
             self._path,
             self._stored,
             compression=settings.compression,
             compression_level=settings.compression_level,
-            use_dictionary=[leaf for name, leaf in leaves.items() if name not in settings.encodings] or False,
-            column_encoding={leaves[name]: encoding for name, encoding in settings.encodings.items() if name in leaves},
+            use_dictionary=[leaf for name, leaf in leaves.items() if name not in settings.encodings]
+            or False,
+            column_encoding={
+                leaves[name]: encoding
+                for name, encoding in settings.encodings.items()
+                if name in leaves
+            },
             write_statistics=[leaves[name] for name in settings.statistics if name in leaves],
             write_page_index=True,
             write_batch_size=_BATCH_ROWS,
@@ -115,7 +133,10 @@ class PartWriter(BlockWriter):
 
 def key_value_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """The schema's own metadata, and the schema itself where Arrow's readers look for it."""
-    return {**(schema.metadata or {}), b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
+    return {
+        **(schema.metadata or {}),
+        b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()),
+    }
 
 
 def _stored_field(field: pa.Field, encodings: dict[str, str]) -> pa.Field:
@@ -127,7 +148,9 @@ def _stored_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_string(type_):
         return _CATEGORY
     if pa.types.is_fixed_size_list(type_):
-        return pa.list_(type_.value_field.with_type(_stored_type(type_.value_type)), type_.list_size)
+        return pa.list_(
+            type_.value_field.with_type(_stored_type(type_.value_type)), type_.list_size
+        )
     return type_
 
 
@@ -159,12 +182,16 @@ def _lists(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
     values = np.empty(offsets[-1], element)
     bits = f"u{element.itemsize}"  # copied as bits: one compiled loop a width
     _copy_lists(column.values.view(bits), starts, lengths, column.repeats, values.view(bits))
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), _flat(type_.value_type, values, None), type=type_)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets.astype(np.int32)), _flat(type_.value_type, values, None), type=type_
+    )
 
 
 def _matrix(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
     cells = _repeated(column.values[entries], column.repeats)
-    valid = None if column.valid is None else _repeated(column.valid[entries], column.repeats).ravel()
+    valid = (
+        None if column.valid is None else _repeated(column.valid[entries], column.repeats).ravel()
+    )
     if column.vocabulary is None:
         elements = _flat(type_.value_type, cells.ravel(), valid)
     else:
@@ -184,20 +211,34 @@ def _sample_ids(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
         text[:, first : first + 10] = digits
     offsets = np.zeros(len(groups) * len(ids) + 1, np.int32)
     offsets[1:] = (np.arange(len(groups))[:, None] * ends[-1] + ends).ravel()
-    return pa.Array.from_buffers(type_, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    return pa.Array.from_buffers(
+        type_, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    )
 
 
-_BUILDERS = {"Values": _values, "Codes": _codes, "Lists": _lists, "Matrix": _matrix, "SampleIds": _sample_ids}
+_BUILDERS = {
+    "Values": _values,
+    "Codes": _codes,
+    "Lists": _lists,
+    "Matrix": _matrix,
+    "SampleIds": _sample_ids,
+}
 
 
 def _flat(type_: pa.DataType, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
     require_fit(type_, values)
     element = numpy_type(type_)
-    data = np.packbits(values, bitorder="little") if pa.types.is_boolean(type_) else np.ascontiguousarray(values, element)
+    data = (
+        np.packbits(values, bitorder="little")
+        if pa.types.is_boolean(type_)
+        else np.ascontiguousarray(values, element)
+    )
     return pa.Array.from_buffers(type_, len(values), [_bitmap(valid), pa.py_buffer(data)])
 
 
-def _coded(type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: int) -> pa.DictionaryArray:
+def _coded(
+    type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: int
+) -> pa.DictionaryArray:
     """Codes as a dictionary array: over the strings that occur for an id, over all of them for a category.
 
     A category's dictionary is the same in every row group, so readers join the row groups without translating codes.
@@ -207,7 +248,9 @@ def _coded(type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: in
         codes, strings = _occurring(codes, strings)
     codes = _repeated(np.ascontiguousarray(codes, np.int32), repeats)
     buffers = [_bitmap(codes >= 0), pa.py_buffer(codes)]
-    return pa.DictionaryArray.from_buffers(_CATEGORY, len(codes), buffers, strings.cast(pa.string()))
+    return pa.DictionaryArray.from_buffers(
+        _CATEGORY, len(codes), buffers, strings.cast(pa.string())
+    )
 
 
 def _occurring(codes: np.ndarray, strings: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -216,7 +259,9 @@ def _occurring(codes: np.ndarray, strings: pa.Array) -> tuple[np.ndarray, pa.Arr
     occurs[codes] = True
     occurs[-1] = False
     distinct = np.flatnonzero(occurs)
-    position = np.empty(len(strings) + 1, np.int32)  # only cells of occurring codes are set and read
+    position = np.empty(
+        len(strings) + 1, np.int32
+    )  # only cells of occurring codes are set and read
     position[-1] = -1
     position[distinct] = np.arange(len(distinct), dtype=np.int32)
     return position[codes], strings.take(pa.array(distinct))
@@ -228,7 +273,9 @@ def _repeated(values: np.ndarray, repeats: int) -> np.ndarray:
 
 def numpy_type(type_: pa.DataType) -> np.dtype:
     """The type of the values that Arrow keeps in memory for a type of fixed width: counts for dates and times."""
-    return np.dtype(f"int{type_.bit_width}" if pa.types.is_temporal(type_) else type_.to_pandas_dtype())
+    return np.dtype(
+        f"int{type_.bit_width}" if pa.types.is_temporal(type_) else type_.to_pandas_dtype()
+    )
 
 
 def require_fit(type_: pa.DataType, values: Any) -> None:
@@ -244,18 +291,26 @@ def require_codes(codes: Any, n_strings: int) -> None:
         raise ValueError(f"codes {low}..{high} for a vocabulary of {n_strings}.")
 
 
-def require_lists(type_: pa.DataType, values: Any, starts: Any, lengths: Any, n_elements: int) -> None:
+def require_lists(
+    type_: pa.DataType, values: Any, starts: Any, lengths: Any, n_elements: int
+) -> None:
     """ValueError unless the lists lie within `values`, those have the element's type, and Arrow can number their elements."""
     if values.dtype != numpy_type(type_.value_type):
         raise ValueError(f"lists of {values.dtype} for {type_}.")
     if len(starts) and not 0 <= int(starts.min()) <= int((starts + lengths).max()) <= len(values):
         raise ValueError(f"lists reach outside their {len(values)} values.")
     if n_elements > np.iinfo(np.int32).max:
-        raise ValueError(f"{n_elements} list elements in a row group, Arrow takes 2^31 - 1; write smaller row groups.")
+        raise ValueError(
+            f"{n_elements} list elements in a row group, Arrow takes 2^31 - 1; write smaller row groups."
+        )
 
 
 def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
-    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return (
+        None
+        if valid is None or valid.all()
+        else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    )
 
 
 @numba.njit(nogil=True, cache=True)

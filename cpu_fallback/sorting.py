@@ -37,7 +37,10 @@ def stable_order(backend: Any, keys: np.ndarray, n_bits: int) -> np.ndarray:
         return np.argsort(keys, kind="stable")
     narrow = np.int32 if n < 1 << 31 else np.int64
     rows = np.empty(0, narrow)
-    free_keys, free_rows = [np.empty(n, np.int64) for _ in "ab"], [np.empty(n, narrow) for _ in "ab"]
+    free_keys, free_rows = (
+        [np.empty(n, np.int64) for _ in "ab"],
+        [np.empty(n, narrow) for _ in "ab"],
+    )
     shifts = range(0, n_bits, _DIGIT_BITS)
     for turn, shift in enumerate(shifts):
         out_rows = free_rows[turn % 2] if shift < shifts[-1] else np.empty(n, np.int64)
@@ -47,17 +50,36 @@ def stable_order(backend: Any, keys: np.ndarray, n_bits: int) -> np.ndarray:
 
 
 def _sort_by_digit(
-    backend: Any, keys: np.ndarray, rows: np.ndarray, shift: int, out_keys: np.ndarray, out_rows: np.ndarray
+    backend: Any,
+    keys: np.ndarray,
+    rows: np.ndarray,
+    shift: int,
+    out_keys: np.ndarray,
+    out_rows: np.ndarray,
 ) -> None:
     """One pass: keys and rows to `out_keys` and `out_rows`, by the digit at `shift`; rows () are the keys' own positions."""
     n, n_parts = len(keys), backend.n_threads
     bounds = [n * part // n_parts for part in range(n_parts + 1)]
     counts = np.zeros((n_parts, _DIGITS), np.int64)
-    backend.in_parts(lambda part: _count(keys, bounds[part], bounds[part + 1], shift, counts[part]), n_parts)
-    in_order = counts.T.ravel()  # keys of a digit stand together, in the order of the parts that they come from
+    backend.in_parts(
+        lambda part: _count(keys, bounds[part], bounds[part + 1], shift, counts[part]), n_parts
+    )
+    in_order = (
+        counts.T.ravel()
+    )  # keys of a digit stand together, in the order of the parts that they come from
     at = (np.cumsum(in_order) - in_order).reshape(_DIGITS, n_parts).T.copy()
 
     def move(part: int) -> None:
-        _move(keys, rows, len(rows) > 0, bounds[part], bounds[part + 1], shift, at[part], out_keys, out_rows)
+        _move(
+            keys,
+            rows,
+            len(rows) > 0,
+            bounds[part],
+            bounds[part + 1],
+            shift,
+            at[part],
+            out_keys,
+            out_rows,
+        )
 
     backend.in_parts(move, n_parts)

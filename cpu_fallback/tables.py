@@ -43,7 +43,10 @@ def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Colum
         try:
             with _open(file, read_dictionary=names) as parquet:
                 tables = [parquet.read(columns=names)]
-        except (OSError, pa.ArrowNotImplementedError):  # delta encodings, as DuckDB writes them; a torn file is refused again
+        except (
+            OSError,
+            pa.ArrowNotImplementedError,
+        ):  # delta encodings, as DuckDB writes them; a torn file is refused again
             tables = _delta_coded(file, names)
         for table in tables:
             for name in names:
@@ -52,14 +55,23 @@ def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Colum
 
 
 def _open(file: Path, **options: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us", pre_buffer=False, page_checksum_verification=True, **options)
+    return pq.ParquetFile(
+        file,
+        coerce_int96_timestamp_unit="us",
+        pre_buffer=False,
+        page_checksum_verification=True,
+        **options,
+    )
 
 
 def _delta_coded(file: Path, names: list[str]) -> Iterator[pa.Table]:
     """Some rows at a time, with text as dictionaries: it may share prefixes, and unpack to any multiple of its pages."""
     with _open(file) as parquet:
         for batch in parquet.iter_batches(DELTA_ROWS, columns=names):
-            columns = [column.dictionary_encode() if is_text(column.type) else column for column in batch.columns]
+            columns = [
+                column.dictionary_encode() if is_text(column.type) else column
+                for column in batch.columns
+            ]
             yield pa.table(columns, batch.schema.names)
 
 
@@ -70,20 +82,27 @@ def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     """
     codes = np.full(_length(column), -1, dtype=np.int32)
     parts = [part for part in split_chunks(column) if len(part[1])]
-    entry_codes, values = merge([values for _, values, _ in parts], [indices for _, _, indices in parts])
+    entry_codes, values = merge(
+        [values for _, values, _ in parts], [indices for _, _, indices in parts]
+    )
     for entries, (rows, _, indices) in zip(entry_codes, parts, strict=True):
-        codes[rows] = np.append(entries, np.int32(-1))[indices]  # index -1, null, takes the appended cell
+        codes[rows] = np.append(entries, np.int32(-1))[
+            indices
+        ]  # index -1, null, takes the appended cell
     return codes, values
 
 
-def merge(dictionaries: list[pa.Array], indices: list[np.ndarray]) -> tuple[list[np.ndarray], pa.Array]:
+def merge(
+    dictionaries: list[pa.Array], indices: list[np.ndarray]
+) -> tuple[list[np.ndarray], pa.Array]:
     """The code of each entry of each dictionary, (d,) int32, -1 for null and NaN, and the sorted distinct values.
 
     `indices` are those of the rows (-1 for null) into each dictionary: values that no row has get no code.
     """
     if not dictionaries:
         return [], pa.array([], pa.string())
-    # One hash table over the chunks' dictionaries, not over the rows, gives each entry its place among all values.
+    # One hash table over the chunks' dictionaries, not over the rows, gives each entry its place
+    # among all values.
     merged = pa.chunked_array(_alike(dictionaries)).dictionary_encode()
     values = merged.chunk(0).dictionary
     places = [_indices(chunk) for chunk in merged.chunks]
@@ -126,7 +145,9 @@ def split_chunks(column: Column) -> Iterator[tuple[slice, pa.Array, np.ndarray]]
         if not pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_encode()
         indices = _indices(chunk)
-        if indices.max(initial=-1) >= len(chunk.dictionary):  # Arrow decodes such pages, and looks nowhere
+        if indices.max(initial=-1) >= len(
+            chunk.dictionary
+        ):  # Arrow decodes such pages, and looks nowhere
             raise pa.ArrowInvalid("an index beyond the end of its dictionary")
         yield rows, chunk.dictionary, indices
 
@@ -137,7 +158,9 @@ def _indices(chunk: pa.DictionaryArray) -> np.ndarray:
 
 def _alike(dictionaries: list[pa.Array]) -> list[pa.Array]:
     """Dictionaries of one type: text as string; numbers as they are, or as int64 or float64 where files differ; NaN as null."""
-    dictionaries = [values.cast(pa.string()) if is_text(values.type) else values for values in dictionaries]
+    dictionaries = [
+        values.cast(pa.string()) if is_text(values.type) else values for values in dictionaries
+    ]
     types = {values.type for values in dictionaries}
     if len(types) > 1 and all(pa.types.is_integer(kind) for kind in types):
         dictionaries = [values.cast(pa.int64()) for values in dictionaries]
@@ -161,7 +184,9 @@ def _convert(
             continue
         for _, distinct, indices in split_chunks([chunk]):
             distinct_values, distinct_valid = convert(distinct)
-            values[rows] = np.append(distinct_values, dtype(0))[indices]  # index -1, null, takes the appended cell
+            values[rows] = np.append(distinct_values, dtype(0))[
+                indices
+            ]  # index -1, null, takes the appended cell
             valid[rows] = np.append(distinct_valid, False)[indices]
     return values, valid
 
@@ -172,7 +197,9 @@ def _is_cheap(kind: pa.DataType) -> bool:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether values of this type are text, in any of Arrow's layouts of it."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _float64(array: pa.Array) -> pa.Array:
@@ -186,7 +213,10 @@ def numbers_of(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """What `numbers` says of one array that is no dictionary."""
     if is_text(array.type):
         texts = array.to_pylist()
-        values = np.array([float(text) if text and NUMBER.fullmatch(text) else np.nan for text in texts], dtype=np.float64)
+        values = np.array(
+            [float(text) if text and NUMBER.fullmatch(text) else np.nan for text in texts],
+            dtype=np.float64,
+        )
     else:
         values = _float64(array).fill_null(np.nan).to_numpy()
     valid = ~np.isnan(values)
@@ -231,15 +261,39 @@ def _iso_times(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     year, month, day = field("year"), field("month"), field("day")
     hour, minute, second = field("hour"), field("minute"), field("second")
     zone_hour, zone_minute = field("zone_hour"), field("zone_minute")
-    valid &= (month >= 1) & (month <= 12) & (hour < 24) & (minute < 60) & (second < 60) & (zone_hour < 24) & (zone_minute < 60)
+    valid &= (
+        (month >= 1)
+        & (month <= 12)
+        & (hour < 24)
+        & (minute < 60)
+        & (second < 60)
+        & (zone_hour < 24)
+        & (zone_minute < 60)
+    )
     months = ((year - 1970) * 12 + np.where(valid, month, 1) - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (day - 1)
-    valid &= days.astype("datetime64[M]") == months  # 30 February lies in March, and day 0 in the month before
+    valid &= (
+        days.astype("datetime64[M]") == months
+    )  # 30 February lies in March, and day 0 in the month before
 
     zone = (zone_hour * 60 + zone_minute) * 60
-    behind = pc.equal(pc.struct_field(fields, "sign"), "-").fill_null(False).to_numpy(zero_copy_only=False)
-    seconds = days.astype(np.int64) * 86_400 + hour * 3600 + minute * 60 + second + np.where(behind, zone, -zone)
+    behind = (
+        pc.equal(pc.struct_field(fields, "sign"), "-")
+        .fill_null(False)
+        .to_numpy(zero_copy_only=False)
+    )
+    seconds = (
+        days.astype(np.int64) * 86_400
+        + hour * 3600
+        + minute * 60
+        + second
+        + np.where(behind, zone, -zone)
+    )
     valid &= np.abs(seconds) < INT64_MAX // NS_PER_S  # leaves room for the fraction
     whole, valid = nanoseconds(np, seconds, NS_PER_S, valid)
-    fraction = pc.utf8_rpad(pc.struct_field(fields, "fraction").fill_null(""), 9, "0").cast(pa.int64()).to_numpy()
+    fraction = (
+        pc.utf8_rpad(pc.struct_field(fields, "fraction").fill_null(""), 9, "0")
+        .cast(pa.int64())
+        .to_numpy()
+    )
     return whole + np.where(valid, fraction, 0), valid

@@ -40,7 +40,19 @@ def _select(keys, n, k):
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_products(first, last, item_user, item_weight, user_offsets, user_cell, packed, sums, commons, touched, runs):
+def _add_products(
+    first,
+    last,
+    item_user,
+    item_weight,
+    user_offsets,
+    user_cell,
+    packed,
+    sums,
+    commons,
+    touched,
+    runs,
+):
     """Add to sums and commons what the buyers item_user[first:last] of an item have in common with every item.
 
     Lists those items in `touched` while they are few, and returns how many are listed.
@@ -113,7 +125,9 @@ def _collect(i, roots, min_common, top_k, packed, sums, commons, touched, keys, 
                 n = top_k
                 bits[0] = np.uint32(np.uint64(_ONE_BITS) - (last >> np.uint64(32)))
                 bound = np.float64(scores[0]) * roots[i] * _BELOW
-            scores[0] = np.float32(min(1.0, np.float64(dot) / (roots[i] * roots[j])))  # at least 2^-62
+            scores[0] = np.float32(
+                min(1.0, np.float64(dot) / (roots[i] * roots[j]))
+            )  # at least 2^-62
             keys[n] = (np.uint64(_ONE_BITS - bits[0]) << np.uint64(32)) | np.uint64(j)
             n += 1
         else:
@@ -170,7 +184,19 @@ def _neighbors(
             touched,
             runs,
         )
-        n_kept = _collect(i, roots, min_common, top_k, packed, sums, commons, touched[:n_touched], keys, bits, scores)
+        n_kept = _collect(
+            i,
+            roots,
+            min_common,
+            top_k,
+            packed,
+            sums,
+            commons,
+            touched[:n_touched],
+            keys,
+            bits,
+            scores,
+        )
         chosen = keys[:n_kept]
         chosen.sort()
         row = out_row + i - first

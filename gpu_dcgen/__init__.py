@@ -13,7 +13,7 @@ _HOMES = {
     "append": "dataset_generator",
     "build": "dataset_generator",
     "DatasetConfig": "config",
-    "ProgressTracker": "progress",
+    "ProgressTracker": "monitoring.progress",
     "QualityMetrics": "quality_validator",
 }
 

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
+from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
+from .backend.runs import offsets_of
 from .errors import InputError
 from .kernels import rows
-from .rng import mix_array
-from .segments import offsets_of
+from .kernels.rng import mix_array
 
 Array = Any
 
 NULL_HASH = np.uint64(0x6E756C6C)
-NOT_DIGESTED = frozenset({"generation_timestamp"})  # the only value that may differ between two builds of the same
+NOT_DIGESTED = frozenset(
+    {"generation_timestamp"}
+)  # the only value that may differ between two builds of the same
 _MASK = (1 << 64) - 1
 
 
@@ -51,15 +53,21 @@ class ContentDigest:
         """The digest of each column as 16 hex digits, by column name."""
         return {name: f"{total:016x}" for name, total in sorted(self.sums.items())}
 
-    def _add_rows(self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any) -> None:
+    def _add_rows(
+        self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any
+    ) -> None:
         xp = backend.xp
-        positions = mix_array(xp.arange(first_row, first_row + n_rows, dtype=xp.uint64) ^ rows.POSITION)
+        positions = mix_array(
+            xp.arange(first_row, first_row + n_rows, dtype=xp.uint64) ^ rows.POSITION
+        )
         n_spans = -(-n_rows // rows.SPAN)
         sums = xp.empty((len(hashed), n_spans), dtype=xp.uint64)
         for k, (name, (hashes, repeats)) in enumerate(hashed.items()):
             by_row = hashes if repeats == 1 else xp.repeat(hashes, repeats)
             if by_row.shape[0] != n_rows:
-                raise ValueError(f"column '{name}' has {by_row.shape[0]} rows in a block of {n_rows}.")
+                raise ValueError(
+                    f"column '{name}' has {by_row.shape[0]} rows in a block of {n_rows}."
+                )
             backend.for_each(rows.add_rows, n_spans, positions, by_row, sums[k])
         for name, total in zip(hashed, backend.to_host(sums.sum(axis=1)).tolist(), strict=True):
             self.sums[name] = (self.sums.get(name, 0) + total) & _MASK
@@ -81,7 +89,9 @@ def hash_strings(strings: Any) -> np.ndarray:
     _, offsets, text = strings.buffers()
     hashes = np.full(len(strings), NULL_HASH)
     if text is not None:
-        offsets = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+        offsets = np.frombuffer(offsets, np.int64)[
+            strings.offset : strings.offset + len(strings) + 1
+        ]
         rows.hash_texts.loop(0, len(strings), offsets, np.frombuffer(text, np.uint8), hashes)
     if strings.null_count:
         hashes[strings.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
@@ -100,13 +110,18 @@ def digest_file(path: Path, backend: Any) -> dict[str, str]:
     digest, first_row = ContentDigest(), 0
     parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not parts:
-        raise InputError(f"{path}: has no Parquet files.\nName a file or a folder of parts that gpu-dcgen wrote.")
+        raise InputError(
+            f"{path}: has no Parquet files.\nName a file or a folder of parts that gpu-dcgen wrote."
+        )
     for part in parts:
         with pq.ParquetFile(part) as file:
             columns = [name for name in file.schema_arrow.names if name not in NOT_DIGESTED]
             for index in range(file.num_row_groups):
                 table = file.read_row_group(index, columns=columns)
-                hashed = {name: (_arrow_hashes(table[name], f"{part}: column '{name}'", backend), 1) for name in columns}
+                hashed = {
+                    name: (_arrow_hashes(table[name], f"{part}: column '{name}'", backend), 1)
+                    for name in columns
+                }
                 digest._add_rows(first_row, table.num_rows, hashed, backend)
                 first_row += table.num_rows
     return digest.hex()
@@ -155,7 +170,16 @@ def _slice_hashes(column: Lists, backend: Any) -> Array:
     elements = xp.empty(n_elements, dtype=dtype)
     bits = f"u{dtype.itemsize}"  # copied as bits: one compiled kernel a width
     n = column.starts.shape[0]
-    backend.for_each(rows.copy_lists, n, column.values.view(bits), column.starts, column.lengths, 1, offsets, elements.view(bits))
+    backend.for_each(
+        rows.copy_lists,
+        n,
+        column.values.view(bits),
+        column.starts,
+        column.lengths,
+        1,
+        offsets,
+        elements.view(bits),
+    )
     return _list_hashes(offsets, _value_hashes(elements, xp), backend)
 
 
@@ -167,7 +191,9 @@ def _matrix_hashes(column: Matrix, backend: Any) -> Array:
     else:
         hashes = code_hashes(column.values, column.vocabulary.hashes, xp)
     hashes = _with_nulls(hashes, column.valid, xp)
-    return _list_hashes(xp.arange(n + 1, dtype=xp.int64) * width, hashes.reshape(n * width), backend)
+    return _list_hashes(
+        xp.arange(n + 1, dtype=xp.int64) * width, hashes.reshape(n * width), backend
+    )
 
 
 def _sample_id_hashes(column: SampleIds, backend: Any) -> Array:
@@ -179,7 +205,15 @@ def _sample_id_hashes(column: SampleIds, backend: Any) -> Array:
     for byte in f"{column.split}-".encode():
         start = ((start ^ byte) * int(rows.FNV_PRIME)) & _MASK
     hashes = xp.empty((column.n_groups, column.rows_per_group), dtype=xp.uint64)
-    backend.for_each(rows.hash_sample_ids, column.n_groups, column.first_group, np.uint64(start), suffix, offsets, hashes)
+    backend.for_each(
+        rows.hash_sample_ids,
+        column.n_groups,
+        column.first_group,
+        np.uint64(start),
+        suffix,
+        offsets,
+        hashes,
+    )
     return hashes.reshape(column.n_groups * column.rows_per_group)
 
 
@@ -203,14 +237,30 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
         return code_hashes(codes, backend.from_host(hash_strings(array.dictionary)), xp)
     if types.is_string(array.type) or types.is_large_string(array.type):
         return backend.from_host(hash_strings(array))
-    if types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+    if (
+        types.is_list(array.type)
+        or types.is_large_list(array.type)
+        or types.is_fixed_size_list(array.type)
+    ):
         lengths = backend.from_host(pc.list_value_length(array).to_numpy())
-        return _list_hashes(offsets_of(xp, lengths), _arrow_hashes(array.flatten(), where, backend), backend)
+        return _list_hashes(
+            offsets_of(xp, lengths), _arrow_hashes(array.flatten(), where, backend), backend
+        )
     if types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("ns")).view(pa.int64())
-    if not (types.is_integer(array.type) or types.is_floating(array.type) or types.is_boolean(array.type)):
-        raise InputError(f"{where} has type {array.type}, which no output of gpu-dcgen has.\nCheck that this is the right file.")
-    valid = backend.from_host(array.is_valid().to_numpy(zero_copy_only=False)) if array.null_count else None
+    if not (
+        types.is_integer(array.type)
+        or types.is_floating(array.type)
+        or types.is_boolean(array.type)
+    ):
+        raise InputError(
+            f"{where} has type {array.type}, which no output of gpu-dcgen has.\nCheck that this is the right file."
+        )
+    valid = (
+        backend.from_host(array.is_valid().to_numpy(zero_copy_only=False))
+        if array.null_count
+        else None
+    )
     zero = False if types.is_boolean(array.type) else 0
     values = backend.from_host(array.fill_null(zero).to_numpy(zero_copy_only=False))
     return _with_nulls(_value_hashes(values, xp), valid, xp)

@@ -14,8 +14,14 @@ _SECRETS = tuple(  # what to look for: the secret, behind a group that is shown
             rf"({_URL})(?:[^\s/?#'\"@]*|[^\s/:'\"@]*:[^\s'\"@]*)@",
             rf"\1{_HIDDEN}@",
         ),  # user and password, or a token
-        (rf"({_URL}[^\s?'\"]*\?)[^\s'\")>]+", rf"\1{_HIDDEN}"),  # a query: signatures have many names
-        (r"(\bhttps?:/+(?:[^\s/]*hook[^\s/]*|[^\s?'\"]*/(?:web)?hooks?)/)[^\s'\")>]+", rf"\1{_HIDDEN}"),  # the path is the secret
+        (
+            rf"({_URL}[^\s?'\"]*\?)[^\s'\")>]+",
+            rf"\1{_HIDDEN}",
+        ),  # a query: signatures have many names
+        (
+            r"(\bhttps?:/+(?:[^\s/]*hook[^\s/]*|[^\s?'\"]*/(?:web)?hooks?)/)[^\s'\")>]+",
+            rf"\1{_HIDDEN}",
+        ),  # the path is the secret
         (
             r"((?:\b|[_-])(?:sig|signature|token|secret|passw(?:or)?d|pwd|credentials?|(?:api|access|account|secret|shared)[_-]?key"
             r"(?:[_-]?id)?)['\"]?\s?[=:]\s?['\"]?)[^\s&;,'\")}]+",
@@ -33,7 +39,9 @@ def redacted(text: str) -> str:
     Of a very long text the middle is left out.
     """
     if len(text) > _HEAD + _TAIL:
-        tail = text[-_TAIL:].partition(" ")[2]  # from a word's beginning: it could be within a secret
+        tail = text[-_TAIL:].partition(" ")[
+            2
+        ]  # from a word's beginning: it could be within a secret
         text = f"{text[:_HEAD]} ... ({len(text) - _HEAD - len(tail)} characters) ... {tail}"
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
@@ -46,7 +54,8 @@ def printable(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    # Cc: controls; Cf: directions and joiners, which can make a text look like another; Cs: halves, which cannot be encoded.
+    # Cc: controls; Cf: directions and joiners, which can make a text look like another; Cs: halves,
+    # which cannot be encoded.
     hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
     return character.encode("unicode_escape").decode("ascii") if hidden else character
 

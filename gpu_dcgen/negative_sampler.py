@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from . import rng
-from .backend import Backend
-from .config import DatasetConfig, exactly
-from .features import Features, Snapshots
-from .interactions import Interactions
+from .backend.protocol import Backend
+from .backend.runs import run_starts
+from .config.dataset_config import DatasetConfig, exactly
+from .kernels import rng
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
 from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, PRICE_SHIFT, RANK_SHIFT
-from .segments import run_starts
-from .similarity_computer import Neighbors
-from .splits import Positives
-from .windows import DAY
+from .preparation.features import Features, Snapshots
+from .preparation.interactions import Interactions
+from .preparation.splits import Positives
+from .preparation.windows import DAY
+from .similarity_computer.compute import Neighbors
 
 Array = Any
 
@@ -31,7 +31,8 @@ class NegativeSources:
     buyer_before: Array  # (E,) uint8  rows of the same user before that purchase, at most 255
     buyer_after: Array  # (E,) uint8  from that purchase to the end of the user's rows, at most 255
     position: Array  # (E,) int32  of each interaction in that order
-    moments: Array  # (E,) int64  rank of each interaction's time among all times, above its item (`kernels.pool`)
+    # (E,) int64  rank of each interaction's time among all times, above its item (`kernels.pool`)
+    moments: Array
     times: Array  # (T,) int64  all times, rising
     facts: Array  # (K, I) int64  what a snapshot knows of an item (`kernels.pool`)
     limits: Array  # (15,) int64  `kernels.pool.LIMITS`
@@ -45,20 +46,29 @@ class Negatives:
 
     item: Array  # (n, hard + random) int32
     source: Array  # (n, hard) int8  code into `kernels.pool.SOURCES`
-    similarity: Array  # (n, hard) float32  of the pair with the positive, -1 where it is not among its neighbors
+    # (n, hard) float32  of the pair with the positive, -1 where it is not among its neighbors
+    similarity: Array
     relaxed: Array  # (n,) int32  hard ones taken beyond the cap on the positive's own product group
     snapshot: Array  # (n,) int64  the item snapshot of the group
 
 
-def prepare_sources(interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend) -> NegativeSources:
+def prepare_sources(
+    interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend
+) -> NegativeSources:
     """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
     xp, settings = backend.xp, config.negative_sampling
-    pool_width = settings.item_cf_top_k + settings.collaborative_buyers * settings.collaborative_items + settings.category_draws
+    pool_width = (
+        settings.item_cf_top_k
+        + settings.collaborative_buyers * settings.collaborative_items
+        + settings.category_draws
+    )
     score = settings.score
     denominator = math.lcm(*(exactly(share).denominator for share in settings.percentile_range))
     values = {
         "n_hard": settings.hard_negatives_per_positive,
-        "own_group_cap": math.floor(exactly(settings.diversity_threshold) * settings.hard_negatives_per_positive),
+        "own_group_cap": math.floor(
+            exactly(settings.diversity_threshold) * settings.hard_negatives_per_positive
+        ),
         "item_cf_top_k": settings.item_cf_top_k,
         "buyers": settings.collaborative_buyers,
         "buyer_items": settings.collaborative_items,
@@ -111,7 +121,10 @@ def _pack_facts(snapshots: Snapshots, xp: Any) -> Array:
     group = (snapshots.group.astype(xp.int64) + 1) << GROUP_SHIFT
     for k in range(facts.shape[0]):
         known = snapshots.price[k] == snapshots.price[k]
-        price = xp.where(known, _fixed(xp.where(known, snapshots.price[k], 0), xp) + 1, 0) << PRICE_SHIFT
+        price = (
+            xp.where(known, _fixed(xp.where(known, snapshots.price[k], 0), xp) + 1, 0)
+            << PRICE_SHIFT
+        )
         facts[k] = group | price | _fixed(snapshots.popularity[k], xp)
     return facts
 
@@ -152,11 +165,18 @@ def sample_negatives(
     if n_hard:
         lanes, scratch = mining_scratch(sources, interactions.n_items, backend)
         moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
-        since = xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(xp.int64) << RANK_SHIFT
+        since = (
+            xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(
+                xp.int64
+            )
+            << RANK_SHIFT
+        )
         backend.for_each(
             mine_hard,
             n,
-            xp.argsort(item, kind="stable"),  # positives of one item meet the same neighbors and buyers: they stay in the cache
+            xp.argsort(
+                item, kind="stable"
+            ),  # positives of one item meet the same neighbors and buyers: they stay in the cache
             rng.purpose_key(config.seed, rng.FALLBACK_NEGATIVE),
             rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
             sources.limits,
@@ -222,7 +242,9 @@ def sample_negatives(
     return Negatives(negatives, source, similarity, relaxed, snapshot)
 
 
-def mining_scratch(sources: NegativeSources, n_items: int, backend: Backend) -> tuple[int, tuple[Array, ...]]:
+def mining_scratch(
+    sources: NegativeSources, n_items: int, backend: Backend
+) -> tuple[int, tuple[Array, ...]]:
     """The number of lanes, and places, pools, pairs, scores, buyers of `mine_hard`: one row a lane."""
     xp, width = backend.xp, max(1, sources.pool_width)
     n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))

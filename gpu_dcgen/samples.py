@@ -5,20 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Backend
-from .balancing import Balance, positive_weights
-from .blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
-from .config import DatasetConfig
-from .contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, PRICE_CATEGORIES, SEASONS
+from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
+from .backend.protocol import Backend
+from .config.dataset_config import DatasetConfig
+from .contract.schema import (
+    AGE_GROUPS,
+    NEGATIVE_DETAILS,
+    NEGATIVE_SOURCES,
+    PRICE_CATEGORIES,
+    SEASONS,
+)
 from .digest import vocabulary
-from .features import Features
-from .interactions import Interactions
 from .kernels.pool import SOURCES
 from .negative_sampler import Negatives, NegativeSources, sample_negatives
+from .preparation.balancing import Balance, positive_weights
+from .preparation.features import Features
+from .preparation.interactions import Interactions
+from .preparation.splits import Positives, SplitPlan
+from .preparation.windows import DAY
 from .sequence_builder import Calendar, history_windows
-from .similarity_computer import Neighbors
-from .splits import Positives, SplitPlan
-from .windows import DAY
+from .similarity_computer.compute import Neighbors
 
 Array = Any
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
@@ -37,7 +43,8 @@ class Ingredients:
     balance: Balance | None  # None: every sample weighs 1
     calendar: Calendar
     plan: SplitPlan
-    item_codes: Array  # (I,) int32  item_index of each item: 1..I, those of earlier windows first (D17), 0 is padding
+    # (I,) int32  item_index of each item: 1..I, those of earlier windows first (D17), 0 is padding
+    item_codes: Array
     sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
     vocabularies: dict[str, Vocabulary]
     user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
@@ -70,7 +77,10 @@ def gather_ingredients(
         "negative_source": vocabulary(NEGATIVE_SOURCES, backend),
         "negative_detail": vocabulary(NEGATIVE_DETAILS, backend),
         **{name: vocabulary(columns[name].values, backend) for name in columns},
-        **{name: vocabulary(interactions.item_columns[name].values, backend) for name in ITEM_CATEGORIES},
+        **{
+            name: vocabulary(interactions.item_columns[name].values, backend)
+            for name in ITEM_CATEGORIES
+        },
     }
     return Ingredients(
         interactions=interactions,
@@ -92,9 +102,13 @@ def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend)
     """item_index (I,) int32 from 1: by the window of an item's first purchase, then by its id, so that later items come last."""
     xp = backend.xp
     first = interactions.time[interactions.by_item[interactions.item_offsets[:-1]]]
-    window = (first >= plan.windows.cut1).astype(xp.int8) + (first >= plan.windows.cut2).astype(xp.int8)
+    window = (first >= plan.windows.cut1).astype(xp.int8) + (first >= plan.windows.cut2).astype(
+        xp.int8
+    )
     codes = xp.empty(interactions.n_items, dtype=xp.int32)
-    codes[xp.argsort(window, kind="stable")] = xp.arange(1, interactions.n_items + 1, dtype=xp.int32)
+    codes[xp.argsort(window, kind="stable")] = xp.arange(
+        1, interactions.n_items + 1, dtype=xp.int32
+    )
     return codes
 
 
@@ -112,17 +126,25 @@ class Group:
     history_length: Array  # (n,) int32
 
 
-def gather_groups(positives: Positives, rows: slice, have: Ingredients, config: DatasetConfig, backend: Backend) -> Group:
+def gather_groups(
+    positives: Positives, rows: slice, have: Ingredients, config: DatasetConfig, backend: Backend
+) -> Group:
     """Draw the negatives of positives[rows] and find their histories."""
     interactions = have.interactions
     row = positives.row[rows]
-    negatives = sample_negatives(positives, rows, interactions, have.features, have.neighbors, have.sources, config, backend)
-    start, length = history_windows(interactions, row, config.sequence_processing.max_sequence_length, backend)
+    negatives = sample_negatives(
+        positives, rows, interactions, have.features, have.neighbors, have.sources, config, backend
+    )
+    start, length = history_windows(
+        interactions, row, config.sequence_processing.max_sequence_length, backend
+    )
     item = backend.xp.concatenate([interactions.item[row][:, None], negatives.item], axis=1)
     return Group(positives, rows, row, interactions.user[row], item, negatives, start, length)
 
 
-def labeled_pairs(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+def labeled_pairs(
+    group: Group, have: Ingredients, config: DatasetConfig, backend: Backend
+) -> Block:
     """The contract's rows: each positive (label 1), then its hard and its random negatives (label 0)."""
     xp = backend.xp
     n, width = group.item.shape
@@ -223,23 +245,31 @@ def _user_columns(group: Group, have: Ingredients, width: int, backend: Backend)
         "user_total_purchases": Values(n_before.astype(xp.int32), repeats=width),
         "user_avg_basket_size": Values((n_before / baskets).astype(xp.float32), repeats=width),
         "user_preferred_channel": Values(channel, channel >= 0, width),
-        "user_interaction_sequence": Lists(have.sequence_items, group.history_start, group.history_length, width),
+        "user_interaction_sequence": Lists(
+            have.sequence_items, group.history_start, group.history_length, width
+        ),
         "user_sequence_lengths": Values(group.history_length.astype(xp.int16), repeats=width),
     }
 
 
-def _item_columns(prefix: str, item: Array, snapshot: Array, have: Ingredients, backend: Backend) -> dict[str, Any]:
+def _item_columns(
+    prefix: str, item: Array, snapshot: Array, have: Ingredients, backend: Backend
+) -> dict[str, Any]:
     """An item's static categories and what its snapshot knows, the same way for positives and negatives (D6)."""
     snapshots = have.features.snapshots
     price = snapshots.price[snapshot, item]
     return {
         f"{prefix}_id": Codes(item, have.vocabularies["item_id"]),
         **{
-            f"{prefix}_{name}": Codes(have.interactions.item_columns[name].codes[item], have.vocabularies[name])
+            f"{prefix}_{name}": Codes(
+                have.interactions.item_columns[name].codes[item], have.vocabularies[name]
+            )
             for name in ITEM_CATEGORIES
         },
         f"{prefix}_popularity_score": Values(snapshots.popularity[snapshot, item]),
-        f"{prefix}_price_category": Codes(snapshots.price_category[snapshot, item], have.vocabularies["price_category"]),
+        f"{prefix}_price_category": Codes(
+            snapshots.price_category[snapshot, item], have.vocabularies["price_category"]
+        ),
         f"{prefix}_price_normalized": Values(price, price == price),
     }
 
@@ -282,5 +312,7 @@ def _weights(group: Group, have: Ingredients, backend: Backend) -> Array:
     xp = backend.xp
     if have.balance is None or group.positives.split != "train":
         return xp.ones(group.row.shape[0], dtype=xp.float32)
-    weights = positive_weights(have.balance, have.interactions, group.row, have.plan.windows.cut1, backend)
+    weights = positive_weights(
+        have.balance, have.interactions, group.row, have.plan.windows.cut1, backend
+    )
     return weights.astype(xp.float32)

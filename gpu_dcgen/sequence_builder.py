@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Backend
-from .config import DatasetConfig
-from .contract import SEASONS
-from .interactions import Interactions
-from .segments import counts, offsets_of, repeat_index
-from .splits import SplitPlan
-from .windows import DAY
+from .backend.protocol import Backend
+from .backend.runs import counts, offsets_of, repeat_index
+from .config.dataset_config import DatasetConfig
+from .contract.schema import SEASONS
+from .preparation.interactions import Interactions
+from .preparation.splits import SplitPlan
+from .preparation.windows import DAY
 
 Array = Any
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
@@ -36,7 +36,9 @@ class Calendar:
         return time // DAY - self.first_day
 
 
-def build_calendar(first_time: int, last_time: int, config: DatasetConfig, backend: Backend) -> Calendar:
+def build_calendar(
+    first_time: int, last_time: int, config: DatasetConfig, backend: Backend
+) -> Calendar:
     """Tables over the days first_time..last_time; seasons are meteorological, turned half a year in the south (D6)."""
     xp = backend.xp
     first_day, last_day = first_time // DAY, last_time // DAY
@@ -60,7 +62,9 @@ def build_calendar(first_time: int, last_time: int, config: DatasetConfig, backe
     )
 
 
-def history_windows(interactions: Interactions, rows: Array, max_length: int, backend: Backend) -> tuple[Array, Array]:
+def history_windows(
+    interactions: Interactions, rows: Array, max_length: int, backend: Backend
+) -> tuple[Array, Array]:
     """The latest interactions strictly before those at `rows`: starts (n,) int64 and lengths (n,) int32.
 
     A user's rows are in (time, item) order, so a history is a slice that ends where the row's own basket begins.
@@ -83,7 +87,9 @@ class UserSequences:
     recency: Array  # (m,) float32  2 ^ (-whole days before the window's end / half-life)
 
 
-def build_user_sequences(interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> UserSequences:
+def build_user_sequences(
+    interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend
+) -> UserSequences:
     """Cut each user's last `max_sequence_length` interactions before the end of its window; at least `min_sequence_length`.
 
     With strategy `temporal` a user counts to the last window it has a positive in.
@@ -98,7 +104,9 @@ def build_user_sequences(interactions: Interactions, plan: SplitPlan, config: Da
     ends = backend.from_host(plan.windows.ends)
     inside = (split[interactions.user] >= 0) & (interactions.time < ends[known[interactions.user]])
     n_inside = counts(xp, interactions.user[inside], interactions.n_users)
-    user = xp.nonzero((split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length)))[0]
+    user = xp.nonzero(
+        (split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length))
+    )[0]
     length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
     del inside
     offsets = offsets_of(xp, length)
@@ -124,11 +132,15 @@ def _sessions(time: Array, offsets: Array, which: Array, config: DatasetConfig, 
     return (breaks - breaks[offsets[:-1]][which]).astype(xp.int16)
 
 
-def _recency(time: Array, split: Array, plan: SplitPlan, config: DatasetConfig, backend: Backend) -> Array:
+def _recency(
+    time: Array, split: Array, plan: SplitPlan, config: DatasetConfig, backend: Backend
+) -> Array:
     """2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
     windows = plan.windows
     last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
     n_days = (windows.last - windows.first) // DAY + 1
     half_life = config.category_balancing.recency_half_life_days
-    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(backend.xp.float32)
+    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(
+        backend.xp.float32
+    )
     return decay[(last_instants[split] - time) // DAY]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines import every_machine, gpu
+from tests.support.machines import every_machine, gpu
 
 
 def pytest_report_header() -> str:

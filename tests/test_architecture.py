@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.backend import Backend
-from tests.strict_backend import StrictBackend
+from gpu_dcgen.backend.protocol import Backend
+from tests.support.strict_backend import StrictBackend
 
 ROOT = Path(__file__).parents[1]
 STAGES = (
@@ -32,15 +32,15 @@ STAGES = (
 )
 GPU_LIBRARIES = {"cupy", "cupyx", "cudf", "cuml", "faiss", "cuvs", "pylibcudf", "rmm"}
 MAY_IMPORT_NUMPY = {
-    "gpu_dcgen.rng": "scalars of uint64 are typed the same for numba, NumPy and CuPy",
+    "gpu_dcgen.kernels.rng": "scalars of uint64 are typed the same for numba, NumPy and CuPy",
     "gpu_dcgen.kernels": "kernels name NumPy's scalar types, which numba compiles for both machines",
     "gpu_dcgen.digest": "hashes of host strings, and null values as uint64 scalars",
-    "gpu_dcgen.synth": "makes tables on the host, before any backend is opened",
-    "gpu_dcgen.checkpoints": "writes and maps arrays of the host",
-    "gpu_dcgen.demo": "makes tables on the host",
-    "gpu_dcgen.gpu": "the GPU backend carries arrays to and from the host",
+    "gpu_dcgen.example_data.fashion_shop": "makes tables on the host, before any backend is opened",
+    "gpu_dcgen.storage.checkpoints": "writes and maps arrays of the host",
+    "gpu_dcgen.example_data.complete_journey": "makes tables on the host",
+    "gpu_dcgen.backend.gpu": "the GPU backend carries arrays to and from the host",
     "gpu_dcgen.audit": "proves finished files on the host, without the stages and their backends",
-    "gpu_dcgen.explain": "reads finished files on the host",
+    "gpu_dcgen.audit.explain": "reads finished files on the host",
     "gpu_dcgen.training": "reads finished files on the host, and hands them to torch",
 }
 THE_BUILD = {"cpu_fallback"} | {
@@ -65,7 +65,11 @@ def imports(source: str, module: str, *, is_package: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+            base = (
+                module.split(".")[: len(module.split(".")) - node.level + is_package]
+                if node.level
+                else []
+            )
             base = ".".join([*base, *([node.module] if node.module else [])])
             found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
@@ -74,7 +78,12 @@ def imports(source: str, module: str, *, is_package: bool = False) -> set[str]:
 def package_imports(package: str) -> dict[str, set[str]]:
     paths = sorted((ROOT / package).rglob("*.py"))
     assert paths, f"{package} has no modules"
-    return {module_name(p): imports(p.read_text("utf-8"), module_name(p), is_package=p.name == "__init__.py") for p in paths}
+    return {
+        module_name(p): imports(
+            p.read_text("utf-8"), module_name(p), is_package=p.name == "__init__.py"
+        )
+        for p in paths
+    }
 
 
 def inside(name: str, modules: set[str] | dict[str, str]) -> bool:
@@ -92,7 +101,11 @@ def later_stages(module: str, imported: set[str]) -> set[str]:
 def tracked_texts() -> dict[Path, str]:
     """The repository's text files: tracked, or new and not ignored."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -107,8 +120,16 @@ def tracked_texts() -> dict[Path, str]:
 
 def test_imports_are_found_in_all_their_forms():
     source = "import numpy as np\nfrom . import rng\nfrom .kernels.users import a\ndef f():\n    from ..other import b\n"
-    assert imports(source, "gpu_dcgen.splits") == {"numpy", "gpu_dcgen.rng", "gpu_dcgen.kernels.users.a", "other.b"}
-    assert imports("from . import a\nfrom ..b import c", "x.y", is_package=True) == {"x.y.a", "x.b.c"}
+    assert imports(source, "gpu_dcgen.preparation.splits") == {
+        "numpy",
+        "gpu_dcgen.kernels.rng",
+        "gpu_dcgen.kernels.users.a",
+        "other.b",
+    }
+    assert imports("from . import a\nfrom ..b import c", "x.y", is_package=True) == {
+        "x.y.a",
+        "x.b.c",
+    }
 
 
 def test_cpu_fallback_does_not_know_gpu_dcgen():
@@ -118,14 +139,16 @@ def test_cpu_fallback_does_not_know_gpu_dcgen():
 
 def test_only_the_gpu_package_names_gpu_libraries():
     for module, imported in package_imports("gpu_dcgen").items():
-        if not inside(module, {"gpu_dcgen.gpu"}):
+        if not inside(module, {"gpu_dcgen.backend.gpu"}):
             assert not {name for name in imported if inside(name, GPU_LIBRARIES)}, module
 
 
 def test_numpy_is_imported_only_where_there_is_a_reason():
     for module, imported in package_imports("gpu_dcgen").items():
         if {name for name in imported if inside(name, {"numpy"})}:
-            assert inside(module, MAY_IMPORT_NUMPY), f"{module} imports numpy: use backend.xp, or give a reason here"
+            assert inside(module, MAY_IMPORT_NUMPY), (
+                f"{module} imports numpy: use backend.xp, or give a reason here"
+            )
 
 
 def test_only_the_cluster_package_names_dask():
@@ -137,17 +160,22 @@ def test_only_the_cluster_package_names_dask():
 
 
 def test_training_reads_data_sets_and_knows_nothing_of_the_build():
-    on_a_device = "gpu_dcgen.gpu.row_groups"  # a reader of row groups, which `stream` imports when it is asked for
-    ours = {f"gpu_dcgen.{name}" for name in ("training", "contract", "errors", "json_files", "places")}
+    # a reader of row groups, which `stream` imports when it is asked for
+    on_a_device = "gpu_dcgen.training.gpu_row_groups"
+    ours = {
+        f"gpu_dcgen.{name}" for name in ("training", "contract", "errors", "json_files", "places")
+    }
     allowed = ours | {"numpy", "pyarrow", "torch", on_a_device}
     for module, imported in package_imports("gpu_dcgen").items():
         if inside(module, {"gpu_dcgen.training"}):
-            others = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+            others = {
+                name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names
+            }
             assert not {name for name in others if not inside(name, allowed)}, module
         elif module != on_a_device:
             assert not {name for name in imported if inside(name, {"torch"})}, module
             used = {name for name in imported if inside(name, {"gpu_dcgen.training"})}
-            assert module == "gpu_dcgen.cli_datasets" or not used, module
+            assert module == "gpu_dcgen.cli.build_commands.dataset_commands" or not used, module
 
 
 def test_no_stage_is_excused_from_backend_xp():
@@ -160,35 +188,61 @@ def test_no_stage_imports_a_later_one():
         if inside(module, {f"gpu_dcgen.{stage}" for stage in STAGES}):
             seen.add(module)
             assert not later_stages(module, imported), module
-    assert "gpu_dcgen.interactions" in seen
-    assert later_stages("gpu_dcgen.inputs", {"gpu_dcgen.splits.plan", "gpu_dcgen.inputs.x"}) == {"gpu_dcgen.splits.plan"}
-    assert not later_stages("gpu_dcgen.features", {"gpu_dcgen.inputs.Shop", "gpu_dcgen.splitting.x"})
+    assert "gpu_dcgen.preparation.interactions" in seen
+    assert later_stages(
+        "gpu_dcgen.inputs.shop", {"gpu_dcgen.preparation.splits.plan", "gpu_dcgen.inputs.shop.x"}
+    ) == {"gpu_dcgen.preparation.splits.plan"}
+    assert not later_stages(
+        "gpu_dcgen.preparation.features", {"gpu_dcgen.inputs.shop.Shop", "gpu_dcgen.splitting.x"}
+    )
 
 
 def test_the_audit_knows_nothing_of_the_build():
     """It is worth something only as a second writing: it may read the contract, the settings and what was written."""
-    audits = {module: names for module, names in package_imports("gpu_dcgen").items() if inside(module, {"gpu_dcgen.audit"})}
+    audits = {
+        module: names
+        for module, names in package_imports("gpu_dcgen").items()
+        if inside(module, {"gpu_dcgen.audit"})
+    }
     assert len(audits) > 10
     for module, imported in audits.items():
         assert not {name for name in imported if inside(name, THE_BUILD)}, module
     allowed = {"audit", "config", "contract", "errors", "progress", "__version__"}
-    ours = {name.split(".")[1] for imported in audits.values() for name in imported if name.startswith("gpu_dcgen.")}
+    ours = {
+        name.split(".")[1]
+        for imported in audits.values()
+        for name in imported
+        if name.startswith("gpu_dcgen.")
+    }
     assert ours <= allowed
 
 
 def test_importing_the_package_loads_nothing_heavy():
     program = f"import sys, gpu_dcgen; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (run.stdout.strip(), run.stderr) == ("[]", "")
 
 
 def test_files_fit_a_reader():
-    lines = {path: text.count("\n") for path, text in tracked_texts().items() if path.suffix == ".py"}
+    lines = {
+        path: text.count("\n") for path, text in tracked_texts().items() if path.suffix == ".py"
+    }
     assert not {path: n for path, n in lines.items() if n >= MOST_LINES}
 
 
 def test_no_text_names_a_path_of_the_machine_it_was_written_on():
-    named = {f"{path}: {hit.group()}" for path, text in tracked_texts().items() for hit in MACHINE_PATH.finditer(text)}
+    named = {
+        f"{path}: {hit.group()}"
+        for path, text in tracked_texts().items()
+        for hit in MACHINE_PATH.finditer(text)
+    }
     assert not named
     assert MACHINE_PATH.search("see /" + "work/main")
     assert not MACHINE_PATH.search("a relative/" + "work/folder")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli import app
+from gpu_dcgen.cli.build_commands import app
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -29,20 +29,32 @@ NOT_IN_THE_CONTEXT = (
     "gpu-dcgen-demo/input/articles.parquet",
     "gpu_dcgen/.ipynb_checkpoints/x.py",
     "gpu_dcgen/__pycache__/cli.cpython-312.pyc",
-    "gpu_dcgen/__pycache__/cli.cpython-312.pyc.139872",  # as Python writes it, before it has its name
+    # as Python writes it, before it has its name
+    "gpu_dcgen/__pycache__/cli.cpython-312.pyc.139872",
     "gpu_dcgen/kernels/__pycache__/pool.draw-61.py312.1.nbc",
     "gpu_dcgen/kernels/pool.draw-61.py312.nbi",
     "gpu_dcgen.egg-info/PKG-INFO",
-    "tests/test_cli.py",
+    "tests/cli/test_cli.py",
 )
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
     """(INSTRUCTION, arguments) of a Dockerfile, continued lines joined, comments left out, its ARG defaults put in."""
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    found = [tuple(line.split(None, 1)) for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines()]
-    defaults = dict(arguments.split("=", 1) for name, arguments in found if name == "ARG" and "=" in arguments)
-    return [(name, re.sub(r"\$\{(\w+)\}", lambda hit: defaults.get(hit[1], hit[0]), arguments)) for name, arguments in found]
+    lines = [
+        line
+        for line in path.read_text().splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    found = [
+        tuple(line.split(None, 1)) for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines()
+    ]
+    defaults = dict(
+        arguments.split("=", 1) for name, arguments in found if name == "ARG" and "=" in arguments
+    )
+    return [
+        (name, re.sub(r"\$\{(\w+)\}", lambda hit: defaults.get(hit[1], hit[0]), arguments))
+        for name, arguments in found
+    ]
 
 
 def bases(path: Path) -> list[str]:
@@ -59,7 +71,11 @@ def in_context(name: str, rules: str | None = None) -> bool:
     wanted = True
     for rule in ((ROOT / ".dockerignore").read_text() if rules is None else rules).splitlines():
         if rule and not rule.startswith("#"):
-            pattern = re.escape(rule.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+            pattern = (
+                re.escape(rule.removeprefix("!"))
+                .replace(r"\*\*/", "(.*/)?")
+                .replace(r"\*", "[^/]*")
+            )
             pattern = pattern.replace(r"\[", "[").replace(r"\]", "]")
             if re.fullmatch(f"{pattern}(/.*)?", name):
                 wanted = rule.startswith("!")
@@ -67,19 +83,29 @@ def in_context(name: str, rules: str | None = None) -> bool:
 
 
 def tracked_files() -> list[str]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [name for name in listed.stdout.split("\0") if name]
 
 
 def lower_bounds(requirements: list[str]) -> dict[str, str]:
-    return {hit[1]: hit[2] for line in requirements if (hit := re.fullmatch(r"([\w-]+)>=([\d.]+)", line))}
+    return {
+        hit[1]: hit[2]
+        for line in requirements
+        if (hit := re.fullmatch(r"([\w-]+)>=([\d.]+)", line))
+    }
 
 
 def conda(name: str) -> str:
     """What environment.yml says after the name of a package."""
-    (line,) = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str) and re.match(rf"{name}\b(?!-)", line)]
+    (line,) = [
+        line
+        for line in ENVIRONMENT["dependencies"]
+        if isinstance(line, str) and re.match(rf"{name}\b(?!-)", line)
+    ]
     return line.removeprefix(name)
 
 
@@ -87,7 +113,12 @@ def conda(name: str) -> str:
 
 
 def test_rapids_has_one_version():
-    pinned = {hit for lines in EXTRAS.values() for line in lines for hit in re.findall(r"^cu(?:df|ml)-cu\d+==(.*)\.\*$", line)}
+    pinned = {
+        hit
+        for lines in EXTRAS.values()
+        for line in lines
+        for hit in re.findall(r"^cu(?:df|ml)-cu\d+==(.*)\.\*$", line)
+    }
     assert len(pinned) == 1
     (version,) = pinned
     assert conda("cudf") == conda("cuml") == f"={version}"
@@ -104,26 +135,42 @@ def test_an_extra_is_of_one_cuda_version(cuda):
 
 def test_both_cuda_versions_can_be_had_everywhere_and_13_is_the_default():
     text = (ROOT / "environment.yml").read_text()
-    assert re.findall(r"^ *(# )?- cuda-version>=(\d+)", text, re.MULTILINE) == [("", "13"), ("# ", "12")]
+    assert re.findall(r"^ *(# )?- cuda-version>=(\d+)", text, re.MULTILINE) == [
+        ("", "13"),
+        ("# ", "12"),
+    ]
     assert "-cuda13-" in bases(ROOT / "docker" / "Dockerfile.gpu")[-1]
     dockerfile = (ROOT / "docker" / "Dockerfile.gpu").read_text()
-    assert re.search(r"^FROM rapidsai/\S+-cuda\$\{CUDA\}-", dockerfile, re.MULTILINE), "--build-arg CUDA=12 takes the other one"
+    assert re.search(r"^FROM rapidsai/\S+-cuda\$\{CUDA\}-", dockerfile, re.MULTILINE), (
+        "--build-arg CUDA=12 takes the other one"
+    )
     assert "`gpu-cu13`" in README and "`gpu-cu12`" in README
 
 
 def test_cupy_has_the_same_bound_everywhere():
-    bounds = {line.partition("[ctk]")[2] for lines in EXTRAS.values() for line in lines if line.startswith("cupy-")}
+    bounds = {
+        line.partition("[ctk]")[2]
+        for lines in EXTRAS.values()
+        for line in lines
+        if line.startswith("cupy-")
+    }
     assert bounds == {conda("cupy")}
 
 
 def test_faiss_is_asked_for_once():
-    assert [line for line in ENVIRONMENT["dependencies"] if "faiss" in line][0].startswith("faiss-gpu")
+    assert [line for line in ENVIRONMENT["dependencies"] if "faiss" in line][0].startswith(
+        "faiss-gpu"
+    )
     assert lower_bounds(EXTRAS["faiss-gpu"]).keys() == {"faiss-gpu"}
     assert lower_bounds(EXTRAS["faiss-cpu"]).keys() == {"faiss-cpu"}
 
 
 def test_python_is_the_same_in_both_images_and_with_conda_and_the_package_takes_it():
-    hits = [re.search(r"(?:^python:|-py)(\d+\.\d+)", base) for path in DOCKERFILES for base in bases(path)]
+    hits = [
+        re.search(r"(?:^python:|-py)(\d+\.\d+)", base)
+        for path in DOCKERFILES
+        for base in bases(path)
+    ]
     (version,) = {hit[1] for hit in hits}
     assert conda("python") == f"={version}"
     lowest, excluded = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
@@ -144,7 +191,11 @@ def test_conda_is_told_what_pip_is_told():
 
 def test_rules_are_read_as_docker_reads_them():
     rules = "# comment\n*\n!kept\n**/*.py[co]\n"
-    assert [name for name in ("kept", "kept/a.py", "kept/b/a.pyc", "other/kept", "a.py") if in_context(name, rules)] == [
+    assert [
+        name
+        for name in ("kept", "kept/a.py", "kept/b/a.pyc", "other/kept", "a.py")
+        if in_context(name, rules)
+    ] == [
         "kept",
         "kept/a.py",
     ]
@@ -163,9 +214,13 @@ def test_the_context_is_what_a_wheel_is_built_from_and_nothing_else():
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_what_is_copied_is_there(path):
     copies = [arguments.split() for name, arguments in instructions(path) if name == "COPY"]
-    from_context = [source for words in copies if not words[0].startswith("--from") for source in words[:-1]]
+    from_context = [
+        source for words in copies if not words[0].startswith("--from") for source in words[:-1]
+    ]
     assert "." in from_context
-    assert all(source == "." or (ROOT / source).is_file() and in_context(source) for source in from_context)
+    assert all(
+        source == "." or (ROOT / source).is_file() and in_context(source) for source in from_context
+    )
 
 
 # Images
@@ -181,7 +236,10 @@ def test_an_image_is_built_on_pinned_ones(path):
         name, _, tag = base.partition(":")
         assert re.search(r"\d+\.\d+", tag) and "latest" not in tag, f"{name} is not pinned"
     labels = dict(instructions(path))["LABEL"]
-    assert f'base.name="docker.io/{"" if "/" in bases(path)[-1] else "library/"}{bases(path)[-1]}"' in labels
+    assert (
+        f'base.name="docker.io/{"" if "/" in bases(path)[-1] else "library/"}{bases(path)[-1]}"'
+        in labels
+    )
     assert f'licenses="{PROJECT["license"]}"' in labels
 
 
@@ -189,8 +247,14 @@ def test_an_image_is_built_on_pinned_ones(path):
 def test_an_image_runs_without_rights_and_its_code_is_not_its_users(path):
     users = [i for i, (name, _) in enumerate(last_stage(path)) if name == "USER"]
     last = last_stage(path)[users[-1]][1]
-    assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", last), f"USER {last}: a number, as orchestrators check that it is not 0"
-    after = [arguments for name, arguments in last_stage(path)[users[-1] :] if name in ("RUN", "COPY", "ADD")]
+    assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", last), (
+        f"USER {last}: a number, as orchestrators check that it is not 0"
+    )
+    after = [
+        arguments
+        for name, arguments in last_stage(path)[users[-1] :]
+        if name in ("RUN", "COPY", "ADD")
+    ]
     assert not [line for line in after if re.search(r"\b(pip|apt-get|conda|mamba) ", line)]
     assert not [line for name, line in instructions(path) if name == "COPY" and "--chown" in line]
 
@@ -206,15 +270,25 @@ def test_an_image_starts_the_tool_itself(path):
 def test_compiled_kernels_have_a_place_that_everybody_can_write_to(path):
     stage = last_stage(path)
     cache = re.search(r"NUMBA_CACHE_DIR=(\S+)", dict(stage)["ENV"])[1]
-    (volume,) = [mount["target"] for mount in COMPOSE["services"]["build"]["volumes"] if mount["type"] == "volume"]
+    (volume,) = [
+        mount["target"]
+        for mount in COMPOSE["services"]["build"]["volumes"]
+        if mount["type"] == "volume"
+    ]
     assert cache.startswith(f"{volume}/")
     runs = [arguments for name, arguments in stage if name == "RUN"]
     assert any(f"mkdir --mode=0777 {volume}" in run for run in runs)
-    assert runs[-1].startswith("umask 000") and "gpu-dcgen build" in runs[-1], "kernels are compiled with the image"
+    assert runs[-1].startswith("umask 000") and "gpu-dcgen build" in runs[-1], (
+        "kernels are compiled with the image"
+    )
 
 
 def test_the_image_for_gpus_keeps_what_rapids_tested():
-    (install,) = [line for name, line in last_stage(ROOT / "docker" / "Dockerfile.gpu") if "pip install" in line]
+    (install,) = [
+        line
+        for name, line in last_stage(ROOT / "docker" / "Dockerfile.gpu")
+        if "pip install" in line
+    ]
     assert re.search(r"pip list --format=freeze > (\S+) .*pip install .*--constraint \1 ", install)
     assert "gpu-cu" not in install, "the extras would bring RAPIDS a second time"
 
@@ -226,13 +300,19 @@ def test_the_image_for_gpus_keeps_what_rapids_tested():
 def test_a_job_can_write_to_its_output_alone(service):
     job = COMPOSE["services"][service]
     assert job["read_only"] and job["cap_drop"] == ["ALL"] and job["network_mode"] == "none"
-    writable = [mount["target"] for mount in job["volumes"] if mount["type"] == "bind" and not mount.get("read_only")]
+    writable = [
+        mount["target"]
+        for mount in job["volumes"]
+        if mount["type"] == "bind" and not mount.get("read_only")
+    ]
     verb, *options, inputs, output = job["command"]
     assert options == ([] if service == "build-cpu" else ["--backend", "gpu"])
     assert (verb, writable) == ("build", [str(Path(output).parent)])
     assert inputs not in writable
     build = job["build"]
-    assert (ROOT / build["dockerfile"]).is_file() and (ROOT / "docker" / build["context"]).resolve() == ROOT
+    assert (ROOT / build["dockerfile"]).is_file() and (
+        ROOT / "docker" / build["context"]
+    ).resolve() == ROOT
     assert job["image"] == f"gpu-dcgen:{Path(build['dockerfile']).suffix[1:]}"
 
 
@@ -250,19 +330,33 @@ def docker_commands() -> list[str]:
 
 
 def test_the_readme_builds_and_runs_each_image():
-    built = dict(re.findall(r"docker build --file (\S+) --tag (\S+) \.$", "\n".join(docker_commands()), re.MULTILINE))
+    built = dict(
+        re.findall(
+            r"docker build --file (\S+) --tag (\S+) \.$", "\n".join(docker_commands()), re.MULTILINE
+        )
+    )
     assert built == {f"docker/{path.name}": f"gpu-dcgen:{path.suffix[1:]}" for path in DOCKERFILES}
     run = [command for command in docker_commands() if command.startswith("docker run")]
-    assert sorted(tag for tag in built.values() for command in run if f" {tag} " in command) == sorted(built.values())
-    assert ["--gpus" in command for command in run] == [" gpu-dcgen:gpu " in command for command in run]
+    assert sorted(
+        tag for tag in built.values() for command in run if f" {tag} " in command
+    ) == sorted(built.values())
+    assert ["--gpus" in command for command in run] == [
+        " gpu-dcgen:gpu " in command for command in run
+    ]
 
 
-@pytest.mark.parametrize("command", [line for line in docker_commands() if line.startswith("docker run")])
+@pytest.mark.parametrize(
+    "command", [line for line in docker_commands() if line.startswith("docker run")]
+)
 def test_what_the_readme_runs_in_a_container_is_a_command_of_the_tool(command, tmp_path):
     host, mounted = re.search(r'--volume "\$PWD/(\w+):(/\w+)"', command).groups()
     arguments = re.split(r" gpu-dcgen:\w+ ", command)[1].split()
-    assert arguments[0] == "build" and all(path.startswith(f"{mounted}/") for path in arguments[1:3])
+    assert arguments[0] == "build" and all(
+        path.startswith(f"{mounted}/") for path in arguments[1:3]
+    )
     (tmp_path / host).mkdir()
     here = [argument.replace(mounted, str(tmp_path / host), 1) for argument in arguments]
     told = CliRunner().invoke(app, here)
-    assert told.exit_code == 2 and "articles" in told.output, "the tool got as far as looking for the tables"
+    assert told.exit_code == 2 and "articles" in told.output, (
+        "the tool got as far as looking for the tables"
+    )

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.blocks import Block, Codes, Lists, Matrix, SampleIds, Values
+from gpu_dcgen.backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values
 from gpu_dcgen.digest import ContentDigest, digest_file, hash_strings, vocabulary
 from gpu_dcgen.errors import InputError
-from tests.strict_backend import StrictBackend
+from tests.support.strict_backend import StrictBackend
 
 BACKENDS = [NumpyBackend(1), NumpyBackend(2), StrictBackend()]
 MASK = (1 << 64) - 1
@@ -106,10 +106,14 @@ def little_block(backend, n_groups=3, first_group=5):
         "wide": list(price.astype(np.float64)),
         "word": word,
         "nothing": [None] * n,
-        "history": [long[s : s + k].tolist() for s, k in zip(starts, lengths, strict=True) for _ in range(2)],
+        "history": [
+            long[s : s + k].tolist() for s, k in zip(starts, lengths, strict=True) for _ in range(2)
+        ],
         "words": [[None if c < 0 else words[c] for c in row] for row in cells],
         "numbers": [[None if c < 0 else np.float32(c) for c in row] for row in cells],
-        "sample_id": [f"train-{first_group + g:010d}-{s:02d}" for g in range(n_groups) for s in range(2)],
+        "sample_id": [
+            f"train-{first_group + g:010d}-{s:02d}" for g in range(n_groups) for s in range(2)
+        ],
     }
     return Block(2 * first_group, n, columns), values
 
@@ -121,10 +125,16 @@ def test_fnv_matches_its_published_vectors():
 
 def test_every_kind_of_column_has_the_digest_of_the_formula(backend):
     block, values = little_block(backend)
-    assert digest_of([block], backend) == {name: column_digest(column, 10) for name, column in sorted(values.items())}
+    assert digest_of([block], backend) == {
+        name: column_digest(column, 10) for name, column in sorted(values.items())
+    }
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=9))), st.integers(0, 3), st.sampled_from([pa.string(), pa.large_string()]))
+@given(
+    st.lists(st.one_of(st.none(), st.text(max_size=9))),
+    st.integers(0, 3),
+    st.sampled_from([pa.string(), pa.large_string()]),
+)
 @settings(max_examples=60, deadline=None)
 def test_strings_hash_alike_sliced_or_large(strings, start, type_):
     array = pa.array(strings, type_)[start:]
@@ -134,7 +144,11 @@ def test_strings_hash_alike_sliced_or_large(strings, start, type_):
 @pytest.mark.parametrize("rows_per_group", [1, 16, 100, 321])
 def test_sample_ids_hash_as_the_texts_they_are(rows_per_group, backend):
     block = one_column(SampleIds("val", 9_999_999_998, 2, rows_per_group), 2 * rows_per_group)
-    texts = [f"val-{g:010d}-{s:02d}" for g in (9_999_999_998, 9_999_999_999) for s in range(rows_per_group)]
+    texts = [
+        f"val-{g:010d}-{s:02d}"
+        for g in (9_999_999_998, 9_999_999_999)
+        for s in range(rows_per_group)
+    ]
     assert digest_of([block], backend) == {"x": column_digest(texts)}
 
 
@@ -144,7 +158,10 @@ def test_blocks_add_up_in_any_order_and_any_cut():
     whole = digest_of([one_column(Values(values), 3000)])
     for _ in range(5):
         cuts = [0, *sorted(rng.choice(np.arange(1, 3000), 6, replace=False).tolist()), 3000]
-        blocks = [one_column(Values(values[a:b]), b - a, a) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        blocks = [
+            one_column(Values(values[a:b]), b - a, a)
+            for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        ]
         random.Random(int(values[0])).shuffle(blocks)
         assert digest_of(blocks) == whole
 
@@ -163,7 +180,9 @@ def test_a_changed_value_changes_its_column_alone():
     block, _ = little_block(CPU)
     changed = block.columns["price"].values.copy()
     changed[1] = np.nextafter(changed[1], np.float32(2))
-    other = replace(block, columns={**block.columns, "price": replace(block.columns["price"], values=changed)})
+    other = replace(
+        block, columns={**block.columns, "price": replace(block.columns["price"], values=changed)}
+    )
     before, after = digest_of([block]), digest_of([other])
     assert {name for name in before if before[name] != after[name]} == {"price"}
 
@@ -179,19 +198,26 @@ def test_a_changed_value_changes_its_column_alone():
 )
 def test_order_length_and_sign_count(one, other):
     columns = [Values(np.asarray(values)) for values in (one, other)]
-    assert digest_of([one_column(columns[0], len(one))]) != digest_of([one_column(columns[1], len(other))])
+    assert digest_of([one_column(columns[0], len(one))]) != digest_of(
+        [one_column(columns[1], len(other))]
+    )
 
 
 def test_a_list_ends_where_it_ends():
     values = np.array([1, 2, 3], np.int32)
     cuts = [([0, 1], [1, 2]), ([0, 2], [2, 1]), ([0, 0], [0, 3])]
-    found = {digest_of([one_column(Lists(values, np.array(s), np.array(k, np.int32)), 2)])["x"] for s, k in cuts}
+    found = {
+        digest_of([one_column(Lists(values, np.array(s), np.array(k, np.int32)), 2)])["x"]
+        for s, k in cuts
+    }
     assert len(found) == 3
 
 
 def test_what_stands_under_a_null_does_not_count():
     valid = np.array([True, False])
-    found = {digest_of([one_column(Values(np.array([3, under]), valid), 2)])["x"] for under in (4, 9)}
+    found = {
+        digest_of([one_column(Values(np.array([3, under]), valid), 2)])["x"] for under in (4, 9)
+    }
     assert len(found) == 1
 
 
@@ -222,14 +248,22 @@ def table_digest(table):
         column = table[name].cast(pa.int64()) if name == "time" else table[name]
         return [np.float32(v) if isinstance(v, float) else v for v in column.to_pylist()]
 
-    return {name: column_digest(plain(name)) for name in sorted(table.column_names) if name != "generation_timestamp"}
+    return {
+        name: column_digest(plain(name))
+        for name in sorted(table.column_names)
+        if name != "generation_timestamp"
+    }
 
 
 def test_a_file_has_the_digest_of_its_values_in_any_storage(tmp_path, backend):
     table = pa.table(TABLE)
     expected = table_digest(table)
     pq.write_table(table, tmp_path / "plain.parquet", use_dictionary=False)
-    pq.write_table(table.set_column(0, "text", table["text"].dictionary_encode()), tmp_path / "codes.parquet", row_group_size=3)
+    pq.write_table(
+        table.set_column(0, "text", table["text"].dictionary_encode()),
+        tmp_path / "codes.parquet",
+        row_group_size=3,
+    )
     assert digest_file(tmp_path / "plain.parquet", backend) == expected
     assert digest_file(tmp_path / "codes.parquet", backend) == expected
 

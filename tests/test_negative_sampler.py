@@ -10,12 +10,12 @@ import pytest
 
 from gpu_dcgen.kernels.pool import SOURCES
 from gpu_dcgen.negative_sampler import Negatives, sample_negatives
-from tests import reference
-from tests.reference.negatives import Miner
-from tests.reference.similarity import find_neighbors
-from tests.reference.splits import assign, emit
-from tests.shops import Tables, random_shop, tiny_config
-from tests.stage_shops import Stages
+from tests.support import reference
+from tests.support.reference.negatives import Miner
+from tests.support.reference.similarity import find_neighbors
+from tests.support.reference.splits import assign, emit
+from tests.support.shops import Tables, random_shop, tiny_config
+from tests.support.stage_shops import Stages
 
 
 def shop(seed: int = 1) -> Tables:
@@ -43,8 +43,14 @@ CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
     "only fallback": (shop(), sampling(item_cf_top_k=0, collaborative_buyers=0, category_draws=0)),
     "many hard": (shop(), sampling(hard_negatives_per_positive=8, live_days=90)),
     "whole corpus": (shop(), sampling(corpus="all")),
-    "another score": (shop(), sampling(score={"similarity": 0.1, "collaborative": 1, "popularity": 0.9, "diversity": 0})),
-    "many buyers": (shop(), sampling(collaborative_buyers=64, collaborative_items=8, collaborative_days=30)),
+    "another score": (
+        shop(),
+        sampling(score={"similarity": 0.1, "collaborative": 1, "popularity": 0.9, "diversity": 0}),
+    ),
+    "many buyers": (
+        shop(),
+        sampling(collaborative_buyers=64, collaborative_items=8, collaborative_days=30),
+    ),
 }
 
 
@@ -64,13 +70,17 @@ class Draw:
         s = self.stages
         positives = s.plan.positives[split]
         positives = replace(positives, copy=positives.copy + copy)
-        return sample_negatives(positives, rows, s.log, s.features, s.neighbors, s.sources, s.config, self.backend)
+        return sample_negatives(
+            positives, rows, s.log, s.features, s.neighbors, s.sources, s.config, self.backend
+        )
 
     def rows(self, negatives: Negatives) -> list[tuple]:
         """(items, sources, similarities) of each group."""
         host = self.stages.host
         sources = [[SOURCES[code] for code in row] for row in host(negatives.source)]
-        similarity = [[None if value < 0 else value for value in row] for row in host(negatives.similarity)]
+        similarity = [
+            [None if value < 0 else value for value in row] for row in host(negatives.similarity)
+        ]
         return list(zip(host(negatives.item), sources, similarity, strict=True))
 
     @cached_property
@@ -84,9 +94,13 @@ class Draw:
         miner = Miner(s.oracle, s.config, s.oracle_snapshots, find_neighbors(s.oracle, s.config))
         groups = [miner.negatives(replace(p, copy=copy)) for p in self.positives[split]]
         hard = [[n for n in group if n.source == "hard"] for group in groups]
-        similarity = [[None if n.similarity is None else float(n.similarity) for n in group] for group in hard]
+        similarity = [
+            [None if n.similarity is None else float(n.similarity) for n in group] for group in hard
+        ]
         details = [[n.detail for n in group] for group in hard]
-        return list(zip([[n.item for n in group] for group in groups], details, similarity, strict=True)), miner.relaxed
+        return list(
+            zip([[n.item for n in group] for group in groups], details, similarity, strict=True)
+        ), miner.relaxed
 
 
 def everything(draw: Draw, split: int) -> slice:
@@ -123,7 +137,11 @@ def test_blocks_and_order_do_not_show(backend):
     n = len(draw.stages.plan.positives[0])
     whole = draw.rows(draw.of(0, slice(0, n)))
     for size in (1, 7):
-        assert [row for first in range(0, n, size) for row in draw.rows(draw.of(0, slice(first, min(n, first + size))))] == whole
+        assert [
+            row
+            for first in range(0, n, size)
+            for row in draw.rows(draw.of(0, slice(first, min(n, first + size))))
+        ] == whole
 
 
 def test_copies_of_a_positive_draw_others(backend):
@@ -140,7 +158,9 @@ def test_no_negative_is_owned_a_sibling_or_off_sale(backend):
     s, n_hard = draw.stages, 8
     for split in range(3):
         end = s.windows.ends[split]
-        for p, (items, *_) in zip(draw.positives[split], draw.rows(draw.of(split, everything(draw, split))), strict=True):
+        for p, (items, *_) in zip(
+            draw.positives[split], draw.rows(draw.of(split, everything(draw, split))), strict=True
+        ):
             bought = {e.item for e in s.oracle.interactions if e.user == p.user and e.time < end}
             assert not bought & set(items)
             assert not any(s.oracle.siblings(p.item, j) for j in items[:n_hard])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gpu_dcgen
-from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.config.dataset_config import DatasetConfig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -43,7 +43,11 @@ def test_every_import_is_a_declared_dependency():
     own = {"gpu_dcgen", "cpu_fallback", *sys.stdlib_module_names}
     used = {*imported_names("gpu_dcgen", but="gpu"), *imported_names("cpu_fallback")} - own
     assert {DISTRIBUTION_OF.get(name, name) for name in used - OPTIONAL.keys()} == declared
-    in_extras = {re.match(r"[\w-]+", line)[0] for extra in PROJECT["optional-dependencies"].values() for line in extra}
+    in_extras = {
+        re.match(r"[\w-]+", line)[0]
+        for extra in PROJECT["optional-dependencies"].values()
+        for line in extra
+    }
     assert OPTIONAL.keys() <= used and set(OPTIONAL.values()) <= in_extras
 
 
@@ -51,7 +55,9 @@ def test_the_gpu_extras_bring_what_the_gpu_package_imports():
     own = {"gpu_dcgen", "cpu_fallback", *sys.stdlib_module_names}
     base = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}
     brought = {"cudf": {"cudf", "pylibcudf", "rmm"}, "cuml": {"cuml"}, "cupy": {"cupy", "cupyx"}}
-    used = {DISTRIBUTION_OF.get(name, name) for name in imported_names("gpu_dcgen/gpu")} - own - base
+    used = (
+        {DISTRIBUTION_OF.get(name, name) for name in imported_names("gpu_dcgen/gpu")} - own - base
+    )
     for extra in ("gpu-cu12", "gpu-cu13"):
         names = {re.match(r"[a-z]+", line)[0] for line in PROJECT["optional-dependencies"][extra]}
         assert used <= {name for package in names for name in brought[package]} | {"faiss", "torch"}
@@ -67,12 +73,18 @@ def test_the_changelog_knows_this_version_or_has_it_unreleased():
 
 
 def python(*args):
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
 
 
 def test_python_m_works_in_a_real_process_without_a_warning():
     result = python("-W", "error", "-m", "gpu_dcgen", "--version")
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"gpu-dcgen {gpu_dcgen.__version__}\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (
+        0,
+        f"gpu-dcgen {gpu_dcgen.__version__}\n",
+        "",
+    )
 
 
 HEAVY = ("numpy", "numba", "scipy", "pyarrow", "pandas", "polars", "torch", "cupy", "cudf")
@@ -85,7 +97,9 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys; sys.argv = ['gpu-dcgen', 'build', '--help']\nfrom gpu_dcgen.cli import app\n"
+    code = (
+        "import sys; sys.argv = ['gpu-dcgen', 'build', '--help']\nfrom gpu_dcgen.cli import app\n"
+    )
     result = python("-c", f"{code}try: app()\nexcept SystemExit: pass\n{LOADED}")
     assert result.returncode == 0 and "Usage" in result.stdout, result.stderr
 
@@ -105,7 +119,13 @@ def test_public_names_are_found_and_others_are_not():
 
 def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     def run(*command):
-        result = subprocess.run([str(part) for part in command], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        result = subprocess.run(
+            [str(part) for part in command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -114,16 +134,28 @@ def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("gpu_dcgen", "cpu_fallback"):
         sources = {
-            str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".json", ".html", ".css")
+            str(file.relative_to(ROOT))
+            for file in (ROOT / folder).rglob("*")
+            if file.suffix in (".py", ".json", ".html", ".css")
         }
         assert sources <= names
     assert not [name for name in names if name.startswith("tests/")]
 
     run(sys.executable, "-m", "venv", tmp_path / "clean")
     bin_folder = tmp_path / "clean" / ("Scripts" if sys.platform == "win32" else "bin")
-    run(bin_folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    run(
+        bin_folder / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        wheel,
+    )
     assert run(bin_folder / "gpu-dcgen", "--version") == f"gpu-dcgen {gpu_dcgen.__version__}\n"
-    assert run(bin_folder / "python", "-c", "import gpu_dcgen; print(gpu_dcgen.__file__)").startswith(str(tmp_path))
+    assert run(
+        bin_folder / "python", "-c", "import gpu_dcgen; print(gpu_dcgen.__file__)"
+    ).startswith(str(tmp_path))
     assert "numpy" in run(bin_folder / "gpu-dcgen", "doctor")
     run(bin_folder / "gpu-dcgen", "synth", "shop", "--scale", "0.001")
     run(bin_folder / "gpu-dcgen", "build", "shop", "dataset")

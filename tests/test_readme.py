@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli import app
-from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.gate_rules import GATE_NAMES, GATES
-from gpu_dcgen.synth import generate
+from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.contract.gates import GATE_NAMES, GATES
+from gpu_dcgen.example_data.fashion_shop import generate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # with the lines that a backslash continues
+CONSOLE_LINE = re.compile(
+    r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE
+)  # with the lines that a backslash continues
 NOT_RUN = (
     "pip install",  # test_packaging.py installs
     "python -m pytest -n auto",  # this is it
@@ -40,7 +42,11 @@ def commands(block: str) -> list[str]:
 
 
 def to_run(block: str) -> list[str]:
-    return [line for line in commands(block) if not line.startswith(NOT_RUN) and not re.search(ELSEWHERE, line)]
+    return [
+        line
+        for line in commands(block)
+        if not line.startswith(NOT_RUN) and not re.search(ELSEWHERE, line)
+    ]
 
 
 OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]
@@ -61,11 +67,21 @@ def reader(tmp_path, processed):
     (installed := tmp_path / "bin" / "gpu-dcgen").parent.mkdir()
     installed.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gpu_dcgen "$@"\n')
     installed.chmod(0o755)
-    path = os.pathsep.join([str(installed.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join(
+        [str(installed.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
     def run(command: str) -> str:
-        result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        result = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         assert result.returncode == 0, f"$ {command}\n{result.stdout}{result.stderr}"
         assert "Traceback" not in result.stderr
         return result.stdout
@@ -132,11 +148,15 @@ def test_a_command_that_fails_is_seen(reader):
 
 def test_every_command_of_the_tool_is_shown():
     shown = {command.split()[1] for block in blocks("console") for command in to_run(block)}
-    assert shown >= {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert shown >= {
+        command.name or command.callback.__name__ for command in app.registered_commands
+    }
 
 
 def test_the_options_table_is_complete():
-    offered = set(re.findall(r"--[\w-]+", CliRunner().invoke(app, ["build", "--help"]).output)) - {"--help"}
+    offered = set(re.findall(r"--[\w-]+", CliRunner().invoke(app, ["build", "--help"]).output)) - {
+        "--help"
+    }
     assert [option for option in sorted(offered) if f"`{option}" not in README] == []
 
 
@@ -152,12 +172,17 @@ def met_by() -> dict[str, list[str]]:
     """The table of what meets the contract: what it asks -> names in backticks, gates as `gate NAME`."""
     table = README.split("<!-- contract: begin -->")[1].split("<!-- contract: end -->")[0]
     rows = [row.strip("| ").split(" | ") for row in table.strip().splitlines()[2:]]
-    return {asked: [f"{kind}{name}" for kind, name in re.findall(r"(gate )?`([^`]+)`", names)] for asked, names in rows}
+    return {
+        asked: [f"{kind}{name}" for kind, name in re.findall(r"(gate )?`([^`]+)`", names)]
+        for asked, names in rows
+    }
 
 
 def test_what_is_said_to_meet_the_contract_is_there(reader, tmp_path):
     reader("gpu-dcgen build data/processed data/training")
-    written = {path.name for path in (tmp_path / "data" / "training").iterdir()} | {"rejects.parquet"}
+    written = {path.name for path in (tmp_path / "data" / "training").iterdir()} | {
+        "rejects.parquet"
+    }
     for asked, names in met_by().items():
         assert names, asked
         for name in names:
@@ -174,6 +199,11 @@ def test_what_is_said_to_meet_the_contract_is_there(reader, tmp_path):
 
 
 def test_every_section_of_gates_is_in_the_table():
-    named = {name.removeprefix("gate ") for names in met_by().values() for name in names if name.startswith("gate ")}
+    named = {
+        name.removeprefix("gate ")
+        for names in met_by().values()
+        for name in names
+        if name.startswith("gate ")
+    }
     sections = {gate.section for gate in GATES}
     assert {gate.section for gate in GATES if gate.name in named} == sections

@@ -8,19 +8,29 @@ import math
 import numpy as np
 import pytest
 
-from gpu_dcgen.contract import SEASONS, SPLITS
-from gpu_dcgen.sequence_builder import UserSequences, build_calendar, build_user_sequences, history_windows
-from tests.reference.samples import user_sequence_rows
-from tests.reference.splits import assign
-from tests.shops import DAY, loose_config, random_shop, sales, tiny_config
-from tests.stage_shops import Stages
+from gpu_dcgen.contract.schema import SEASONS, SPLITS
+from gpu_dcgen.sequence_builder import (
+    UserSequences,
+    build_calendar,
+    build_user_sequences,
+    history_windows,
+)
+from tests.support.reference.samples import user_sequence_rows
+from tests.support.reference.splits import assign
+from tests.support.shops import DAY, loose_config, random_shop, sales, tiny_config
+from tests.support.stage_shops import Stages
 
 HOUR = DAY // 24
 CASES = {
     "one split a user": tiny_config(),
     "hashed users": tiny_config(split={"strategy": "hash"}),
-    "long histories only": tiny_config(sequence_processing={"min_sequence_length": 5, "max_sequence_length": 3}),
-    "a day's gap": tiny_config(sequence_processing={"temporal_gap_hours": 24}, category_balancing={"recency_half_life_days": 3}),
+    "long histories only": tiny_config(
+        sequence_processing={"min_sequence_length": 5, "max_sequence_length": 3}
+    ),
+    "a day's gap": tiny_config(
+        sequence_processing={"temporal_gap_hours": 24},
+        category_balancing={"recency_half_life_days": 3},
+    ),
 }
 
 
@@ -36,7 +46,9 @@ def test_histories_are_the_latest_strictly_before(stages):
     start, length = map(stages.host, history_windows(stages.log, rows, most, stages.backend))
     for e, first, n in zip(log, start, length, strict=True):
         history = stages.oracle.history(e.user, e.time)[-most:]
-        assert [(h.user, h.time, h.item) for h in log[first : first + n]] == [(h.user, h.time, h.item) for h in history]
+        assert [(h.user, h.time, h.item) for h in log[first : first + n]] == [
+            (h.user, h.time, h.item) for h in history
+        ]
 
 
 def sequences(stages: Stages) -> UserSequences:
@@ -45,11 +57,17 @@ def sequences(stages: Stages) -> UserSequences:
 
 def test_user_sequences_are_the_oracles(stages):
     ours = sequences(stages)
-    expected = user_sequence_rows(stages.oracle, stages.config, assign(stages.oracle, stages.config))
+    expected = user_sequence_rows(
+        stages.oracle, stages.config, assign(stages.oracle, stages.config)
+    )
     offsets, row, log = stages.host(ours.offsets), stages.host(ours.row), stages.expected_log
     session, recency = stages.host(ours.session), stages.host(ours.recency)
-    assert [stages.oracle.users[user] for user in stages.host(ours.user)] == [line["user_id"] for line in expected]
-    assert [SPLITS[split] for split in stages.host(ours.split)] == [line["split"] for line in expected]
+    assert [stages.oracle.users[user] for user in stages.host(ours.user)] == [
+        line["user_id"] for line in expected
+    ]
+    assert [SPLITS[split] for split in stages.host(ours.split)] == [
+        line["split"] for line in expected
+    ]
     assert len(offsets) == len(expected) + 1
     for line, start, stop in zip(expected, offsets[:-1], offsets[1:], strict=True):
         assert [stages.oracle.index(log[r].item) for r in row[start:stop]] == line["item_indices"]
@@ -60,15 +78,23 @@ def test_user_sequences_are_the_oracles(stages):
 
 def test_users_of_several_windows_count_to_the_last_they_have_a_positive_in(backend):
     config = tiny_config(split={"strategy": "temporal"})
-    stages = Stages(backend, random_shop(7, n_users=18, n_items=22, n_rows=330, minutes=True), config)
+    stages = Stages(
+        backend, random_shop(7, n_users=18, n_items=22, n_rows=330, minutes=True), config
+    )
     log, ours = stages.expected_log, sequences(stages)
-    last = {log[r].user: k for k, positives in enumerate(stages.plan.positives) for r in stages.host(positives.row)}
+    last = {
+        log[r].user: k
+        for k, positives in enumerate(stages.plan.positives)
+        for r in stages.host(positives.row)
+    }
     assert dict(zip(stages.host(ours.user), stages.host(ours.split), strict=True)) == last
     assert set(last.values()) == {0, 1, 2}
     offsets, row = stages.host(ours.offsets), stages.host(ours.row)
     for user, start, stop in zip(stages.host(ours.user), offsets[:-1], offsets[1:], strict=True):
         history = stages.oracle.history(user, stages.windows.ends[last[user]])[-6:]
-        assert [(log[r].time, log[r].item) for r in row[start:stop]] == [(h.time, h.item) for h in history]
+        assert [(log[r].time, log[r].item) for r in row[start:stop]] == [
+            (h.time, h.item) for h in history
+        ]
 
 
 def three_shoppers(gap: float):
@@ -83,23 +109,41 @@ def of_users(gap: float, backend) -> dict[str, list[tuple[int, float]]]:
     """(session, recency) of each user's sequence."""
     few = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0, "corpus": "all"}
     balancing = {"recency_half_life_days": 4}
-    stages = Stages(backend, three_shoppers(gap), loose_config(negative_sampling=few, category_balancing=balancing))
+    stages = Stages(
+        backend,
+        three_shoppers(gap),
+        loose_config(negative_sampling=few, category_balancing=balancing),
+    )
     ours = sequences(stages)
-    users, offsets = [stages.oracle.users[user] for user in stages.host(ours.user)], stages.host(ours.offsets)
+    users, offsets = (
+        [stages.oracle.users[user] for user in stages.host(ours.user)],
+        stages.host(ours.offsets),
+    )
     rows = list(zip(stages.host(ours.session), stages.host(ours.recency), strict=True))
-    return {user: rows[start:stop] for user, start, stop in zip(users, offsets[:-1], offsets[1:], strict=True)}
+    return {
+        user: rows[start:stop]
+        for user, start, stop in zip(users, offsets[:-1], offsets[1:], strict=True)
+    }
 
 
-@pytest.mark.parametrize(("gap", "sessions"), [(48, [0, 0, 1]), (48 + 1e-9, [0, 1, 2]), (1, [0, 0, 1])])
+@pytest.mark.parametrize(
+    ("gap", "sessions"), [(48, [0, 0, 1]), (48 + 1e-9, [0, 1, 2]), (1, [0, 0, 1])]
+)
 def test_a_session_ends_where_the_gap_is_longer(gap, sessions, backend):
     assert [session for session, _ in of_users(gap, backend)["u"]] == sessions
 
 
 def test_recency_halves_in_whole_days_before_the_users_own_window_end(backend):
     users = of_users(24, backend)
-    assert [2 ** (-days / 4) for days in (12, 11, 3)] == pytest.approx([recency for _, recency in users["u"]])
-    assert [2 ** (-days / 4) for days in (15, 14, 3, 2)] == pytest.approx([recency for _, recency in users["v"]])
-    assert [2 ** (-days / 4) for days in (19, 3, 0)] == pytest.approx([recency for _, recency in users["w"]])
+    assert [2 ** (-days / 4) for days in (12, 11, 3)] == pytest.approx(
+        [recency for _, recency in users["u"]]
+    )
+    assert [2 ** (-days / 4) for days in (15, 14, 3, 2)] == pytest.approx(
+        [recency for _, recency in users["v"]]
+    )
+    assert [2 ** (-days / 4) for days in (19, 3, 0)] == pytest.approx(
+        [recency for _, recency in users["w"]]
+    )
 
 
 @pytest.mark.parametrize("hemisphere", ["northern", "southern"])
@@ -109,7 +153,9 @@ def test_calendar_knows_every_day_of_many_years(hemisphere, backend):
     first = (days[0] - dt.date(1970, 1, 1)).days
     config = tiny_config(features={"hemisphere": hemisphere})
     calendar = build_calendar(first * DAY + 5, (first + len(days)) * DAY - 1, config, backend)
-    day_of_week, month, season = (backend.to_host(table) for table in (calendar.day_of_week, calendar.month, calendar.season))
+    day_of_week, month, season = (
+        backend.to_host(table) for table in (calendar.day_of_week, calendar.month, calendar.season)
+    )
     assert day_of_week.tolist() == [day.weekday() for day in days]
     assert month.tolist() == [day.month for day in days]
     northern = {12: "Winter", 3: "Spring", 6: "Summer", 9: "Fall"}

@@ -21,13 +21,22 @@ import numpy as np
 import pyarrow as pa
 
 from .. import __version__
-from ..config import DatasetConfig
-from ..contract import CONTRACT
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import CONTRACT
 from ..errors import InputError
-from ..progress import ProgressTracker
+from ..monitoring.progress import ProgressTracker
 from .certificate import read_key, sign, verify, write
 from .checks import Findings
-from .dataset import SIDE_FILES, check_digests, check_files, check_schemas, read_config, read_manifest, read_side, stream_groups
+from .dataset import (
+    SIDE_FILES,
+    check_digests,
+    check_files,
+    check_schemas,
+    read_config,
+    read_manifest,
+    read_side,
+    stream_groups,
+)
 from .groups import Window
 from .hashes import ContentDigest
 from .log import SPLITS, Cuts, Log, find_cuts, read_log
@@ -63,14 +72,20 @@ def read_world(inputs: Path, config: DatasetConfig) -> World:
     """Read the inputs and decide, as the configuration says, what a data set of them must hold. InputError if none can be."""
     tables = read_tables(inputs, config.inputs)
     if not len(tables.time):
-        raise InputError(f"{inputs}: transactions has no acceptable row.\nBring the tables of the build.")
+        raise InputError(
+            f"{inputs}: transactions has no acceptable row.\nBring the tables of the build."
+        )
     cuts = find_cuts(tables.time, config.split)
     if not cuts.first < cuts.cut1 < cuts.cut2 <= cuts.last:
-        raise InputError(f"{inputs}: the time axis cannot be cut in three windows.\nBring the tables of the build.")
+        raise InputError(
+            f"{inputs}: the time axis cannot be cut in three windows.\nBring the tables of the build."
+        )
     log = read_log(tables, cuts, config.filtering)
     logs = [log.before(end) for end in cuts.ends]
     if not len(logs[0].time):
-        raise InputError(f"{inputs}: no purchase is left before the first cut.\nBring the tables of the build.")
+        raise InputError(
+            f"{inputs}: no purchase is left before the first cut.\nBring the tables of the build."
+        )
     edges = price_edges(logs[0])
     snapshots = [Snapshots(logs[k], edges, cuts.starts[k], cuts.ends[k], config) for k in range(3)]
     plan = make_plan(log, cuts, snapshots, config)
@@ -79,7 +94,18 @@ def read_world(inputs: Path, config: DatasetConfig) -> World:
         rows = plan.rows[k]
         expected = (log.user[rows], log.item[rows], log.time[rows])
         weights = plan.train_weights if k == 0 else None
-        windows.append(Window(k, cuts.starts[k], cuts.ends[k], logs[k], snapshots[k], expected, plan.copies[k], weights))
+        windows.append(
+            Window(
+                k,
+                cuts.starts[k],
+                cuts.ends[k],
+                logs[k],
+                snapshots[k],
+                expected,
+                plan.copies[k],
+                weights,
+            )
+        )
     return World(tables, log, cuts, edges, windows, plan)
 
 
@@ -122,12 +148,18 @@ def audit(
             pairs = check_similarities(table, matrix, world.log, items, complete, config, findings)
     with progress.stage("tables"):
         if "user_sequences" in sides:
-            check_user_sequences(sides["user_sequences"][0], world.log, world.plan, world.cuts, config, findings)
+            check_user_sequences(
+                sides["user_sequences"][0], world.log, world.plan, world.cuts, config, findings
+            )
         vocabulary = sides["item_vocabulary"][0] if "item_vocabulary" in sides else None
         check_vocabularies(dataset, vocabulary, world.log, world.plan, config, findings)
-    with progress.stage("samples", total=sum(split["rows"] for split in manifest["counts"].values())):
+    with progress.stage(
+        "samples", total=sum(split["rows"] for split in manifest["counts"].values())
+    ):
         audits = [
-            _check_split(dataset, window, pairs, config, (sample, seed), digests, findings, progress)
+            _check_split(
+                dataset, window, pairs, config, (sample, seed), digests, findings, progress
+            )
             for window in world.windows
             if f"{SPLITS[window.split]}_dataset" in readable
         ]
@@ -167,7 +199,9 @@ def _check_inputs(tables: Tables, manifest: dict[str, Any], findings: Findings) 
         findings.equal("inputs", name, "file", found.get(name), listed.get(name))
     for what, ours in (("rows", tables.rows), ("rejects", tables.rejects)):
         for table in sorted(ours.keys() | manifest["inputs"][what].keys()):
-            findings.equal("inputs", table, what, ours.get(table), manifest["inputs"][what].get(table))
+            findings.equal(
+                "inputs", table, what, ours.get(table), manifest["inputs"][what].get(table)
+            )
 
 
 def _items_to_multiply(matrix: Matrix, seed: int, findings: Findings) -> np.ndarray:
@@ -198,7 +232,11 @@ def _check_split(
     chance = np.random.default_rng([seed, window.split])
     again = np.sort(chance.choice(n_expected, min(n_wanted, n_expected), replace=False))
     miner = None if pairs is None else Miner(window.log, window.snapshots, pairs, config)
-    probed = Sample(n_expected, PROBE_GROUPS, seed) if window.split == 0 and config.output.shape == "labeled_pair" else None
+    probed = (
+        Sample(n_expected, PROBE_GROUPS, seed)
+        if window.split == 0 and config.output.shape == "labeled_pair"
+        else None
+    )
     for batch in stream_groups(dataset, window.split, config.rows_per_positive, digest, findings):
         progress.advance(batch.table.num_rows)
         if (groups := rows.check(batch)) is None:
@@ -213,21 +251,41 @@ def _check_split(
     if n_expected > n_wanted:
         findings.checks["negatives"].scope = f"{n_wanted} seeded groups a split"
     if rows.n_groups != n_expected:
-        findings.fault("positives", f"{name}_dataset", None, f"{rows.n_groups} positives", f"{n_expected} positives")
+        findings.fault(
+            "positives",
+            f"{name}_dataset",
+            None,
+            f"{rows.n_groups} positives",
+            f"{n_expected} positives",
+        )
     if probed is not None and probed.n_rows:
         probe(probed, window.log.item_index, config, findings)
     return rows
 
 
-def _draw_again(miner: Miner, window: Window, rows: RowAudit, groups: Any, group: int, config: Any, findings: Findings) -> None:
+def _draw_again(
+    miner: Miner,
+    window: Window,
+    rows: RowAudit,
+    groups: Any,
+    group: int,
+    config: Any,
+    findings: Findings,
+) -> None:
     place = groups.batch.first_group + group
     user, item, time = (int(column[place]) for column in window.expected)
-    if (int(groups.user[group]), int(groups.item[group, 0]), int(groups.time[group])) != (user, item, time):
+    if (int(groups.user[group]), int(groups.item[group, 0]), int(groups.time[group])) != (
+        user,
+        item,
+        time,
+    ):
         return  # another positive stands there, which `positives` reports
     mined = miner.mine(Positive(user, item, time, int(window.copies[place])))
     findings.count("negatives", 1)
     expected = [negative.item for negative in mined.negatives]
-    details = [negative.detail for negative in mined.negatives] if config.output.extra_columns else None
+    details = (
+        [negative.detail for negative in mined.negatives] if config.output.extra_columns else None
+    )
     found, seen = groups.item[group, 1:].tolist(), rows.details_of(groups, group)
     if found == expected and seen == details:
         return
@@ -244,7 +302,14 @@ def _check_disjoint(users: list[np.ndarray], config: DatasetConfig, findings: Fi
     n_splits = np.sum(users, axis=0)
     findings.count("disjoint_users", int((n_splits > 0).sum()))
     if n_shared := int((n_splits > 1).sum()):
-        findings.fault("disjoint_users", "all splits", None, f"{n_shared} users in several splits", "none", n_shared)
+        findings.fault(
+            "disjoint_users",
+            "all splits",
+            None,
+            f"{n_shared} users in several splits",
+            "none",
+            n_shared,
+        )
 
 
 def _check_counts(
@@ -264,8 +329,14 @@ def _check_counts(
     log, cuts, plan = world.log, world.cuts, world.plan
     hold("contract", manifest["contract"], CONTRACT)
     hold("seed", manifest["seed"], config.seed)
-    hold("windows_ns", manifest["split"]["windows_ns"], {n: getattr(cuts, n) for n in ("first", "cut1", "cut2", "last")})
-    hold("accepted_transactions", manifest["inputs"]["accepted_transactions"], len(world.tables.time))
+    hold(
+        "windows_ns",
+        manifest["split"]["windows_ns"],
+        {n: getattr(cuts, n) for n in ("first", "cut1", "cut2", "last")},
+    )
+    hold(
+        "accepted_transactions", manifest["inputs"]["accepted_transactions"], len(world.tables.time)
+    )
     hold("vocabulary", manifest["vocabulary"], {"users": log.n_users, "items": log.n_items})
     hold("ledger", manifest["ledger"], {**plan.ledger, **log.dropped})
     for name, rows in zip(SPLITS, plan.rows, strict=True):

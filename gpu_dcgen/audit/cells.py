@@ -43,7 +43,12 @@ def codes(column: pa.Array, vocabulary: pa.Array) -> np.ndarray:
     """Positions of texts in a vocabulary (n,) int64; NULL for null, OTHER for what it does not hold."""
     if not types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    places = pc.index_in(column.dictionary, value_set=vocabulary).cast(pa.int64()).fill_null(OTHER).to_numpy()
+    places = (
+        pc.index_in(column.dictionary, value_set=vocabulary)
+        .cast(pa.int64())
+        .fill_null(OTHER)
+        .to_numpy()
+    )
     places = np.append(places, NULL)
     return places[column.indices.cast(pa.int64()).fill_null(len(places) - 1).to_numpy()]
 
@@ -75,12 +80,17 @@ def _nulled(values: np.ndarray) -> np.ndarray:
 
 def want_floats(values: np.ndarray) -> Want:
     """Float32, NaN for null."""
-    return Want(floats_or_null(values), lambda bits: None if bits == NULL else float(np.uint32(bits).view(np.float32)))
+    return Want(
+        floats_or_null(values),
+        lambda bits: None if bits == NULL else float(np.uint32(bits).view(np.float32)),
+    )
 
 
 def want_texts(values: np.ndarray, vocabulary: pa.Array) -> Want:
     """Codes into a vocabulary, -1 for null."""
-    return Want(_nulled(values), lambda code: None if code == NULL else vocabulary[int(code)].as_py())
+    return Want(
+        _nulled(values), lambda code: None if code == NULL else vocabulary[int(code)].as_py()
+    )
 
 
 def read(column: pa.Array, vocabulary: pa.Array | None) -> np.ndarray:

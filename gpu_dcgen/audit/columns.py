@@ -21,7 +21,8 @@ NS_PER_DAY = 86_400 * 10**9
 NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 EPOCH = dt.datetime(1970, 1, 1)
 TIME = re.compile(
-    r"\s*(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d{1,9})\d*)?)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?\s*", re.ASCII
+    r"\s*(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d{1,9})\d*)?)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?\s*",
+    re.ASCII,
 )
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
@@ -49,7 +50,9 @@ def texts(table: Any, name: str, width: int = 0) -> Category:
         chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
         values = chunk.dictionary
         if types.is_integer(values.type):
-            values = pa.array([str(value).zfill(width) for value in values.to_pylist()], pa.string())
+            values = pa.array(
+                [str(value).zfill(width) for value in values.to_pylist()], pa.string()
+            )
         elif types.is_floating(values.type):  # pandas writes text that is null throughout like this
             values = pa.nulls(len(values), pa.string())
         parts.append((values.cast(pa.string()), chunk.indices))
@@ -89,7 +92,9 @@ def numbers(table: Any, name: str) -> np.ndarray:
             chunk = chunk.cast(pa.string()).cast(pa.float64())
         if types.is_string(chunk.type) or types.is_large_string(chunk.type):
             chunk = pa.array([_number(text) for text in chunk.to_pylist()], pa.float64())
-        parts.append(chunk.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False))
+        parts.append(
+            chunk.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
+        )
     return np.concatenate(parts)
 
 
@@ -110,10 +115,14 @@ def times(table: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             counts, unit = chunk.view(pa.int64()), NS["ms"]
         else:
             distinct = chunk.cast(pa.string()).dictionary_encode()
-            parsed = pa.array([_nanoseconds(text) for text in distinct.dictionary.to_pylist()], pa.int64())
+            parsed = pa.array(
+                [_nanoseconds(text) for text in distinct.dictionary.to_pylist()], pa.int64()
+            )
             counts, unit = parsed.take(distinct.indices), 1
         values, most = counts.fill_null(0).to_numpy(), INT64_MAX // unit
-        fits = counts.is_valid().to_numpy(zero_copy_only=False) & (values >= -most) & (values <= most)
+        fits = (
+            counts.is_valid().to_numpy(zero_copy_only=False) & (values >= -most) & (values <= most)
+        )
         found.append(np.where(fits, values, 0) * unit)
         known.append(fits)
     return np.concatenate(found), np.concatenate(known)
@@ -127,7 +136,11 @@ def _nanoseconds(text: str | None) -> int | None:
     date, clock, second, fraction, zone = match.groups()
     try:
         time = dt.datetime.fromisoformat(f"{date}T{clock or '00:00'}{second or ':00'}") - EPOCH
-        away = dt.time.fromisoformat(f"{zone[1:3]}:{zone[3:].strip(':') or '00'}") if zone and zone[0] in "+-" else dt.time()
+        away = (
+            dt.time.fromisoformat(f"{zone[1:3]}:{zone[3:].strip(':') or '00'}")
+            if zone and zone[0] in "+-"
+            else dt.time()
+        )
     except ValueError:
         return None
     minutes = (away.hour * 60 + away.minute) * (1 if zone and zone[0] == "+" else -1)

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config import DatasetConfig
-from ..contract import CARDS, FILES, arrow_schema
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import CARDS, FILES, arrow_schema
 from ..errors import InputError
 from .checks import Findings
 from .hashes import ContentDigest
@@ -44,9 +44,13 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
         shape = manifest["config"]["output"]["shape"]
         missing = [name for name in READ_OF_THE_MANIFEST if name not in manifest]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no manifest of gpu-dcgen ({type(error).__name__}: {error}).") from error
+        raise InputError(
+            f"{path}: is no manifest of gpu-dcgen ({type(error).__name__}: {error})."
+        ) from error
     if missing:
-        raise InputError(f"{path}: is no manifest of gpu-dcgen (it has no {missing[0]}).\nRestore it, or build again.")
+        raise InputError(
+            f"{path}: is no manifest of gpu-dcgen (it has no {missing[0]}).\nRestore it, or build again."
+        )
     if shape not in SHAPES:
         raise InputError(
             f"{dataset}: has the shape {shape}; the audit reads {' and '.join(SHAPES)}.\n"
@@ -61,7 +65,9 @@ def read_config(dataset: Path, manifest: dict[str, Any]) -> DatasetConfig:
         return DatasetConfig.model_validate(manifest["config"])
     except ValueError as error:
         remedy = "Audit a data set with the version that built it."
-        raise InputError(f"{dataset / 'manifest.json'}: the settings cannot be read ({error}).\n{remedy}") from error
+        raise InputError(
+            f"{dataset / 'manifest.json'}: the settings cannot be read ({error}).\n{remedy}"
+        ) from error
 
 
 def parts_of(dataset: Path, name: str) -> list[Path]:
@@ -72,9 +78,15 @@ def parts_of(dataset: Path, name: str) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def check_files(dataset: Path, manifest: dict[str, Any], findings: Findings) -> list[dict[str, Any]]:
+def check_files(
+    dataset: Path, manifest: dict[str, Any], findings: Findings
+) -> list[dict[str, Any]]:
     """Every file of the manifest is there with its size, and no other; their SHA-256 for the certificate."""
-    there = {path.relative_to(dataset).as_posix(): path for path in sorted(dataset.rglob("*")) if path.is_file()}
+    there = {
+        path.relative_to(dataset).as_posix(): path
+        for path in sorted(dataset.rglob("*"))
+        if path.is_file()
+    }
     listed = manifest["files"]
     for name in sorted((listed.keys() | there.keys()) - set(OWN_FILES)):
         found = there[name].stat().st_size if name in there else None
@@ -84,7 +96,12 @@ def check_files(dataset: Path, manifest: dict[str, Any], findings: Findings) -> 
             findings.fault("files", name, None, "missing", "a file of the contract")
     outputs = [path for name, path in there.items() if name not in NOT_AUDITED]
     return [
-        {"file": path.relative_to(dataset).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in outputs
+        {
+            "file": path.relative_to(dataset).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        for path in outputs
     ]
 
 
@@ -95,7 +112,9 @@ def check_schemas(dataset: Path, config: Any, findings: Findings) -> set[str]:
         n_negatives = config.negatives_per_positive
         expected = arrow_schema(name, config.output.extra_columns, config.output.shape, n_negatives)
         parts = parts_of(dataset, name)
-        faults = [fault for part in parts for fault in _schema_faults(part, dataset, expected, findings)]
+        faults = [
+            fault for part in parts for fault in _schema_faults(part, dataset, expected, findings)
+        ]
         for file, found, wanted in faults:
             findings.fault("schema", file, None, found, wanted)
         if parts and not faults:
@@ -103,7 +122,9 @@ def check_schemas(dataset: Path, config: Any, findings: Findings) -> set[str]:
     return good
 
 
-def _schema_faults(part: Path, dataset: Path, expected: pa.Schema, findings: Findings) -> Iterator[tuple[str, str, str]]:
+def _schema_faults(
+    part: Path, dataset: Path, expected: pa.Schema, findings: Findings
+) -> Iterator[tuple[str, str, str]]:
     file = part.relative_to(dataset).as_posix()
     try:
         found = pq.read_schema(part)
@@ -117,23 +138,41 @@ def _schema_faults(part: Path, dataset: Path, expected: pa.Schema, findings: Fin
         return
     for field in expected:
         if found.field(field.name).type != field.type:
-            yield file, f"{field.name}: {found.field(field.name).type}", f"{field.name}: {field.type}"
+            yield (
+                file,
+                f"{field.name}: {found.field(field.name).type}",
+                f"{field.name}: {field.type}",
+            )
     if (found.metadata or {}).get(b"roles") != expected.metadata[b"roles"]:
         yield file, "other column roles in the metadata", "the roles of the contract's columns"
 
 
-def check_nulls(file: str, first_row: int, table: pa.Table | pa.RecordBatch, schema: pa.Schema, findings: Findings) -> bool:
+def check_nulls(
+    file: str,
+    first_row: int,
+    table: pa.Table | pa.RecordBatch,
+    schema: pa.Schema,
+    findings: Findings,
+) -> bool:
     """Whether no null is where the contract's column has none; without that there is nothing to compare."""
     good = True
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             bad = table[field.name].is_null().to_numpy(zero_copy_only=False)
-            findings.bad_rows("schema", file, first_row, bad, lambda row, name=field.name: (f"{name}: null", f"{name}: a value"))
+            findings.bad_rows(
+                "schema",
+                file,
+                first_row,
+                bad,
+                lambda row, name=field.name: (f"{name}: null", f"{name}: a value"),
+            )
             good = False
     return good
 
 
-def check_digests(digests: dict[str, dict[str, str]], manifest: dict[str, Any], findings: Findings) -> None:
+def check_digests(
+    digests: dict[str, dict[str, str]], manifest: dict[str, Any], findings: Findings
+) -> None:
     """Digests of all columns against the manifest's, and the manifest's total against its parts."""
     listed = manifest["digests"]
     for name in sorted(digests.keys() | listed.keys()):
@@ -156,7 +195,9 @@ class Batch:
     table: pa.RecordBatch
 
 
-def stream_groups(dataset: Path, split: int, rows_per_group: int, digest: ContentDigest, findings: Findings) -> Iterator[Batch]:
+def stream_groups(
+    dataset: Path, split: int, rows_per_group: int, digest: ContentDigest, findings: Findings
+) -> Iterator[Batch]:
     """A split's groups, a row group of the file in memory at a time.
 
     A part that does not hold whole groups is a fault; its last rows are left out.
@@ -172,11 +213,26 @@ def stream_groups(dataset: Path, split: int, rows_per_group: int, digest: Conten
                     (batch,) = _batches(pa.Table.from_batches([*left, read]))
                     n = batch.num_rows // rows_per_group
                     if n:
-                        yield Batch(split, file, first_row, first_group, n, batch.slice(0, n * rows_per_group))
-                    left = [batch.slice(n * rows_per_group)] if batch.num_rows % rows_per_group else []
+                        yield Batch(
+                            split,
+                            file,
+                            first_row,
+                            first_group,
+                            n,
+                            batch.slice(0, n * rows_per_group),
+                        )
+                    left = (
+                        [batch.slice(n * rows_per_group)] if batch.num_rows % rows_per_group else []
+                    )
                     first_row, first_group = first_row + n * rows_per_group, first_group + n
         if left:
-            findings.fault("groups", file, first_row, f"{left[0].num_rows} rows", f"whole groups of {rows_per_group} rows")
+            findings.fault(
+                "groups",
+                file,
+                first_row,
+                f"{left[0].num_rows} rows",
+                f"whole groups of {rows_per_group} rows",
+            )
 
 
 def _batches(table: pa.Table, rows: int | None = None) -> list[pa.RecordBatch]:

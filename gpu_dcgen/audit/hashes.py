@@ -64,10 +64,15 @@ class ContentDigest:
 
     def add(self, table: pa.Table | pa.RecordBatch, rows_per_group: int = 1) -> None:
         """The next rows; where a group's rows have one list in common it is hashed once."""
-        position = mix_all(np.arange(self.n_rows, self.n_rows + table.num_rows, dtype=np.uint64) ^ np.uint64(POSITION))
+        position = mix_all(
+            np.arange(self.n_rows, self.n_rows + table.num_rows, dtype=np.uint64)
+            ^ np.uint64(POSITION)
+        )
         for name in table.schema.names:
             if name != NOT_DIGESTED:
-                total = int(mix_all(position ^ hashes(table[name], rows_per_group)).sum(dtype=np.uint64))
+                total = int(
+                    mix_all(position ^ hashes(table[name], rows_per_group)).sum(dtype=np.uint64)
+                )
                 self._sums[name] = (self._sums.get(name, 0) + total) & MASK
         self.n_rows += table.num_rows
 
@@ -95,7 +100,9 @@ def _number_hashes(column: pa.Array) -> np.ndarray:
     if bits is not None:
         values = column.fill_null(0.0).to_numpy(zero_copy_only=False).view(bits).astype(np.uint64)
     elif types.is_timestamp(column.type):
-        values = column.cast(pa.timestamp("ns")).view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+        values = (
+            column.cast(pa.timestamp("ns")).view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+        )
     elif types.is_integer(column.type):
         values = column.fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
     elif types.is_boolean(column.type):
@@ -117,7 +124,11 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
     """FNV-1a over each text's UTF-8 bytes, mixed; all texts advance by a byte at a time."""
     texts = texts.cast(pa.large_string())
     lengths = pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    starts = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts)] if len(texts) else lengths
+    starts = (
+        np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts)]
+        if len(texts)
+        else lengths
+    )
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
     h = np.full(len(texts), FNV_OFFSET, dtype=np.uint64)
     live = np.arange(len(texts))

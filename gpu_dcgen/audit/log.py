@@ -55,7 +55,9 @@ def find_cuts(time: np.ndarray, split: Any) -> Cuts:
     shares = exact(split.train_share), exact(split.train_share) + exact(split.val_share)
     if split.windows == "rows":
         ranked = np.sort(time)
-        cut1, cut2 = (int(ranked[min(len(ranked) - 1, math.floor(share * len(ranked)))]) for share in shares)
+        cut1, cut2 = (
+            int(ranked[min(len(ranked) - 1, math.floor(share * len(ranked)))]) for share in shares
+        )
     else:
         cut1, cut2 = (math.ceil(first + share * (last - first)) for share in shares)
     return Cuts(first, cut1, cut2, last)
@@ -72,11 +74,15 @@ class Log:
     channel: np.ndarray  # (E,) int64  -1 unknown
     user_ids: pa.Array
     item_ids: pa.Array
-    item_index: np.ndarray  # (I,) int64  from 1: by the window of the item's first purchase, then by id
+    item_index: (
+        np.ndarray
+    )  # (I,) int64  from 1: by the window of the item's first purchase, then by id
     age: np.ndarray  # (U,) int64
     user_columns: dict[str, Category]
     item_columns: dict[str, Category]
-    views: tuple[np.ndarray, np.ndarray, np.ndarray] | None  # user, item, time of kept users and items
+    views: (
+        tuple[np.ndarray, np.ndarray, np.ndarray] | None
+    )  # user, item, time of kept users and items
     dropped: dict[str, int]  # collapsed, cold_user, cold_item
     first_time: int  # of all accepted rows
 
@@ -91,7 +97,11 @@ class Log:
     def before(self, end: int) -> Log:
         """The same shop as it was known just before `end`: users, items and what is fixed about them stay."""
         rows = np.flatnonzero(self.time < end)
-        views = None if self.views is None else tuple(column[self.views[2] < end] for column in self.views)
+        views = (
+            None
+            if self.views is None
+            else tuple(column[self.views[2] < end] for column in self.views)
+        )
         price = None if self.price is None else self.price[rows]
         columns = {name: getattr(self, name)[rows] for name in ("user", "item", "time", "channel")}
         return replace(self, **columns, price=price, views=views)
@@ -154,7 +164,9 @@ class Log:
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Owned pairs as user x n_items + item, rising, and the time of each pair's first purchase."""
         key = self.user * self.n_items + self.item
-        order = np.argsort(key, kind="stable")  # rows of a user rise in time, so the first of a pair is its earliest
+        order = np.argsort(
+            key, kind="stable"
+        )  # rows of a user rise in time, so the first of a pair is its earliest
         key = key[order]
         first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
         return key[first], self.time[order][first]
@@ -198,17 +210,25 @@ def read_log(tables: Tables, cuts: Cuts, filtering: Any) -> Log:
     user, item, time = user[starts], item[starts], time[starts]
     price = None if tables.price is None else np.maximum.reduceat(tables.price[order], starts)
     channel = tables.channel[order]
-    channel = np.minimum.reduceat(np.where(channel < 0, 1000, channel), starts)  # the smallest that is known
+    channel = np.minimum.reduceat(
+        np.where(channel < 0, 1000, channel), starts
+    )  # the smallest that is known
     channel = np.where(channel == 1000, -1, channel)
     dropped = {"collapsed": len(order) - len(starts), "cold_user": 0, "cold_item": 0}
 
-    layer = cuts.window(time) if filtering.counts == "window" else np.zeros(len(time), dtype=np.int8)
+    layer = (
+        cuts.window(time) if filtering.counts == "window" else np.zeros(len(time), dtype=np.int8)
+    )
     rows = np.zeros(0, dtype=np.int64)
     for window in range(3):
-        rows = np.append(rows, _not_rare(np.flatnonzero(layer == window), rows, user, item, filtering, dropped))
+        rows = np.append(
+            rows, _not_rare(np.flatnonzero(layer == window), rows, user, item, filtering, dropped)
+        )
     rows = np.sort(rows)
     if not len(rows):
-        raise InputError("transactions: no purchase is left after the data set's filters.\nBring the tables of the build.")
+        raise InputError(
+            "transactions: no purchase is left after the data set's filters.\nBring the tables of the build."
+        )
     users, items = np.unique(user[rows]), np.unique(item[rows])
     return Log(
         user=np.searchsorted(users, user[rows]),
@@ -229,7 +249,12 @@ def read_log(tables: Tables, cuts: Cuts, filtering: Any) -> Log:
 
 
 def _not_rare(
-    fresh: np.ndarray, settled: np.ndarray, user: np.ndarray, item: np.ndarray, filtering: Any, dropped: dict[str, int]
+    fresh: np.ndarray,
+    settled: np.ndarray,
+    user: np.ndarray,
+    item: np.ndarray,
+    filtering: Any,
+    dropped: dict[str, int],
 ) -> np.ndarray:
     """What is left of `fresh` rows beside `settled` ones, which count and stay."""
     n_rows = -1

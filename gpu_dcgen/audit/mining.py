@@ -35,7 +35,9 @@ class Candidate:
     refused: str | None = None  # not_on_sale, owned, sibling, itself
     similarity: float | None = None  # of the pair in the matrix
     buyers: int = 0  # who brought it in by `collaborative`
-    parts: dict[str, int] = field(default_factory=dict)  # similarity, collaborative, price, popularity: add up to `score`
+    parts: dict[str, int] = field(
+        default_factory=dict
+    )  # similarity, collaborative, price, popularity: add up to `score`
     score: int = 0
     round: int | None = None  # of the choice, from 1
 
@@ -83,13 +85,22 @@ class Miner:
         owned = np.zeros(self._log.n_items, dtype=bool)
         owned[self._log.item[first:last]] = True
         owned[p.item] = True  # it is, and is no candidate even if it were not
-        siblings = self._code == self._code[p.item] if self._code[p.item] >= 0 else np.zeros(len(owned), dtype=bool)
+        siblings = (
+            self._code == self._code[p.item]
+            if self._code[p.item] >= 0
+            else np.zeros(len(owned), dtype=bool)
+        )
         corpus = np.flatnonzero(on_sale)
 
         candidates = self._pool(p, k, corpus)
         for candidate in candidates.values():
             j = candidate.item
-            reasons = {"itself": j == p.item, "not_on_sale": not on_sale[j], "owned": owned[j], "sibling": siblings[j]}
+            reasons = {
+                "itself": j == p.item,
+                "not_on_sale": not on_sale[j],
+                "owned": owned[j],
+                "sibling": siblings[j],
+            }
             candidate.refused = next((reason for reason, holds in reasons.items() if holds), None)
             self._score(candidate, p, k)
         hard = self._choose(candidates, p)
@@ -103,14 +114,25 @@ class Miner:
         allowed[[n.item for n in hard]] = False
         draws = _Draws(self._key(RANDOM_NEGATIVE, p), corpus)
         random = [
-            Negative(draws.take(allowed), "random", "random", None) for _ in range(self._settings.random_negatives_per_positive)
+            Negative(draws.take(allowed), "random", "random", None)
+            for _ in range(self._settings.random_negatives_per_positive)
         ]
-        return Mined(list(candidates.values()), hard + random, len(corpus), int((on_sale & ~owned).sum()))
+        return Mined(
+            list(candidates.values()), hard + random, len(corpus), int((on_sale & ~owned).sum())
+        )
 
     def _key(self, purpose: int, p: Positive) -> int:
-        return key(self._seed, purpose, self._log.user_key[p.user], self._log.item_key[p.item], p.time, p.copy)
+        return key(
+            self._seed,
+            purpose,
+            self._log.user_key[p.user],
+            self._log.item_key[p.item],
+            p.time,
+            p.copy,
+        )
 
-    # -- sources -------------------------------------------------------------------------------------------------
+    # -- sources
+    # -------------------------------------------------------------------------------------------------
 
     def _pool(self, p: Positive, k: int, corpus: np.ndarray) -> dict[int, Candidate]:
         if not self._settings.hard_negatives_per_positive:
@@ -133,9 +155,14 @@ class Miner:
     def _in_the_band(self, item: int) -> np.ndarray:
         others, similarity = self._pairs.of(item)
         if self._settings.hard_band == "percentile":
-            low, high = (math.floor(exact(share) * len(others)) for share in self._settings.percentile_range)
+            low, high = (
+                math.floor(exact(share) * len(others)) for share in self._settings.percentile_range
+            )
             return others[low:high][: self._settings.item_cf_top_k]
-        low, high = np.float32(self._settings.similarity_threshold), np.float32(self._settings.similarity_ceiling)
+        low, high = (
+            np.float32(self._settings.similarity_threshold),
+            np.float32(self._settings.similarity_ceiling),
+        )
         return others[(similarity > low) & (similarity <= high)][: self._settings.item_cf_top_k]
 
     def _together(self, p: Positive) -> dict[int, int]:
@@ -155,22 +182,29 @@ class Miner:
             first, last = self._log.user_offsets[buyer : buyer + 2]
             stop = first + np.searchsorted(self._log.time[first:last], p.time)
             latest = np.arange(max(first, stop - self._settings.collaborative_items), stop)
-            latest = latest[self._log.time[latest] >= p.time - self._settings.collaborative_days * DAY]
+            latest = latest[
+                self._log.time[latest] >= p.time - self._settings.collaborative_days * DAY
+            ]
             for j in set(self._log.item[latest].tolist()):
                 together[j] = together.get(j, 0) + 1
         return together
 
     def _crossing(self, p: Positive, k: int, corpus: np.ndarray) -> list[int]:
         category = self._snapshots.category[k]
-        others = corpus[(category[corpus] == category[p.item]) & (self._group[corpus] != self._group[p.item])]
+        others = corpus[
+            (category[corpus] == category[p.item]) & (self._group[corpus] != self._group[p.item])
+        ]
         others = others[np.argsort(self._group[others], kind="stable")]
         if not len(others):
             return []
         draw = self._key(CATEGORY_CROSSING, p)
-        drawn = (int(others[below(draw, c, len(others))]) for c in range(self._settings.category_draws))
+        drawn = (
+            int(others[below(draw, c, len(others))]) for c in range(self._settings.category_draws)
+        )
         return list(dict.fromkeys(drawn))
 
-    # -- choice --------------------------------------------------------------------------------------------------
+    # -- choice
+    # --------------------------------------------------------------------------------------------------
 
     def _score(self, candidate: Candidate, p: Positive, k: int) -> None:
         weights, j = self._weights, candidate.item
@@ -178,8 +212,11 @@ class Miner:
         unknown = own != own or other != other
         candidate.parts = {
             "similarity": weights["similarity"] * _fixed(candidate.similarity or 0.0),
-            "collaborative": weights["collaborative"] * min(ENOUGH_BUYERS, candidate.buyers) * (ONE // ENOUGH_BUYERS),
-            "price": weights["price"] * (ONE // 2 if unknown else ONE - abs(_fixed(own) - _fixed(other))),
+            "collaborative": weights["collaborative"]
+            * min(ENOUGH_BUYERS, candidate.buyers)
+            * (ONE // ENOUGH_BUYERS),
+            "price": weights["price"]
+            * (ONE // 2 if unknown else ONE - abs(_fixed(own) - _fixed(other))),
             "popularity": -weights["popularity"] * _fixed(self._snapshots.popularity[k, j]),
         }
         candidate.score = sum(candidate.parts.values())
@@ -196,11 +233,18 @@ class Miner:
             choice, full = list(left), groups.get(int(own), 0) >= cap
             others = [j for j in choice if self._group[j] != own] if full else choice
             relaxed = full and not others
-            values = {j: left[j].score - penalty * groups.get(int(self._group[j]), 0) for j in others or choice}
+            values = {
+                j: left[j].score - penalty * groups.get(int(self._group[j]), 0)
+                for j in others or choice
+            }
             best = min(values, key=lambda j: (-values[j], j))
             candidate = left.pop(best)
             groups[int(self._group[best])] = groups.get(int(self._group[best]), 0) + 1
-            chosen.append(Negative(best, "hard", candidate.sources[0], candidate.similarity, relaxed, values[best]))
+            chosen.append(
+                Negative(
+                    best, "hard", candidate.sources[0], candidate.similarity, relaxed, values[best]
+                )
+            )
             candidate.round = len(chosen)
         return chosen
 
@@ -208,7 +252,9 @@ class Miner:
 class Pairs:
     """The written similarity matrix: pairs by item and rank, looked up by item or by pair."""
 
-    def __init__(self, item: np.ndarray, other: np.ndarray, similarity: np.ndarray, n_items: int) -> None:
+    def __init__(
+        self, item: np.ndarray, other: np.ndarray, similarity: np.ndarray, n_items: int
+    ) -> None:
         """Item and other (n,) int64, similarity (n,) float32, in the file's order."""
         self._other, self._similarity, self._n_items = other, similarity, n_items
         self._offsets = np.searchsorted(item, np.arange(n_items + 1))

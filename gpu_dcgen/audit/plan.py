@@ -26,7 +26,9 @@ class Plan:
     rows: list[np.ndarray]  # by split, int64
     copies: list[np.ndarray]  # by split, int64
     ledger: dict[str, Any]
-    category_weights: np.ndarray | None  # (1 + groups,) float64, the first of null; 0 where train has none
+    category_weights: (
+        np.ndarray | None
+    )  # (1 + groups,) float64, the first of null; 0 where train has none
     segment_weights: dict[str, float] | None
     train_weights: np.ndarray | None  # (n,) float64 of rows[0]; None where all rows weigh 1
 
@@ -39,7 +41,12 @@ def make_plan(log: Log, cuts: Cuts, snapshots: list[Snapshots], config: Any) -> 
     if strategy == "temporal":
         user_split, split = np.full(log.n_users, -1, dtype=np.int8), window
     else:
-        available = np.stack([np.bincount(log.user[long_enough & (window == k)], minlength=log.n_users) for k in range(3)])
+        available = np.stack(
+            [
+                np.bincount(log.user[long_enough & (window == k)], minlength=log.n_users)
+                for k in range(3)
+            ]
+        )
         assign = _hashed if strategy == "hash" else _assigned
         user_split = assign(np.minimum(available, cap), log.user_key, config)
         split = user_split[log.user]
@@ -78,7 +85,9 @@ def make_plan(log: Log, cuts: Cuts, snapshots: list[Snapshots], config: Any) -> 
     if config.output.order == "shuffled":
         for k in range(3):
             position = np.arange(len(rows[k]))
-            shuffle = np.argsort(keys(config.seed, SHUFFLE, np.full(len(position), k), position), kind="stable")
+            shuffle = np.argsort(
+                keys(config.seed, SHUFFLE, np.full(len(position), k), position), kind="stable"
+            )
             rows[k], copies[k] = rows[k][shuffle], copies[k][shuffle]
             weights = weights[shuffle] if k == 0 and weights is not None else weights
     return Plan(user_split, rows, copies, ledger, category, segment, weights)
@@ -94,7 +103,12 @@ def _hashed(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.ndar
 def _assigned(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.ndarray:
     """Each user to the split of the greatest multiplier x available; val's and test's multipliers by bisection, in turns."""
     n_users = available.shape[1]
-    jitter = np.stack([keys(config.seed, USER_SPLIT, user_key, np.full(n_users, k)) % np.uint64(1 << 10) for k in range(3)])
+    jitter = np.stack(
+        [
+            keys(config.seed, USER_SPLIT, user_key, np.full(n_users, k)) % np.uint64(1 << 10)
+            for k in range(3)
+        ]
+    )
     score = available * ((1 << 20) + jitter.astype(np.int64))
     wanted = {1: exact(config.split.val_share)}
     wanted[2] = 1 - exact(config.split.train_share) - wanted[1]
@@ -102,7 +116,9 @@ def _assigned(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.nd
     score_of_some, n_of_some = score[:, some], available[:, some]
 
     def choice(multipliers: list[int]) -> np.ndarray:
-        return np.argmax(score_of_some * np.array(multipliers)[:, None], axis=0)  # the first of equals
+        return np.argmax(
+            score_of_some * np.array(multipliers)[:, None], axis=0
+        )  # the first of equals
 
     def reaches(k: int, multipliers: list[int]) -> bool:
         kept = n_of_some[(chosen := choice(multipliers)), np.arange(len(some))]
@@ -115,7 +131,9 @@ def _assigned(available: np.ndarray, user_key: np.ndarray, config: Any) -> np.nd
             low, high = LEAST, MOST
             while low < high:
                 multipliers[k] = (low + high) // 2
-                low, high = (low, multipliers[k]) if reaches(k, multipliers) else (multipliers[k] + 1, high)
+                low, high = (
+                    (low, multipliers[k]) if reaches(k, multipliers) else (multipliers[k] + 1, high)
+                )
             multipliers[k] = low
         if multipliers == before:
             break
@@ -135,7 +153,14 @@ def _beyond_latest(log: Log, window: np.ndarray, left: np.ndarray, cap: int) -> 
     return beyond
 
 
-def _too_small(log: Log, cuts: Cuts, snapshots: list[Snapshots], window: np.ndarray, left: np.ndarray, config: Any) -> np.ndarray:
+def _too_small(
+    log: Log,
+    cuts: Cuts,
+    snapshots: list[Snapshots],
+    window: np.ndarray,
+    left: np.ndarray,
+    config: Any,
+) -> np.ndarray:
     """Rows whose corpus, less what the user owns by the window's end, cannot give enough negatives."""
     n_hard = config.negative_sampling.hard_negatives_per_positive
     n_all = n_hard + config.negative_sampling.random_negatives_per_positive
@@ -160,11 +185,15 @@ def _too_small(log: Log, cuts: Cuts, snapshots: list[Snapshots], window: np.ndar
     return small
 
 
-def _weights(log: Log, cuts: Cuts, rows: np.ndarray, config: Any) -> tuple[np.ndarray, dict[str, float], np.ndarray]:
+def _weights(
+    log: Log, cuts: Cuts, rows: np.ndarray, config: Any
+) -> tuple[np.ndarray, dict[str, float], np.ndarray]:
     """Category and segment weights, and the product with recency of each train positive."""
     settings = config.category_balancing
     group = log.item_columns["product_group"].codes + 1
-    n = np.bincount(group[log.item[rows]], minlength=len(log.item_columns["product_group"].values) + 1)
+    n = np.bincount(
+        group[log.item[rows]], minlength=len(log.item_columns["product_group"].values) + 1
+    )
     share = n[n > 0] / len(rows)
     category = np.zeros(len(n))
     raw = share**-settings.smoothing_factor / math.fsum(share ** (1 - settings.smoothing_factor))
@@ -190,9 +219,13 @@ def _weights(log: Log, cuts: Cuts, rows: np.ndarray, config: Any) -> tuple[np.nd
     return category, {SEGMENTS[s]: float(segments[s]) for s in range(3)}, weights
 
 
-def _resampled(log: Log, rows: np.ndarray, weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _resampled(
+    log: Log, rows: np.ndarray, weights: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Each row floor(weight + h) times, h a seeded uniform number; and the copies' numbers."""
-    drawn = keys(seed, RESAMPLE, log.user_key[log.user[rows]], log.item_key[log.item[rows]], log.time[rows])
+    drawn = keys(
+        seed, RESAMPLE, log.user_key[log.user[rows]], log.item_key[log.item[rows]], log.time[rows]
+    )
     h = (drawn >> np.uint64(11)).astype(np.float64) / 2.0**53
     n = np.floor(weights + h).astype(np.int64)
     starts = np.cumsum(n) - n

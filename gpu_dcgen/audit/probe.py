@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from ..contract import columns_of
+from ..contract.schema import columns_of
 from .cells import NULL, flat, numbers
 from .checks import Findings
 from .groups import Groups
@@ -21,7 +21,11 @@ from .log import SPLITS
 
 N_BINS = 32  # of a feature's values, besides null
 MOST_AUC = 0.95  # from here on a feature, or all together, give the label away
-MOST_PURE, LEAST_SHARE, LEAST_ROWS = 0.9, 0.01, 30  # and so does one value that nearly always means 1
+MOST_PURE, LEAST_SHARE, LEAST_ROWS = (
+    0.9,
+    0.01,
+    30,
+)  # and so does one value that nearly always means 1
 RIDGE, NEWTON_STEPS, TINY = 1.0, 12, 1e-9  # of the classifier
 BASELINE = "item_popularity_score"
 EXCEPTION = "item in history"
@@ -38,7 +42,9 @@ class Sample:
 
     def take(self, groups: Groups) -> None:
         batch = groups.batch
-        low, high = np.searchsorted(self.chosen, [batch.first_group, batch.first_group + batch.n_groups])
+        low, high = np.searchsorted(
+            self.chosen, [batch.first_group, batch.first_group + batch.n_groups]
+        )
         here = self.chosen[low:high] - batch.first_group
         if len(here):
             width = batch.table.num_rows // batch.n_groups
@@ -62,7 +68,11 @@ def probe(sample: Sample, item_index: np.ndarray, config: Any, findings: Finding
     table, items = sample.rows()
     n, width = items.shape
     label = flat(table["label"]).to_numpy() == 1
-    repurchase = flat(table["is_repurchase"]).to_numpy(zero_copy_only=False) if "is_repurchase" in table.schema.names else None
+    repurchase = (
+        flat(table["is_repurchase"]).to_numpy(zero_copy_only=False)
+        if "is_repurchase" in table.schema.names
+        else None
+    )
     features = _features(table, config)
     in_history = _in_history(table, item_index[items.reshape(-1)])
     check.facts["known_exception"] = {
@@ -71,7 +81,9 @@ def probe(sample: Sample, item_index: np.ndarray, config: Any, findings: Finding
         "share_of_positives": round(float(in_history[label].mean()), 4),
     }
     if config.negative_sampling.corpus == "all":
-        check.facts["note"] = "corpus: all draws items that were not on sale, whose features can give the label away (D11, D20)"
+        check.facts["note"] = (
+            "corpus: all draws items that were not on sale, whose features can give the label away (D11, D20)"
+        )
     kept = np.ones(n * width, dtype=bool)
     check.facts["all"] = _judge(features, label, kept, width, findings)
     if repurchase is not None and (~repurchase).any() and repurchase.any():
@@ -89,7 +101,9 @@ def _features(table: pa.Table, config: Any) -> dict[str, np.ndarray]:
             codes = values.indices.cast(pa.int64()).fill_null(-1).to_numpy()
             found[column.name] = np.where(codes < 0, NULL, codes)
         else:
-            found[column.name] = numbers(values)  # the bits of a float32 that is not negative rise with it
+            found[column.name] = numbers(
+                values
+            )  # the bits of a float32 that is not negative rise with it
     return found
 
 
@@ -102,7 +116,11 @@ def _in_history(table: pa.Table, index: np.ndarray) -> np.ndarray:
 
 
 def _judge(
-    features: dict[str, np.ndarray], label: np.ndarray, kept: np.ndarray, width: int, findings: Findings
+    features: dict[str, np.ndarray],
+    label: np.ndarray,
+    kept: np.ndarray,
+    width: int,
+    findings: Findings,
 ) -> dict[str, Any]:
     """AUCs on the second half of the groups of what the first half taught."""
     rows = np.flatnonzero(kept)
@@ -118,15 +136,33 @@ def _judge(
         aucs[name] = _auc(rates[name][ask], label[ask])
         findings.count("label_probe", 1)
         if aucs[name] > MOST_AUC:
-            findings.fault("label_probe", "train_dataset", None, f"{name}: AUC {aucs[name]:.4f}", f"AUC <= {MOST_AUC}")
+            findings.fault(
+                "label_probe",
+                "train_dataset",
+                None,
+                f"{name}: AUC {aucs[name]:.4f}",
+                f"AUC <= {MOST_AUC}",
+            )
         for value, share, rate in _giveaways(bins[ask], label[ask]):
             which = f"{name}: a value (such as {_shown(values[ask][value])})"
             where = f"{which} that {share:.1%} of positives have means label 1 in {rate:.0%} of its rows"
-            findings.fault("label_probe", "train_dataset", None, where, f"no value means it in {MOST_PURE:.0%} of its rows")
+            findings.fault(
+                "label_probe",
+                "train_dataset",
+                None,
+                where,
+                f"no value means it in {MOST_PURE:.0%} of its rows",
+            )
     together = _classifier(rates, label, learn, ask)
     findings.count("label_probe", 1)
     if together > MOST_AUC:
-        findings.fault("label_probe", "train_dataset", None, f"classifier: AUC {together:.4f}", f"AUC <= {MOST_AUC}")
+        findings.fault(
+            "label_probe",
+            "train_dataset",
+            None,
+            f"classifier: AUC {together:.4f}",
+            f"AUC <= {MOST_AUC}",
+        )
     first = sorted(aucs, key=lambda name: -aucs[name])
     return {
         "positives": int(label[rows].sum()),
@@ -160,10 +196,15 @@ def _giveaways(bins: np.ndarray, label: np.ndarray) -> list[tuple[int, float, fl
     n, positive = np.bincount(bins), np.bincount(bins, weights=label)
     least = max(LEAST_ROWS, LEAST_SHARE * label.sum())
     pure = np.flatnonzero((positive >= least) & (positive >= MOST_PURE * n))
-    return [(int(np.argmax(bins == b)), float(positive[b] / label.sum()), float(positive[b] / n[b])) for b in pure]
+    return [
+        (int(np.argmax(bins == b)), float(positive[b] / label.sum()), float(positive[b] / n[b]))
+        for b in pure
+    ]
 
 
-def _classifier(rates: dict[str, np.ndarray], label: np.ndarray, learn: np.ndarray, ask: np.ndarray) -> float:
+def _classifier(
+    rates: dict[str, np.ndarray], label: np.ndarray, learn: np.ndarray, ask: np.ndarray
+) -> float:
     """AUC of a logistic regression over what each feature alone says: the log odds that its value has label 1."""
     odds = np.stack([np.log(rate / (1 - rate)) for rate in rates.values()], axis=1)
     x = np.column_stack([np.ones(len(odds)), odds - odds[learn].mean(axis=0)])
@@ -181,4 +222,6 @@ def _auc(score: np.ndarray, label: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties counting half."""
     n_positive = int(label.sum())
     ranks = stats.rankdata(score)[label].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * (len(label) - n_positive)))
+    return float(
+        (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * (len(label) - n_positive))
+    )

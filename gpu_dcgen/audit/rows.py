@@ -8,8 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, SEASONS
-from .cells import NULL, Want, flat, float_bits, want_floats, want_numbers, want_optional, want_texts
+from ..contract.schema import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, SEASONS
+from .cells import (
+    NULL,
+    Want,
+    flat,
+    float_bits,
+    want_floats,
+    want_numbers,
+    want_optional,
+    want_texts,
+)
 from .checks import Findings
 from .columns import Category
 from .dataset import Batch, check_nulls
@@ -27,7 +36,9 @@ CLOSE = 2e-7  # of a weight: its sums may have been added in another order
 class RowAudit(GroupComparer):
     """Checks batches of one split; each batch adds to the findings."""
 
-    def __init__(self, window: Window, pairs: Pairs | None, config: Any, findings: Findings) -> None:
+    def __init__(
+        self, window: Window, pairs: Pairs | None, config: Any, findings: Findings
+    ) -> None:
         super().__init__(window, config, findings)
         self._pairs = pairs
         self._n_hard = config.negative_sampling.hard_negatives_per_positive
@@ -55,7 +66,8 @@ class RowAudit(GroupComparer):
         self.items[groups.item[groups.item >= 0]] = True
         return groups
 
-    # -- structure -----------------------------------------------------------------------------------------------
+    # -- structure
+    # -----------------------------------------------------------------------------------------------
 
     def _references(self, groups: Groups) -> None:
         batch = groups.batch
@@ -65,7 +77,10 @@ class RowAudit(GroupComparer):
         )  # fmt: skip
         unknown = groups.item < 0
         self._of_groups(
-            "references", groups, unknown.any(axis=1), lambda g: (self._ids(groups, g, unknown), "items that the filters keep")
+            "references",
+            groups,
+            unknown.any(axis=1),
+            lambda g: (self._ids(groups, g, unknown), "items that the filters keep"),
         )
 
     def _positives(self, groups: Groups) -> None:
@@ -74,41 +89,72 @@ class RowAudit(GroupComparer):
         user, item, time = (column[place] for column in window.expected)
         n = len(user)
         bad = np.ones(batch.n_groups, dtype=bool)
-        bad[:n] = (groups.user[:n] != user) | (groups.item[:n, 0] != item) | (groups.time[:n] != time)
+        bad[:n] = (
+            (groups.user[:n] != user) | (groups.item[:n, 0] != item) | (groups.time[:n] != time)
+        )
 
         def show(group: int) -> tuple[Any, Any]:
             found = [batch.table[name][group * rows].as_py() for name in ("user_id", "item_id")]
             wanted: Any = "no further positive"
             if group < n:
-                wanted = [log.user_ids[int(user[group])].as_py(), log.item_ids[int(item[group])].as_py(), int(time[group])]
+                wanted = [
+                    log.user_ids[int(user[group])].as_py(),
+                    log.item_ids[int(item[group])].as_py(),
+                    int(time[group]),
+                ]
             return [*found, int(groups.time[group])], wanted
 
         self._of_groups("positives", groups, bad, show)
         inside = f"{window.start} <= time < {window.end}"
-        self._of_groups("window", groups, ~self._inside(groups), lambda g: (int(groups.time[g]), inside))
+        self._of_groups(
+            "window", groups, ~self._inside(groups), lambda g: (int(groups.time[g]), inside)
+        )
 
     def _structure(self, groups: Groups) -> None:
         batch, split = groups.batch, SPLITS[self._window.split]
         number = batch.first_group + np.arange(batch.n_groups)
-        expected = pa.array([f"{split}-{group:010d}-{slot:02d}" for group in number.tolist() for slot in range(self._rows)])
+        expected = pa.array(
+            [
+                f"{split}-{group:010d}-{slot:02d}"
+                for group in number.tolist()
+                for slot in range(self._rows)
+            ]
+        )
         found = flat(batch.table["sample_id"])
         bad = ~pc.equal(found, expected).fill_null(False).to_numpy(zero_copy_only=False)
-        self._findings.rows("groups", batch.file, batch.first_row, bad, lambda row: (found[row].as_py(), expected[row].as_py()))
+        self._findings.rows(
+            "groups",
+            batch.file,
+            batch.first_row,
+            bad,
+            lambda row: (found[row].as_py(), expected[row].as_py()),
+        )
         if not self._is_tuple:
             label = np.zeros((batch.n_groups, self._width), dtype=np.float32)
             label[:, 0] = 1
-            self._compare("groups", groups, "label", Want(float_bits(label.reshape(-1)), _as_float), known=True)
+            self._compare(
+                "groups",
+                groups,
+                "label",
+                Want(float_bits(label.reshape(-1)), _as_float),
+                known=True,
+            )
         source = np.full(groups.item.shape, NEGATIVE_SOURCES.index("random"))
         source[:, : 1 + self._n_hard] = NEGATIVE_SOURCES.index("hard")
         source[:, 0] = -1
         vocabulary = pa.array(NEGATIVE_SOURCES)
         found = self._matrix(batch, None, "negative_source", vocabulary)
-        self._compare_matrix("groups", groups, "negative_source", found, want_texts(source, vocabulary))
+        self._compare_matrix(
+            "groups", groups, "negative_source", found, want_texts(source, vocabulary)
+        )
         ordered = np.sort(groups.item, axis=1)
         twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
-        self._of_groups("duplicates", groups, twice, lambda g: (self._ids(groups, g), "distinct items"))
+        self._of_groups(
+            "duplicates", groups, twice, lambda g: (self._ids(groups, g), "distinct items")
+        )
 
-    # -- features ------------------------------------------------------------------------------------------------
+    # -- features
+    # ------------------------------------------------------------------------------------------------
 
     def _of_the_user(self, groups: Groups) -> None:
         log, user, row = self._log, np.maximum(groups.user, 0), np.maximum(groups.row, 0)
@@ -136,8 +182,13 @@ class RowAudit(GroupComparer):
     def _histories(self, groups: Groups) -> None:
         log, row = self._log, np.maximum(groups.row, 0)
         stop = log.basket_start[row]
-        length = np.minimum(stop - log.user_offsets[log.user[row]], self._config.sequence_processing.max_sequence_length)
-        self._compare("sequences", groups, "user_sequence_lengths", want_numbers(length).repeated(self._rows))
+        length = np.minimum(
+            stop - log.user_offsets[log.user[row]],
+            self._config.sequence_processing.max_sequence_length,
+        )
+        self._compare(
+            "sequences", groups, "user_sequence_lengths", want_numbers(length).repeated(self._rows)
+        )
         offsets = np.append(0, np.cumsum(length))
         place = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
         items = pa.array(log.item_index[log.item[place]].astype(np.int32))
@@ -147,9 +198,15 @@ class RowAudit(GroupComparer):
         bad = np.zeros(len(found), dtype=bool)
         if not found.equals(wanted.cast(found.type)):
             pairs = zip(found.to_pylist(), wanted.to_pylist(), strict=True)
-            bad = np.array([mine != theirs for mine, theirs in pairs]) & np.repeat(groups.known, self._rows)
+            bad = np.array([mine != theirs for mine, theirs in pairs]) & np.repeat(
+                groups.known, self._rows
+            )
         self._findings.rows(
-            "sequences", groups.batch.file, groups.batch.first_row, bad, lambda r: (found[r].as_py(), wanted[r].as_py())
+            "sequences",
+            groups.batch.file,
+            groups.batch.first_row,
+            bad,
+            lambda r: (found[r].as_py(), wanted[r].as_py()),
         )
 
     def _of_the_items(self, groups: Groups) -> None:
@@ -157,25 +214,49 @@ class RowAudit(GroupComparer):
         item = np.maximum(groups.item, 0)
         inside = self._inside(groups)
         at = np.where(inside, snapshots.at(groups.time), 0)[:, None]
-        width = 1 if self._is_tuple else self._width  # of the columns that an n-tuple has of its positive only
+        width = (
+            1 if self._is_tuple else self._width
+        )  # of the columns that an n-tuple has of its positive only
         own = item[:, :width].reshape(-1)
-        wants = {f"item_{name}": _of_category(log.item_columns[name], own) for name in ITEM_CATEGORIES}
+        wants = {
+            f"item_{name}": _of_category(log.item_columns[name], own) for name in ITEM_CATEGORIES
+        }
         wants["item_id"] = (want_texts(own, log.item_ids), log.item_ids)
         price_category = snapshots.category[at, item][:, :width].reshape(-1)
-        wants["item_price_category"] = (_want(price_category, PRICE_CATEGORIES), pa.array(PRICE_CATEGORIES))
+        wants["item_price_category"] = (
+            _want(price_category, PRICE_CATEGORIES),
+            pa.array(PRICE_CATEGORIES),
+        )
         known = np.repeat(groups.known & inside, width) & (groups.item[:, :width] >= 0).reshape(-1)
         for name, (want, vocabulary) in wants.items():
             self._compare("item_features", groups, name, want, vocabulary, known)
         all_known = inside & (groups.item >= 0).all(axis=1)
-        for name, table in (("popularity_score", snapshots.popularity), ("price_normalized", snapshots.price)):
+        for name, table in (
+            ("popularity_score", snapshots.popularity),
+            ("price_normalized", snapshots.price),
+        ):
             found = self._matrix(groups.batch, f"item_{name}", f"negative_{name}")
-            self._compare_matrix("item_features", groups, name, found, want_floats(table[at, item]), all_known)
+            self._compare_matrix(
+                "item_features", groups, name, found, want_floats(table[at, item]), all_known
+            )
         if self._is_tuple:
             index = np.where(np.arange(self._width) == 0, NULL, self._log.item_index[item])
             found = self._matrix(groups.batch, None, "negative_item_index")
-            self._compare_matrix("item_features", groups, "negative_item_index", found, want_numbers(index), all_known)
+            self._compare_matrix(
+                "item_features",
+                groups,
+                "negative_item_index",
+                found,
+                want_numbers(index),
+                all_known,
+            )
         off = ~snapshots.on_sale[at, item] & (groups.item >= 0) & inside[:, None]
-        self._of_groups("on_sale", groups, off.any(axis=1), lambda g: (self._ids(groups, g, off), "items on sale"))
+        self._of_groups(
+            "on_sale",
+            groups,
+            off.any(axis=1),
+            lambda g: (self._ids(groups, g, off), "items on sale"),
+        )
 
     def _of_the_moment(self, groups: Groups) -> None:
         days = groups.time // DAY
@@ -193,7 +274,8 @@ class RowAudit(GroupComparer):
         for name, (want, vocabulary) in wants.items():
             self._compare("calendar", groups, name, want.repeated(self._rows), vocabulary)
 
-    # -- negatives -----------------------------------------------------------------------------------------------
+    # -- negatives
+    # -----------------------------------------------------------------------------------------------
 
     def _of_the_negatives(self, groups: Groups) -> None:
         log, n_hard = self._log, self._n_hard
@@ -204,18 +286,28 @@ class RowAudit(GroupComparer):
         owned = there & (since < self._window.end)
         owned[:, 0] = False
         self._of_groups(
-            "false_negatives", groups, owned.any(axis=1), lambda g: (self._ids(groups, g, owned), "items the user did not buy")
+            "false_negatives",
+            groups,
+            owned.any(axis=1),
+            lambda g: (self._ids(groups, g, owned), "items the user did not buy"),
         )
         code = log.item_columns["product_code"].codes[np.maximum(groups.item, 0)]
         sibling = there & (code == code[:, :1]) & (code[:, :1] >= 0)
         sibling[:, 0], sibling[:, 1 + n_hard :] = False, False
-        self._of_groups("siblings", groups, sibling.any(axis=1), lambda g: (self._ids(groups, g, sibling), "other products"))
+        self._of_groups(
+            "siblings",
+            groups,
+            sibling.any(axis=1),
+            lambda g: (self._ids(groups, g, sibling), "other products"),
+        )
         if self._pairs is None:
             return
         item = np.maximum(groups.item, 0)
         similarity = np.full((n, width), np.nan, dtype=np.float32)
         hard = slice(1, 1 + n_hard)
-        similarity[:, hard] = self._pairs.lookup(np.repeat(item[:, 0], n_hard), item[:, hard].reshape(-1)).reshape(n, n_hard)
+        similarity[:, hard] = self._pairs.lookup(
+            np.repeat(item[:, 0], n_hard), item[:, hard].reshape(-1)
+        ).reshape(n, n_hard)
         name = "negative_similarity_score" if self._is_tuple else "similarity_score"
         found = self._matrix(groups.batch, None, name)
         self._compare_matrix("similarity_scores", groups, name, found, want_floats(similarity))
@@ -234,19 +326,26 @@ class RowAudit(GroupComparer):
         bad[:, 1 : 1 + n_hard] = (hard < 0) | (hard == names["random"])
         bad[:, 1 + n_hard :] = found[:, 1 + n_hard :] != names["random"]
         if settings.hard_band == "similarity":
-            low, high = np.float32(settings.similarity_threshold), np.float32(settings.similarity_ceiling)
+            low, high = (
+                np.float32(settings.similarity_threshold),
+                np.float32(settings.similarity_ceiling),
+            )
             outside = ~((similarity > low) & (similarity <= high))
             bad |= (found == names["item_cf"]) & outside
         item = np.maximum(groups.item, 0)
         inside = self._inside(groups)
-        category = self._snapshots.category[np.where(inside, self._snapshots.at(groups.time), 0)[:, None], item]
+        category = self._snapshots.category[
+            np.where(inside, self._snapshots.at(groups.time), 0)[:, None], item
+        ]
         group = self._log.item_columns["product_group"].codes[item]
         crossing = (category == category[:, :1]) & (group != group[:, :1])
         bad |= (found == names["category_crossing"]) & ~crossing & inside[:, None]
 
         def show(g: int) -> tuple[Any, Any]:
             slots = np.flatnonzero(bad[g]).tolist()
-            texts = [NEGATIVE_DETAILS[found[g, slot]] if found[g, slot] >= 0 else None for slot in slots]
+            texts = [
+                NEGATIVE_DETAILS[found[g, slot]] if found[g, slot] >= 0 else None for slot in slots
+            ]
             return f"slots {slots}: {texts}", "sources that could have offered these items"
 
         self._of_groups("negative_details", groups, bad.any(axis=1), show)
@@ -256,9 +355,14 @@ class RowAudit(GroupComparer):
         if not self._config.output.extra_columns:
             return None
         column = flat(groups.batch.table["negative_detail"])
-        return column[group].as_py() if self._is_tuple else column[group * self._rows + 1 : (group + 1) * self._rows].to_pylist()
+        return (
+            column[group].as_py()
+            if self._is_tuple
+            else column[group * self._rows + 1 : (group + 1) * self._rows].to_pylist()
+        )
 
-    # -- extra columns -------------------------------------------------------------------------------------------
+    # -- extra columns
+    # -------------------------------------------------------------------------------------------
 
     def _extras(self, groups: Groups) -> None:
         if not self._config.output.extra_columns:

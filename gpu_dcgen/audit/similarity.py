@@ -41,7 +41,9 @@ def weigh(log: Log, config: Any) -> Matrix:
     if settings.weight_by_price and log.price is not None:
         price = _to_24_bits(np.array([math.log1p(value) for value in log.price[rows].tolist()]))
     online = [channel for channel, kind in inputs.channels.items() if kind == "online"]
-    channel = np.where(np.isin(log.channel[rows], online), settings.online_weight, settings.offline_weight)
+    channel = np.where(
+        np.isin(log.channel[rows], online), settings.online_weight, settings.offline_weight
+    )
     factor = (channel if settings.channel_weighting else 1.0) * price
     if log.views is not None:
         viewer, viewed, _ = log.views
@@ -58,7 +60,9 @@ def weigh(log: Log, config: Any) -> Matrix:
     degree = np.bincount(user, minlength=log.n_users)
     if settings.user_idf:
         n_known = len(np.unique(item))
-        idf = _to_24_bits(np.array([0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))]))
+        idf = _to_24_bits(
+            np.array([0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))])
+        )
         largest = largest * idf[degree[user]]
     weight, bits = _whole_numbers(largest, item, log.n_items)
     shape = (log.n_users, log.n_items)
@@ -98,7 +102,9 @@ def _whole_numbers(factor: np.ndarray, item: np.ndarray, n_items: int) -> tuple[
 def _fits(factor: np.ndarray, item: np.ndarray, n_items: int, bits: int, limit: int) -> bool:
     weight = np.rint(np.ldexp(factor, bits))
     about = np.bincount(item, weights=weight * weight, minlength=n_items).max()
-    if about >= 2.0 ** (limit + 1):  # far beyond: no need to be exact, and whole numbers might overflow
+    if about >= 2.0 ** (
+        limit + 1
+    ):  # far beyond: no need to be exact, and whole numbers might overflow
         return False
     squares = np.zeros(n_items, dtype=np.int64)
     np.add.at(squares, item, weight.astype(np.int64) ** 2)
@@ -119,7 +125,9 @@ class Neighbors:
         return Neighbors(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Iterator[tuple[np.ndarray, Neighbors]]:
+def neighbors_of(
+    matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
+) -> Iterator[tuple[np.ndarray, Neighbors]]:
     """Blocks of `items` (rising) with their first `top_k` neighbors, or all; a block's products bound the memory."""
     block = (np.cumsum(matrix.products[items]) - 1).clip(0) // BLOCK_PRODUCTS
     for part in np.split(items, np.flatnonzero(np.diff(block)) + 1):
@@ -130,7 +138,9 @@ def neighbors_of(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int 
 def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
     dots = matrix.weights_by_item[items] @ matrix.weights
     common = matrix.cells_by_item[items] @ matrix.cells
-    if not np.array_equal(dots.indices, common.indices):  # SciPy leaves sums of zero out, so the counts may have pairs more
+    if not np.array_equal(
+        dots.indices, common.indices
+    ):  # SciPy leaves sums of zero out, so the counts may have pairs more
         common = _of_the_pairs_of(dots, common)
     row, other = _places(dots)
     dot, common = dots.data, common.data
@@ -141,7 +151,12 @@ def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
     norms = matrix.norms[items[row]] * matrix.norms[other]
     similarity = np.minimum(1.0, dot / norms).astype(np.float32)
     positive = similarity > 0
-    row, other, similarity, common = row[positive], other[positive], similarity[positive], common[positive]
+    row, other, similarity, common = (
+        row[positive],
+        other[positive],
+        similarity[positive],
+        common[positive],
+    )
     order = np.lexsort((other, -similarity, row))
     row, other, similarity, common = row[order], other[order], similarity[order], common[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
@@ -155,9 +170,13 @@ def _of_the_pairs_of(dots: sparse.csr_matrix, common: sparse.csr_matrix) -> spar
     common.sort_indices()
     n_items = dots.shape[1]
     keys, wanted = (row * n_items + other for row, other in (_places(common), _places(dots)))
-    return sparse.csr_matrix((common.data[np.searchsorted(keys, wanted)], dots.indices, dots.indptr), shape=dots.shape)
+    return sparse.csr_matrix(
+        (common.data[np.searchsorted(keys, wanted)], dots.indices, dots.indptr), shape=dots.shape
+    )
 
 
 def _places(product: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of each stored entry."""
-    return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(np.int64)
+    return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(
+        np.int64
+    )

@@ -19,7 +19,10 @@ def price_edges(log: Log) -> tuple[int, ...]:
     if log.units is None:
         return ()
     ranked = np.sort(log.units)
-    return tuple(int(ranked[math.ceil(Fraction(percent, 100) * len(ranked)) - 1]) for percent in (1, 25, 50, 75, 99))
+    return tuple(
+        int(ranked[math.ceil(Fraction(percent, 100) * len(ranked)) - 1])
+        for percent in (1, 25, 50, 75, 99)
+    )
 
 
 class Snapshots:
@@ -49,7 +52,10 @@ class Snapshots:
             if last_days is not None:
                 sums, n_sold = last_days.before(instant)
                 recent = counts > 0
-                sums[recent], n_sold[recent] = _sums(log.item[rows], log.units[rows], log.n_items)[recent], counts[recent]
+                sums[recent], n_sold[recent] = (
+                    _sums(log.item[rows], log.units[rows], log.n_items)[recent],
+                    counts[recent],
+                )
                 self._set_prices(k, sums, n_sold)
             if config.negative_sampling.corpus == "live":
                 live = self._rows(instant, config.negative_sampling.live_days)
@@ -67,7 +73,9 @@ class Snapshots:
         low, *quartiles, high = self.edges
         known = counts > 0
         mean = sums[known] / counts[known]
-        scaled = np.clip((mean - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(mean))
+        scaled = (
+            np.clip((mean - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(mean))
+        )
         self.price[k, known] = scaled.astype(np.float32)
         self.category[k, known] = sum((mean > edge).astype(np.int8) for edge in quartiles)
 
@@ -83,7 +91,9 @@ def _log_scaled(counts: np.ndarray) -> np.ndarray:
 def _sums(cell: np.ndarray, units: np.ndarray, n: int) -> np.ndarray:
     """Exact sums of units (int64) by cell."""
     high = np.bincount(cell, weights=(units >> _LOW_BITS).astype(np.float64), minlength=n)
-    low = np.bincount(cell, weights=(units & ((1 << _LOW_BITS) - 1)).astype(np.float64), minlength=n)
+    low = np.bincount(
+        cell, weights=(units & ((1 << _LOW_BITS) - 1)).astype(np.float64), minlength=n
+    )
     return (high.astype(np.int64) << _LOW_BITS) + low.astype(np.int64)
 
 
@@ -92,7 +102,9 @@ class _LastDays:
 
     def __init__(self, log: Log) -> None:
         n_days = int(log.time.max()) // DAY + 1
-        cells, place = np.unique(log.time // DAY * log.n_items + log.item, return_inverse=True)  # by day, then item
+        cells, place = np.unique(
+            log.time // DAY * log.n_items + log.item, return_inverse=True
+        )  # by day, then item
         self._day, self._item = cells // log.n_items, cells % log.n_items
         self._sum, self._count = _sums(place, log.units, len(cells)), np.bincount(place)
         self._starts = np.searchsorted(self._day, np.arange(n_days + 1))
@@ -104,6 +116,9 @@ class _LastDays:
         stop = int(self._starts[min(instant // DAY, len(self._starts) - 1)])
         cells = np.arange(self._done, stop)[::-1]  # the latest first
         items, latest = np.unique(self._item[cells], return_index=True)
-        self._sums[items], self._counts[items] = self._sum[cells[latest]], self._count[cells[latest]]
+        self._sums[items], self._counts[items] = (
+            self._sum[cells[latest]],
+            self._count[cells[latest]],
+        )
         self._done = max(stop, self._done)
         return self._sums.copy(), self._counts.copy()

@@ -31,7 +31,13 @@ USER_COLUMNS = {"club_status": "club_member_status", "news_frequency": "fashion_
 INDEX_GROUPS = {  # of H&M's index names; any other index is its own group
     **dict.fromkeys(("Ladies Accessories", "Lingeries/Tights"), "Ladieswear"),
     **dict.fromkeys(
-        ("Baby Sizes 50-98", "Children Sizes 92-140", "Children Sizes 134-170", "Children Accessories, Swimwear"), "Baby/Children"
+        (
+            "Baby Sizes 50-98",
+            "Children Sizes 92-140",
+            "Children Sizes 134-170",
+            "Children Accessories, Swimwear",
+        ),
+        "Baby/Children",
     ),
 }
 MAX_AGE, MAX_PRICE = 120, 1e9
@@ -61,7 +67,9 @@ class Tables:
 def read_tables(folder: Path, inputs: Any) -> Tables:
     """Read the tables of a build as its `inputs` settings say. InputError where a table or column is missing or unreadable."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder.\nName the folder that the data set was built from.")
+        raise InputError(
+            f"{folder}: there is no such folder.\nName the folder that the data set was built from."
+        )
     names = ["articles", "customers", "transactions"]
     if inputs.views and _path(folder, "views") is not None:
         names.append("views")
@@ -104,7 +112,9 @@ def sha256(file: Path) -> str:
 
 
 def _path(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.parquet", folder / name) if path.exists()), None)
+    return next(
+        (path for path in (folder / f"{name}.parquet", folder / name) if path.exists()), None
+    )
 
 
 class _Table:
@@ -113,7 +123,9 @@ class _Table:
     def __init__(self, folder: Path, name: str, inputs: Any) -> None:
         path = _path(folder, name)
         if path is None:
-            raise InputError(f"{folder}: there is no {name}.parquet.\nName the folder that the data set was built from.")
+            raise InputError(
+                f"{folder}: there is no {name}.parquet.\nName the folder that the data set was built from."
+            )
         self.name, self.path = name, path
         self.files = [path] if path.is_file() else sorted(_parquet_files(path))
         self.width = inputs.article_id_width
@@ -124,7 +136,9 @@ class _Table:
             footers = [pq.read_schema(file) for file in self.files]
             self.n_rows = [pq.read_metadata(file).num_rows for file in self.files]
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read as Parquet ({error}).\nBring the tables of the build.") from error
+            raise InputError(
+                f"{path}: cannot be read as Parquet ({error}).\nBring the tables of the build."
+            ) from error
         self._names = [schema.names for schema in footers]
 
     def __len__(self) -> int:
@@ -133,7 +147,8 @@ class _Table:
     def has(self, name: str) -> bool:
         theirs = self._mapping.get(name, name)
         return all(
-            theirs in names or theirs in _partitions(file, self.path) for file, names in zip(self.files, self._names, strict=True)
+            theirs in names or theirs in _partitions(file, self.path)
+            for file, names in zip(self.files, self._names, strict=True)
         )
 
     def chunks(self, name: str) -> list[pa.Array]:
@@ -143,10 +158,14 @@ class _Table:
             if theirs in names:
                 found += _column(file, theirs).chunks
             else:
-                found.append(pa.repeat(pa.scalar(_partitions(file, self.path).get(theirs), pa.string()), n))
+                found.append(
+                    pa.repeat(pa.scalar(_partitions(file, self.path).get(theirs), pa.string()), n)
+                )
         return found
 
-    def judge(self, checks: list[tuple[str, np.ndarray]], collapsed: np.ndarray | None = None) -> np.ndarray:
+    def judge(
+        self, checks: list[tuple[str, np.ndarray]], collapsed: np.ndarray | None = None
+    ) -> np.ndarray:
         """Rows to keep; every other one is counted under its first reason."""
         kept = np.ones(len(self), dtype=bool)
         for reason, bad in checks:
@@ -157,14 +176,22 @@ class _Table:
         if collapsed is not None:
             n_collapsed = int((kept & collapsed).sum())
             kept &= ~collapsed
-        self.counts = {"read": len(self), "kept": int(kept.sum()), "rejected": n_rejected, "collapsed": n_collapsed}
+        self.counts = {
+            "read": len(self),
+            "kept": int(kept.sum()),
+            "rejected": n_rejected,
+            "collapsed": n_collapsed,
+        }
         return np.flatnonzero(kept)
 
 
 def _column(file: Path, name: str) -> pa.ChunkedArray:
     try:
         return pq.ParquetFile(file, read_dictionary=[name]).read(columns=[name]).column(0)
-    except (OSError, pa.ArrowNotImplementedError):  # delta encodings, as DuckDB writes them; a torn file is refused again
+    except (
+        OSError,
+        pa.ArrowNotImplementedError,
+    ):  # delta encodings, as DuckDB writes them; a torn file is refused again
         column = pq.ParquetFile(file).read(columns=[name]).column(0)
         return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
@@ -174,17 +201,25 @@ def _parquet_files(folder: Path) -> list[Path]:
     return [
         path
         for path in files
-        if not any(part.startswith((".", "_")) and "=" not in part for part in path.relative_to(folder).parts)
+        if not any(
+            part.startswith((".", "_")) and "=" not in part
+            for part in path.relative_to(folder).parts
+        )
     ]
 
 
 def _partitions(file: Path, table: Path) -> dict[str, str | None]:
     folders = file.relative_to(table).parts[:-1] if file != table else ()
     pairs = [part.split("=", 1) for part in folders if "=" in part]
-    return {unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
+    return {
+        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+        for name, value in pairs
+    }
 
 
-def _entities(table: _Table, key: str, columns: dict[str, str]) -> tuple[pa.Array, dict[str, Category], np.ndarray]:
+def _entities(
+    table: _Table, key: str, columns: dict[str, str]
+) -> tuple[pa.Array, dict[str, Category], np.ndarray]:
     """Accepted ids, their categories and ages: one row an id, its copies collapsed, its contradictions rejected."""
     ids = keys(table, key)
     found = {name: texts(table, theirs) for name, theirs in columns.items()}
@@ -212,7 +247,9 @@ def _entities(table: _Table, key: str, columns: dict[str, str]) -> tuple[pa.Arra
 
 
 def _grouped(index: Category) -> Category:
-    groups = pa.array([INDEX_GROUPS.get(name, name) for name in index.values.to_pylist()], pa.string())
+    groups = pa.array(
+        [INDEX_GROUPS.get(name, name) for name in index.values.to_pylist()], pa.string()
+    )
     distinct = groups.unique().sort()
     return Category(np.append(places(groups, distinct), -1)[index.codes], distinct)
 
@@ -220,7 +257,10 @@ def _grouped(index: Category) -> Category:
 def _occurring(category: Category) -> Category:
     """Without the values that no accepted row has."""
     used, codes = np.unique(category.codes, return_inverse=True)
-    return Category(codes.astype(np.int64) - int((used < 0).any()), category.values.take(pa.array(used[used >= 0])))
+    return Category(
+        codes.astype(np.int64) - int((used < 0).any()),
+        category.values.take(pa.array(used[used >= 0])),
+    )
 
 
 def _log(table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: Any) -> dict[str, Any]:
@@ -240,8 +280,15 @@ def _log(table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: Any) -> 
     price = None
     if table.name == "transactions" and inputs.price == "column":
         price = numbers(table, "price")
-        checks += [("missing_price", np.isnan(price)), ("bad_price", ~((price > 0) & (price <= MAX_PRICE)))]
-    channel = numbers(table, "sales_channel_id") if table.has("sales_channel_id") else np.full(len(table), math.nan)
+        checks += [
+            ("missing_price", np.isnan(price)),
+            ("bad_price", ~((price > 0) & (price <= MAX_PRICE))),
+        ]
+    channel = (
+        numbers(table, "sales_channel_id")
+        if table.has("sales_channel_id")
+        else np.full(len(table), math.nan)
+    )
     channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
     kept = table.judge(checks)
     return {

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..contract import CARDS
+from ..contract.schema import CARDS
 from ..errors import OutputError
 
 
-def write_cards(dataset: Path, output: Path | None = None, *, overwrite: bool = False) -> list[Path]:
+def write_cards(
+    dataset: Path, output: Path | None = None, *, overwrite: bool = False
+) -> list[Path]:
     """Write the `CARDS` into the data set's folder, or into `output`, and return their paths.
 
     Their own paths are relative to the data set's folder. InputError: no data set; OutputError: a card is there, or cannot be
@@ -28,7 +30,9 @@ def write_cards(dataset: Path, output: Path | None = None, *, overwrite: bool = 
     folder = Path(output or dataset)
     paths = [folder / name for name in CARDS]
     if not overwrite and (there := [path for path in paths if path.exists()]):
-        raise OutputError(f"{there[0]} is there already.\nChoose another folder with --output, or replace it with --overwrite.")
+        raise OutputError(
+            f"{there[0]} is there already.\nChoose another folder with --output, or replace it with --overwrite."
+        )
     described = describe(Path(dataset))
     texts = [readme.render(described), croissant.render(described), odcs.render(described)]
     for path, text in zip(paths, texts, strict=True):
@@ -36,5 +40,7 @@ def write_cards(dataset: Path, output: Path | None = None, *, overwrite: bool = 
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             remedy = "Choose another folder with --output."
-            raise OutputError(f"{path}: cannot be written to ({error.strerror}).\n{remedy}") from error
+            raise OutputError(
+                f"{path}: cannot be written to ({error.strerror}).\n{remedy}"
+            ) from error
     return paths

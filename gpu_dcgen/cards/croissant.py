@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..contract import SPLITS, Column
+from ..contract.schema import SPLITS, Column
 from .described import Described, Table, is_list, value_type
 
 # The context of the specification, which readers compare with.
@@ -35,7 +35,11 @@ _CONTEXT = {
     "rai": "http://mlcommons.org/croissant/RAI/",
     "sc": "https://schema.org/",
 }  # fmt: skip
-_MEDIA_TYPES = {"parquet": "application/x-parquet", "json": "application/json", "jsonl": "application/jsonlines"}
+_MEDIA_TYPES = {
+    "parquet": "application/x-parquet",
+    "json": "application/json",
+    "jsonl": "application/jsonlines",
+}
 _SPLIT_URIS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test": "cr:TestSplit"}
 
 
@@ -108,8 +112,16 @@ def _records(described: Described, table: Table) -> dict[str, Any]:
 
 
 def _field(described: Described, table: Table, column: Column) -> dict[str, Any]:
-    source = {"fileSet": {"@id": table.name}} if table.in_parts else {"fileObject": {"@id": table.files[0]}}
-    lists = {"isArray": True, "arrayShape": str(described.length(column) or -1)} if is_list(column) else {}
+    source = (
+        {"fileSet": {"@id": table.name}}
+        if table.in_parts
+        else {"fileObject": {"@id": table.files[0]}}
+    )
+    lists = (
+        {"isArray": True, "arrayShape": str(described.length(column) or -1)}
+        if is_list(column)
+        else {}
+    )
     return {
         "@type": "cr:Field",
         "@id": f"{table.name}_records/{column.name}",

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DatasetConfig
-from ..contract import FILES, SPLITS, Column, columns_of, file_of
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import FILES, SPLITS, Column, columns_of, file_of
 from ..errors import InputError
-from ..json_files import read_json
+from ..storage.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Described:
 def describe(dataset: Path) -> Described:
     """InputError where the folder holds no data set, or one of another version."""
     remedy = "Name a folder that 'gpu-dcgen build' published."
-    manifest, quality_report = (read_json(dataset / name, remedy) for name in ("manifest.json", "quality_report.json"))
+    manifest, quality_report = (
+        read_json(dataset / name, remedy) for name in ("manifest.json", "quality_report.json")
+    )
     try:
         config = DatasetConfig.model_validate(manifest["config"])
         shape, extra = config.output.shape, config.output.extra_columns
@@ -96,12 +98,24 @@ def describe(dataset: Path) -> Described:
         rows |= {"item_vocabulary": int(manifest["vocabulary"]["items"])}
         tables = []
         for name in FILES:
-            files = tuple(file for file in manifest["files"] if file.split("/")[0] == f"{name}.parquet")
+            files = tuple(
+                file for file in manifest["files"] if file.split("/")[0] == f"{name}.parquet"
+            )
             if not files or any(file not in manifest["checksums"] for file in files):
                 raise ValueError(f"it does not list {name}.parquet with its checksum")
             columns = columns_of(name, extra, shape)
             tables.append(Table(name, file_of(name, shape).row, columns, files, rows.get(name)))
-        needed = ("content_digest", "generated_at", "seed", "generator", "contract", "split", "negatives", "vocabulary", "ledger")
+        needed = (
+            "content_digest",
+            "generated_at",
+            "seed",
+            "generator",
+            "contract",
+            "split",
+            "negatives",
+            "vocabulary",
+            "ledger",
+        )
         if missing := [key for key in needed if key not in manifest]:
             raise ValueError(f"it has no {missing[0]}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

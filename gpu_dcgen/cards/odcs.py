@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..contract import SPLITS, Column
+from ..contract.schema import SPLITS, Column
 from .described import Described, Table, is_list, value_type
 
 _KEYS = {  # columns that no two rows share, together
@@ -35,7 +35,9 @@ def render(described: Described) -> str:
             "limitations": "Where the log is from, and what it may be used for, its owner must add.",
             "usage": "Run 'datacontract test datacontract.yaml' in the folder of the data set.",
         },
-        "servers": [{"server": "files", "type": "local", "path": "./{model}.parquet", "format": "parquet"}],
+        "servers": [
+            {"server": "files", "type": "local", "path": "./{model}.parquet", "format": "parquet"}
+        ],
         "schema": [_schema(described, table) for table in described.tables],
     }
     return yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
@@ -53,7 +55,11 @@ def _schema(described: Described, table: Table) -> dict[str, Any]:
 
 
 def _property(described: Described, table: Table, column: Column) -> dict[str, Any]:
-    keys, type_, length = _KEYS.get(table.name, ("sample_id",)), value_type(column), described.length(column)
+    keys, type_, length = (
+        _KEYS.get(table.name, ("sample_id",)),
+        value_type(column),
+        described.length(column),
+    )
     found: dict[str, Any] = {"name": column.name, "description": column.description}
     if is_list(column):
         found |= {"logicalType": "array", "physicalType": "array"}
@@ -71,11 +77,16 @@ def _property(described: Described, table: Table, column: Column) -> dict[str, A
 def _quality(described: Described, table: Table) -> list[dict[str, Any]]:
     """What the manifest says of a table, as rules."""
     exact = {"mustBe": table.n_rows} if table.n_rows is not None else {"mustBeGreaterThan": 0}
-    rules: list[dict[str, Any]] = [{"name": "rows", "type": "library", "metric": "rowCount", **exact}]
+    rules: list[dict[str, Any]] = [
+        {"name": "rows", "type": "library", "metric": "rowCount", **exact}
+    ]
     split = table.name.removesuffix("_dataset")
     if split not in SPLITS:
         return rules
-    first, cut1, cut2, last = (described.manifest["split"]["windows_ns"][name] for name in ("first", "cut1", "cut2", "last"))
+    first, cut1, cut2, last = (
+        described.manifest["split"]["windows_ns"][name]
+        for name in ("first", "cut1", "cut2", "last")
+    )
     begin, end = ((first, cut1), (cut1, cut2), (cut2, last + 1))[SPLITS.index(split)]
     outside = f"epoch_ns(timestamp) < {begin // 1000 * 1000} OR epoch_ns(timestamp) >= {end}"
     rules.append(_none("within_period", "Every row is of the split's period.", outside))

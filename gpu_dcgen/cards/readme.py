@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..contract import SPLITS, Column
+from ..contract.schema import SPLITS, Column
 from ..errors import printable
 from .described import Described, Table, is_list, value_type
 
@@ -43,7 +43,9 @@ def _front_matter(described: Described) -> dict[str, Any]:
         "license": "other",
         "license_name": "to-be-stated-by-the-owner-of-the-log",
         "pretty_name": "Contrastive training data from a shop's purchase log",
-        "size_categories": [next((name for limit, name in _SIZES if n_samples < limit), "100B<n<1T")],
+        "size_categories": [
+            next((name for limit, name in _SIZES if n_samples < limit), "100B<n<1T")
+        ],
         "task_categories": ["tabular-classification"],
         "tags": ["recommender-systems", "contrastive-learning", "hard-negatives", "gpu-dcgen"],
         "configs": [
@@ -52,7 +54,10 @@ def _front_matter(described: Described) -> dict[str, Any]:
         ],
         "dataset_info": [
             {"config_name": "samples", "features": _features(described, _splits(described)[0])},
-            *({"config_name": table.name, "features": _features(described, table)} for table in others),
+            *(
+                {"config_name": table.name, "features": _features(described, table)}
+                for table in others
+            ),
         ],
     }
 
@@ -110,11 +115,18 @@ def _body(described: Described) -> Iterable[str]:
         f"Each positive has {sampling.hard_negatives_per_positive} hard and {sampling.random_negatives_per_positive} random "
         "negatives. Random ones are drawn uniformly; hard ones are the best by similarity, purchases of other buyers, price and "
         "popularity, and differ in product group. "
-        + ("Items on sale at the time are drawn from" if sampling.corpus == "live" else "All items are drawn from")
+        + (
+            "Items on sale at the time are drawn from"
+            if sampling.corpus == "live"
+            else "All items are drawn from"
+        )
         + ", never one that the user owns by the end of the split's period, nor twice in a group."
     )
     by_source = manifest["negatives"]["by_source"]
-    yield _table(("hard negatives by", "number"), [[cell(name), f"{number:,}"] for name, number in by_source.items()])
+    yield _table(
+        ("hard negatives by", "number"),
+        [[cell(name), f"{number:,}"] for name, number in by_source.items()],
+    )
     yield f"{manifest['negatives']['verified']:,} negatives were checked; {manifest['negatives']['violations']:,} broke a rule."
     yield "## What holds against leakage"
     yield (
@@ -135,19 +147,28 @@ def _body(described: Described) -> Iterable[str]:
         "- An item in the history is never a negative, so a model can tell repurchases (`is_repurchase`)."
     )
     short = [gate for gate in report["gates"] if gate["verdict"] not in ("pass", "info")]
-    yield f"Quality gates: {len(report['gates'])}, the verdict is {cell(report['verdict'])}." + (" Not passed:" if short else "")
+    yield f"Quality gates: {len(report['gates'])}, the verdict is {cell(report['verdict'])}." + (
+        " Not passed:" if short else ""
+    )
     if short:
         names = ("name", "metric", "value", "relation", "threshold", "severity")
         yield _table(
-            ("gate", "metric", "value", "expected", "threshold", "severity"), [[cell(g[n]) for n in names] for g in short]
+            ("gate", "metric", "value", "expected", "threshold", "severity"),
+            [[cell(g[n]) for n in names] for g in short],
         )
     yield "What became of the purchases: " + ", ".join(
         f"{cell(name)} {number:,}" for name, number in manifest["ledger"].items() if isinstance(number, int) and number
     ) + "."  # fmt: skip
     yield "## Columns"
-    for table in [_splits(described)[0], *(t for t in described.tables if t not in _splits(described))]:
+    for table in [
+        _splits(described)[0],
+        *(t for t in described.tables if t not in _splits(described)),
+    ]:
         title = "Samples (train, val, test)" if table in _splits(described) else f"`{table.name}`"
-        rows = [[f"`{c.name}`", cell(c.type), c.role, "yes" if c.nullable else "", cell(c.description)] for c in table.columns]
+        rows = [
+            [f"`{c.name}`", cell(c.type), c.role, "yes" if c.nullable else "", cell(c.description)]
+            for c in table.columns
+        ]
         yield f"### {title}"
         yield _table(("column", "type", "role", "null", "meaning"), rows)
     yield "## Repeat it"
@@ -162,8 +183,14 @@ def _split_rows(described: Described) -> list[list[Any]]:
     edges = [split["windows"][name] for name in ("first", "cut1", "cut2", "last")]
     found = []
     for k, name in enumerate(SPLITS):
-        groups, rows, users = counts[name]["groups"], counts[name]["rows"], split["shares"][name]["users"]
-        found.append([name, cell(edges[k]), cell(edges[k + 1]), f"{groups:,}", f"{rows:,}", f"{users:,}"])
+        groups, rows, users = (
+            counts[name]["groups"],
+            counts[name]["rows"],
+            split["shares"][name]["users"],
+        )
+        found.append(
+            [name, cell(edges[k]), cell(edges[k + 1]), f"{groups:,}", f"{rows:,}", f"{users:,}"]
+        )
     return found
 
 

@@ -10,8 +10,16 @@ from typing import Any
 class Attempts:
     """One task for many orders, handed out at once; `slow` are workers that get none, kept by the caller."""
 
-    def __init__(self, client: Any, task: Callable[..., Any], job: Any, orders: list[tuple], slow: set[str]) -> None:
-        self._client, self._task, self._job, self._orders, self._slow = client, task, job, orders, slow
+    def __init__(
+        self, client: Any, task: Callable[..., Any], job: Any, orders: list[tuple], slow: set[str]
+    ) -> None:
+        self._client, self._task, self._job, self._orders, self._slow = (
+            client,
+            task,
+            job,
+            orders,
+            slow,
+        )
         self._answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._out: dict[int, list[Any]] = {}  # by the order's number: a future an attempt
         workers = set(client.nthreads()) - slow if slow else set()
@@ -53,7 +61,12 @@ class Attempts:
         # By its first word the dashboard knows what a task is.
         name = f"{self._task.__name__}-{self._job.folder.name}-{number}-{len(attempts)}"
         future = self._client.submit(
-            self._task, self._job, *self._orders[number], key=name, pure=False, workers=sorted(workers) or None
+            self._task,
+            self._job,
+            *self._orders[number],
+            key=name,
+            pure=False,
+            workers=sorted(workers) or None,
         )
         future.add_done_callback(lambda future: self._answers.put((number, future)))
         attempts.append(future)

@@ -9,18 +9,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..config import DatasetConfig, usable_cores
+from ..config.dataset_config import DatasetConfig, usable_cores
 from ..errors import BackendError, MissingPackageError
-from ..progress import ProgressTracker
+from ..monitoring.progress import ProgressTracker
 
 CONNECT_S = 60  # how long a scheduler may take to answer, and its first worker to come
-# Tasks' answers are small, so there is nothing to spill; and Dask's measure of a process's memory has in it the mapped
-# checkpoints that all workers share, so it must not pause or end workers by that. Blocks shrink to the limit instead.
-_MEMORY = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause", "terminate")}
+# Tasks' answers are small, so there is nothing to spill; and Dask's measure of a process's memory
+# has in it the mapped
+# checkpoints that all workers share, so it must not pause or end workers by that. Blocks shrink to
+# the limit instead.
+_MEMORY = {
+    f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause", "terminate")
+}
 _ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
-_TRIM = "MALLOC_TRIM_THRESHOLD_"  # Dask's gives each freed block back to the system, and samples then take 1.7 times as long
+# Dask's gives each freed block back to the system, and samples then take 1.7 times as long
+_TRIM = "MALLOC_TRIM_THRESHOLD_"
 _PRELOAD = "distributed.worker.preload"
-_LEAVE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for who builds, and ends workers
+# Ctrl-C is for who builds, and ends workers
+_LEAVE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 _ANY_PORT = "localhost:0"
 
 
@@ -41,7 +47,11 @@ def connect(config: DatasetConfig, progress: ProgressTracker) -> Iterator[Any]:
         else:
             address = scheduler
         try:
-            client = opened.enter_context(distributed.Client(address, timeout=CONNECT_S, set_as_default=False, name="gpu-dcgen"))
+            client = opened.enter_context(
+                distributed.Client(
+                    address, timeout=CONNECT_S, set_as_default=False, name="gpu-dcgen"
+                )
+            )
             client.wait_for_workers(1, timeout=CONNECT_S)
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
             raise BackendError(
@@ -88,7 +98,9 @@ def _one_a_gpu() -> Any:
     """A worker on each GPU of this machine; they keep to themselves what memory they hold (`--gpu-memory-limit`)."""
     cuda = _package("dask_cuda", "distributed-gpu")
     with _settings():
-        return cuda.LocalCUDACluster(threads_per_worker=1, dashboard_address=_ANY_PORT, silence_logs=logging.ERROR)
+        return cuda.LocalCUDACluster(
+            threads_per_worker=1, dashboard_address=_ANY_PORT, silence_logs=logging.ERROR
+        )
 
 
 def _settings() -> Any:

@@ -16,31 +16,39 @@ from typing import Any
 from uuid import uuid4
 
 from .. import __version__
-from ..checkpoints import Checkpoints
-from ..config import DatasetConfig
+from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, DcgenError, OutputError
-from ..parts import Part
-from ..progress import ProgressTracker
+from ..monitoring.progress import ProgressTracker
+from ..outputs.samples import Part
 from ..samples import Ingredients
-from ..weighted_matrix import Sides
+from ..similarity_computer.matrix import Sides
+from ..storage.checkpoints import Checkpoints
 from .attempts import Attempts
 from .connection import CONNECT_S, connect
 
 Array = Any
 _LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
-_PATIENCE_S = 60.0  # without an answer, until idle workers do what others hold; more where answers took a third as long before
+# without an answer, until idle workers do what others hold; more where answers took a third as long
+# before
+_PATIENCE_S = 60.0
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 _GO_ON = "What is finished is kept: the same command with --resume goes on."
 
 
 @contextmanager
 def open_workers(
-    checkpoints: Path, key: dict[str, Any], config: DatasetConfig, kept: Checkpoints, progress: ProgressTracker
+    checkpoints: Path,
+    key: dict[str, Any],
+    config: DatasetConfig,
+    kept: Checkpoints,
+    progress: ProgressTracker,
 ) -> Iterator["Crew"]:
     """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoints`."""
     with connect(config, progress) as client:
         for left in checkpoints.glob("work-*"):  # by a build that died
-            shutil.rmtree(left, ignore_errors=True)  # workers that nobody has told may still write there
+            shutil.rmtree(
+                left, ignore_errors=True
+            )  # workers that nobody has told may still write there
         folder = checkpoints / f"work-{uuid4().hex}"
         folder.mkdir()
         try:
@@ -56,7 +64,13 @@ class Crew:
     """The workers of one build."""
 
     def __init__(
-        self, client: Any, folder: Path, key: dict[str, Any], config: DatasetConfig, kept: Checkpoints, progress: ProgressTracker
+        self,
+        client: Any,
+        folder: Path,
+        key: dict[str, Any],
+        config: DatasetConfig,
+        kept: Checkpoints,
+        progress: ProgressTracker,
     ) -> None:
         from . import tasks
 
@@ -65,12 +79,16 @@ class Crew:
         self._seen_s = time.monotonic()
         self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
         self._slow: set[str] = set()  # who did not answer for so long that others did the work
-        self._job = tasks.Job(folder.parent, folder, key, __version__, _for_one(config, len(self._there)))
+        self._job = tasks.Job(
+            folder.parent, folder, key, __version__, _for_one(config, len(self._there))
+        )
 
     def inspect(self) -> None:
         """BackendError with what one of the workers found wrong, or with who did not answer."""
         try:
-            found = self._client.run(self._tasks.inspect, self._job, on_error="return", callback_timeout=CONNECT_S)
+            found = self._client.run(
+                self._tasks.inspect, self._job, on_error="return", callback_timeout=CONNECT_S
+            )
         except TimeoutError as error:
             raise BackendError(
                 f"no answer in {CONNECT_S} s from worker {' and '.join(self._silent()) or 'of the cluster: each is too busy'}.\n"
@@ -80,7 +98,9 @@ class Crew:
             if isinstance(wrong, DcgenError):
                 raise wrong
             if isinstance(wrong, BaseException):
-                installed = self._client.run(version, "gpu-dcgen", workers=[worker], on_error="return")[worker]
+                installed = self._client.run(
+                    version, "gpu-dcgen", workers=[worker], on_error="return"
+                )[worker]
                 raise BackendError(
                     f"worker {worker} cannot take work of gpu-dcgen {__version__} ({type(wrong).__name__}: {wrong}); "
                     f"installed there: {installed!r}.\nInstall the same version everywhere, and start the workers anew."
@@ -95,17 +115,31 @@ class Crew:
 
     def dismiss(self) -> None:
         """Have the workers let go of the build's files; who does not hear of it finds out when opening another build's."""
-        with suppress(OSError, *_CANCELLED):  # nobody is needed any more, so it does not matter who hangs or has gone
-            self._client.run(self._tasks.forget, self._job, on_error="ignore", callback_timeout=_LOOK_S)
+        with suppress(
+            OSError, *_CANCELLED
+        ):  # nobody is needed any more, so it does not matter who hangs or has gone
+            self._client.run(
+                self._tasks.forget, self._job, on_error="ignore", callback_timeout=_LOOK_S
+            )
 
-    def find_neighbors(self, sides: Sides, blocks: list[tuple[int, int]], progress: Any) -> list[tuple[Array, ...]]:
+    def find_neighbors(
+        self, sides: Sides, blocks: list[tuple[int, int]], progress: Any
+    ) -> list[tuple[Array, ...]]:
         names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
         found = [self._kept.get(name) for name in names]  # of a build that died
-        progress.advance(sum(last - first for (first, last), one in zip(blocks, found, strict=True) if one is not None))
+        progress.advance(
+            sum(
+                last - first
+                for (first, last), one in zip(blocks, found, strict=True)
+                if one is not None
+            )
+        )
         missing = [number for number, one in enumerate(found) if one is None]
         if missing:
             self._share(self._tasks.SIDES, sides)
-            for at, done in self._each("similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]):
+            for at, done in self._each(
+                "similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]
+            ):
                 number = missing[at]
                 self._kept.adopt(names[number], done.file)
                 found[number] = self._kept.get(names[number])
@@ -113,12 +147,19 @@ class Crew:
         return found
 
     def write_parts(
-        self, parts: list[Part], have: Ingredients, config: DatasetConfig, finish: Callable[[Part], None], progress: Any
+        self,
+        parts: list[Part],
+        have: Ingredients,
+        config: DatasetConfig,
+        finish: Callable[[Part], None],
+        progress: Any,
     ) -> None:
         if not parts:
             return
         self._share(self._tasks.SHARED, replace(have, **dict.fromkeys(self._tasks.FROM_STAGES)))
-        parts = sorted(parts, key=lambda part: part.first - part.last)  # the longest first, so that all end at about one time
+        parts = sorted(
+            parts, key=lambda part: part.first - part.last
+        )  # the longest first, so that all end at about one time
         orders = [(part.split, part.first, part.last, part.name) for part in parts]
         for at, done in self._each("samples", self._tasks.write_part, orders):
             part = parts[at]
@@ -147,9 +188,13 @@ class Crew:
                 f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_GO_ON}"
             )
 
-    def _each(self, what: str, task: Callable[..., Any], orders: list[tuple]) -> Iterator[tuple[int, Any]]:
+    def _each(
+        self, what: str, task: Callable[..., Any], orders: list[tuple]
+    ) -> Iterator[tuple[int, Any]]:
         """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
-        attempts = self._ask(what, lambda: Attempts(self._client, task, self._job, orders, self._slow))
+        attempts = self._ask(
+            what, lambda: Attempts(self._client, task, self._job, orders, self._slow)
+        )
         self._seen_s = heard_s = time.monotonic()
         longest_s = _PATIENCE_S / 3
         while attempts:
@@ -189,12 +234,16 @@ class Crew:
         there = set(self._ask(what, self._client.nthreads))
         for worker in sorted(self._there - there):
             self._n_lost += 1
-            self._progress.message("warning", f"{what}: worker {worker} is gone; what it was making is made again")
+            self._progress.message(
+                "warning", f"{what}: worker {worker} is gone; what it was making is made again"
+            )
         self._there = there
         if there:
             self._seen_s = time.monotonic()
         elif time.monotonic() - self._seen_s > CONNECT_S:
-            raise BackendError(f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_GO_ON}")
+            raise BackendError(
+                f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_GO_ON}"
+            )
 
     def _repeat(self, what: str, attempts: Attempts, quiet_s: float) -> None:
         """Have idle workers do what others have held for long: these may hang, or be slow."""

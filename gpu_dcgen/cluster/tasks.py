@@ -15,18 +15,20 @@ from uuid import uuid4
 from distributed import get_worker
 
 from .. import __version__
-from ..backend import Backend, select_backend
-from ..checkpoints import KEY_FILE, Checkpoints, read_key
-from ..config import DatasetConfig
-from ..descriptions import digest_of_code
+from ..backend.protocol import Backend
+from ..backend.select import select_backend
+from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, OutputError
-from ..exact_neighbors import nearest_by_buyers
-from ..parts import Part, PartRecord, write_parts
-from ..progress import ProgressTracker
+from ..monitoring.progress import ProgressTracker
+from ..outputs.samples import Part, PartRecord, write_parts
 from ..samples import Ingredients
+from ..similarity_computer.exact import nearest_by_buyers
+from ..storage.checkpoints import KEY_FILE, Checkpoints, read_key
+from ..storage.checksums import digest_of_code
 
 SIDES, SHARED = "sides", "shared"  # checkpoints that are made for workers
-# Ingredients that are results of stages, and the checkpoints that they are in; SHARED has the others.
+# Ingredients that are results of stages, and the checkpoints that they are in; SHARED has the
+# others.
 FROM_STAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "interactions": lambda made: made["interactions"][1],
     "features": lambda made: made["features"],
@@ -129,7 +131,9 @@ def forget(job: Job) -> None:
 def _open(job: Job, what: str) -> tuple[Backend, Any]:
     """This process's machine, and what is kept as `what`: mapped, so that the workers of one host share it."""
     with _opening:
-        for which in [which for which in _opened if not which[0].is_dir()]:  # builds whose end nobody told
+        for which in [
+            which for which in _opened if not which[0].is_dir()
+        ]:  # builds whose end nobody told
             del _opened[which]
         if (job.folder, what) not in _opened:
             inspect(job)  # workers may come while the build runs
@@ -161,7 +165,9 @@ def _machine(job: Job, worker: Any) -> Backend:
 
 @functools.cache
 def _select(name: str, memory_limit: int | None, gpu_memory_limit: int | None) -> Backend:
-    machine, _ = select_backend(name, n_threads=1, memory_limit=memory_limit, gpu_memory_limit=gpu_memory_limit)
+    machine, _ = select_backend(
+        name, n_threads=1, memory_limit=memory_limit, gpu_memory_limit=gpu_memory_limit
+    )
     machine.begin()
     return machine
 

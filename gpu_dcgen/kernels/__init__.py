@@ -21,16 +21,19 @@ from numba.core.registry import CPUDispatcher
 
 from cpu_fallback import kernel_cache
 
-kernel_cache.watch(Path(__file__).parent, Path(__file__).parents[1] / "rng.py")
+kernel_cache.watch(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
 class RowKernel:
     """A kernel in its three forms; `backend.for_each` picks the one it runs."""
 
-    python: Callable  # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
-    loop: Any  # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
-    scratch: bool  # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
+    # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
+    python: Callable
+    # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
+    loop: Any
+    # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
+    scratch: bool
 
 
 def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
@@ -39,7 +42,11 @@ def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
     for name in function.__code__.co_names:
         if isinstance(names.get(name), CPUDispatcher):
             names[name] = recompiled(names[name].py_func, compiler)
-    return compiler(types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__))
+    return compiler(
+        types.FunctionType(
+            function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+        )
+    )
 
 
 def _serial(start, stop, *arrays):
@@ -59,8 +66,17 @@ def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> An
     template = (_serial_scratch if scratch else _serial).__code__
     name = f"{function.__name__}_loop"
     origin = function.__code__
-    code = template.replace(co_name=name, co_qualname=name, co_filename=origin.co_filename, co_firstlineno=origin.co_firstlineno)
-    names = {"kernel": numba.njit(nogil=True, cache=True)(function), "range": range, "__name__": function.__module__}
+    code = template.replace(
+        co_name=name,
+        co_qualname=name,
+        co_filename=origin.co_filename,
+        co_firstlineno=origin.co_firstlineno,
+    )
+    names = {
+        "kernel": numba.njit(nogil=True, cache=True)(function),
+        "range": range,
+        "__name__": function.__module__,
+    }
     loop = types.FunctionType(code, names, name)
     loop.__module__, loop.__qualname__ = function.__module__, name
     return RowKernel(function, numba.njit(nogil=True, cache=True)(loop), scratch)

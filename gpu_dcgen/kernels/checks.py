@@ -16,7 +16,9 @@ VIOLATIONS = (
     "history not strictly before the positive",
     "sibling of the positive among the hard negatives",
 )
-UNKNOWN_ITEM, _TWICE, _OWNED, _NOT_ON_SALE, _WINDOW, _HISTORY, _SIBLING = (1 << bit for bit in range(len(VIOLATIONS)))
+UNKNOWN_ITEM, _TWICE, _OWNED, _NOT_ON_SALE, _WINDOW, _HISTORY, _SIBLING = (
+    1 << bit for bit in range(len(VIOLATIONS))
+)
 
 ALIKE_PAIRS, SAME_KIND, UNPRICED = range(3)  # of `measured`
 
@@ -96,7 +98,9 @@ def check_group(
     if group_item[row, 0] != i or t < window_start or t >= window_end:
         found |= _WINDOW
     last = history_start[row] + history_length[row] - 1
-    if history_length[row] > 0 and (log_user[history_start[row]] != u or log_user[last] != u or log_time[last] >= t):
+    if history_length[row] > 0 and (
+        log_user[history_start[row]] != u or log_user[last] != u or log_time[last] >= t
+    ):
         found |= _HISTORY
     violations[row] = found
     measured[row, ALIKE_PAIRS] = alike

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numba
 
-from ..rng import below, draw, fold
 from . import row_kernel
+from .rng import below, draw, fold
 
-TRIES = 32  # uniform tries before a draw counts the allowed items and takes one by rank: exact either way
+# uniform tries before a draw counts the allowed items and takes one by rank: exact either way
+TRIES = 32
 
 
 @numba.njit(cache=True)
@@ -52,7 +53,18 @@ def siblings(code, i, j):
 
 @row_kernel
 def count_eligible(
-    row, user, item, snapshot, end, corpus_offsets, corpus, owned_offsets, owned_item, owned_since, product_code, eligible
+    row,
+    user,
+    item,
+    snapshot,
+    end,
+    corpus_offsets,
+    corpus,
+    owned_offsets,
+    owned_item,
+    owned_since,
+    product_code,
+    eligible,
 ):
     """eligible[row] (n, 2) int32: items on sale that the user does not own, and those of them that are no sibling."""
     k, i = snapshot[row], item[row]
@@ -68,7 +80,9 @@ def count_eligible(
 
 
 @numba.njit(cache=True)
-def _allowed(j, i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code):
+def _allowed(
+    j, i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code
+):
     if j == i or (no_siblings and siblings(product_code, i, j)):
         return False
     for slot in range(n_taken):
@@ -105,21 +119,55 @@ def draw_from_corpus(
         for _ in range(TRIES):
             j = corpus[first + below(draw(key, counter), size)]
             counter += 1
-            if _allowed(j, i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code):
+            if _allowed(
+                j,
+                i,
+                u,
+                end,
+                taken,
+                n_taken,
+                no_siblings,
+                owned_offsets,
+                owned_item,
+                owned_since,
+                product_code,
+            ):
                 chosen = j
                 break
         if chosen < 0:
             n_left = 0
             for position in range(first, first + size):
                 if _allowed(
-                    corpus[position], i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code
+                    corpus[position],
+                    i,
+                    u,
+                    end,
+                    taken,
+                    n_taken,
+                    no_siblings,
+                    owned_offsets,
+                    owned_item,
+                    owned_since,
+                    product_code,
                 ):
                     n_left += 1
             rank = below(draw(key, counter), n_left)
             counter += 1
             for position in range(first, first + size):
                 j = corpus[position]
-                if _allowed(j, i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code):
+                if _allowed(
+                    j,
+                    i,
+                    u,
+                    end,
+                    taken,
+                    n_taken,
+                    no_siblings,
+                    owned_offsets,
+                    owned_item,
+                    owned_since,
+                    product_code,
+                ):
                     if rank == 0:
                         chosen = j
                         break

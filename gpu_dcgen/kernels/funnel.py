@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numba
 
-from ..rng import fold
 from . import row_kernel
 from .draws import owns, siblings
 from .pool import (
@@ -19,6 +18,7 @@ from .pool import (
     offer_crossing,
     offer_neighbors,
 )
+from .rng import fold
 
 FATES = ("not_on_sale", "owned", "sibling", "over_cap", "outscored", "chosen")
 _NOT_ON_SALE, _OWNED, _SIBLING, _OVER_CAP, _OUTSCORED, _CHOSEN = range(len(FATES))
@@ -111,10 +111,32 @@ def trace_candidates(
     )
     key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first, category = corpus_offsets[k], price_category[k, i]
-    n_pool = offer_crossing(n_pool, key, own_group, category, n_groups, limits, first, cells, cell_offsets[k], place, pool)
+    n_pool = offer_crossing(
+        n_pool,
+        key,
+        own_group,
+        category,
+        n_groups,
+        limits,
+        first,
+        cells,
+        cell_offsets[k],
+        place,
+        pool,
+    )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        n_pool, start, stop, any_item, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pairs[lane]
+        n_pool,
+        start,
+        stop,
+        any_item,
+        limits,
+        bounds,
+        neighbor_item,
+        neighbor_similarity,
+        place,
+        pool,
+        pairs[lane],
     )
 
     n_chosen, n_own = 0, 0

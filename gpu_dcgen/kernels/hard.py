@@ -5,7 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..rng import fold
 from . import row_kernel
 from .draws import draw_from_corpus, owns, siblings
 from .pool import (
@@ -31,6 +30,7 @@ from .pool import (
     offer_crossing,
     offer_neighbors,
 )
+from .rng import fold
 
 _ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its score
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
@@ -53,8 +53,13 @@ def _score_pool(n_pool, i, limits, facts, pool, pair, score):
         pool[GROUP, candidate] = (known >> GROUP_SHIFT) - 1
         theirs = (known >> PRICE_SHIFT) & PART_MASK
         near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)
-        similar = rounded(np.float64(pair[candidate]) * FIXED_ONE) if pair[candidate] > 0 else np.int64(0)
-        n_buyers = min(np.int64(_ENOUGH_BUYERS), np.int64((pool[STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK))
+        similar = (
+            rounded(np.float64(pair[candidate]) * FIXED_ONE) if pair[candidate] > 0 else np.int64(0)
+        )
+        n_buyers = min(
+            np.int64(_ENOUGH_BUYERS),
+            np.int64((pool[STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK),
+        )
         score[candidate] = (
             limits[W_SIM] * similar
             + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
@@ -170,11 +175,31 @@ def mine_hard(
     key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
     first = corpus_offsets[k]
     n_pool = offer_crossing(
-        n_pool, key, own_group, price_category[k, i], n_groups, limits, first, cells, cell_offsets[k], place, pool
+        n_pool,
+        key,
+        own_group,
+        price_category[k, i],
+        n_groups,
+        limits,
+        first,
+        cells,
+        cell_offsets[k],
+        place,
+        pool,
     )
     start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
     n_pool = offer_neighbors(
-        n_pool, start, stop, on_sale[k], limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair
+        n_pool,
+        start,
+        stop,
+        on_sale[k],
+        limits,
+        bounds,
+        neighbor_item,
+        neighbor_similarity,
+        place,
+        pool,
+        pair,
     )
     _score_pool(n_pool, i, limits, known, pool, pair, score)
 

@@ -9,7 +9,18 @@ from .draws import gallop
 
 
 @row_kernel
-def score_pairs(pair, items, candidates, item_offsets, item_user, item_weight, roots, min_common, similarity, common_users):
+def score_pairs(
+    pair,
+    items,
+    candidates,
+    item_offsets,
+    item_user,
+    item_weight,
+    roots,
+    min_common,
+    similarity,
+    common_users,
+):
     """Similarity and common users of items[pair // width] and its candidate pair % width, both (items, width).
 
     candidates int32, -1 for none. `item_offsets`, `item_user`, `item_weight`: the weighted matrix by item; `roots` float64 of

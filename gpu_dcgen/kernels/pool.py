@@ -13,21 +13,34 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..rng import below, draw
 from .draws import first_not_before, gallop
+from .rng import below, draw
 
 SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
 ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
 ITEM, STATE, GROUP = range(3)  # of `pool`
-SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16  # of a state
+SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = (
+    3,
+    1 << 2,
+    2,
+    (1 << 14) - 1,
+    16,
+)  # of a state
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights and scores
 
-# What a snapshot knows of an item, beside whether it is on sale, in one int64, so that scoring a candidate costs one read: its
-# popularity in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product group + 1.
+# What a snapshot knows of an item, beside whether it is on sale, in one int64, so that scoring a
+# candidate costs one read: its
+# popularity in 0..FIXED_ONE, its normalized price + 1 in the same units (0 unknown), its product
+# group + 1.
 PRICE_SHIFT, GROUP_SHIFT = 17, 34
 PART_MASK = (1 << 17) - 1
-RANK_SHIFT, ITEM_MASK = 32, (1 << 32) - 1  # a moment is the rank of a purchase's time among all times, above its item
-_FEW = 6  # steps that are walked before they are doubled: a buyer's later purchases up to the moment are 4 on average
+RANK_SHIFT, ITEM_MASK = (
+    32,
+    (1 << 32) - 1,
+)  # a moment is the rank of a purchase's time among all times, above its item
+# steps that are walked before they are doubled: a buyer's later purchases up to the moment are 4 on
+# average
+_FEW = 6
 MOST_BESIDE = 255  # rows of the same user before and after a purchase are counted up to this
 
 # Positions in the `limits` array of `mine_hard` (int64).
@@ -161,7 +174,9 @@ def offer_collaborative(
 
 
 @numba.njit(cache=True)
-def offer_crossing(n_pool, key, group, category, n_groups, limits, first, cells, cell_offsets, place, pool):
+def offer_crossing(
+    n_pool, key, group, category, n_groups, limits, first, cells, cell_offsets, place, pool
+):
     """Pool seeded draws from the items on sale in the price category and another product group."""
     base = (category + 1) * (n_groups + 1)
     low, high = cell_offsets[base], cell_offsets[base + n_groups + 1]
@@ -189,7 +204,19 @@ def _first_at_most(similarity, low, high, bound):
 
 
 @numba.njit(cache=True)
-def offer_neighbors(n_pool, start, stop, on_sale, limits, bounds, neighbor_item, neighbor_similarity, place, pool, pair):
+def offer_neighbors(
+    n_pool,
+    start,
+    stop,
+    on_sale,
+    limits,
+    bounds,
+    neighbor_item,
+    neighbor_similarity,
+    place,
+    pool,
+    pair,
+):
     """Pool the first neighbors in the band, and note the similarity of every pooled item that is a neighbor."""
     if limits[BY_PERCENTILE]:
         first = start + limits[BAND_FROM] * (stop - start) // limits[BAND_OF]
@@ -205,8 +232,14 @@ def offer_neighbors(n_pool, start, stop, on_sale, limits, bounds, neighbor_item,
             pool[STATE, candidate] &= ~SOURCE_MASK  # ITEM_CF is 0
     for candidate in range(n_pool):
         pair[candidate] = -1.0
-    items, similarities, beside = neighbor_item[start:stop], neighbor_similarity[start:stop], len(pair) - 1
-    for position in range(len(items)):  # without a branch: what is not pooled is noted beside the candidates
+    items, similarities, beside = (
+        neighbor_item[start:stop],
+        neighbor_similarity[start:stop],
+        len(pair) - 1,
+    )
+    for position in range(
+        len(items)
+    ):  # without a branch: what is not pooled is noted beside the candidates
         at = np.int64(place[np.uint32(items[position])])
         pair[np.uint64(at - 1 if at > 0 else beside)] = similarities[position]
     return n_pool

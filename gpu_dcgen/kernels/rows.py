@@ -9,12 +9,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..rng import fold, mix
 from . import row_kernel
+from .rng import fold, mix
 
 SPAN = 256  # rows that one call of `add_rows` sums up
 
-POSITION = np.uint64(0x706F736974696F6E)  # "position" and "length": what a row number or a length is mixed with, so that
+POSITION = np.uint64(
+    0x706F736974696F6E
+)  # "position" and "length": what a row number or a length is mixed with, so that
 LENGTH = np.uint64(0x6C656E677468)  # neither can stand for a value
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)

@@ -22,7 +22,11 @@ def preferred_channels(user, lane, user_offsets, basket_start, channel, seen, pr
             c = channel[counted]
             if c >= 0:
                 seen[lane, c] += 1
-                if best < 0 or seen[lane, c] > seen[lane, best] or (seen[lane, c] == seen[lane, best] and c < best):
+                if (
+                    best < 0
+                    or seen[lane, c] > seen[lane, best]
+                    or (seen[lane, c] == seen[lane, best] and c < best)
+                ):
                     best = c
             counted += 1
         preferred[row] = best

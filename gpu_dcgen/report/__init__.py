@@ -24,7 +24,13 @@ if missing := [name for name in ("jinja2", "markupsafe", "vl_convert") if find_s
 N_SAMPLES = 6
 
 
-def write_report(dataset: Path, output: Path | None = None, *, n_samples: int = N_SAMPLES, overwrite: bool = False) -> Path:
+def write_report(
+    dataset: Path,
+    output: Path | None = None,
+    *,
+    n_samples: int = N_SAMPLES,
+    overwrite: bool = False,
+) -> Path:
     """Write the page, and return its path: `output`, or a file beside the data set (inside, an audit would not know it).
 
     Memory: one row group of samples at a time. InputError: no data set; OutputError: the file is there, or cannot be written.
@@ -33,12 +39,20 @@ def write_report(dataset: Path, output: Path | None = None, *, n_samples: int = 
     from .page import render
 
     dataset = Path(dataset)
-    path = Path(output) if output else dataset.resolve().with_name(f"{dataset.resolve().name}.report.html")
+    path = (
+        Path(output)
+        if output
+        else dataset.resolve().with_name(f"{dataset.resolve().name}.report.html")
+    )
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} is there already.\nChoose another file with --output, or replace it with --overwrite.")
+        raise OutputError(
+            f"{path} is there already.\nChoose another file with --output, or replace it with --overwrite."
+        )
     text = render(read_documents(dataset), n_samples)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written to ({error.strerror}).\nChoose another file with --output.") from error
+        raise OutputError(
+            f"{path}: cannot be written to ({error.strerror}).\nChoose another file with --output."
+        ) from error
     return path

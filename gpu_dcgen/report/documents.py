@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..json_files import read_json
+from ..storage.json_files import read_json
 
 _ANEW = "Build the data set again with this version."
 SIMILARITY_BINS = 20  # of width 0.05
@@ -46,7 +46,11 @@ def read_documents(folder: Path) -> Documents:
     names = ("manifest", "quality_report", "vocabulary")
     found = {name: read_json(folder / f"{name}.json", _ANEW) for name in names}
     certificate = folder / "certificate.json"
-    return Documents(folder, **found, certificate=read_json(certificate, _ANEW) if certificate.is_file() else None)
+    return Documents(
+        folder,
+        **found,
+        certificate=read_json(certificate, _ANEW) if certificate.is_file() else None,
+    )
 
 
 def similarity_counts(documents: Documents) -> list[int]:
@@ -55,7 +59,9 @@ def similarity_counts(documents: Documents) -> list[int]:
     for part in documents.parts("item_similarity_matrix"):
         with pq.ParquetFile(part) as parquet:
             for batch in parquet.iter_batches(batch_size=1 << 18, columns=["similarity"]):
-                bins = pc.cast(pc.floor(pc.multiply(batch.column(0), float(SIMILARITY_BINS))), pa.int32())
+                bins = pc.cast(
+                    pc.floor(pc.multiply(batch.column(0), float(SIMILARITY_BINS))), pa.int32()
+                )
                 for one in pc.value_counts(bins).to_pylist():
                     found[min(one["values"], SIMILARITY_BINS - 1)] += one["counts"]
     return [found[k] for k in range(SIMILARITY_BINS)]

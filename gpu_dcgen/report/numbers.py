@@ -13,7 +13,14 @@ Form = Literal["count", "share", "bytes", "bytes/s", "seconds", "number", "hundr
 NONE = "–"
 LONGEST = 60  # characters of a name
 _BYTES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # controls, marks that turn the direction of text, surrogates, line ends
+_UNSEEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Zl",
+    "Zp",
+)  # controls, marks that turn the direction of text, surrogates, line ends
 
 
 class Numbers:
@@ -33,7 +40,9 @@ class Numbers:
 def number(value: float | None, form: Form = "count", source: str | None = None) -> Markup:
     """A number for readers and, in `value`, for programs; `source` is the JSON pointer of what was not computed here."""
     origin = Markup(' data-from="{}"').format(source) if source else ""
-    return Markup('<data value="{}"{}>{}</data>').format(json.dumps(value), origin, text_of(value, form))
+    return Markup('<data value="{}"{}>{}</data>').format(
+        json.dumps(value), origin, text_of(value, form)
+    )
 
 
 def text_of(value: float | None, form: Form) -> str:
@@ -49,8 +58,16 @@ def text_of(value: float | None, form: Form) -> str:
         return f"{value:,.1f} s" if value < 1000 else f"{value:,.0f} s"
     if form in ("bytes", "bytes/s"):
         unit, name = next(((unit, name) for unit, name in _BYTES if value >= unit), (1, "bytes"))
-        return f"{value / unit:,.3g} {name}{form.removeprefix('bytes')}" if value < 1000 * unit else f"{value / unit:,.0f} {name}"
-    return f"{value:,}" if isinstance(value, int) or value >= 1000 and value == int(value) else f"{value:.4g}"
+        return (
+            f"{value / unit:,.3g} {name}{form.removeprefix('bytes')}"
+            if value < 1000 * unit
+            else f"{value / unit:,.0f} {name}"
+        )
+    return (
+        f"{value:,}"
+        if isinstance(value, int) or value >= 1000 and value == int(value)
+        else f"{value:.4g}"
+    )
 
 
 def form_of(metric: str) -> Form:
@@ -66,6 +83,13 @@ def shortened(text: Any, longest: int = LONGEST) -> str:
     """A name of somebody's data, fit for a page: one line, nothing that hides or turns text, at most `longest` characters."""
     if text is None:
         return NONE
-    kept = "".join("\ufffd" if unicodedata.category(sign) in _UNSEEN else sign for sign in str(text)[: 4 * longest])
+    kept = "".join(
+        "\ufffd" if unicodedata.category(sign) in _UNSEEN else sign
+        for sign in str(text)[: 4 * longest]
+    )
     kept = " ".join(kept.split())
-    return kept if len(kept) <= longest and len(str(text)) <= 4 * longest else kept[: longest - 1].rstrip() + "…"
+    return (
+        kept
+        if len(kept) <= longest and len(str(text)) <= 4 * longest
+        else kept[: longest - 1].rstrip() + "…"
+    )

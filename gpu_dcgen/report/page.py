@@ -11,13 +11,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..contract import SPLITS
+from ..contract.schema import SPLITS
 from . import pictures
 from .documents import SIMILARITY_BINS, Documents, similarity_counts
 from .numbers import NONE, Numbers, form_of, number, shortened
 from .samples import read_samples
 
-VERDICTS = {"pass": ("✓", "holds"), "fail": ("✕", "fails"), "skip": ("–", "no value"), "info": ("i", "for information")}
+VERDICTS = {
+    "pass": ("✓", "holds"),
+    "fail": ("✕", "fails"),
+    "skip": ("–", "no value"),
+    "info": ("i", "for information"),
+}
 FATES = {
     "rejected": "bad rows, set aside",
     "collapsed": "same user, item and moment: counted once",
@@ -70,7 +75,11 @@ def render(documents: Documents, n_samples: int) -> str:
     n = Numbers(manifest=documents.manifest, quality_report=documents.quality_report)
     here = Path(__file__).parent
     page = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(here),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page.filters.update(short=shortened, percent=lambda share: f"{share:.4%}".replace(" ", ""))
     page.globals.update(n=n, number=number, dash=NONE, sources=SOURCES, splits=SPLITS)
@@ -107,26 +116,50 @@ def _gates(gates: list[dict[str, Any]], n: Numbers) -> list[dict[str, Any]]:
         if gate["verdict"] == "fail" and gate["severity"] != "critical":
             mark, word = "!", "warns" if gate["severity"] == "warning" else "is off"
         relation = {">=": "≥", "<=": "≤"}.get(gate["relation"], gate["relation"])
-        written = {"value_text": value("value"), "threshold_text": value("threshold"), "relation": relation}
+        written = {
+            "value_text": value("value"),
+            "threshold_text": value("threshold"),
+            "relation": relation,
+        }
         rows.append({**gate, **written, "mark": mark, "word": word})
     return rows
 
 
 def _funnel(documents: Documents, n: Numbers) -> list[Step]:
     """Every transaction's fate, in the order in which they are told apart."""
-    found, rows = documents.quality_report["funnel"]["transactions"], documents.manifest["inputs"]["rows"]["transactions"]
+    found, rows = (
+        documents.quality_report["funnel"]["transactions"],
+        documents.manifest["inputs"]["rows"]["transactions"],
+    )
     total, left = max(1, found["read"]), found["read"]
     steps = []
 
     def step(name: str, lost: int, text: Markup, kept: bool = False) -> None:
         nonlocal left
         left -= lost
-        steps.append(Step(name.replace("_", " "), FATES.get(name, ""), text, max(0, left) / total, lost / total, kept))
+        steps.append(
+            Step(
+                name.replace("_", " "),
+                FATES.get(name, ""),
+                text,
+                max(0, left) / total,
+                lost / total,
+                kept,
+            )
+        )
 
     if rows["rejected"]:
-        step("rejected", rows["rejected"], n("manifest", "inputs", "rows", "transactions", "rejected"))
+        step(
+            "rejected",
+            rows["rejected"],
+            n("manifest", "inputs", "rows", "transactions", "rejected"),
+        )
     if rows.get("collapsed"):
-        step("collapsed", rows["collapsed"], n("manifest", "inputs", "rows", "transactions", "collapsed"))
+        step(
+            "collapsed",
+            rows["collapsed"],
+            n("manifest", "inputs", "rows", "transactions", "collapsed"),
+        )
     for name, lost in found.items():
         if isinstance(lost, int) and name not in ("read", "accepted") and lost:
             step(name, lost, n("quality_report", "funnel", "transactions", name))
@@ -138,11 +171,17 @@ def _funnel(documents: Documents, n: Numbers) -> list[Step]:
 def _timeline(documents: Documents, n: Numbers) -> Chart:
     weeks = {split: documents.quality_report["distributions"][split]["weeks"] for split in SPLITS}
     rows = [
-        [number(k + 1), *(n("quality_report", "distributions", split, "weeks", k) for split in SPLITS)]
+        [
+            number(k + 1),
+            *(n("quality_report", "distributions", split, "weeks", k) for split in SPLITS),
+        ]
         for k in range(len(weeks["train"]))
     ]
     note = "Above, pale: how far back a split's histories may reach; full: when its positives happened. Below: positives by week."
-    picture = pictures.draw(pictures.timeline(documents.manifest["split"], weeks), "Windows of the splits, and positives by week")
+    picture = pictures.draw(
+        pictures.timeline(documents.manifest["split"], weeks),
+        "Windows of the splits, and positives by week",
+    )
     return Chart("Windows", note, picture, ["week", *SPLITS], rows, wide=True)
 
 
@@ -154,14 +193,47 @@ def _distributions(documents: Documents, n: Numbers) -> list[Chart]:
     note = "Normalized: 0 is the 1st percentile of the train window's prices, 1 the 99th."
     charts = [_groups(documents, n)]
     share = "share of positives"
-    charts.append(_by_split("Price of the positive", note, "price", prices, "normalized price", share, counts, n))
+    charts.append(
+        _by_split(
+            "Price of the positive", note, "price", prices, "normalized price", share, counts, n
+        )
+    )
     note = "Purchases of the user before the positive, in doubling steps."
-    charts.append(_by_split("Experience of the user", note, "activity", labels, "earlier purchases", share, counts, n, activity))
+    charts.append(
+        _by_split(
+            "Experience of the user",
+            note,
+            "activity",
+            labels,
+            "earlier purchases",
+            share,
+            counts,
+            n,
+            activity,
+        )
+    )
     full = n_history - 1  # drawn with the others, it would hide them
-    at_cap = {split: number(pictures.shares(counts[split]["history"])[full], "share") for split in SPLITS}
-    at_cap = Markup(", ").join(Markup("{} {}").format(share, split) for split, share in at_cap.items())
-    note = Markup("Below {}, at which histories are cut; that many have {}.").format(number(full), at_cap)
-    charts.append(_by_split("Length of the history", note, "history", range(full), "items in the sequence", share, counts, n))
+    at_cap = {
+        split: number(pictures.shares(counts[split]["history"])[full], "share") for split in SPLITS
+    }
+    at_cap = Markup(", ").join(
+        Markup("{} {}").format(share, split) for split, share in at_cap.items()
+    )
+    note = Markup("Below {}, at which histories are cut; that many have {}.").format(
+        number(full), at_cap
+    )
+    charts.append(
+        _by_split(
+            "Length of the history",
+            note,
+            "history",
+            range(full),
+            "items in the sequence",
+            share,
+            counts,
+            n,
+        )
+    )
     return charts
 
 
@@ -194,33 +266,45 @@ def _by_split(
     if len(places) < len(counts["train"][name]) and name != "activity":
         k = len(counts["train"][name]) - 1
         last = number(k) if name == "history" else "not known"
-        rows.append([last, *(n("quality_report", "distributions", split, name, k) for split in SPLITS)])
+        rows.append(
+            [last, *(n("quality_report", "distributions", split, name, k) for split in SPLITS)]
+        )
     whole = {split: sum(counts[split][name]) for split in SPLITS}
-    picture = pictures.draw(pictures.by_split(labels, shown, whole if name == "history" else None, x_title, y_title), title)
+    picture = pictures.draw(
+        pictures.by_split(labels, shown, whole if name == "history" else None, x_title, y_title),
+        title,
+    )
     return Chart(title, note, picture, [x_title, *SPLITS], rows)
 
 
 def _groups(documents: Documents, n: Numbers) -> Chart:
     """Product groups by their number of positives; those beyond the first dozen together, and in the table only."""
     names = documents.categories()
-    vectors = {split: documents.quality_report["distributions"][split]["product_group"] for split in SPLITS}
-    order = sorted(range(len(names)), key=lambda k: (-sum(vector[k] for vector in vectors.values()), k))
+    vectors = {
+        split: documents.quality_report["distributions"][split]["product_group"] for split in SPLITS
+    }
+    order = sorted(
+        range(len(names)), key=lambda k: (-sum(vector[k] for vector in vectors.values()), k)
+    )
     order = [k for k in order if any(vector[k] for vector in vectors.values())]
     top, others = order[: pictures.MOST_GROUPS], order[pictures.MOST_GROUPS :]
     labels = ["no product group" if names[k] is None else names[k] for k in top]
     shown = {split: [vector[k] for k in top] for split, vector in vectors.items()}
     rows = [
-        [shortened(label), *(n("quality_report", "distributions", split, "product_group", k) for split in SPLITS)]
+        [
+            shortened(label),
+            *(n("quality_report", "distributions", split, "product_group", k) for split in SPLITS),
+        ]
         for label, k in zip(labels, top, strict=True)
     ]
     if others:
         sums = {split: sum(vector[k] for k in others) for split, vector in vectors.items()}
         rows.append([f"{len(others):,} others", *(number(sums[split]) for split in SPLITS)])
     whole = {split: sum(vector) for split, vector in vectors.items()}
-    picture = pictures.draw(pictures.groups_by_split(labels, shown, whole), "Product groups of the positives, by split")
-    note = (
-        "Share of each split's positives, largest groups first. Where the marks lie apart, seasons or new ranges moved the shop."
+    picture = pictures.draw(
+        pictures.groups_by_split(labels, shown, whole), "Product groups of the positives, by split"
     )
+    note = "Share of each split's positives, largest groups first. Where the marks lie apart, seasons or new ranges moved the shop."
     return Chart("Product groups", note, picture, ["product group", *SPLITS], rows, wide=True)
 
 
@@ -229,19 +313,32 @@ def _hardness(documents: Documents, n: Numbers) -> list[Chart]:
     bins = [k / SIMILARITY_BINS for k in range(SIMILARITY_BINS)]
     known = sum(sum(counts[split]["similarity"][:-1]) for split in SPLITS)
     unknown = sum(counts[split]["similarity"][-1] for split in SPLITS)
-    note = Markup("Similarity of a hard negative to its positive; {} have none: too few buyers in common.").format(
-        number(unknown / max(1, known + unknown), "share")
+    note = Markup(
+        "Similarity of a hard negative to its positive; {} have none: too few buyers in common."
+    ).format(number(unknown / max(1, known + unknown), "share"))
+    hard = _by_split(
+        "Hardness",
+        note,
+        "similarity",
+        bins,
+        "similarity to the positive",
+        "share of those known",
+        counts,
+        n,
     )
-    hard = _by_split("Hardness", note, "similarity", bins, "similarity to the positive", "share of those known", counts, n)
     pairs = similarity_counts(documents)
-    picture = pictures.draw(pictures.histogram(pairs, "similarity", "pairs"), "Pairs of items by similarity")
-    rows = [[number(k / SIMILARITY_BINS, "number"), number(pair)] for k, pair in enumerate(pairs)]
-    note = Markup("{} pairs of items with buyers in common, as item_similarity_matrix.parquet keeps them.").format(
-        number(sum(pairs))
+    picture = pictures.draw(
+        pictures.histogram(pairs, "similarity", "pairs"), "Pairs of items by similarity"
     )
+    rows = [[number(k / SIMILARITY_BINS, "number"), number(pair)] for k, pair in enumerate(pairs)]
+    note = Markup(
+        "{} pairs of items with buyers in common, as item_similarity_matrix.parquet keeps them."
+    ).format(number(sum(pairs)))
     matrix = Chart("Similar items", note, picture, ["similarity from", "pairs"], rows, splits=False)
     popularity = documents.quality_report["popularity"]
-    picture = pictures.draw(pictures.concentration(popularity), "Share of the rows that the most popular items take")
+    picture = pictures.draw(
+        pictures.concentration(popularity), "Share of the rows that the most popular items take"
+    )
     kinds = list(popularity)
     rows = [
         [share, *(n("quality_report", "popularity", kind, share, form="share") for kind in kinds)]

@@ -12,7 +12,7 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from ..contract import SPLITS
+from ..contract.schema import SPLITS
 from .numbers import shortened
 
 NARROW, WIDE = 300, 700  # pixels
@@ -63,7 +63,9 @@ def timeline(split: dict[str, Any], weeks: dict[str, list[int]]) -> dict[str, An
             above = below + weeks[name][k]
             start, end = (_iso(first + timedelta(weeks=week)) for week in (k, k + 1))
             if above > below:
-                bars.append({"split": name, "start": start, "end": end, "below": below, "above": above})
+                bars.append(
+                    {"split": name, "start": start, "end": end, "below": below, "above": above}
+                )
             below = above
     last = max(_moment(cuts[3]), first + timedelta(weeks=len(weeks["train"])))
     scale = {"type": "utc", "domain": [_iso(first), _iso(last)]}
@@ -91,10 +93,21 @@ def timeline(split: dict[str, Any], weeks: dict[str, list[int]]) -> dict[str, An
         "encoding": {
             "x": {
                 **x,
-                "axis": {"title": None, "tickCount": 10, "format": "%b %Y", "labelOverlap": "greedy", "labelSeparation": 8},
+                "axis": {
+                    "title": None,
+                    "tickCount": 10,
+                    "format": "%b %Y",
+                    "labelOverlap": "greedy",
+                    "labelSeparation": 8,
+                },
             },
             "x2": {"field": "end"},
-            "y": {"field": "above", "type": "quantitative", "title": "positives a week", "axis": {"format": "~s"}},
+            "y": {
+                "field": "above",
+                "type": "quantitative",
+                "title": "positives a week",
+                "axis": {"format": "~s"},
+            },
             "y2": {"field": "below"},
             "color": color,
         },
@@ -120,7 +133,11 @@ def shares(counts: Sequence[int], whole: int | None = None) -> list[float]:
 
 
 def by_split(
-    labels: Sequence[Any], counts: dict[str, Sequence[int]], whole: dict[str, int] | None, x_title: str, y_title: str
+    labels: Sequence[Any],
+    counts: dict[str, Sequence[int]],
+    whole: dict[str, int] | None,
+    x_title: str,
+    y_title: str,
 ) -> dict[str, Any]:
     """Steps over `labels`, a line a split: shares of `whole`, or of what is shown. Numbers make a scale, texts make places."""
     values = [
@@ -145,14 +162,21 @@ def by_split(
     }  # fmt: skip
 
 
-def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]], whole: dict[str, int]) -> dict[str, Any]:
+def groups_by_split(
+    names: Sequence[str], counts: dict[str, Sequence[int]], whole: dict[str, int]
+) -> dict[str, Any]:
     """A row a product group, a mark a split: shares of `whole`."""
     values = [
         {"place": k, "share": share, "split": split}
         for split in SPLITS
         for k, share in enumerate(shares(counts[split], whole[split]))
     ]
-    axis = {"grid": True, "labelFontSize": 11.5, "labelExpr": "groups[datum.value]", "gridDash": [1, 3]}
+    axis = {
+        "grid": True,
+        "labelFontSize": 11.5,
+        "labelExpr": "groups[datum.value]",
+        "gridDash": [1, 3],
+    }
     return {
         "width": WIDE - 150,
         "height": {"step": 20},
@@ -171,14 +195,22 @@ def groups_by_split(names: Sequence[str], counts: dict[str, Sequence[int]], whol
 
 def histogram(counts: Sequence[int], x_title: str, y_title: str) -> dict[str, Any]:
     """Bars of equal width over 0..1."""
-    values = [{"x": k / len(counts), "x2": (k + 1) / len(counts), "n": n} for k, n in enumerate(counts)]
+    values = [
+        {"x": k / len(counts), "x2": (k + 1) / len(counts), "n": n} for k, n in enumerate(counts)
+    ]
     return {
         "width": NARROW,
         "height": 140,
         "data": {"values": values},
         "mark": {"type": "bar", "color": "var(--second)", "binSpacing": 1},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x_title, "scale": {"domain": [0, 1]}, "bin": {"binned": True}},
+            "x": {
+                "field": "x",
+                "type": "quantitative",
+                "title": x_title,
+                "scale": {"domain": [0, 1]},
+                "bin": {"binned": True},
+            },
             "x2": {"field": "x2"},
             "y": {"field": "n", "type": "quantitative", "title": y_title, "axis": {"format": "~s"}},
         },
@@ -196,7 +228,12 @@ def concentration(popularity: dict[str, dict[str, float]]) -> dict[str, Any]:
     x = {"field": "items", "type": "quantitative", "title": "most popular share of the items",
          "scale": {"type": "log", "domain": [0.001, 1]},
          "axis": {"values": [0.001, 0.01, 0.1, 0.5, 1], "format": "~%", "labelOverlap": False}}  # fmt: skip
-    y = {"field": "rows", "type": "quantitative", "title": "share of the rows", "axis": {"format": "~%"}}
+    y = {
+        "field": "rows",
+        "type": "quantitative",
+        "title": "share of the rows",
+        "axis": {"format": "~%"},
+    }
     color = {"field": "kind", "type": "nominal", "scale": _scale(KIND_COLORS), "legend": None}
     return {
         "width": NARROW,
@@ -204,7 +241,12 @@ def concentration(popularity: dict[str, dict[str, float]]) -> dict[str, Any]:
         "layer": [
             {
                 "data": {"values": equal},
-                "mark": {"type": "line", "strokeWidth": 1, "strokeDash": [2, 3], "color": "var(--line)"},
+                "mark": {
+                    "type": "line",
+                    "strokeWidth": 1,
+                    "strokeDash": [2, 3],
+                    "color": "var(--line)",
+                },
                 "encoding": {"x": x, "y": y},
             },
             {

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..contract import SPLITS
+from ..contract.schema import SPLITS
 from .documents import Documents
 
 SHOWN_HISTORY = 6  # latest items
@@ -22,7 +22,13 @@ REASONS = {
     "fallback": "drawn at random, for want of candidates",
     "random": "drawn from what was on sale and not theirs",
 }
-_USER = ("user_id", "user_age", "user_total_purchases", "user_lifetime_days", "user_avg_basket_size")
+_USER = (
+    "user_id",
+    "user_age",
+    "user_total_purchases",
+    "user_lifetime_days",
+    "user_avg_basket_size",
+)
 _ABOUT = (*_USER, "sample_id", "timestamp", "is_repurchase")
 _READ = frozenset(
     (*_ABOUT, "user_interaction_sequence", "label", "similarity_score", "negative_similarity_score", "negative_source",
@@ -66,7 +72,11 @@ def read_samples(documents: Documents, n_samples: int) -> list[Sample]:
     """`n_samples` groups, spread evenly over the splits and over each split's rows; only their row groups are read."""
     chosen = list(_chosen(documents.manifest["counts"], n_samples))
     groups = [(split, _read_group(documents, split, number)) for split, number in chosen]
-    indices = {index for _, rows in groups for index in rows["user_interaction_sequence"][0].as_py()[-SHOWN_HISTORY:]}
+    indices = {
+        index
+        for _, rows in groups
+        for index in rows["user_interaction_sequence"][0].as_py()[-SHOWN_HISTORY:]
+    }
     ids = {item_id for _, rows in groups for item_id in _item_ids(rows)}
     items = _read_items(documents.parts("item_vocabulary"), indices, ids)
     return [_sample(split, rows, items) for split, rows in groups]
@@ -110,7 +120,9 @@ def _read_items(parts: list[Path], indices: set[int], ids: set[str]) -> dict[Any
     found: dict[Any, dict[str, Any]] = {}
     for part in parts:
         with pq.ParquetFile(part) as parquet:
-            for batch in parquet.iter_batches(columns=["item_index", "item_id", "item_name", "item_product_group"]):
+            for batch in parquet.iter_batches(
+                columns=["item_index", "item_id", "item_name", "item_product_group"]
+            ):
                 wanted = pc.or_(
                     pc.is_in(batch["item_index"], pa.array(sorted(indices), pa.int32())),
                     pc.is_in(batch["item_id"], pa.array(sorted(ids), pa.string())),
@@ -122,7 +134,9 @@ def _read_items(parts: list[Path], indices: set[int], ids: set[str]) -> dict[Any
 
 def _sample(split: str, rows: pa.Table, items: dict[Any, dict[str, Any]]) -> Sample:
     rows = rows.set_column(
-        rows.schema.get_field_index("timestamp"), "timestamp", rows["timestamp"].cast("timestamp[s]", safe=False)
+        rows.schema.get_field_index("timestamp"),
+        "timestamp",
+        rows["timestamp"].cast("timestamp[s]", safe=False),
     )
     first = {name: rows[name][0].as_py() for name in rows.schema.names}
     history = first["user_interaction_sequence"]
@@ -136,7 +150,9 @@ def _sample(split: str, rows: pa.Table, items: dict[Any, dict[str, Any]]) -> Sam
     return Sample(
         split=split,
         about=about,
-        history=[_item(items, {"item_id": items[index]["item_id"]}) for index in history[-SHOWN_HISTORY:]],
+        history=[
+            _item(items, {"item_id": items[index]["item_id"]}) for index in history[-SHOWN_HISTORY:]
+        ],
         n_earlier=max(0, len(history) - SHOWN_HISTORY),
         positive=_item(items, positive),
         hard=[one for one in negatives if one.source == "hard"],
@@ -151,13 +167,27 @@ def _negatives(rows: pa.Table, first: dict[str, Any]) -> Iterator[dict[str, Any]
             yield _columns(row, "item_", "similarity_score", "popularity_score", row["item_id"])
     elif isinstance(first["negative_item_id"], list):
         for k, item_id in enumerate(first["negative_item_id"]):
-            row = {name: value[k] for name, value in first.items() if name.startswith("negative_") and value is not None}
-            yield _columns(row, "negative_", "negative_similarity_score", "popularity_score", item_id)
+            row = {
+                name: value[k]
+                for name, value in first.items()
+                if name.startswith("negative_") and value is not None
+            }
+            yield _columns(
+                row, "negative_", "negative_similarity_score", "popularity_score", item_id
+            )
     else:
-        yield _columns(first, "negative_item_", "similarity_score", "popularity_score", first["negative_item_id"])
+        yield _columns(
+            first,
+            "negative_item_",
+            "similarity_score",
+            "popularity_score",
+            first["negative_item_id"],
+        )
 
 
-def _columns(row: dict[str, Any], prefix: str, similarity: str, popularity: str, item_id: str) -> dict[str, Any]:
+def _columns(
+    row: dict[str, Any], prefix: str, similarity: str, popularity: str, item_id: str
+) -> dict[str, Any]:
     return {
         "item_id": item_id,
         "popularity": row[f"{prefix}{popularity}"],

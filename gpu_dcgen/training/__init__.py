@@ -25,4 +25,6 @@ from importlib.util import find_spec
 from ..errors import MissingPackageError
 
 if find_spec("torch") is None:
-    raise MissingPackageError("PyTorch is not installed: no package torch was found.\nInstall it: pip install 'gpu-dcgen[torch]'")
+    raise MissingPackageError(
+        "PyTorch is not installed: no package torch was found.\nInstall it: pip install 'gpu-dcgen[torch]'"
+    )

@@ -82,7 +82,11 @@ class ContrastiveDataset(Dataset[Sample]):
             taken.append(self._row_group(int(needed)).rows(group[place] - self._firsts[needed]))
             places.append(place)
         block = join(taken).rows(np.argsort(np.concatenate(places))).block()
-        return as_groups(block) if self.layout == "groups" else as_samples(block, torch.from_numpy(slot))
+        return (
+            as_groups(block)
+            if self.layout == "groups"
+            else as_samples(block, torch.from_numpy(slot))
+        )
 
     @staticmethod
     def collate(samples: Samples) -> Sample:
@@ -99,7 +103,10 @@ class ContrastiveDataset(Dataset[Sample]):
             return self._cache[number]
         records = pack(self._reader.read(self.files.row_groups[number]))
         self._cache[number] = records
-        while len(self._cache) > 1 and sum(cached.n_bytes for cached in self._cache.values()) > self._cache_bytes:
+        while (
+            len(self._cache) > 1
+            and sum(cached.n_bytes for cached in self._cache.values()) > self._cache_bytes
+        ):
             self._cache.popitem(last=False)
         return records
 
@@ -144,7 +151,9 @@ class LocalSampler(Sampler[int]):
         sizes = [group.n_groups for group in row_groups]
         order = epoch_order(sizes, self._seed, self._epoch, shuffle=True, window=self._window)
         for window, members in enumerate(order.windows):
-            groups = np.concatenate([np.arange(row_groups[m].first, row_groups[m].first + sizes[m]) for m in members])
+            groups = np.concatenate(
+                [np.arange(row_groups[m].first, row_groups[m].first + sizes[m]) for m in members]
+            )
             for group in groups[order.within(window)].tolist():
                 yield from range(group * rows, (group + 1) * rows)
 
@@ -157,4 +166,7 @@ def layout_of(files: SplitFiles, layout: Layout | None) -> Layout:
 
 
 def _one(stacked: Sample, place: int) -> Sample:
-    return {name: _one(value, place) if isinstance(value, dict) else value[place] for name, value in stacked.items()}
+    return {
+        name: _one(value, place) if isinstance(value, dict) else value[place]
+        for name, value in stacked.items()
+    }

@@ -23,7 +23,12 @@ _LATEST = 10  # purchases that an anchor names
 
 
 def export(
-    dataset: Path, output: Path, form: Literal["inter", "tuples"], *, split: str = "train", overwrite: bool = False
+    dataset: Path,
+    output: Path,
+    form: Literal["inter", "tuples"],
+    *,
+    split: str = "train",
+    overwrite: bool = False,
 ) -> int:
     """Write a split into the file `output`, in its order; returns the rows written.
 
@@ -38,10 +43,14 @@ def export(
     """
     files = open_split(dataset, split)
     if output.exists() and not overwrite:
-        raise OutputError(f"{output} is there already.\nChoose another file, or replace it with --overwrite.")
+        raise OutputError(
+            f"{output} is there already.\nChoose another file, or replace it with --overwrite."
+        )
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
-        n_rows = _write_inter(files, unfinished) if form == "inter" else _write_tuples(files, unfinished)
+        n_rows = (
+            _write_inter(files, unfinished) if form == "inter" else _write_tuples(files, unfinished)
+        )
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -81,15 +90,21 @@ def _write_tuples(files: SplitFiles, output: Path) -> int:
 def _inter(files: SplitFiles) -> Iterator[pa.Table]:
     users = read_table(files.folder / "user_sequences.parquet", ["user_id"])["user_id"]
     items = read_table(files.folder / "item_vocabulary.parquet", ["item_id"])["item_id"]
-    reader = RowGroupReader(files, load_vocabularies(files.folder), ["user_id", "item_id", "timestamp"])
+    reader = RowGroupReader(
+        files, load_vocabularies(files.folder), ["user_id", "item_id", "timestamp"]
+    )
     for row_group in files.row_groups:
         block = reader.read(row_group)
         user, time = block.user_features["user_index"].numpy(), block.metadata["timestamp"].numpy()
         yield pa.table(
             {
                 "user_id:token": users.take(pa.array(np.repeat(user, block.width) - 1)),
-                "item_id:token": items.take(pa.array(block.item_features["item_index"].numpy().reshape(-1) - 1)),
-                "label:float": pa.array((block.metadata["slot"].numpy().reshape(-1) == 0).astype(np.float32)),
+                "item_id:token": items.take(
+                    pa.array(block.item_features["item_index"].numpy().reshape(-1) - 1)
+                ),
+                "label:float": pa.array(
+                    (block.metadata["slot"].numpy().reshape(-1) == 0).astype(np.float32)
+                ),
                 "timestamp:float": pa.array(np.repeat(time / _NS, block.width)),
             }
         )
@@ -103,7 +118,9 @@ def _tuples(files: SplitFiles) -> Iterator[pa.Table]:
     for row_group in files.row_groups:
         block = reader.read(row_group)
         item = block.item_features["item_index"].numpy()
-        texts = {name: names.take(pa.array(item[:, place] - 1)) for place, name in enumerate(columns)}
+        texts = {
+            name: names.take(pa.array(item[:, place] - 1)) for place, name in enumerate(columns)
+        }
         yield pa.table({"anchor": _anchors(block.user_features[SEQUENCE].numpy(), names), **texts})
 
 

@@ -12,15 +12,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..contract import CONTRACT, SPLITS
+from ..contract.schema import CONTRACT, SPLITS
 from ..errors import InputError
-from ..json_files import read_json
-from ..places import local
+from ..storage.json_files import read_json
+from ..storage.locations import local
 
 _SUFFIX = "_dataset.parquet"
 _NEEDED = ("contract", "config", "split", "counts", "files", "content_digest")  # of the manifest
 # What the samples' integers mean; another build's files would fit, and mean something else.
-_BESIDE = ("item_vocabulary.parquet", "user_sequences.parquet", "vocabulary.json", "category_mappings.json")
+_BESIDE = (
+    "item_vocabulary.parquet",
+    "user_sequences.parquet",
+    "vocabulary.json",
+    "category_mappings.json",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,11 @@ class SplitFiles:
 
         def read(part: Path) -> pa.Table:
             file = pq.ParquetFile(
-                part, metadata=self.footers[row_group.part], memory_map=False, read_dictionary=dictionaries, pre_buffer=False
+                part,
+                metadata=self.footers[row_group.part],
+                memory_map=False,
+                read_dictionary=dictionaries,
+                pre_buffer=False,
             )
             with file:
                 return file.read_row_group(row_group.number, columns=columns, use_threads=False)
@@ -103,7 +112,9 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     folder, split = _place(local(path), split)
     manifest = read_json(folder / "manifest.json", "Give its folder, or a split's file inside it.")
     if missing := [name for name in _NEEDED if name not in manifest]:
-        raise InputError(f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew.")
+        raise InputError(
+            f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew."
+        )
     if manifest.get("contract") != CONTRACT:
         raise InputError(
             f"{folder / 'manifest.json'}: contract {manifest.get('contract')!r}, expected {CONTRACT!r}.\n"
@@ -139,7 +150,9 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({error}).\nCopy the data set again, or build it anew.") from error
+        raise InputError(
+            f"{path}: cannot be read ({error}).\nCopy the data set again, or build it anew."
+        ) from error
 
 
 def _place(path: Path, split: str | None) -> tuple[Path, str]:
@@ -147,7 +160,9 @@ def _place(path: Path, split: str | None) -> tuple[Path, str]:
     if path.name.endswith(_SUFFIX):
         named = path.name.removesuffix(_SUFFIX)
         if split not in (None, named):
-            raise InputError(f"{path}: is the split {named!r}, asked for was {split!r}.\nLeave the split out.")
+            raise InputError(
+                f"{path}: is the split {named!r}, asked for was {split!r}.\nLeave the split out."
+            )
         return path.parent, named
     split = split or "train"
     if split not in SPLITS:
@@ -158,9 +173,15 @@ def _place(path: Path, split: str | None) -> tuple[Path, str]:
 def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ...]:
     """The split's part files, in order, each of the size that the manifest says."""
     name = f"{split}{_SUFFIX}"
-    sizes = {file: size for file, size in manifest["files"].items() if file == name or file.startswith(f"{name}/")}
+    sizes = {
+        file: size
+        for file, size in manifest["files"].items()
+        if file == name or file.startswith(f"{name}/")
+    }
     if not sizes:
-        raise InputError(f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the data set anew.")
+        raise InputError(
+            f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the data set anew."
+        )
     for file, size in sizes.items():
         _check_size(folder, file, size)
     return tuple(folder / file for file in sorted(sizes))
@@ -169,9 +190,13 @@ def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ..
 def _check_size(folder: Path, file: str, size: int | None) -> None:
     path = folder / file
     if size is None:
-        raise InputError(f"{folder / 'manifest.json'}: does not list {file}.\nCopy the data set again, or build it anew.")
+        raise InputError(
+            f"{folder / 'manifest.json'}: does not list {file}.\nCopy the data set again, or build it anew."
+        )
     if not path.is_file():
-        raise InputError(f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew.")
+        raise InputError(
+            f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew."
+        )
     if path.stat().st_size != size:
         raise InputError(
             f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}: a damaged copy, or another data set's file.\n"
@@ -183,7 +208,9 @@ def _footer(part: Path) -> pq.FileMetaData:
     try:
         return pq.read_metadata(part)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{part}: its footer cannot be read ({error}).\nCopy the data set again, or build it anew.") from error
+        raise InputError(
+            f"{part}: its footer cannot be read ({error}).\nCopy the data set again, or build it anew."
+        ) from error
 
 
 def _check_schema(part: Path, found: pa.Schema, expected: pa.Schema) -> None:
@@ -194,7 +221,9 @@ def _check_schema(part: Path, found: pa.Schema, expected: pa.Schema) -> None:
             "columns' roles.\nUse files as 'gpu-dcgen build' wrote them: other writers drop the metadata."
         )
     if not found.equals(expected):
-        raise InputError(f"{part}: other columns than in the first part.\nParts of two data sets are mixed: build it anew.")
+        raise InputError(
+            f"{part}: other columns than in the first part.\nParts of two data sets are mixed: build it anew."
+        )
 
 
 def _with_row_groups(files: SplitFiles) -> SplitFiles:
@@ -219,5 +248,8 @@ def _with_row_groups(files: SplitFiles) -> SplitFiles:
             "Copy the data set again, or build it anew."
         )
     firsts = accumulate(sizes, initial=0)
-    groups = (RowGroup(part, number, first, n) for (part, number, _), n, first in zip(places, sizes, firsts, strict=False))
+    groups = (
+        RowGroup(part, number, first, n)
+        for (part, number, _), n, first in zip(places, sizes, firsts, strict=False)
+    )
     return SplitFiles(**{**files.__dict__, "row_groups": tuple(groups)})

@@ -44,7 +44,9 @@ class InBatch:
     not known as owned. An item in the batch was on sale when it was bought, maybe not at the moment of row i.
     """
 
-    def __init__(self, path: Path | str, split: str | None = None, *, from_batch: bool = True) -> None:
+    def __init__(
+        self, path: Path | str, split: str | None = None, *, from_batch: bool = True
+    ) -> None:
         """`from_batch` False: only `log_q` of the stored negatives. InputError when the files cannot be used."""
         self._files = open_split(path, split)
         vocabularies = load_vocabularies(self._files.folder)
@@ -52,7 +54,9 @@ class InBatch:
         self._firsts = torch.tensor([group.first for group in self._files.row_groups])
         users, items, self._corpus = _scan(self._files, vocabularies)
         share = torch.bincount(items, minlength=vocabularies.n_items + 1) / len(items)
-        self._log_other = torch.log1p(-share.double().clamp(max=1 - 1e-9))  # log(1 - p) by item_index, finite
+        self._log_other = torch.log1p(
+            -share.double().clamp(max=1 - 1e-9)
+        )  # log(1 - p) by item_index, finite
         self._offsets, self._owned = _owned(self._files, vocabularies, users, items)
 
     def __call__(self, block: Block) -> Sample:
@@ -62,18 +66,25 @@ class InBatch:
         self._move(slot.device)
         is_random = slot > self._files.n_hard
         n_random = is_random.sum(dim=1, keepdim=True)
-        corpus = self._corpus[torch.bucketize(block.metadata["group_number"], self._firsts, right=True) - 1]
+        corpus = self._corpus[
+            torch.bucketize(block.metadata["group_number"], self._firsts, right=True) - 1
+        ]
         log_not_drawn = torch.log1p(-n_random / torch.maximum(corpus[:, None], n_random + 1))
         item = block.item_features["item_index"].long()
         n_others = len(block) - 1 if self._from_batch else 0
 
         def log_q(items: Tensor) -> Tensor:
-            return torch.log(-torch.expm1(n_others * self._log_other[items] + log_not_drawn)).float()
+            return torch.log(
+                -torch.expm1(n_others * self._log_other[items] + log_not_drawn)
+            ).float()
 
         batch = {**as_groups(block), "log_q": torch.where(is_random, log_q(item), 0.0)}
         if self._from_batch:
             allowed = self._allowed(block, item)
-            batch["in_batch"] = {"allowed": allowed, "log_q": torch.where(allowed, log_q(item[:, 0].expand_as(allowed)), 0.0)}
+            batch["in_batch"] = {
+                "allowed": allowed,
+                "log_q": torch.where(allowed, log_q(item[:, 0].expand_as(allowed)), 0.0),
+            }
         return batch
 
     def _move(self, device: torch.device) -> None:
@@ -100,7 +111,9 @@ class InBatch:
         take(rows, self._owned[begins[rows] + nth].long())
         for lists in (item, block.user_features[SEQUENCE].long()):
             take(place.repeat_interleave(lists.shape[1]), lists.reshape(-1))
-        first = torch.full((len(offered),), n, device=device).scatter_reduce(0, column, place, "amin")
+        first = torch.full((len(offered),), n, device=device).scatter_reduce(
+            0, column, place, "amin"
+        )
         return ~taken[:, column] & (first[column] == place)
 
 
@@ -108,7 +121,9 @@ def _require(block: Block) -> None:
     there = {*block.user_features, *block.item_features}
     for name in ("user_index", "item_index", SEQUENCE):
         if name not in there:
-            raise ConfigError(f"InBatch: the stream gives no {name}.\nLet its columns hold user_id, item_id and {SEQUENCE}.")
+            raise ConfigError(
+                f"InBatch: the stream gives no {name}.\nLet its columns hold user_id, item_id and {SEQUENCE}."
+            )
 
 
 def _scan(files: SplitFiles, vocabularies: Vocabularies) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,7 +136,9 @@ def _scan(files: SplitFiles, vocabularies: Vocabularies) -> tuple[Tensor, Tensor
         users.append(block.user_features["user_index"].long())
         items.append(item[:, 0])
         drawn = item[:, 1 + files.n_hard :]
-        corpus.append(corpus_size(int(torch.unique(drawn).numel()), drawn.numel(), vocabularies.n_items))
+        corpus.append(
+            corpus_size(int(torch.unique(drawn).numel()), drawn.numel(), vocabularies.n_items)
+        )
     return torch.cat(users), torch.cat(items), torch.tensor(corpus)
 
 
@@ -137,9 +154,13 @@ def corpus_size(n_distinct: int, n_drawn: int, n_items: int) -> int:
     return low
 
 
-def _owned(files: SplitFiles, vocabularies: Vocabularies, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+def _owned(
+    files: SplitFiles, vocabularies: Vocabularies, users: Tensor, items: Tensor
+) -> tuple[Tensor, Tensor]:
     """The items that each user is known to own: offsets (users + 2,) int64 by user_index, and item_index int32, sorted."""
-    latest = read_table(files.folder / "user_sequences.parquet", ["item_indices"])["item_indices"].combine_chunks()
+    latest = read_table(files.folder / "user_sequences.parquet", ["item_indices"])[
+        "item_indices"
+    ].combine_chunks()
     lengths = torch.from_numpy(np.diff(latest.offsets.to_numpy()))
     user = torch.cat([users, torch.arange(1, len(lengths) + 1).repeat_interleave(lengths)])
     item = torch.cat([items, torch.from_numpy(latest.values.to_numpy().astype(np.int64))])

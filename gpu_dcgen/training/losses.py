@@ -8,7 +8,9 @@ from torch import Tensor
 from .dataset import Sample
 
 
-def candidate_logits(users: Tensor, items: Tensor, batch: Sample, *, temperature: float = 1.0, correct: bool = True) -> Tensor:
+def candidate_logits(
+    users: Tensor, items: Tensor, batch: Sample, *, temperature: float = 1.0, correct: bool = True
+) -> Tensor:
     """(n, width) or, with negatives from the batch, (n, width + n): the logits of each row's candidates, the positive first.
 
     `users` (n, d) and `items` (n, width, d) are the model's vectors of a batch that `InBatch` made; the score is their
@@ -28,7 +30,13 @@ def candidate_logits(users: Tensor, items: Tensor, batch: Sample, *, temperature
 
 
 def info_nce(
-    users: Tensor, items: Tensor, batch: Sample, *, temperature: float = 1.0, correct: bool = True, weighted: bool = False
+    users: Tensor,
+    items: Tensor,
+    batch: Sample,
+    *,
+    temperature: float = 1.0,
+    correct: bool = True,
+    weighted: bool = False,
 ) -> Tensor:
     """The mean over rows of -log of the positive's share of the softmax over `candidate_logits`; scalar.
 

@@ -15,7 +15,9 @@ from .order import NEGATIVES, key, mix
 from .row_groups import Block
 
 
-def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: int, epoch: int | None) -> Block:
+def redraw(
+    block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: int, epoch: int | None
+) -> Block:
     """The block with `wanted` = (hard, random) negatives a positive, each kind in its stored order.
 
     `epoch` None: the first ones. Else drawn without replacement, a pure function of (seed, epoch, sample).
@@ -29,9 +31,17 @@ def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: in
         slots = np.tile(np.array(chosen), (len(block), 1))
     else:
         slot, group = (block.metadata[name].cpu().numpy() for name in ("slot", "group_number"))
-        luck = mix(key(seed, NEGATIVES, epoch) ^ mix((group[:, None] * files.width + slot).astype(np.uint64)))
-        hard, random = _smallest(luck[:, 1:first_random], n_hard), _smallest(luck[:, first_random:], n_random)
-        slots = np.concatenate([np.zeros((len(block), 1), np.int64), 1 + hard, first_random + random], axis=1)
+        luck = mix(
+            key(seed, NEGATIVES, epoch)
+            ^ mix((group[:, None] * files.width + slot).astype(np.uint64))
+        )
+        hard, random = (
+            _smallest(luck[:, 1:first_random], n_hard),
+            _smallest(luck[:, first_random:], n_random),
+        )
+        slots = np.concatenate(
+            [np.zeros((len(block), 1), np.int64), 1 + hard, first_random + random], axis=1
+        )
 
     def take(tensor: Tensor) -> Tensor:
         if tensor.device.type != "cpu":
@@ -41,7 +51,10 @@ def redraw(block: Block, files: SplitFiles, wanted: tuple[int, int], *, seed: in
     return Block(
         block.user_features,
         {name: take(tensor) for name, tensor in block.item_features.items()},
-        {name: take(tensor) if tensor.dim() == 2 else tensor for name, tensor in block.metadata.items()},
+        {
+            name: take(tensor) if tensor.dim() == 2 else tensor
+            for name, tensor in block.metadata.items()
+        },
     )
 
 

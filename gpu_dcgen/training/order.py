@@ -43,7 +43,9 @@ class EpochOrder:
     """The order of one epoch."""
 
     windows: tuple[tuple[int, ...], ...]  # numbers of row groups
-    firsts: tuple[int, ...]  # position of each window's first group, and after the last one their number
+    firsts: tuple[
+        int, ...
+    ]  # position of each window's first group, and after the last one their number
     seed: int
     epoch: int
     shuffled: bool
@@ -56,7 +58,9 @@ class EpochOrder:
         """The window that holds the group at `position`."""
         return int(np.searchsorted(self.firsts, position, side="right")) - 1
 
-    def within(self, window: int, item: np.ndarray | None = None, batch: int = 1) -> np.ndarray | None:
+    def within(
+        self, window: int, item: np.ndarray | None = None, batch: int = 1
+    ) -> np.ndarray | None:
         """(n,) int64: the order of a window's groups among those of its row groups laid end to end; None: as they lie.
 
         With `item`, the (n,) item of each positive, groups are dealt out so that equal ones fall into different
@@ -71,16 +75,26 @@ class EpochOrder:
         return _deal(order, item, key(self.seed, ITEMS, self.epoch), self.firsts[window], batch)
 
 
-def epoch_order(sizes: list[int], seed: int, epoch: int, *, shuffle: bool, window: int) -> EpochOrder:
+def epoch_order(
+    sizes: list[int], seed: int, epoch: int, *, shuffle: bool, window: int
+) -> EpochOrder:
     """The order of an epoch over row groups of the given `sizes` (groups); `window` row groups are mixed at a time."""
-    numbers = permutation(len(sizes), seed, ROW_GROUPS, epoch).tolist() if shuffle else list(range(len(sizes)))
+    numbers = (
+        permutation(len(sizes), seed, ROW_GROUPS, epoch).tolist()
+        if shuffle
+        else list(range(len(sizes)))
+    )
     window = window if shuffle else 1
     windows = tuple(tuple(numbers[at : at + window]) for at in range(0, len(numbers), window))
     counts = [sum(sizes[number] for number in members) for members in windows]
-    return EpochOrder(windows, (0, *np.cumsum(counts, dtype=np.int64).tolist()), seed, epoch, shuffle)
+    return EpochOrder(
+        windows, (0, *np.cumsum(counts, dtype=np.int64).tolist()), seed, epoch, shuffle
+    )
 
 
-def _deal(order: np.ndarray, item: np.ndarray, salt: np.ndarray, first: int, batch: int) -> np.ndarray:
+def _deal(
+    order: np.ndarray, item: np.ndarray, salt: np.ndarray, first: int, batch: int
+) -> np.ndarray:
     """Sort the groups by item (in random order) and deal them to the batches like cards: equal items lie side by side."""
     n = len(order)
     by_item = order[np.argsort(mix(salt ^ item[order].astype(np.uint64)), kind="stable")]
@@ -88,7 +102,9 @@ def _deal(order: np.ndarray, item: np.ndarray, salt: np.ndarray, first: int, bat
     start = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1])
     seat = np.arange(n) - np.repeat(start, np.diff(np.append(start, n)))
     dealt = np.empty(n, dtype=np.int64)
-    dealt[np.lexsort((number, seat))] = by_item  # first seats of all batches, then second seats, ...
+    dealt[np.lexsort((number, seat))] = (
+        by_item  # first seats of all batches, then second seats, ...
+    )
     return dealt
 
 
@@ -104,7 +120,9 @@ def n_rounds(n_groups: int, batch: int, n_ranks: int, *, drop_last: bool) -> int
     return full + (rest >= n_ranks or (full == 0 and rest > 0))
 
 
-def round_slice(position: int, n_groups: int, batch: int, rank: int, n_ranks: int, *, drop_last: bool) -> tuple[slice, int]:
+def round_slice(
+    position: int, n_groups: int, batch: int, rank: int, n_ranks: int, *, drop_last: bool
+) -> tuple[slice, int]:
     """The groups of `rank` in the round that begins at `position`, and the position after the round.
 
     Fewer groups than ranks are left only where an epoch goes on with more ranks than it began with. Every rank takes all of
@@ -116,4 +134,6 @@ def round_slice(position: int, n_groups: int, batch: int, rank: int, n_ranks: in
     if drop_last or n_rounds(left, batch, n_ranks, drop_last=False) > 1:
         start = position + rank * batch
         return slice(start, start + batch), position + n_ranks * batch
-    return slice(position + rank * left // n_ranks, position + (rank + 1) * left // n_ranks), n_groups
+    return slice(
+        position + rank * left // n_ranks, position + (rank + 1) * left // n_ranks
+    ), n_groups

@@ -31,7 +31,8 @@ from .vocabularies import Vocabularies
 
 RECALL_TARGET = 0.10  # contract, "success_metrics": recall_50_target
 EVALUATED = ("val", "test")
-# Kind of negatives -> whether the stored hard ones and those of the batch take part; the stored random ones always do.
+# Kind of negatives -> whether the stored hard ones and those of the batch take part; the stored
+# random ones always do.
 KINDS = {
     "random": (False, False),
     "random + hard": (True, False),
@@ -43,20 +44,30 @@ _BATCH_SIZE = 256
 
 
 def probe(
-    folder: Path, *, epochs: int = 3, n_positives: int = 10_000, seed: int = 0, say: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    epochs: int = 3,
+    n_positives: int = 10_000,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train and rank; figures by ranking and split, as a dict fit for JSON. `say` is told what is being done.
 
     `n_positives`: of each of val and test, at most so many are ranked, a seeded choice. Same data set, arguments, machine
     and torch: same figures. InputError when the data set cannot be used.
     """
-    evaluations = {split: read_evaluation(folder, split, n_positives=n_positives, seed=seed) for split in EVALUATED}
+    evaluations = {
+        split: read_evaluation(folder, split, n_positives=n_positives, seed=seed)
+        for split in EVALUATED
+    }
     stream = ContrastiveStream(folder, "train")
     figures: dict[str, dict[str, dict[str, float]]] = {}
 
     def measure(name: str, scores: Callable[[Catalogue], Scores]) -> None:
         say(f"ranking by {name}")
-        figures[name] = {split: evaluate(scores(found.catalogue), found) for split, found in evaluations.items()}
+        figures[name] = {
+            split: evaluate(scores(found.catalogue), found) for split, found in evaluations.items()
+        }
 
     most_bought, similar = popularity(folder), item_cf(folder, stream.vocabularies.items)
     measure("popularity", lambda _: most_bought)
@@ -67,13 +78,26 @@ def probe(
     for kind, (hard, from_batch) in KINDS.items():
         if hard and not stream.files.n_hard:
             continue
-        model, losses[kind] = train(folder, hard=hard, from_batch=from_batch, epochs=epochs, seed=seed, say=say)
-        measure(f"model, {kind}", lambda catalogue, model=model: of_model(model, catalogue, stream.vocabularies))
-    best = max((name for name in figures if name.startswith("model")), key=lambda name: figures[name]["val"]["recall@50"])
+        model, losses[kind] = train(
+            folder, hard=hard, from_batch=from_batch, epochs=epochs, seed=seed, say=say
+        )
+        measure(
+            f"model, {kind}",
+            lambda catalogue, model=model: of_model(model, catalogue, stream.vocabularies),
+        )
+    best = max(
+        (name for name in figures if name.startswith("model")),
+        key=lambda name: figures[name]["val"]["recall@50"],
+    )
     return {
         "dataset": str(folder),
         "content_digest": stream.files.manifest["content_digest"],
-        "settings": {"epochs": epochs, "seed": seed, "batch_size": _BATCH_SIZE, "learning_rate": _LEARNING_RATE},
+        "settings": {
+            "epochs": epochs,
+            "seed": seed,
+            "batch_size": _BATCH_SIZE,
+            "learning_rate": _LEARNING_RATE,
+        },
         "positives": {split: len(found.target) for split, found in evaluations.items()},
         "items": stream.vocabularies.n_items,
         "figures": figures,
@@ -81,12 +105,19 @@ def probe(
         "best_model": best,
         "recall_target": RECALL_TARGET,
         "target_reached": figures[best]["val"]["recall@50"] >= RECALL_TARGET,
-        "ratio_to_popularity": figures[best]["val"]["recall@50"] / max(figures["popularity"]["val"]["recall@50"], 1e-9),
+        "ratio_to_popularity": figures[best]["val"]["recall@50"]
+        / max(figures["popularity"]["val"]["recall@50"], 1e-9),
     }
 
 
 def train(
-    folder: Path, *, hard: bool, from_batch: bool, epochs: int, seed: int, say: Callable[[str], None]
+    folder: Path,
+    *,
+    hard: bool,
+    from_batch: bool,
+    epochs: int,
+    seed: int,
+    say: Callable[[str], None],
 ) -> tuple[TwoTower, float]:
     """A model trained for so many epochs, and its mean loss over the last one."""
     stream = ContrastiveStream(
@@ -107,7 +138,9 @@ def train(
     for epoch in range(epochs):
         total = torch.zeros(())
         for batch in stream:
-            loss = info_nce(model.users(batch["user_features"]), model.items(batch["item_features"]), batch)
+            loss = info_nce(
+                model.users(batch["user_features"]), model.items(batch["item_features"]), batch
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -120,7 +153,9 @@ def train(
 @torch.no_grad()
 def of_model(model: TwoTower, catalogue: Catalogue, vocabularies: Vocabularies) -> Scores:
     """Scores of all items as of the positive's snapshot."""
-    static = {name: torch.from_numpy(vocabularies.item_categories[name]) for name in ITEM_CATEGORIES}
+    static = {
+        name: torch.from_numpy(vocabularies.item_categories[name]) for name in ITEM_CATEGORIES
+    }
     static["item_index"] = torch.arange(vocabularies.n_items + 1)
 
     @torch.no_grad()
@@ -128,7 +163,9 @@ def of_model(model: TwoTower, catalogue: Catalogue, vocabularies: Vocabularies) 
         users = model.users(positives["user_features"])
         found = users.new_empty((len(users), vocabularies.n_items + 1))
         for snapshot in snapshots.unique():
-            items = model.items({**static, **{name: table[snapshot] for name, table in catalogue.features.items()}})
+            items = model.items(
+                {**static, **{name: table[snapshot] for name, table in catalogue.features.items()}}
+            )
             rows = snapshots == snapshot
             found[rows] = users[rows] @ items.T
         return found

@@ -51,15 +51,22 @@ class Evaluation:
 
 def read_evaluation(folder: Path, split: str, *, n_positives: int, seed: int) -> Evaluation:
     """The positives to be ranked, and the catalogue as of their moments."""
-    dataset = ContrastiveDataset(folder, split, layout="groups", columns=[*USER_COLUMNS, "timestamp", "item_id"])
+    dataset = ContrastiveDataset(
+        folder, split, layout="groups", columns=[*USER_COLUMNS, "timestamp", "item_id"]
+    )
     chosen = np.sort(permutation(len(dataset), seed, _EVALUATION)[:n_positives])
     positives = dataset.batch(chosen)
-    return Evaluation(positives, positives["item_features"]["item_index"][:, 0].long(), _catalogue(dataset))
+    return Evaluation(
+        positives, positives["item_features"]["item_index"][:, 0].long(), _catalogue(dataset)
+    )
 
 
 def _catalogue(dataset: ContrastiveDataset) -> Catalogue:
     files, n_items = dataset.files, dataset.vocabularies.n_items
-    windows, step = files.manifest["split"]["windows_ns"], files.manifest["config"]["features"]["snapshot_days"] * _DAY_NS
+    windows, step = (
+        files.manifest["split"]["windows_ns"],
+        files.manifest["config"]["features"]["snapshot_days"] * _DAY_NS,
+    )
     first = windows["first"] // _DAY_NS * _DAY_NS
     n_snapshots = (windows["last"] - first) // step + 1
     features = {name: torch.zeros((n_snapshots, n_items + 1)) for name in ITEM_NUMBERS}
@@ -80,7 +87,11 @@ def evaluate(scores: Scores, evaluation: Evaluation) -> dict[str, float]:
     snapshots = evaluation.catalogue.snapshot(evaluation.positives["metadata"]["timestamp"])
     for at in range(0, len(evaluation.target), _CHUNK):
         rows = slice(at, at + _CHUNK)
-        ranks.append(rank(scores(_rows(evaluation.positives, rows), snapshots[rows]), evaluation.target[rows]))
+        ranks.append(
+            rank(
+                scores(_rows(evaluation.positives, rows), snapshots[rows]), evaluation.target[rows]
+            )
+        )
     place = torch.cat(ranks).double()
     return {
         "recall@50": float((place <= 50).double().mean()),
@@ -98,7 +109,10 @@ def rank(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def _rows(sample: Sample, rows: slice) -> Sample:
-    return {name: _rows(value, rows) if isinstance(value, dict) else value[rows] for name, value in sample.items()}
+    return {
+        name: _rows(value, rows) if isinstance(value, dict) else value[rows]
+        for name, value in sample.items()
+    }
 
 
 def popularity(folder: Path) -> Scores:
@@ -132,14 +146,20 @@ def repurchase(fallback: Scores) -> Scores:
 
 def item_cf(folder: Path, items: IdIndex) -> Scores:
     """The sum of the similarities to the history's items (Linden et al. 2003), from `item_similarity_matrix.parquet`."""
-    matrix = read_table(folder / "item_similarity_matrix.parquet", ["item_id", "similar_item_id", "similarity", "rank"])
+    matrix = read_table(
+        folder / "item_similarity_matrix.parquet",
+        ["item_id", "similar_item_id", "similarity", "rank"],
+    )
     near = torch.from_numpy(matrix["rank"].to_numpy() <= _NEIGHBORS)
     from_item, to_item = (
-        torch.from_numpy(items.find(matrix[name].combine_chunks()) + 1)[near] for name in ("item_id", "similar_item_id")
+        torch.from_numpy(items.find(matrix[name].combine_chunks()) + 1)[near]
+        for name in ("item_id", "similar_item_id")
     )
     similarity = torch.from_numpy(matrix["similarity"].to_numpy().copy())[near]
     shape = (len(items) + 1, len(items) + 1)
-    into = torch.sparse_coo_tensor(torch.stack([to_item, from_item]), similarity, shape, check_invariants=True).coalesce()
+    into = torch.sparse_coo_tensor(
+        torch.stack([to_item, from_item]), similarity, shape, check_invariants=True
+    ).coalesce()
 
     def scores(positives: Sample, _: Tensor) -> Tensor:
         sequence = positives["user_features"][SEQUENCE].long()

@@ -53,7 +53,9 @@ class Records:
             return Records(self.words[place], self.fields)
         if self.words.device.type == "cpu":
             return Records(torch.from_numpy(self.words.numpy().take(place, axis=0)), self.fields)
-        return Records(self.words.index_select(0, torch.from_numpy(place).to(self.words.device)), self.fields)
+        return Records(
+            self.words.index_select(0, torch.from_numpy(place).to(self.words.device)), self.fields
+        )
 
     def to(self, device: torch.device | str) -> Records:
         return Records(self.words.to(device), self.fields)
@@ -97,7 +99,9 @@ class Gathering:
         with self._lock:
             if self._records is None:
                 fields = _fields(block)
-                self._records = Records(_room(self._n, fields[-1].end, block.metadata["slot"].device), fields)
+                self._records = Records(
+                    _room(self._n, fields[-1].end, block.metadata["slot"].device), fields
+                )
         put = self._put_on_host if self._records.words.device.type == "cpu" else self._put_on_device
         put(block, self._records.words[first : first + len(block)])
 
@@ -105,12 +109,16 @@ class Gathering:
         words = place.numpy()
         for field in self._records.fields:
             values = getattr(block, field.part)[field.name].numpy().reshape(len(block), -1)
-            words[:, field.first : field.end] = values.view(np.int32) if values.itemsize >= _WORD else values
+            words[:, field.first : field.end] = (
+                values.view(np.int32) if values.itemsize >= _WORD else values
+            )
 
     def _put_on_device(self, block: Block, place: Tensor) -> None:
         for field in self._records.fields:
             values = getattr(block, field.part)[field.name].reshape(len(block), -1)
-            place[:, field.first : field.end] = values.view(torch.int32) if values.itemsize >= _WORD else values.int()
+            place[:, field.first : field.end] = (
+                values.view(torch.int32) if values.itemsize >= _WORD else values.int()
+            )
 
     def records(self) -> Records:
         """All of them, once they are there."""
@@ -147,4 +155,6 @@ def join(several: list[Records]) -> Records:
     words = [records.words for records in several]
     if words[0].device.type != "cpu":
         return Records(torch.cat(words), several[0].fields)
-    return Records(torch.from_numpy(np.concatenate([tensor.numpy() for tensor in words])), several[0].fields)
+    return Records(
+        torch.from_numpy(np.concatenate([tensor.numpy() for tensor in words])), several[0].fields
+    )

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ..contract import columns_of
+from ..contract.schema import columns_of
 from ..errors import ConfigError, InputError
 from .files import RowGroup, SplitFiles
 from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes, entries
@@ -23,13 +23,24 @@ from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes, entri
 PARTS = ("user_features", "item_features", "metadata")
 SEQUENCE = "user_interaction_sequence"
 _INDEX_NAMES = {"user_id": "user_index", "item_id": "item_index"}
-_CONTEXT = ("sales_channel", "day_of_week", "month", "season")  # what is known of the moment goes with the user
+_CONTEXT = (
+    "sales_channel",
+    "day_of_week",
+    "month",
+    "season",
+)  # what is known of the moment goes with the user
 _CHANNELS = ("user_preferred_channel", "sales_channel")
 _OF_GROUP = ("timestamp", "sample_weight", "is_repurchase")
-_NOT_READ = ("sample_id", "generation_timestamp")  # the first is `sample_number` in words, the second is in the manifest
-_ITEM_COLUMNS = tuple(column.name for column in columns_of("train_dataset") if column.name.startswith("item_"))
+_NOT_READ = (
+    "sample_id",
+    "generation_timestamp",
+)  # the first is `sample_number` in words, the second is in the manifest
+_ITEM_COLUMNS = tuple(
+    column.name for column in columns_of("train_dataset") if column.name.startswith("item_")
+)
 
-# Columns of the file that hold a column of the contract for a positive and for its negatives, where they differ; "" is 0.
+# Columns of the file that hold a column of the contract for a positive and for its negatives, where
+# they differ; "" is 0.
 _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "labeled_pair": {},
     "n_tuple": {
@@ -45,17 +56,26 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
         **{name: ("", name) for name in ("negative_source", "similarity_score", "negative_detail")},
     },
 }
-# An n-tuple does not say its negatives' price category; on positives alone it would give the label away.
-_NOT_OFFERED = {"labeled_pair": (), "n_tuple": ("item_price_category", "label"), "triplet": ("label",)}
+# An n-tuple does not say its negatives' price category; on positives alone it would give the label
+# away.
+_NOT_OFFERED = {
+    "labeled_pair": (),
+    "n_tuple": ("item_price_category", "label"),
+    "triplet": ("label",),
+}
 
 
 @dataclass(frozen=True)
 class Block:
     """n groups as tensors of equal first dimension; numbers are int32, float32 or bool, times int64 ns since 1970 UTC."""
 
-    user_features: dict[str, Tensor]  # (n,), the sequence (n, max_length) int32 item_index, oldest first, padded behind with 0
+    user_features: dict[
+        str, Tensor
+    ]  # (n,), the sequence (n, max_length) int32 item_index, oldest first, padded behind with 0
     item_features: dict[str, Tensor]  # (n, width)
-    metadata: dict[str, Tensor]  # (n,) of the group, (n, width) of its candidates; `slot`: 0 is the positive
+    metadata: dict[
+        str, Tensor
+    ]  # (n,) of the group, (n, width) of its candidates; `slot`: 0 is the positive
 
     def __len__(self) -> int:
         return self.metadata["slot"].shape[0]
@@ -67,7 +87,12 @@ class Block:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Block:
         """The block with `change` applied to each tensor."""
-        return Block(*({name: change(tensor) for name, tensor in getattr(self, part).items()} for part in PARTS))
+        return Block(
+            *(
+                {name: change(tensor) for name, tensor in getattr(self, part).items()}
+                for part in PARTS
+            )
+        )
 
 
 def as_groups(block: Block) -> dict[str, Any]:
@@ -93,12 +118,19 @@ def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
             return tensor.contiguous()
         if tensor.device.type != "cpu":
             return tensor.repeat_interleave(width, dim=0)
-        return torch.from_numpy(tensor.numpy().repeat(width, axis=0))  # torch would share the copy between its threads
+        return torch.from_numpy(
+            tensor.numpy().repeat(width, axis=0)
+        )  # torch would share the copy between its threads
 
     def candidates(tensor: Tensor) -> Tensor:
-        return tensor.reshape(n * width) if place is None else tensor.gather(1, place[:, None])[:, 0]
+        return (
+            tensor.reshape(n * width) if place is None else tensor.gather(1, place[:, None])[:, 0]
+        )
 
-    metadata = {name: (shared if tensor.dim() == 1 else candidates)(tensor) for name, tensor in block.metadata.items()}
+    metadata = {
+        name: (shared if tensor.dim() == 1 else candidates)(tensor)
+        for name, tensor in block.metadata.items()
+    }
     return {
         "user_features": {name: shared(tensor) for name, tensor in block.user_features.items()},
         "item_features": {name: candidates(tensor) for name, tensor in block.item_features.items()},
@@ -110,7 +142,9 @@ def as_samples(block: Block, place: Tensor | None = None) -> dict[str, Any]:
 class RowGroupReader:
     """Decodes row groups of one split; may be pickled, and used by any number of threads."""
 
-    def __init__(self, files: SplitFiles, vocabularies: Vocabularies, columns: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, files: SplitFiles, vocabularies: Vocabularies, columns: Iterable[str] | None = None
+    ) -> None:
         """`columns`: those wanted, by the contract's names; None: all but sample_id and generation_timestamp.
 
         ConfigError for a column that is not there.
@@ -125,7 +159,9 @@ class RowGroupReader:
         ]
         self.columns = offered if columns is None else list(dict.fromkeys(columns))
         if unknown := [name for name in self.columns if name not in offered]:
-            raise ConfigError(f"columns: {unknown[0]!r} is not there; this data set offers {', '.join(offered)}.")
+            raise ConfigError(
+                f"columns: {unknown[0]!r} is not there; this data set offers {', '.join(offered)}."
+            )
 
     def read(self, row_group: RowGroup) -> Block:
         """The row group's groups, in file order. InputError when it cannot be read or names what no vocabulary knows."""
@@ -141,7 +177,9 @@ class RowGroupReader:
             elif name.startswith("item_"):
                 items[_INDEX_NAMES.get(name, name)] = self._candidates(table, name, where)
             else:
-                metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(table, name, where)
+                metadata[name] = (self._shared if name in _OF_GROUP else self._candidates)(
+                    table, name, where
+                )
         return Block(users, items, metadata)
 
     def _table(self, row_group: RowGroup, names: list[str]) -> Any:
@@ -169,12 +207,17 @@ class RowGroupReader:
         return self._tensor(table, name, name, where, self.files.rows_per_group)
 
     def _padded(self, table: Any, name: str) -> Tensor:
-        return torch.from_numpy(_padded(_array(table, name), self.files.rows_per_group, self.files.max_length))
+        return torch.from_numpy(
+            _padded(_array(table, name), self.files.rows_per_group, self.files.max_length)
+        )
 
     def _candidates(self, table: Any, name: str, where: str) -> Tensor:
         """(n, width): the positive's value, then its negatives'."""
         n = table.num_rows // self.files.rows_per_group
-        columns = [self._tensor(table, source, name, where).reshape(n, -1) for source in self._in_file(name)]
+        columns = [
+            self._tensor(table, source, name, where).reshape(n, -1)
+            for source in self._in_file(name)
+        ]
         if len(columns) == 1 and "" not in self._sources.get(name, ()):
             return columns[0]
         whole = np.concatenate([column.numpy() for column in columns], axis=1)
@@ -190,13 +233,17 @@ class RowGroupReader:
         if pa.types.is_fixed_size_list(array.type):
             array = array.flatten()
         if pa.types.is_dictionary(array.type):
-            known = "item_id" if "item_id" in self._in_file(name) else name  # categories of an n-tuple are looked up by item
+            known = (
+                "item_id" if "item_id" in self._in_file(name) else name
+            )  # categories of an n-tuple are looked up by item
             codes = self.vocabularies.codes(known, array.dictionary, where)
             return torch.from_numpy(dictionary_codes(array, codes, every))
         if every == 1 and not array.null_count and array.type in (pa.float32(), pa.int32()):
             return torch.from_dlpack(array)  # no copy: the tensor is Arrow's memory
         values = _values(array, every)
-        return torch.from_numpy(self._channel_codes()[values % 256] if self._is_channel(name) else values)
+        return torch.from_numpy(
+            self._channel_codes()[values % 256] if self._is_channel(name) else values
+        )
 
     def _is_channel(self, name: str) -> bool:
         return name in _CHANNELS
@@ -226,8 +273,12 @@ def _values(array: pa.Array, every: int) -> np.ndarray:
     """(n / every,) int32, float32, bool or int64 (times); 0 where null. A new array: Arrow's memory is not to be written to."""
     if pa.types.is_boolean(array.type):
         return array.to_numpy(zero_copy_only=False)[::every].copy()  # never null
-    values, there = entries(array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array, every)
-    values = values.astype(np.int32 if values.dtype.kind == "i" and values.itemsize < 8 else values.dtype)
+    values, there = entries(
+        array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array, every
+    )
+    values = values.astype(
+        np.int32 if values.dtype.kind == "i" and values.itemsize < 8 else values.dtype
+    )
     if there is not None:
         values[~there] = 0
     return values
@@ -235,12 +286,16 @@ def _values(array: pa.Array, every: int) -> np.ndarray:
 
 def _padded(array: pa.ListArray, every: int, width: int) -> np.ndarray:
     """(n / every, width) int32: each `every`-th list, padded behind with 0."""
-    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[
+        array.offset : array.offset + len(array) + 1
+    ]
     start, length = offsets[:-1:every], np.diff(offsets)[::every]
     values = array.values.to_numpy()
     if not values.size:
         return np.zeros((len(start), width), dtype=np.int32)
     column = np.arange(width)
-    padded = values.take(start[:, None] + column, mode="clip")  # what lies behind a list is another's, and goes
+    padded = values.take(
+        start[:, None] + column, mode="clip"
+    )  # what lies behind a list is another's, and goes
     padded *= column < length[:, None]
     return padded

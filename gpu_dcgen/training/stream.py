@@ -83,31 +83,59 @@ class ContrastiveStream(IterableDataset[Sample]):
         self.files = open_split(path, split)
         self.vocabularies = load_vocabularies(self.files.folder)
         if device is not None and pin_memory:
-            raise ConfigError("device and pin_memory: expected one of them; with a device, batches are made on it.")
+            raise ConfigError(
+                "device and pin_memory: expected one of them; with a device, batches are made on it."
+            )
         _check_arguments(batch_size, window, num_workers, rank, n_ranks, self.files.n_groups)
-        self.batch_size, self.rank, self.n_ranks, self.drop_last = batch_size, rank, n_ranks, drop_last
-        self._collate = collate or (as_groups if layout_of(self.files, layout) == "groups" else as_samples)
+        self.batch_size, self.rank, self.n_ranks, self.drop_last = (
+            batch_size,
+            rank,
+            n_ranks,
+            drop_last,
+        )
+        self._collate = collate or (
+            as_groups if layout_of(self.files, layout) == "groups" else as_samples
+        )
         self._reader = self._open(reader, columns, device)
         if distinct_items and "item_id" not in self._reader.columns:
-            raise ConfigError("distinct_items: the columns leave out item_id.\nLet columns hold it.")
-        self._shuffle, self._seed, self._window, self._num_workers = shuffle, seed, window, num_workers
-        self._negatives = (_share(n_hard, self.files.n_hard, "n_hard"), _share(n_random, self.files.n_random, "n_random"))
-        self._fresh, self._distinct, self._device, self._pin = fresh_negatives, distinct_items, device, pin_memory
+            raise ConfigError(
+                "distinct_items: the columns leave out item_id.\nLet columns hold it."
+            )
+        self._shuffle, self._seed, self._window, self._num_workers = (
+            shuffle,
+            seed,
+            window,
+            num_workers,
+        )
+        self._negatives = (
+            _share(n_hard, self.files.n_hard, "n_hard"),
+            _share(n_random, self.files.n_random, "n_random"),
+        )
+        self._fresh, self._distinct, self._device, self._pin = (
+            fresh_negatives,
+            distinct_items,
+            device,
+            pin_memory,
+        )
         self._epoch, self._position = 0, 0
         self._iteration: object | None = None  # the latest one: an older one is not to go on
 
-    def _open(self, reader: str, columns: Iterable[str] | None, device: torch.device | str | None) -> RowGroupReader:
+    def _open(
+        self, reader: str, columns: Iterable[str] | None, device: torch.device | str | None
+    ) -> RowGroupReader:
         if reader == "arrow":
             return RowGroupReader(self.files, self.vocabularies, columns)
         if reader != "cudf":
             raise ConfigError(f"reader {reader!r}: expected 'arrow' or 'cudf'.")
-        from ..gpu.row_groups import DeviceRowGroupReader
+        from .gpu_row_groups import DeviceRowGroupReader
 
         return DeviceRowGroupReader(self.files, self.vocabularies, columns, device)
 
     def __len__(self) -> int:
         """Batches that this rank takes in the epoch at hand, from its beginning."""
-        return n_rounds(self.files.n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last)
+        return n_rounds(
+            self.files.n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Begin that epoch at the next iteration."""
@@ -115,7 +143,12 @@ class ContrastiveStream(IterableDataset[Sample]):
 
     def state_dict(self) -> dict[str, Any]:
         """What comes next, after the batches handed out so far; the same on every rank after equally many batches."""
-        return {"version": _STATE, "epoch": self._epoch, "position": self._position, **self._order_settings()}
+        return {
+            "version": _STATE,
+            "epoch": self._epoch,
+            "position": self._position,
+            **self._order_settings(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken; workers and ranks may be other ones, what determines the order may not.
@@ -154,7 +187,12 @@ class ContrastiveStream(IterableDataset[Sample]):
                         "Iterate over one stream at a time, or make two."
                     )
                 rows, after = round_slice(
-                    self._position, order.n_groups, self.batch_size, self.rank, self.n_ranks, drop_last=self.drop_last
+                    self._position,
+                    order.n_groups,
+                    self.batch_size,
+                    self.rank,
+                    self.n_ranks,
+                    drop_last=self.drop_last,
                 )
                 block = windows.take(rows)
                 batch = self._collate(block.map(Tensor.pin_memory) if self._pin else block)
@@ -164,7 +202,12 @@ class ContrastiveStream(IterableDataset[Sample]):
             self._epoch, self._position = self._epoch + 1, 0
 
     def _rounds_left(self) -> int:
-        return n_rounds(self.files.n_groups - self._position, self.batch_size, self.n_ranks, drop_last=self.drop_last)
+        return n_rounds(
+            self.files.n_groups - self._position,
+            self.batch_size,
+            self.n_ranks,
+            drop_last=self.drop_last,
+        )
 
     def _order_settings(self) -> dict[str, Any]:
         """All that determines the order; the batch size only where groups are dealt out to batches."""
@@ -181,12 +224,25 @@ class ContrastiveStream(IterableDataset[Sample]):
     def decode(self, number: int, epoch: int, into: Gathering, first: int) -> None:
         """Put the row group of that number, with the epoch's negatives, where it belongs among those of its window."""
         block = self._reader.read(self.files.row_groups[number])
-        into.put(redraw(block, self.files, self._negatives, seed=self._seed, epoch=epoch if self._fresh else None), first)
+        into.put(
+            redraw(
+                block,
+                self.files,
+                self._negatives,
+                seed=self._seed,
+                epoch=epoch if self._fresh else None,
+            ),
+            first,
+        )
 
     def finish(self, order: EpochOrder, window: int, gathered: Gathering) -> Window:
         """A window whose row groups are decoded: where it is wanted, and the order in which its groups come."""
         records = gathered.records()
-        item = records.block().item_features["item_index"][:, 0].cpu().numpy() if self._distinct else None
+        item = (
+            records.block().item_features["item_index"][:, 0].cpu().numpy()
+            if self._distinct
+            else None
+        )
         places = order.within(window, item, self.batch_size)
         return Window(records if self._device is None else records.to(self._device), places)
 
@@ -219,7 +275,10 @@ class _Windows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._decoders, self._assembler):  # the second one waits for what the first one has begun
+        for pool in (
+            self._decoders,
+            self._assembler,
+        ):  # the second one waits for what the first one has begun
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
 
@@ -264,17 +323,27 @@ class _Windows:
         return self._assembler.submit(self._read, window, self._decoders.submit)
 
 
-def _check_arguments(batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int) -> None:
-    for name, value, least in (("batch_size", batch_size, 1), ("window", window, 1), ("num_workers", num_workers, 0)):
+def _check_arguments(
+    batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int
+) -> None:
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("window", window, 1),
+        ("num_workers", num_workers, 0),
+    ):
         if value < least:
             raise ConfigError(f"{name} {value}: expected {least} or more.")
     if not 0 <= rank < n_ranks:
         raise ConfigError(f"rank {rank} of n_ranks {n_ranks}: expected 0 to n_ranks - 1.")
     if n_groups < n_ranks:
-        raise ConfigError(f"n_ranks {n_ranks}: the split has {n_groups} positives, fewer than one for each rank.")
+        raise ConfigError(
+            f"n_ranks {n_ranks}: the split has {n_groups} positives, fewer than one for each rank."
+        )
 
 
 def _share(wanted: int | None, stored: int, name: str) -> int:
     if wanted is not None and not 0 <= wanted <= stored:
-        raise ConfigError(f"{name} {wanted}: this data set stores {stored} a positive; ask for 0 to {stored}.")
+        raise ConfigError(
+            f"{name} {wanted}: this data set stores {stored} a positive; ask for 0 to {stored}."
+        )
     return stored if wanted is None else wanted

@@ -10,12 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from ..json_files import read_json
+from ..storage.json_files import read_json
 from .files import read_table
 
-ITEM_CATEGORIES = ("item_product_group", "item_color_group", "item_garment_group", "item_department", "item_index_group")
+ITEM_CATEGORIES = (
+    "item_product_group",
+    "item_color_group",
+    "item_garment_group",
+    "item_department",
+    "item_index_group",
+)
 _CHUNK = 65_536  # ids hashed at once: bounds the memory of their bytes as uint64
-_PRIMES = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)  # odd factors of the polynomial, tried in turn
+_PRIMES = (
+    0x9E3779B97F4A7C15,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+)  # odd factors of the polynomial, tried in turn
 
 
 class IdIndex:
@@ -31,7 +41,9 @@ class IdIndex:
             self._sorted = hashes[self._order]
             if not (self._sorted[1:] == self._sorted[:-1]).any():
                 return
-        raise InputError(f"{len(ids):,} ids: some are there twice.\nCopy the data set again, or build it anew.")
+        raise InputError(
+            f"{len(ids):,} ids: some are there twice.\nCopy the data set again, or build it anew."
+        )
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -48,17 +60,28 @@ class IdIndex:
 
 def _hashes(strings: pa.Array, prime: int) -> np.ndarray:
     """(n,) uint64: a polynomial of the bytes and the length, mixed."""
-    return np.concatenate([_hash_chunk(strings.slice(start, _CHUNK), prime) for start in range(0, max(1, len(strings)), _CHUNK)])
+    return np.concatenate(
+        [
+            _hash_chunk(strings.slice(start, _CHUNK), prime)
+            for start in range(0, max(1, len(strings)), _CHUNK)
+        ]
+    )
 
 
 def _hash_chunk(strings: pa.Array, prime: int) -> np.ndarray:
     strings = strings.cast(pa.large_string())
-    offsets = np.frombuffer(strings.buffers()[1], dtype=np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    offsets = np.frombuffer(strings.buffers()[1], dtype=np.int64)[
+        strings.offset : strings.offset + len(strings) + 1
+    ]
     lengths = np.diff(offsets)
     data = np.frombuffer(strings.buffers()[2] or b"", dtype=np.uint8)[offsets[0] : offsets[-1]]
-    powers = np.cumprod(np.full(int(lengths.max(initial=0)) + 1, prime, dtype=np.uint64))  # wraps: all is mod 2^64
+    powers = np.cumprod(
+        np.full(int(lengths.max(initial=0)) + 1, prime, dtype=np.uint64)
+    )  # wraps: all is mod 2^64
     place = np.arange(data.size) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data + np.uint64(1)) * powers[place], dtype=np.uint64)])
+    sums = np.concatenate(
+        [np.zeros(1, np.uint64), np.cumsum((data + np.uint64(1)) * powers[place], dtype=np.uint64)]
+    )
     hashes = sums[offsets[1:] - offsets[0]] - sums[offsets[:-1] - offsets[0]]
     hashes ^= lengths.astype(np.uint64) * np.uint64(_PRIMES[1])
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -73,7 +96,9 @@ class Vocabularies:
     users: IdIndex  # of user_sequences.parquet; position + 1 is user_index
     categories: dict[str, dict[str, int]]  # column -> value -> code, from 1
     channels: dict[int, int]  # channel id -> code, from 1
-    item_categories: dict[str, np.ndarray] = field(default_factory=dict)  # column -> (items + 1,) int32 codes by item_index
+    item_categories: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # column -> (items + 1,) int32 codes by item_index
 
     @property
     def n_items(self) -> int:
@@ -103,7 +128,9 @@ class Vocabularies:
 
 
 def _unknown(where: str, column: str, value: str) -> InputError:
-    source = {"user_id": "user_sequences.parquet", "item_id": "item_vocabulary.parquet"}.get(column, "category_mappings.json")
+    source = {"user_id": "user_sequences.parquet", "item_id": "item_vocabulary.parquet"}.get(
+        column, "category_mappings.json"
+    )
     return InputError(
         f"{where}: column {column!r} has {value!r}, which {source} does not know.\n"
         "Files of two data sets are mixed: copy the data set again, or build it anew."
@@ -113,11 +140,18 @@ def _unknown(where: str, column: str, value: str) -> InputError:
 def load_vocabularies(folder: Path) -> Vocabularies:
     """Read the vocabularies of a data set. InputError when they are missing, damaged, or contradict each other."""
     mappings = read_json(folder / "category_mappings.json")["mappings"]
-    categories = {column: {value: code + 1 for value, code in values.items()} for column, values in mappings.items()}
+    categories = {
+        column: {value: code + 1 for value, code in values.items()}
+        for column, values in mappings.items()
+    }
     channels = read_json(folder / "vocabulary.json")["interaction_features"]["channels"]
-    items = read_table(folder / "item_vocabulary.parquet", ["item_index", "item_id", *ITEM_CATEGORIES])
+    items = read_table(
+        folder / "item_vocabulary.parquet", ["item_index", "item_id", *ITEM_CATEGORIES]
+    )
     if not np.array_equal(items["item_index"].to_numpy(), np.arange(1, items.num_rows + 1)):
-        raise InputError(f"{folder / 'item_vocabulary.parquet'}: item_index does not count from 1.\nBuild the data set anew.")
+        raise InputError(
+            f"{folder / 'item_vocabulary.parquet'}: item_index does not count from 1.\nBuild the data set anew."
+        )
     users = read_table(folder / "user_sequences.parquet", ["user_id"])
     known = Vocabularies(
         items=IdIndex(_one_array(items["item_id"])),
@@ -126,12 +160,22 @@ def load_vocabularies(folder: Path) -> Vocabularies:
         channels={int(channel): code for code, channel in enumerate(sorted(channels, key=int), 1)},
     )
     where = str(folder / "item_vocabulary.parquet")
-    return replace(known, item_categories={name: _static_codes(name, items, known, where) for name in ITEM_CATEGORIES})
+    return replace(
+        known,
+        item_categories={
+            name: _static_codes(name, items, known, where) for name in ITEM_CATEGORIES
+        },
+    )
 
 
 def _static_codes(column: str, items: pa.Table, known: Vocabularies, where: str) -> np.ndarray:
     values = _one_array(items[column])
-    return np.concatenate([np.zeros(1, np.int32), dictionary_codes(values, known.codes(column, values.dictionary, where))])
+    return np.concatenate(
+        [
+            np.zeros(1, np.int32),
+            dictionary_codes(values, known.codes(column, values.dictionary, where)),
+        ]
+    )
 
 
 def dictionary_codes(array: pa.DictionaryArray, codes: np.ndarray, every: int = 1) -> np.ndarray:
@@ -147,11 +191,15 @@ def entries(array: pa.Array, every: int = 1) -> tuple[np.ndarray, np.ndarray | N
     Where an entry is null, its value is undefined.
     """
     kind = np.dtype(array.type.to_pandas_dtype())
-    values = np.frombuffer(array.buffers()[1], dtype=kind, count=array.offset + len(array))[array.offset :: every]
+    values = np.frombuffer(array.buffers()[1], dtype=kind, count=array.offset + len(array))[
+        array.offset :: every
+    ]
     if not array.null_count:
         return values, None
     bits = np.frombuffer(array.buffers()[0], dtype=np.uint8)
-    return values, np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :: every] != 0
+    return values, np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[
+        array.offset :: every
+    ] != 0
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

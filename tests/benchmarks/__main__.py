@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow.dataset
 
-from gpu_dcgen.config import usable_cores
+from gpu_dcgen.config.dataset_config import usable_cores
 
 from . import builds, machine, negatives, sequences, similarity, stages, writing
 from .growth import growth
@@ -32,12 +32,19 @@ from .measure import ROOT, Case, Log, run_case
 
 SUITES = ("similarity", "negatives", "sequences", "writing", "builds")
 TINY = 0.001
-REAL_LOGS = {"online-retail": "GPU_DCGEN_ONLINE_RETAIL", "complete-journey": "GPU_DCGEN_COMPLETE_JOURNEY"}
+REAL_LOGS = {
+    "online-retail": "GPU_DCGEN_ONLINE_RETAIL",
+    "complete-journey": "GPU_DCGEN_COMPLETE_JOURNEY",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    real = {name: os.environ[variable] for name, variable in REAL_LOGS.items() if os.environ.get(variable)}
+    real = {
+        name: os.environ[variable]
+        for name, variable in REAL_LOGS.items()
+        if os.environ.get(variable)
+    }
     real |= dict(options.data)
     tiny = _made_up(TINY, options.shops, options.stages)
     logs = [_made_up(scale, options.shops, options.stages) for scale in sorted(options.scale)]
@@ -49,13 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case, log in _plan(options.only, logs, tiny, options.threads, options.backend):
         if case.needs_stages and case.refusal(log) is None:
             stages.require(log, options.threads)
-        found = {**run_case(case, log, tiny), "threads": case.arguments.get("threads", options.threads)}
+        found = {
+            **run_case(case, log, tiny),
+            "threads": case.arguments.get("threads", options.threads),
+        }
         measurements.append(found)
         print(_line(found), flush=True)
         results = {
             "machine": facts,
             "threads": options.threads,
-            "logs": {log.name: {"transactions": log.n_transactions, **stages.facts(log)} for log in (tiny, *logs)},
+            "logs": {
+                log.name: {"transactions": log.n_transactions, **stages.facts(log)}
+                for log in (tiny, *logs)
+            },
             "measurements": measurements,
             "growth": growth(measurements),
         }
@@ -68,17 +81,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m tests.benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     folder = ROOT / "build" / "benchmarks"
-    parser.add_argument("--scale", type=float, nargs="*", default=[0.01, 0.1, 1.0], help="sizes of made-up shops; 1 is H&M's")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs="*",
+        default=[0.01, 0.1, 1.0],
+        help="sizes of made-up shops; 1 is H&M's",
+    )
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--data", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="real logs")
+    parser.add_argument(
+        "--data", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="real logs"
+    )
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="cpu", help="of the builds; the rest is on the CPU")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "gpu"),
+        default="cpu",
+        help="of the builds; the rest is on the CPU",
+    )
     parser.add_argument("--output", type=Path, help="JSON file, rewritten after each measurement")
-    parser.add_argument("--shops", type=Path, default=folder, help="where made-up shops are, or are made: FOLDER/synth_SCALE")
-    parser.add_argument("--stages", type=Path, default=folder / "stages", help="where results of our stages are kept meanwhile")
+    parser.add_argument(
+        "--shops",
+        type=Path,
+        default=folder,
+        help="where made-up shops are, or are made: FOLDER/synth_SCALE",
+    )
+    parser.add_argument(
+        "--stages",
+        type=Path,
+        default=folder / "stages",
+        help="where results of our stages are kept meanwhile",
+    )
     return parser
 
 
@@ -94,7 +132,15 @@ def _made_up(scale: float, shops: Path, kept: Path) -> Log:
     name = f"synth_{scale}"
     tables = shops / name
     if not (tables / "transactions.parquet").exists():
-        command = [sys.executable, "-m", "gpu_dcgen", "synth", str(tables.resolve()), "--scale", str(scale)]
+        command = [
+            sys.executable,
+            "-m",
+            "gpu_dcgen",
+            "synth",
+            str(tables.resolve()),
+            "--scale",
+            str(scale),
+        ]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return _open(name, tables, kept)
 
@@ -104,11 +150,18 @@ def _open(name: str, tables: Path, kept: Path) -> Log:
     return Log(name, tables.resolve(), kept.resolve() / name, n_transactions)
 
 
-def _plan(only: Sequence[str], logs: list[Log], tiny: Log, threads: int, backend: str) -> Iterator[tuple[Case, Log]]:
+def _plan(
+    only: Sequence[str], logs: list[Log], tiny: Log, threads: int, backend: str
+) -> Iterator[tuple[Case, Log]]:
     """What is measured on which log, in this order: the small logs first."""
     if "builds" in only:
         yield from ((case, tiny) for case in builds.first_cases(threads, backend))
-    suites = {"similarity": similarity, "negatives": negatives, "sequences": sequences, "writing": writing}
+    suites = {
+        "similarity": similarity,
+        "negatives": negatives,
+        "sequences": sequences,
+        "writing": writing,
+    }
     for log in logs:
         for name, suite in suites.items():
             if name in only:
@@ -121,7 +174,11 @@ def _line(found: dict[str, Any]) -> str:
     head = f"{found['log']:18s}{found['suite']:12s}{found['name']:36s}"
     if found["status"] != "measured":
         return f"{head}{found['status']}: {found['reason']}"
-    figures = " ".join(f"{key} {value:.6g}" for key, value in found["figures"].items() if isinstance(value, int | float))
+    figures = " ".join(
+        f"{key} {value:.6g}"
+        for key, value in found["figures"].items()
+        if isinstance(value, int | float)
+    )
     speed = f"{found['best_s']:9.3f} s {found['per_s']:15,d} {found['unit']}/s {found['peak_bytes'] / 1e9:6.2f} GB"
     return f"{head}{speed}  load {found['load_before']}  {figures}"
 

@@ -23,17 +23,22 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen import approximate_neighbors, exact_neighbors
-from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.weighted_matrix import WeightedMatrix
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.monitoring.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
+from gpu_dcgen.similarity_computer import exact as exact_neighbors
+from gpu_dcgen.similarity_computer.matrix import WeightedMatrix
 
 from . import machine
 
 BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (4_000, 1000, 0.6)}
 BASKETS |= {"whole": (4_000, 3000, 0.6), "stocks": (500, 20_000, 0.6)}
 # users (below 100: an item), median purchases a user, sigma of their logarithm
-N_TASTES, OWN_TASTE, N_CLUSTERS = 3, 0.7, 100  # clusters of a user, share of purchases in them, clusters in all
+N_TASTES, OWN_TASTE, N_CLUSTERS = (
+    3,
+    0.7,
+    100,
+)  # clusters of a user, share of purchases in them, clusters in all
 ENGINES = ("exact", "approximate", "brute", "faiss")
 
 
@@ -42,7 +47,9 @@ def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
     chance = np.random.default_rng(seed)
     users, median, sigma = BASKETS[baskets]
     n_users = round(users if users >= 100 else users * n_items)
-    degree = np.minimum(n_items // 3, np.exp(chance.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1)
+    degree = np.minimum(
+        n_items // 3, np.exp(chance.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1
+    )
     user = np.repeat(np.arange(n_users), degree)
     taste = chance.integers(0, N_CLUSTERS, (n_users, N_TASTES))
     cluster = taste[user, chance.integers(0, N_TASTES, len(user))]
@@ -54,15 +61,21 @@ def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
     user, item = (cells // n_items).astype(np.int32), (cells % n_items).astype(np.int32)
     weight = chance.integers(1 << 11, 1 << 13, len(cells)).astype(np.int32)
     order = np.argsort(item, kind="stable")
-    user_offsets, item_offsets = (np.searchsorted(a, np.arange(n + 1)) for a, n in ((user, n_users), (item[order], n_items)))
+    user_offsets, item_offsets = (
+        np.searchsorted(a, np.arange(n + 1)) for a, n in ((user, n_users), (item[order], n_items))
+    )
     squares = np.concatenate(([0], np.cumsum(weight[order].astype(np.int64) ** 2)))
     norms = squares[item_offsets[1:]] - squares[item_offsets[:-1]]
     products = int((np.diff(user_offsets) ** 2).sum())
     by_item = (item_offsets, user[order], weight[order])
-    return WeightedMatrix(user_offsets, item, weight, *by_item, norms, 0, bool(norms.max() < 1 << 42), products, 0)
+    return WeightedMatrix(
+        user_offsets, item, weight, *by_item, norms, 0, bool(norms.max() < 1 << 42), products, 0
+    )
 
 
-def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: str, n_threads: int) -> dict[str, Any]:
+def measure(
+    n_items: int, baskets: str, top_k: int, candidates: float, engine: str, n_threads: int
+) -> dict[str, Any]:
     """Seconds, pairs, peak memory of one engine, after a first run on a little catalogue that compiles what it needs."""
     backend, progress = NumpyBackend(n_threads), ProgressTracker()
     settings = {"top_k": top_k}
@@ -75,7 +88,9 @@ def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: s
         if engine == "exact":
             return exact_neighbors.find_neighbors(matrix, config, backend, progress), {}
         searched = None if engine == "approximate" else matrix.norms > 0
-        return approximate_neighbors.find_neighbors(matrix, config, backend, progress, searched=searched)
+        return approximate_neighbors.find_neighbors(
+            matrix, config, backend, progress, searched=searched
+        )
 
     run(catalogue(1_000, "light"))
     matrix = catalogue(n_items, baskets)
@@ -83,18 +98,35 @@ def measure(n_items: int, baskets: str, top_k: int, candidates: float, engine: s
     began = time.perf_counter()
     (lengths, *_), info = run(matrix)
     seconds = time.perf_counter() - began
-    result = {"items": n_items, "baskets": baskets, "top_k": top_k, "engine": engine, "threads": n_threads}
-    result |= {"cells": len(matrix.user_item), "products": matrix.n_products, "seconds": round(seconds, 2)}
+    result = {
+        "items": n_items,
+        "baskets": baskets,
+        "top_k": top_k,
+        "engine": engine,
+        "threads": n_threads,
+    }
+    result |= {
+        "cells": len(matrix.user_item),
+        "products": matrix.n_products,
+        "seconds": round(seconds, 2),
+    }
     result |= {"pairs": int(lengths.sum()), "matrix_gb": round(before / 1e9, 2)}
     return result | {"peak_gb": round(backend.memory()["peak_bytes"] / 1e9, 2), **info}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, nargs="+", default=[10_000])
     parser.add_argument("--baskets", nargs="+", choices=BASKETS, default=["light", "heavy"])
     parser.add_argument("--top-k", type=int, nargs="+", default=[1000, 100])
-    parser.add_argument("--candidates", type=float, default=2.0, help="those that are scored, as a multiple of top-k")
+    parser.add_argument(
+        "--candidates",
+        type=float,
+        default=2.0,
+        help="those that are scored, as a multiple of top-k",
+    )
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["exact", "brute"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, help="JSON file, rewritten after each measurement")
@@ -110,7 +142,9 @@ def main() -> None:
                         results.append(alone.apply(measure, case))
                     print(json.dumps(results[-1]), flush=True)
                     if options.output:
-                        options.output.write_text(json.dumps({"machine": facts, "measurements": results}, indent=1) + "\n")
+                        options.output.write_text(
+                            json.dumps({"machine": facts, "measurements": results}, indent=1) + "\n"
+                        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from gpu_dcgen import DatasetConfig, build
-from gpu_dcgen.dataset_generator import BuildResult
+from gpu_dcgen.dataset_generator.builder import BuildResult
 
 from .measure import Case, Log, Work
 
@@ -18,14 +18,24 @@ def cases(threads: int, backend: str) -> list[Case]:
     arguments = {"threads": threads, "backend": backend}
     one = Case("builds", "build, one thread", "whole", "samples", {**arguments, "threads": 1}, needs_stages=False,
                most_transactions=5_000_000)  # fmt: skip
-    return [Case("builds", "build", "whole", "samples", arguments, needs_stages=False)] + [one] * (threads > 1)
+    return [Case("builds", "build", "whole", "samples", arguments, needs_stages=False)] + [one] * (
+        threads > 1
+    )
 
 
 def first_cases(threads: int, backend: str) -> list[Case]:
     """On the tiny log alone: what a newcomer's first build adds, compiling the kernels."""
     arguments = {"threads": threads, "backend": backend}
     return [
-        Case("builds", "first build, kernels compiled", "whole", "samples", arguments, needs_stages=False, cold=True),
+        Case(
+            "builds",
+            "first build, kernels compiled",
+            "whole",
+            "samples",
+            arguments,
+            needs_stages=False,
+            cold=True,
+        ),
         Case("builds", "build", "whole", "samples", arguments, needs_stages=False),
     ]
 
@@ -37,11 +47,16 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
     results: list[BuildResult] = []
 
     def run() -> BuildResult:
-        results.append(build(log.tables, folder / "dataset", config, backend=backend, overwrite=True))
+        results.append(
+            build(log.tables, folder / "dataset", config, backend=backend, overwrite=True)
+        )
         return results[-1]
 
     def examine(result: BuildResult) -> dict[str, Any]:
-        manifest = min((made.manifest for made in results), key=lambda manifest: manifest["performance"]["seconds"])
+        manifest = min(
+            (made.manifest for made in results),
+            key=lambda manifest: manifest["performance"]["seconds"],
+        )
         n_bytes = sum(path.stat().st_size for path in result.output.rglob("*") if path.is_file())
         shutil.rmtree(folder)
         return {
@@ -51,4 +66,8 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
             "bytes_written": n_bytes,
         }
 
-    return Work(run, lambda result: sum(split["rows"] for split in result.manifest["counts"].values()), examine)
+    return Work(
+        run,
+        lambda result: sum(split["rows"] for split in result.manifest["counts"].values()),
+        examine,
+    )

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from cpu_fallback import NumpyBackend
 from cpu_fallback.parquet import PartWriter
-from gpu_dcgen import contract
-from gpu_dcgen.blocks import Block, Codes, Lists, SampleIds, Values, Vocabulary
+from gpu_dcgen.backend.blocks import Block, Codes, Lists, SampleIds, Values, Vocabulary
+from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import ContentDigest, vocabulary
 
 N_ITEMS, N_LIVE, N_USERS, ROWS_PER_GROUP = 105_000, 40_000, 200_000, 16
@@ -51,7 +51,9 @@ class Shop:
 
     def __init__(self, backend: Any) -> None:
         rng = np.random.default_rng(7)
-        words = {name: [f"{name[5:]} number {k}" for k in range(n)] for name, n in N_CATEGORIES.items()}
+        words = {
+            name: [f"{name[5:]} number {k}" for k in range(n)] for name, n in N_CATEGORIES.items()
+        }
         words |= {
             "user_id": [rng.bytes(32).hex() for _ in range(N_USERS)],
             "item_id": [f"0{108_775_015 + 8_117 * k}" for k in range(N_ITEMS)],
@@ -60,15 +62,29 @@ class Shop:
             "negative_detail": contract.NEGATIVE_DETAILS,
             "item_price_category": contract.PRICE_CATEGORIES,
         }
-        self.vocabularies: dict[str, Vocabulary] = {name: vocabulary(pa.array(w), backend) for name, w in words.items()}
+        self.vocabularies: dict[str, Vocabulary] = {
+            name: vocabulary(pa.array(w), backend) for name, w in words.items()
+        }
         self.live = np.sort(rng.choice(N_ITEMS, N_LIVE, replace=False)).astype(np.int32)
         weight = np.arange(1, N_LIVE + 1) ** -0.7
         self.popular = rng.permutation(N_LIVE), np.cumsum(weight / weight.sum())
-        self.item_codes = {n: rng.integers(0, k, N_ITEMS, np.int32) for n, k in N_CATEGORIES.items() if n.startswith("item")}
+        self.item_codes = {
+            n: rng.integers(0, k, N_ITEMS, np.int32)
+            for n, k in N_CATEGORIES.items()
+            if n.startswith("item")
+        }
         self.item_codes["item_price_category"] = rng.integers(0, 4, N_ITEMS, np.int32)
-        self.user_codes = {n: rng.integers(-1, k, N_USERS, np.int32) for n, k in N_CATEGORIES.items() if n.startswith("user")}
-        self.popularity = (np.log1p(rng.geometric(0.01, N_ITEMS)) / np.log1p(2000)).astype(np.float32)
-        self.price = (np.rint(rng.gamma(2, 0.1, N_ITEMS).clip(0, 1) * 9000) / 9000).astype(np.float32)
+        self.user_codes = {
+            n: rng.integers(-1, k, N_USERS, np.int32)
+            for n, k in N_CATEGORIES.items()
+            if n.startswith("user")
+        }
+        self.popularity = (np.log1p(rng.geometric(0.01, N_ITEMS)) / np.log1p(2000)).astype(
+            np.float32
+        )
+        self.price = (np.rint(rng.gamma(2, 0.1, N_ITEMS).clip(0, 1) * 9000) / 9000).astype(
+            np.float32
+        )
         self.user_age = rng.integers(16, 80, N_USERS).astype(np.int16)
         self.history_length = np.minimum(400, rng.geometric(1 / 30, N_USERS) + 3)
         self.history_start = np.concatenate(([0], np.cumsum(self.history_length)[:-1]))
@@ -81,12 +97,16 @@ class Shop:
         user = np.sort(rng.integers(0, N_USERS // 40, n_groups) + N_USERS // 3).astype(np.int32)
         by_user = {"repeats": ROWS_PER_GROUP}
         order, shares = self.popular
-        popular = order[np.minimum(np.searchsorted(shares, rng.random((n_groups, 1 + HARD))), N_LIVE - 1)]
+        popular = order[
+            np.minimum(np.searchsorted(shares, rng.random((n_groups, 1 + HARD))), N_LIVE - 1)
+        ]
         slots = np.concatenate((popular, rng.integers(0, N_LIVE, (n_groups, RANDOM))), axis=1)
         item = self.live[slots].ravel()
         slot = np.tile(np.arange(ROWS_PER_GROUP), n_groups)
         hard, random = (slot > 0) & (slot <= HARD), slot > HARD
-        detail = np.where(random, 4, np.where(hard, rng.integers(0, 4, len(slot)), -1)).astype(np.int8)
+        detail = np.where(random, 4, np.where(hard, rng.integers(0, 4, len(slot)), -1)).astype(
+            np.int8
+        )
         end = (self.history_length[user] * rng.uniform(0.2, 1, n_groups)).astype(np.int64)
         length = np.minimum(50, end).astype(np.int32)
         timestamp = (18_000 + day) * DAY_NS
@@ -95,12 +115,17 @@ class Shop:
         columns: dict[str, Any] = {
             "user_id": Codes(user, self.vocabularies["user_id"], **by_user),
             "user_age": Values(self.user_age[user], user % 50 > 0, **by_user),
-            **{n: Codes(codes[user], self.vocabularies[n], **by_user) for n, codes in self.user_codes.items()},
+            **{
+                n: Codes(codes[user], self.vocabularies[n], **by_user)
+                for n, codes in self.user_codes.items()
+            },
             "user_lifetime_days": Values((user % 700).astype(np.int16), **by_user),
             "user_total_purchases": Values(end.astype(np.int32), **by_user),
             "user_avg_basket_size": Values((end / (1 + end // 3)).astype(np.float32), **by_user),
             "user_preferred_channel": Values((1 + user % 2).astype(np.int8), **by_user),
-            "user_interaction_sequence": Lists(self.history, self.history_start[user] + end - length, length, **by_user),
+            "user_interaction_sequence": Lists(
+                self.history, self.history_start[user] + end - length, length, **by_user
+            ),
             "user_sequence_lengths": Values(length.astype(np.int16), **by_user),
             "item_id": Codes(item, self.vocabularies["item_id"]),
             **{n: Codes(codes[item], self.vocabularies[n]) for n, codes in self.item_codes.items()},
@@ -111,20 +136,31 @@ class Shop:
             "sales_channel": Values(channel, **by_user),
             "day_of_week": Values((day % 7).astype(np.int8), **by_user),
             "month": Values((1 + day // 30 % 12).astype(np.int8), **by_user),
-            "season": Codes((day // 91 % 4).astype(np.int8), self.vocabularies["season"], **by_user),
-            "negative_source": Codes(np.where(slot == 0, -1, hard).astype(np.int8), self.vocabularies["negative_source"]),
+            "season": Codes(
+                (day // 91 % 4).astype(np.int8), self.vocabularies["season"], **by_user
+            ),
+            "negative_source": Codes(
+                np.where(slot == 0, -1, hard).astype(np.int8), self.vocabularies["negative_source"]
+            ),
             "similarity_score": Values(similarity, hard & (detail == 0)),
             "sample_id": SampleIds("train", first_group, n_groups, ROWS_PER_GROUP),
             "generation_timestamp": Values(np.full(n_groups, 1_767_225_600 * 10**9), **by_user),
-            "sample_weight": Values(np.float32(0.5 + rng.integers(0, 4000, n_groups) / 1000).astype(np.float32), **by_user),
+            "sample_weight": Values(
+                np.float32(0.5 + rng.integers(0, 4000, n_groups) / 1000).astype(np.float32),
+                **by_user,
+            ),
             "negative_detail": Codes(detail, self.vocabularies["negative_detail"]),
             "is_repurchase": Values(user % 20 == 0, **by_user),
         }
         names = [column.name for column in contract.columns_of("train_dataset")]
-        return Block(first_group * ROWS_PER_GROUP, len(slot), {name: columns[name] for name in names})
+        return Block(
+            first_group * ROWS_PER_GROUP, len(slot), {name: columns[name] for name in names}
+        )
 
 
-def write_seconds(blocks: list[Block], schema: Any, settings: Any, folder: Path, part: int = 0) -> tuple[float, int]:
+def write_seconds(
+    blocks: list[Block], schema: Any, settings: Any, folder: Path, part: int = 0
+) -> tuple[float, int]:
     """Seconds of this thread's own time (other load does not count) to write a part, and its bytes."""
     path = folder / f"part-{part:05d}.parquet"
     start = time.thread_time()
@@ -144,24 +180,36 @@ def digest_seconds(blocks: list[Block], backend: Any) -> float:
 
 def cost(blocks: list[Block], names: list[str], settings: Any, folder: Path) -> dict[str, float]:
     """Nanoseconds of one core and bytes a row of the named columns under the settings: the best of `REPEATS` runs."""
-    chosen = [dataclasses.replace(block, columns={name: block.columns[name] for name in names}) for block in blocks]
+    chosen = [
+        dataclasses.replace(block, columns={name: block.columns[name] for name in names})
+        for block in blocks
+    ]
     schema = pa.schema([contract.arrow_schema("train_dataset").field(name) for name in names])
     n_rows = sum(block.n_rows for block in blocks)
     runs = [write_seconds(chosen, schema, settings, folder) for _ in range(REPEATS)]
-    return {"ns_a_row": min(seconds for seconds, _ in runs) * 1e9 / n_rows, "bytes_a_row": runs[0][1] / n_rows}
+    return {
+        "ns_a_row": min(seconds for seconds, _ in runs) * 1e9 / n_rows,
+        "bytes_a_row": runs[0][1] / n_rows,
+    }
 
 
-def per_column(blocks: list[Block], settings: Any, folder: Path, backend: Any) -> dict[str, dict[str, float]]:
+def per_column(
+    blocks: list[Block], settings: Any, folder: Path, backend: Any
+) -> dict[str, dict[str, float]]:
     table = {}
     n_rows = sum(block.n_rows for block in blocks)
     for name in blocks[0].columns:
-        chosen = [dataclasses.replace(block, columns={name: block.columns[name]}) for block in blocks]
+        chosen = [
+            dataclasses.replace(block, columns={name: block.columns[name]}) for block in blocks
+        ]
         digest = min(digest_seconds(chosen, backend) for _ in range(REPEATS)) * 1e9 / n_rows
         table[name] = {**cost(blocks, [name], settings, folder), "digest_ns_a_row": digest}
     return table
 
 
-def throughput(blocks: list[Block], n_threads: int, settings: Any, folder: Path, backend: Any) -> dict[str, float]:
+def throughput(
+    blocks: list[Block], n_threads: int, settings: Any, folder: Path, backend: Any
+) -> dict[str, float]:
     """Rows a second of `n_threads` writers, each with its own part, digest included; by the clock, and by one core's time."""
     schema = contract.arrow_schema("train_dataset")
 
@@ -192,8 +240,12 @@ def peers(folder: Path) -> dict[str, dict[str, float]]:
     frame = pl.from_arrow(table)
     path = folder / "peer.parquet"
     writers = {
-        "pyarrow": lambda: pq.write_table(table, path, compression="zstd", compression_level=3, row_group_size=131_072),
-        "polars": lambda: frame.write_parquet(path, compression="zstd", compression_level=3, row_group_size=131_072),
+        "pyarrow": lambda: pq.write_table(
+            table, path, compression="zstd", compression_level=3, row_group_size=131_072
+        ),
+        "polars": lambda: frame.write_parquet(
+            path, compression="zstd", compression_level=3, row_group_size=131_072
+        ),
     }
     found = {}
     for name, write in writers.items():
@@ -202,7 +254,10 @@ def peers(folder: Path) -> dict[str, dict[str, float]]:
             start = time.process_time()
             write()
             core_s.append(time.process_time() - start)
-        found[name] = {"rows_a_core_s": table.num_rows / min(core_s), "bytes_a_row": path.stat().st_size / table.num_rows}
+        found[name] = {
+            "rows_a_core_s": table.num_rows / min(core_s),
+            "bytes_a_row": path.stat().st_size / table.num_rows,
+        }
     return found
 
 
@@ -250,7 +305,10 @@ def main() -> None:
     options = parser.parse_args()
     backend = NumpyBackend(n_threads=1)
     shop = Shop(backend)
-    blocks = [shop.block(g, options.groups_per_block) for g in range(0, options.groups, options.groups_per_block)]
+    blocks = [
+        shop.block(g, options.groups_per_block)
+        for g in range(0, options.groups, options.groups_per_block)
+    ]
     settings = contract.writer_settings("train_dataset")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -258,12 +316,17 @@ def main() -> None:
         found["columns"] = per_column(blocks, settings, folder, backend)
         if options.alternatives:
             found["alternatives"] = alternatives(blocks, settings, folder)
-        found["threads"] = {str(n): throughput(blocks, n, settings, folder, backend) for n in (1, 2)}
+        found["threads"] = {
+            str(n): throughput(blocks, n, settings, folder, backend) for n in (1, 2)
+        }
         found["peers"] = peers(folder)
     for section, rows in found.items():
         print(f"\n{section}")
         for key, figures in rows.items():
-            print(f"  {key:56s}" + "".join(f"{value:14,.2f} {unit}" for unit, value in figures.items()))
+            print(
+                f"  {key:56s}"
+                + "".join(f"{value:14,.2f} {unit}" for unit, value in figures.items())
+            )
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -16,7 +16,9 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
         raise ValueError(f"an exponent needs two different sizes, found {sorted(set(sizes))}.")
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum(
+        (a - mean_x) ** 2 for a in x
+    )
 
 
 def is_fitted(log: str) -> bool:
@@ -29,12 +31,19 @@ def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for found in measurements:
         if found["status"] == "measured" and is_fitted(found["log"]):
-            points.setdefault(f"{found['suite']}: {found['name']}", []).append((found["amount"], found["best_s"]))
+            points.setdefault(f"{found['suite']}: {found['name']}", []).append(
+                (found["amount"], found["best_s"])
+            )
             for stage, seconds in found["figures"].get("stages", {}).items():
                 if seconds > 0 and found["name"] == "build":
-                    points.setdefault(f"builds: stage {stage}", []).append((found["amount"], seconds))
+                    points.setdefault(f"builds: stage {stage}", []).append(
+                        (found["amount"], seconds)
+                    )
     return {
-        name: {"exponent": round(exponent(*zip(*at, strict=True)), 3), "unit_amounts_and_seconds": sorted(at)}
+        name: {
+            "exponent": round(exponent(*zip(*at, strict=True)), 3),
+            "unit_amounts_and_seconds": sorted(at),
+        }
         for name, at in points.items()
         if max(at)[0] >= LEAST_SPREAD * min(at)[0]
     }

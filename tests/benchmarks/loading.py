@@ -56,7 +56,10 @@ def ours_map_style(dataset: Path) -> Loader:
     def run() -> Rows:
         samples = ContrastiveDataset(dataset)
         loader = torch.utils.data.DataLoader(
-            samples, batch_size=BATCH_ROWS, sampler=LocalSampler(samples), collate_fn=samples.collate
+            samples,
+            batch_size=BATCH_ROWS,
+            sampler=LocalSampler(samples),
+            collate_fn=samples.collate,
         )
         for batch in loader:
             yield len(batch["label"])
@@ -68,7 +71,9 @@ def raw(dataset: Path, columns: list[str]) -> Loader:
     """Arrow's record batches, as they come: no tensors, no padding, no codes, no shuffling."""
 
     def run() -> Rows:
-        for batch in ds.dataset(dataset / "train_dataset.parquet").to_batches(columns=columns, batch_size=BATCH_ROWS):
+        for batch in ds.dataset(dataset / "train_dataset.parquet").to_batches(
+            columns=columns, batch_size=BATCH_ROWS
+        ):
             yield batch.num_rows
 
     return run
@@ -80,7 +85,10 @@ def replay(numbers: Path, columns: list[str], max_length: int, workers: int) -> 
     def run() -> Rows:
         source = ParquetDataset(
             str(numbers),
-            metadata={name: {"shape": max_length, "padding": 0} if name == SEQUENCE else {} for name in columns},
+            metadata={
+                name: {"shape": max_length, "padding": 0} if name == SEQUENCE else {}
+                for name in columns
+            },
             partition_size=32 * BATCH_ROWS,
             batch_size=BATCH_ROWS,
             generator=torch.Generator().manual_seed(0),
@@ -95,8 +103,12 @@ def hugging_face(numbers: Path, *, streaming: bool, cache: Path) -> Loader:
     import datasets
 
     datasets.disable_progress_bars()
-    table = datasets.load_dataset("parquet", data_files=str(numbers), split="train", streaming=streaming, cache_dir=str(cache))
-    table = (table.shuffle(seed=0, buffer_size=BATCH_ROWS) if streaming else table.shuffle(seed=0)).with_format("torch")
+    table = datasets.load_dataset(
+        "parquet", data_files=str(numbers), split="train", streaming=streaming, cache_dir=str(cache)
+    )
+    table = (
+        table.shuffle(seed=0, buffer_size=BATCH_ROWS) if streaming else table.shuffle(seed=0)
+    ).with_format("torch")
 
     def run() -> Rows:
         for batch in table.iter(batch_size=BATCH_ROWS):
@@ -112,17 +124,35 @@ def numeric_copy(dataset: Path, path: Path) -> list[str]:
     writer = None
     for row_group in files.row_groups:
         samples = as_samples(reader.read(row_group))
-        parts = {**samples["user_features"], **samples["item_features"], **samples["metadata"], "label": samples["label"]}
+        parts = {
+            **samples["user_features"],
+            **samples["item_features"],
+            **samples["metadata"],
+            "label": samples["label"],
+        }
         lengths = samples["user_features"]["user_sequence_lengths"]
         kept = parts[SEQUENCE][torch.arange(files.max_length) < lengths[:, None]]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0).int()])
-        numbers = {name: tensor.char() if tensor.dtype == torch.bool else tensor for name, tensor in parts.items()}
-        columns = {name: pa.array(tensor.numpy()) for name, tensor in numbers.items() if name != SEQUENCE}
-        columns[SEQUENCE] = pa.ListArray.from_arrays(pa.array(offsets.numpy()), pa.array(kept.numpy()))
+        numbers = {
+            name: tensor.char() if tensor.dtype == torch.bool else tensor
+            for name, tensor in parts.items()
+        }
+        columns = {
+            name: pa.array(tensor.numpy()) for name, tensor in numbers.items() if name != SEQUENCE
+        }
+        columns[SEQUENCE] = pa.ListArray.from_arrays(
+            pa.array(offsets.numpy()), pa.array(kept.numpy())
+        )
         table = pa.table(columns)
         if writer is None:
-            coded = [name for name in table.schema.names if name.startswith("item_") or name in ("season", "negative_source")]
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=3, use_dictionary=coded)
+            coded = [
+                name
+                for name in table.schema.names
+                if name.startswith("item_") or name in ("season", "negative_source")
+            ]
+            writer = pq.ParquetWriter(
+                path, table.schema, compression="zstd", compression_level=3, use_dictionary=coded
+            )
         writer.write_table(table, row_group_size=table.num_rows)
     writer.close()
     return table.schema.names
@@ -139,15 +169,24 @@ def rate(loader: Loader, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--only", nargs="*", default=["ours", "raw", "RePlay", "Hugging Face"], help="first words of names")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=["ours", "raw", "RePlay", "Hugging Face"],
+        help="first words of names",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     load = os.getloadavg()
-    torch.set_num_threads(1)  # as RePlay's documentation advises; the loaders' own threads and processes use the cores
+    torch.set_num_threads(
+        1
+    )  # as RePlay's documentation advises; the loaders' own threads and processes use the cores
     dataset = arguments.dataset
     files = open_split(dataset, "train")
     columns = RowGroupReader(files, load_vocabularies(files.folder)).columns
@@ -164,25 +203,47 @@ def main() -> None:
             numbers = Path(folder) / "numbers.parquet"
             names = numeric_copy(dataset, numbers)
             loaders["RePlay ParquetDataset"] = lambda: replay(numbers, names, files.max_length, 0)
-            loaders["RePlay ParquetDataset, 2 workers"] = lambda: replay(numbers, names, files.max_length, 2)
-            loaders["Hugging Face, map-style"] = lambda: hugging_face(numbers, streaming=False, cache=Path(folder))
-            loaders["Hugging Face, streaming"] = lambda: hugging_face(numbers, streaming=True, cache=Path(folder))
-        chosen = {name: make() for name, make in loaders.items() if name.startswith(tuple(arguments.only))}
+            loaders["RePlay ParquetDataset, 2 workers"] = lambda: replay(
+                numbers, names, files.max_length, 2
+            )
+            loaders["Hugging Face, map-style"] = lambda: hugging_face(
+                numbers, streaming=False, cache=Path(folder)
+            )
+            loaders["Hugging Face, streaming"] = lambda: hugging_face(
+                numbers, streaming=True, cache=Path(folder)
+            )
+        chosen = {
+            name: make() for name, make in loaders.items() if name.startswith(tuple(arguments.only))
+        }
         rates: dict[str, list[float]] = {name: [] for name in chosen}
-        for _ in range(arguments.rounds):  # in turn, so that other load on the machine meets all of them
+        for _ in range(
+            arguments.rounds
+        ):  # in turn, so that other load on the machine meets all of them
             for name, loader in chosen.items():
                 rates[name].append(rate(loader, arguments.seconds))
-    print(f"{dataset}: {files.n_groups * files.width:,} samples, {len(columns)} columns, batches of {BATCH_ROWS:,}")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, pyarrow {pa.__version__}")
+    print(
+        f"{dataset}: {files.n_groups * files.width:,} samples, {len(columns)} columns, batches of {BATCH_ROWS:,}"
+    )
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, pyarrow {pa.__version__}"
+    )
     for name, found in rates.items():
-        print(f"{name:40} best {max(found) / 1e6:6.3f}  median {statistics.median(found) / 1e6:6.3f} M samples/s")
+        print(
+            f"{name:40} best {max(found) / 1e6:6.3f}  median {statistics.median(found) / 1e6:6.3f} M samples/s"
+        )
     if arguments.json:
         found = {
             "machine": machine.describe(),
             "load_average": {"before": load, "after": os.getloadavg()},
-            "dataset": {"samples": files.n_groups * files.width, "columns": len(columns), "batch": BATCH_ROWS},
+            "dataset": {
+                "samples": files.n_groups * files.width,
+                "columns": len(columns),
+                "batch": BATCH_ROWS,
+            },
             "content_digest": files.manifest["content_digest"],
-            "samples_per_s": {name: [round(rate) for rate in found] for name, found in rates.items()},
+            "samples_per_s": {
+                name: [round(rate) for rate in found] for name, found in rates.items()
+            },
         }
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

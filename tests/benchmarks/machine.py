@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from gpu_dcgen.config import usable_cores
+from gpu_dcgen.config.dataset_config import usable_cores
 
 from .measure import ROOT
 
@@ -42,9 +42,15 @@ def commit() -> str:
     """The checkout's commit, with '+changes' if files differ from it; 'unknown' outside a checkout."""
 
     def git(*arguments: str) -> str | None:
-        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         return None if run.returncode else run.stdout.strip()
 
     if (head := git("rev-parse", "--short=12", "HEAD")) is None:
         return "unknown"
-    return head + ("+changes" if git("status", "--porcelain", "--", "gpu_dcgen", "cpu_fallback", "tests") else "")
+    return head + (
+        "+changes"
+        if git("status", "--porcelain", "--", "gpu_dcgen", "cpu_fallback", "tests")
+        else ""
+    )

@@ -63,7 +63,8 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     note: str = ""  # in what it differs from the others of its suite
     needs_stages: bool = True
-    cold: bool = False  # without the run on the tiny log, once, with an empty folder for compiled kernels
+    # without the run on the tiny log, once, with an empty folder for compiled kernels
+    cold: bool = False
     most_transactions: int | None = None  # a larger log takes it too long, or too much memory
 
     def refusal(self, log: Log) -> str | None:
@@ -82,17 +83,33 @@ DISTRIBUTIONS = {"sparse_dot_topn": "sparse-dot-topn"}  # module -> what pip cal
 
 def run_case(case: Case, log: Log, tiny: Log) -> dict[str, Any]:
     """Measure the case on the log in a new process; a JSON object with `status` measured, skipped or failed."""
-    found = {"suite": case.suite, "name": case.name, "log": log.name, "peer": case.peer, "unit": case.unit, "note": case.note}
+    found = {
+        "suite": case.suite,
+        "name": case.name,
+        "log": log.name,
+        "peer": case.peer,
+        "unit": case.unit,
+        "note": case.note,
+    }
     if (reason := case.refusal(log)) is not None:
         return {**found, "status": "skipped", "reason": reason}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         request, answer = Path(name) / "request.json", Path(name) / "answer.json"
         call = {key: getattr(case, key) for key in ("suite", "function", "arguments", "cold")}
-        request.write_text(json.dumps({**call, "log": vars(log), "tiny": vars(tiny)}, default=str), encoding="utf-8")
-        environment = {**os.environ, **case.environment, "TMPDIR": name}  # so that nothing outlives a process that fails
+        request.write_text(
+            json.dumps({**call, "log": vars(log), "tiny": vars(tiny)}, default=str),
+            encoding="utf-8",
+        )
+        environment = {
+            **os.environ,
+            **case.environment,
+            "TMPDIR": name,
+        }  # so that nothing outlives a process that fails
         if case.cold:
             environment["NUMBA_CACHE_DIR"] = str(Path(name) / "kernels")
-        found["load_before"] = round(os.getloadavg()[0], 2)  # what else the machine was doing, and we a moment ago
+        found["load_before"] = round(
+            os.getloadavg()[0], 2
+        )  # what else the machine was doing, and we a moment ago
         process = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.measure", str(request), str(answer)],
             cwd=ROOT,
@@ -102,7 +119,9 @@ def run_case(case: Case, log: Log, tiny: Log) -> dict[str, Any]:
             check=False,
         )
         if process.returncode:
-            reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[
+                -1
+            ]
             return {**found, "status": "failed", "reason": reason}
         return {**found, "status": "measured", **json.loads(answer.read_text("utf-8"))}
 
@@ -176,7 +195,9 @@ def main() -> None:
         for named in (request["log"], request["tiny"])
     )
     function = getattr(import_module(f"tests.benchmarks.{request['suite']}"), request["function"])
-    found = measure(lambda log: function(log, **request["arguments"]), log, None if request["cold"] else tiny)
+    found = measure(
+        lambda log: function(log, **request["arguments"]), log, None if request["cold"] else tiny
+    )
     Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
 
 

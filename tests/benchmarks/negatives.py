@@ -53,7 +53,9 @@ def ours(log: Log, *, threads: int, hard: int) -> Work:
     def of_block(rows: slice) -> np.ndarray:
         if not hasattr(own, "machine"):
             own.machine = backend.single()
-        drawn = sample_negatives(positives, rows, interactions, features, neighbors, sources, config, own.machine)
+        drawn = sample_negatives(
+            positives, rows, interactions, features, neighbors, sources, config, own.machine
+        )
         return drawn.item
 
     def run() -> np.ndarray:
@@ -73,14 +75,18 @@ def lenskit(log: Log) -> Work:
     import pandas as pd
     from lenskit.data import from_interactions_df
 
-    def sampler(user: np.ndarray, item: np.ndarray, n_items: int) -> Callable[[np.ndarray], np.ndarray]:
+    def sampler(
+        user: np.ndarray, item: np.ndarray, n_items: int
+    ) -> Callable[[np.ndarray], np.ndarray]:
         dataset = from_interactions_df(pd.DataFrame({"user_id": user, "item_id": item}))
         matrix = dataset.interactions().matrix()
         user_number = np.full(user.max() + 1, -1, np.int32)
         user_number[user] = dataset.users.numbers(user)
         item_of = np.asarray(dataset.items.ids())
         seed = np.random.default_rng(7)
-        return lambda users: item_of[matrix.sample_negatives(user_number[users], n=RANDOM, verify=True, rng=seed)]
+        return lambda users: item_of[
+            matrix.sample_negatives(user_number[users], n=RANDOM, verify=True, rng=seed)
+        ]
 
     return _peer(log, sampler)
 
@@ -101,25 +107,34 @@ def recbole(log: Log) -> Work:
             self.user_num, self.item_num = int(user.max()) + 1, n_items + 1  # its item 0 is padding
             self.inter_feat = {"user": user.view(Column), "item": (item + 1).view(Column)}
 
-    def sampler(user: np.ndarray, item: np.ndarray, n_items: int) -> Callable[[np.ndarray], np.ndarray]:
+    def sampler(
+        user: np.ndarray, item: np.ndarray, n_items: int
+    ) -> Callable[[np.ndarray], np.ndarray]:
         np.random.seed(7)
         made = Sampler("train", Dataset(user, item, n_items)).set_phase("train")
 
         def draw(users: np.ndarray) -> np.ndarray:
-            return np.asarray(made.sample_by_user_ids(users, None, RANDOM)).reshape(RANDOM, -1).T - 1
+            return (
+                np.asarray(made.sample_by_user_ids(users, None, RANDOM)).reshape(RANDOM, -1).T - 1
+            )
 
         return draw
 
     return _peer(log, sampler)
 
 
-def _peer(log: Log, make_sampler: Callable[[np.ndarray, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]) -> Work:
+def _peer(
+    log: Log,
+    make_sampler: Callable[[np.ndarray, np.ndarray, int], Callable[[np.ndarray], np.ndarray]],
+) -> Work:
     """A peer over the train window's purchases; it samples for the same positives as we do, block by block."""
     interactions, features, plan = load(log, "log", "features", "plan")
     cut1, positives = plan.windows.cut1, plan.positives[0]
     pairs = np.unique(_pair_keys(interactions, cut1))
     n_items = interactions.n_items
-    sample = make_sampler((pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), n_items)
+    sample = make_sampler(
+        (pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), n_items
+    )
     blocks = spread_blocks(len(positives), setting(1)[0].resources.batch_size, MOST_POSITIVES)
     users = [interactions.user[positives.row[rows]] for rows in blocks]
 
@@ -130,14 +145,18 @@ def _peer(log: Log, make_sampler: Callable[[np.ndarray, np.ndarray, int], Callab
     )
 
 
-def judge(items: np.ndarray, row: np.ndarray, interactions: Any, features: Any, cut1: int) -> dict[str, float]:
+def judge(
+    items: np.ndarray, row: np.ndarray, interactions: Any, features: Any, cut1: int
+) -> dict[str, float]:
     """Shares of the negatives (n, k) of the positives at interactions `row` (n,) that are false, repeated, not for sale.
 
     Ownership is read off the interactions again, so that a defect of the samplers' own tables would show.
     """
     keys = interactions.user[row].astype(np.int64)[:, None] * interactions.n_items + items
     ranked = np.sort(items, axis=1)
-    repeated = (ranked[:, 1:] == ranked[:, :-1]).sum() + (items == interactions.item[row][:, None]).sum()
+    repeated = (ranked[:, 1:] == ranked[:, :-1]).sum() + (
+        items == interactions.item[row][:, None]
+    ).sum()
     snapshots = features.snapshots
     snapshot = (interactions.time[row] - snapshots.origin) // snapshots.step
     return {
@@ -150,7 +169,10 @@ def judge(items: np.ndarray, row: np.ndarray, interactions: Any, features: Any, 
 def _pair_keys(interactions: Any, cut1: int) -> np.ndarray:
     """One number for each purchase before the cut: the same for the same user and item."""
     bought = interactions.time < cut1
-    return interactions.user[bought].astype(np.int64) * interactions.n_items + interactions.item[bought]
+    return (
+        interactions.user[bought].astype(np.int64) * interactions.n_items
+        + interactions.item[bought]
+    )
 
 
 def _rows(positives: Any, blocks: list[slice]) -> np.ndarray:

@@ -33,7 +33,12 @@ def built(inputs: Path, output: Path, options: list[str]) -> dict[str, Any]:
 
 
 def _run(arguments: list[str]) -> str:
-    run = subprocess.run([sys.executable, "-m", "gpu_dcgen", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-m", "gpu_dcgen", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if run.returncode:
         raise SystemExit(f"gpu-dcgen {' '.join(arguments)}: exit code {run.returncode}")
     return run.stdout
@@ -56,18 +61,28 @@ def comparison(plan: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str
     figures += [(f"rows, {split}", plan["rows"][split], counts[split]["rows"]) for split in counts]
     figures += [(f"bytes, {name}", plan["bytes"][name], sizes[name]) for name in plan["bytes"]]
     taken = {timing["stage"]: timing["seconds"] for timing in manifest["timings"]}
-    return figures + [(f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in taken]
+    return figures + [
+        (f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in taken
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("inputs", type=Path, nargs="+")
-    parser.add_argument("--manifest", type=Path, nargs="+", help="of a build of each input, in that order")
-    parser.add_argument("--output", type=Path, help="JSON file for what was predicted, what was true, and the errors")
+    parser.add_argument(
+        "--manifest", type=Path, nargs="+", help="of a build of each input, in that order"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file for what was predicted, what was true, and the errors",
+    )
     parser.add_argument("--threads", default="4")
     arguments = parser.parse_args()
     options, logs = ["--threads", arguments.threads, "--backend", "cpu"], {}
-    for inputs, file in zip(arguments.inputs, arguments.manifest or [None] * len(arguments.inputs), strict=True):
+    for inputs, file in zip(
+        arguments.inputs, arguments.manifest or [None] * len(arguments.inputs), strict=True
+    ):
         plan = planned(inputs, options)
         if file:
             manifest = json.loads(file.read_text("utf-8"))
@@ -79,8 +94,16 @@ def main() -> None:
         for name, predicted, true in comparison(plan, manifest):
             error = predicted / max(true, 1e-9) - 1
             print(f"{name:<32} {predicted:>18,.1f} {true:>18,.1f} {error:>+8.1%}")
-            figures[name] = {"predicted": round(predicted, 3), "true": round(true, 3), "error": round(error, 4)}
-        logs[inputs.name] = {"share": plan["share"], "planning_s": round(plan["planning_s"], 2), "figures": figures}
+            figures[name] = {
+                "predicted": round(predicted, 3),
+                "true": round(true, 3),
+                "error": round(error, 4),
+            }
+        logs[inputs.name] = {
+            "share": plan["share"],
+            "planning_s": round(plan["planning_s"], 2),
+            "figures": figures,
+        }
     if arguments.output:
         found = {"machine": describe(), "threads": plan["threads"], "logs": logs}
         arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")

@@ -32,19 +32,28 @@ def scaling(results: dict[str, Any]) -> str:
     real = [m for m in builds if not m["log"].startswith("synth_")]
     made_up = sorted((m for m in builds if is_fitted(m["log"])), key=lambda m: m["amount"])
     if not made_up:
-        raise SystemExit("no build of a made-up shop is among the results: run python -m tests.benchmarks --only builds.")
+        raise SystemExit(
+            "no build of a made-up shop is among the results: run python -m tests.benchmarks --only builds."
+        )
     largest = made_up[-1]["figures"]["stages"]
     names = sorted(largest, key=largest.get, reverse=True)[:STAGES_SHOWN]
     curves = {"whole build": [(m["amount"], m["best_s"]) for m in made_up]}
-    curves |= {name: [(m["amount"], m["figures"]["stages"][name]) for m in made_up] for name in names}
+    curves |= {
+        name: [(m["amount"], m["figures"]["stages"][name]) for m in made_up] for name in names
+    }
     amounts = [m["amount"] for m in made_up + real]
     seconds = [s for curve in curves.values() for _, s in curve] + [m["best_s"] for m in real]
     picture = Picture(800, 470, "Seconds of builds over their samples")
-    x, y = _Axis(min(amounts), max(amounts), 70, 590), _Axis(max(0.01, min(seconds)), max(seconds), 410, 60)
+    x, y = (
+        _Axis(min(amounts), max(amounts), 70, 590),
+        _Axis(max(0.01, min(seconds)), max(seconds), 410, 60),
+    )
     picture.text_at(20, 28, "Whole builds: seconds over samples", "title")
     _grid(picture, x, y)
     (last_amount, last_s), first_amount = curves["whole build"][-1], made_up[0]["amount"]
-    picture.line([(x(a), y(last_s * a / last_amount)) for a in (first_amount, last_amount)], "linear")
+    picture.line(
+        [(x(a), y(last_s * a / last_amount)) for a in (first_amount, last_amount)], "linear"
+    )
     power = growth(results["measurements"]).get("builds: build")
     labels = []
     for number, (name, curve) in enumerate(curves.items()):
@@ -55,14 +64,22 @@ def scaling(results: dict[str, Any]) -> str:
         labels.append((points[-1][1], f"{name}: {curve[-1][1]:.3g} s", f"s{number}"))
     for m in real:
         picture.dot(x(m["amount"]), y(m["best_s"]), 5, "real")
-        picture.text_at(x(m["amount"]) - 6, y(m["best_s"]) - 10, m["log"].replace("-", " "), "quiet", "end")
+        picture.text_at(
+            x(m["amount"]) - 6, y(m["best_s"]) - 10, m["log"].replace("-", " "), "quiet", "end"
+        )
     at = 0.0
     for position, text, style in sorted(labels):
         at = max(position + 4, at + 17)  # labels do not lie on each other
         picture.line([(600, at - 4), (612, at - 4)], style)
         picture.text_at(617, at, text)
-    grows = f" Fitted: seconds grow with the power {power['exponent']:.2f} of the samples." if power else ""
-    picture.text_at(20, 456, f"Lines: made-up shops; rings: real ones. Dashed: linear.{grows}", "quiet")
+    grows = (
+        f" Fitted: seconds grow with the power {power['exponent']:.2f} of the samples."
+        if power
+        else ""
+    )
+    picture.text_at(
+        20, 456, f"Lines: made-up shops; rings: real ones. Dashed: linear.{grows}", "quiet"
+    )
     return picture.text()
 
 
@@ -74,7 +91,12 @@ def peers(results: dict[str, Any], log: str) -> str:
         raise SystemExit(f"nothing was measured beside peers on the log {log!r}.")
     height = 50 + sum(44 + 22 * len(found) for found in panels.values())
     picture = Picture(800, height, f"Rates beside peers, on {log}")
-    picture.text_at(20, 28, f"Beside peers, on {log} ({results['logs'][log]['transactions']:,} transactions)", "title")
+    picture.text_at(
+        20,
+        28,
+        f"Beside peers, on {log} ({results['logs'][log]['transactions']:,} transactions)",
+        "title",
+    )
     top = 50.0
     for suite, found in panels.items():
         picture.text_at(20, top + 16, PANELS[suite], "quiet")
@@ -112,13 +134,20 @@ class _Axis:
         self.first, self.last = first, last
 
     def __call__(self, value: float) -> float:
-        return self.first + (self.last - self.first) * (math.log10(value) - self.low) / (self.high - self.low)
+        return self.first + (self.last - self.first) * (math.log10(value) - self.low) / (
+            self.high - self.low
+        )
 
     def ticks(self) -> list[float]:
         """Powers of ten; where they are fewer than three, their doubles and fivefolds too."""
         powers = [10.0**p for p in range(math.floor(self.low), math.floor(self.high) + 1)]
         steps = (1, 2, 5) if self.high - self.low < 3 else (1,)
-        return [n * power for power in powers for n in steps if self.low <= math.log10(n * power) <= self.high]
+        return [
+            n * power
+            for power in powers
+            for n in steps
+            if self.low <= math.log10(n * power) <= self.high
+        ]
 
 
 def _grid(picture: Picture, x: _Axis, y: _Axis) -> None:
@@ -131,14 +160,20 @@ def _grid(picture: Picture, x: _Axis, y: _Axis) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m tests.benchmarks.plot", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python -m tests.benchmarks.plot", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parent / "results", help="folder of the pictures")
+    parser.add_argument(
+        "--to", type=Path, default=Path(__file__).parent / "results", help="folder of the pictures"
+    )
     parser.add_argument("--log", help="the log of peers.svg")
     options = parser.parse_args()
     results = read_results(options.results)
     beside = [m["log"] for m in results["measurements"] if m["status"] == "measured" and m["peer"]]
-    log = options.log or max(beside, key=lambda name: results["logs"][name]["transactions"], default="")
+    log = options.log or max(
+        beside, key=lambda name: results["logs"][name]["transactions"], default=""
+    )
     options.to.mkdir(parents=True, exist_ok=True)
     (options.to / "scaling.svg").write_text(scaling(results), encoding="utf-8")
     (options.to / "peers.svg").write_text(peers(results, log), encoding="utf-8")

@@ -52,16 +52,27 @@ def measured(results: dict[str, Any], suite: str) -> list[dict[str, Any]]:
 def markdown(results: dict[str, Any], only: Iterable[str] = ()) -> str:
     """All of it; the table beside peers on the logs `only`, if any are named."""
     parts = [_conditions(results)]
-    logs = sorted({m["log"] for suite in BESIDE_PEERS for m in measured(results, suite)}, key=lambda n: _size(results, n))
+    logs = sorted(
+        {m["log"] for suite in BESIDE_PEERS for m in measured(results, suite)},
+        key=lambda n: _size(results, n),
+    )
     logs = [log for log in logs if not only or log in only]
     if logs:
         parts.append(_beside_peers(results, logs))
     if builds := measured(results, "builds"):
         parts.append(_builds(results, builds))
     if power := growth(results["measurements"]):
-        listed = ", ".join(f"{name.partition(': ')[2]} {fit['exponent']:.2f}" for name, fit in power.items())
-        parts.append(f"Seconds grow with this power of the amount, from log to log (1 is linear): {listed}.")
-    left = [f"{m['name']} on {m['log']} ({m['reason']})" for m in results["measurements"] if m["status"] != "measured"]
+        listed = ", ".join(
+            f"{name.partition(': ')[2]} {fit['exponent']:.2f}" for name, fit in power.items()
+        )
+        parts.append(
+            f"Seconds grow with this power of the amount, from log to log (1 is linear): {listed}."
+        )
+    left = [
+        f"{m['name']} on {m['log']} ({m['reason']})"
+        for m in results["measurements"]
+        if m["status"] != "measured"
+    ]
     if left:
         parts.append("Not measured: " + "; ".join(left) + ".")
     return "\n\n".join(parts) + "\n"
@@ -73,9 +84,15 @@ def _size(results: dict[str, Any], log: str) -> int:
 
 def _conditions(results: dict[str, Any]) -> str:
     on = results["machine"]
-    packages = ", ".join(f"{name} {on['packages'][name]}" for name in PACKAGES if name in on["packages"])
+    packages = ", ".join(
+        f"{name} {on['packages'][name]}" for name in PACKAGES if name in on["packages"]
+    )
     loads = [m["load_before"] for m in results["measurements"] if "load_before" in m]
-    load = f"; the machine's load was {min(loads):.1f} to {max(loads):.1f} meanwhile, this run included" if loads else ""
+    load = (
+        f"; the machine's load was {min(loads):.1f} to {max(loads):.1f} meanwhile, this run included"
+        if loads
+        else ""
+    )
     computer = f"{on['cores']} cores of {on['processor']}, {on['memory_bytes'] / 2**30:.0f} GiB, {on['system']}"
     return (
         f"{on['date'][:10]}, commit {on['commit']}: {computer}, Python {on['python']}, {packages}; {results['threads']} "
@@ -107,7 +124,11 @@ def _cell(m: dict[str, Any]) -> str:
 def _remark(m: dict[str, Any]) -> str:
     figures, remarks = m["figures"], [m["note"]] if m["note"] else []
     if "false_share" in figures:
-        shares = (("false_share", "false"), ("repeated_share", "repeated"), ("not_on_sale_share", "not on sale"))
+        shares = (
+            ("false_share", "false"),
+            ("repeated_share", "repeated"),
+            ("not_on_sale_share", "not on sale"),
+        )
         remarks.append(", ".join(f"{figures[key]:.2%} {word}" for key, word in shares))
     if "bytes_a_row" in figures:
         remarks.append(f"{figures['bytes_a_row']:.1f} bytes a row")
@@ -123,15 +144,28 @@ def _builds(results: dict[str, Any], builds: list[dict[str, Any]]) -> str:
         "|---|---|" + "---|" * (5 + len(stages)),
     ]
     for m in sorted(builds, key=lambda m: _size(results, m["log"])):
-        sizes = [f"{n_bytes / 1e9:.3g} GB" for n_bytes in (m["peak_bytes"], m["figures"]["bytes_written"])]
+        sizes = [
+            f"{n_bytes / 1e9:.3g} GB"
+            for n_bytes in (m["peak_bytes"], m["figures"]["bytes_written"])
+        ]
         seconds = [f"{m['figures']['stages'].get(stage, 0):.3g}" for stage in stages]
-        cells = [m["log"], m["name"], f"{m['amount']:,}", f"{m['best_s']:.4g}", f"{m['per_s']:,}", *sizes, *seconds]
+        cells = [
+            m["log"],
+            m["name"],
+            f"{m['amount']:,}",
+            f"{m['best_s']:.4g}",
+            f"{m['per_s']:,}",
+            *sizes,
+            *seconds,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m tests.benchmarks.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python -m tests.benchmarks.report", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--log", nargs="+", default=[], help="logs of the table beside peers")
     options = parser.parse_args()

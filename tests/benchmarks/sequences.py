@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from gpu_dcgen.segments import offsets_of
+from gpu_dcgen.backend.runs import offsets_of
 from gpu_dcgen.sequence_builder import build_user_sequences, history_windows
 
 from .measure import Case, Log, Work
@@ -25,7 +25,11 @@ LENGTH = 50
 
 
 def cases(threads: int) -> list[Case]:
-    polars = {"peer": True, "needs": ("polars",), "environment": {"POLARS_MAX_THREADS": str(threads)}}
+    polars = {
+        "peer": True,
+        "needs": ("polars",),
+        "environment": {"POLARS_MAX_THREADS": str(threads)},
+    }
     return [
         Case("sequences", "gpu-dcgen a user", "per_user", "lists", {"threads": threads}, note="with sessions and recency"),
         Case("sequences", "polars a user", "polars_per_user", "lists", **polars),
@@ -65,7 +69,11 @@ def per_positive(log: Log, *, threads: int) -> Work:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(of_block, range(0, len(rows), size)))
 
-    return Work(run, lambda blocks: sum(map(len, blocks)), lambda blocks: {"elements": sum(len(b.values) for b in blocks)})
+    return Work(
+        run,
+        lambda blocks: sum(map(len, blocks)),
+        lambda blocks: {"elements": sum(len(b.values) for b in blocks)},
+    )
 
 
 @numba.njit(nogil=True, cache=True)
@@ -92,7 +100,9 @@ def polars_per_purchase(log: Log) -> Work:
 
     frame = _frame(log, pl).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     return Work(
-        run=lambda: frame.rolling("row", period=f"{LENGTH}i", closed="left", group_by="user").agg("item"),
+        run=lambda: frame.rolling("row", period=f"{LENGTH}i", closed="left", group_by="user").agg(
+            "item"
+        ),
         amount=len,
         examine=lambda lists: {"elements": int(lists["item"].list.len().sum())},
     )

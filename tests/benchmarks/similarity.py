@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from gpu_dcgen import exact_neighbors
-from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.similarity_computer import compute_neighbors
-from gpu_dcgen.weighted_matrix import build_matrix
+from gpu_dcgen.monitoring.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import exact as exact_neighbors
+from gpu_dcgen.similarity_computer.compute import compute_neighbors
+from gpu_dcgen.similarity_computer.matrix import build_matrix
 
 from .measure import Case, Log, Work
 from .stages import facts, load, setting
@@ -26,9 +26,21 @@ _NO_COUNT = "no minimum of common buyers; starts from our weighted matrix"
 
 def cases(threads: int) -> list[Case]:
     own = [
-        Case("similarity", name, "ours", "products", {"threads": threads, "top_k": top_k, "min_common": least}, note=note)
+        Case(
+            "similarity",
+            name,
+            "ours",
+            "products",
+            {"threads": threads, "top_k": top_k, "min_common": least},
+            note=note,
+        )
         for name, top_k, least, note in (
-            ("gpu-dcgen top-1000", 1000, 5, "at least 5 common buyers; starts from the interactions"),
+            (
+                "gpu-dcgen top-1000",
+                1000,
+                5,
+                "at least 5 common buyers; starts from the interactions",
+            ),
             ("gpu-dcgen top-1000, min 1", 1000, 1, "starts from the interactions"),
             ("gpu-dcgen top-100, min 1", 100, 1, "starts from the interactions"),
         )
@@ -58,7 +70,9 @@ def ours(log: Log, *, threads: int, top_k: int, min_common: int) -> Work:
     interactions, plan = load(log, "log", "plan")
     config, backend = setting(threads, similarity={"top_k": top_k, "min_common_users": min_common})
     return Work(
-        run=lambda: compute_neighbors(interactions, plan.windows.cut1, config, backend, ProgressTracker()),
+        run=lambda: compute_neighbors(
+            interactions, plan.windows.cut1, config, backend, ProgressTracker()
+        ),
         amount=lambda found: found.info["products"],
         examine=lambda found: _figures(found.similarity),
     )
@@ -82,9 +96,13 @@ def sparse_dot_topn(log: Log, *, threads: int, top_k: int) -> Work:
 
     def run() -> Any:
         columns = _unit_columns(matrix)
-        return sp_matmul_topn(columns.T.tocsr(), columns, top_n=top_k + 1, sort=True, n_threads=threads)  # itself is one
+        return sp_matmul_topn(
+            columns.T.tocsr(), columns, top_n=top_k + 1, sort=True, n_threads=threads
+        )  # itself is one
 
-    return Work(run, lambda found: facts(log)["matrix_products"], lambda found: _figures(_others(found)))
+    return Work(
+        run, lambda found: facts(log)["matrix_products"], lambda found: _figures(_others(found))
+    )
 
 
 def implicit_cosine(log: Log, *, threads: int, top_k: int) -> Work:
@@ -98,7 +116,9 @@ def implicit_cosine(log: Log, *, threads: int, top_k: int) -> Work:
         model.fit(doubles, show_progress=False)
         return model.similarity
 
-    return Work(run, lambda found: facts(log)["matrix_products"], lambda found: _figures(_others(found)))
+    return Work(
+        run, lambda found: facts(log)["matrix_products"], lambda found: _figures(_others(found))
+    )
 
 
 def lenskit_item_knn(log: Log, *, threads: int, top_k: int) -> Work:
@@ -116,11 +136,15 @@ def lenskit_item_knn(log: Log, *, threads: int, top_k: int) -> Work:
         model.train(dataset)
         return model.sim_matrix
 
-    return Work(run, lambda found: facts(log)["matrix_products"], lambda found: {"pairs": len(found.values)})
+    return Work(
+        run, lambda found: facts(log)["matrix_products"], lambda found: {"pairs": len(found.values)}
+    )
 
 
 def _unit_columns(matrix: Any) -> Any:
-    norms = np.sqrt(np.bincount(matrix.indices, matrix.data.astype(np.float64) ** 2, matrix.shape[1]))
+    norms = np.sqrt(
+        np.bincount(matrix.indices, matrix.data.astype(np.float64) ** 2, matrix.shape[1])
+    )
     scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
     data = matrix.data * scale[matrix.indices]
     return scipy.sparse.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -133,4 +157,7 @@ def _others(similarities: Any) -> np.ndarray:
 
 
 def _figures(similarity: np.ndarray) -> dict[str, Any]:
-    return {"pairs": int(similarity.shape[0]), "similarity_sum": float(similarity.sum(dtype=np.float64))}
+    return {
+        "pairs": int(similarity.shape[0]),
+        "similarity_sum": float(similarity.sum(dtype=np.float64)),
+    }

@@ -12,20 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_dcgen.backend import Backend, select_backend
-from gpu_dcgen.balancing import compute_balance
-from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.features import compute_features
-from gpu_dcgen.inputs import load_shop
-from gpu_dcgen.interactions import build_interactions
+from gpu_dcgen.backend.protocol import Backend
+from gpu_dcgen.backend.select import select_backend
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.inputs.shop import load_shop
+from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.negative_sampler import prepare_sources
-from gpu_dcgen.progress import ProgressTracker
+from gpu_dcgen.preparation.balancing import compute_balance
+from gpu_dcgen.preparation.features import compute_features
+from gpu_dcgen.preparation.interactions import build_interactions
+from gpu_dcgen.preparation.splits import plan_splits
+from gpu_dcgen.preparation.windows import cut_windows
 from gpu_dcgen.samples import Ingredients, gather_ingredients
 from gpu_dcgen.sequence_builder import build_calendar
-from gpu_dcgen.similarity_computer import compute_neighbors
-from gpu_dcgen.splits import plan_splits
-from gpu_dcgen.weighted_matrix import build_matrix
-from gpu_dcgen.windows import cut_windows
+from gpu_dcgen.similarity_computer.compute import compute_neighbors
+from gpu_dcgen.similarity_computer.matrix import build_matrix
 
 from .measure import ROOT, Log
 
@@ -72,7 +73,14 @@ def prepare(tables: Path, folder: Path, threads: int) -> None:
 def require(log: Log, threads: int) -> None:
     """Prepare the log's stages in a process of their own, unless they are there."""
     if not (log.stages / "facts.json").exists():
-        command = [sys.executable, "-m", "tests.benchmarks.stages", str(log.tables), str(log.stages), str(threads)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.stages",
+            str(log.tables),
+            str(log.stages),
+            str(threads),
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
 
 
@@ -93,10 +101,14 @@ def facts(log: Log) -> dict[str, Any]:
 
 def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> Ingredients:
     """What blocks of samples are made of, as the build gathers it."""
-    interactions, features, plan, balance, neighbors = load(log, "log", "features", "plan", "balance", "neighbors")
+    interactions, features, plan, balance, neighbors = load(
+        log, "log", "features", "plan", "balance", "neighbors"
+    )
     sources = prepare_sources(interactions, features, config, backend)
     calendar = build_calendar(interactions.first_time, interactions.last_time, config, backend)
-    return gather_ingredients(interactions, features, neighbors, sources, balance, calendar, plan, 0, backend)
+    return gather_ingredients(
+        interactions, features, neighbors, sources, balance, calendar, plan, 0, backend
+    )
 
 
 def spread_blocks(n: int, size: int, most: int) -> list[slice]:

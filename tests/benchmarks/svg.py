@@ -27,8 +27,12 @@ class Picture:
         self._width, self._height, self._title = width, height, title
         self._pieces: list[str] = []
 
-    def text_at(self, x: float, y: float, text: str, style: str = "", anchor: str = "start") -> None:
-        self._pieces.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>')
+    def text_at(
+        self, x: float, y: float, text: str, style: str = "", anchor: str = "start"
+    ) -> None:
+        self._pieces.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>'
+        )
 
     def line(self, points: Sequence[tuple[float, float]], style: str) -> None:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpu_dcgen.blocks import Block
-from gpu_dcgen.contract import arrow_schema, writer_settings
+from gpu_dcgen.backend.blocks import Block
+from gpu_dcgen.contract.schema import arrow_schema, writer_settings
 from gpu_dcgen.samples import gather_groups, labeled_pairs
 
 from .measure import Case, Log, Work
@@ -37,9 +37,30 @@ def cases(threads: int) -> list[Case]:
         polars = {"peer": True, "needs": ("polars",), "environment": {"POLARS_MAX_THREADS": str(n)}}
         found += [
             Case("writing", f"gpu-dcgen, {suffix}", "ours", "rows", arguments),
-            Case("writing", f"pyarrow write_table, {suffix}", "pyarrow_table", "rows", arguments, peer=True),
-            Case("writing", f"polars write_parquet, {suffix}", "polars_frame", "rows", {**arguments, "lazy": False}, **polars),
-            Case("writing", f"polars sink_parquet, {suffix}", "polars_frame", "rows", {**arguments, "lazy": True}, **polars),
+            Case(
+                "writing",
+                f"pyarrow write_table, {suffix}",
+                "pyarrow_table",
+                "rows",
+                arguments,
+                peer=True,
+            ),
+            Case(
+                "writing",
+                f"polars write_parquet, {suffix}",
+                "polars_frame",
+                "rows",
+                {**arguments, "lazy": False},
+                **polars,
+            ),
+            Case(
+                "writing",
+                f"polars sink_parquet, {suffix}",
+                "polars_frame",
+                "rows",
+                {**arguments, "lazy": True},
+                **polars,
+            ),
         ]
     return found
 
@@ -67,7 +88,11 @@ def polars_frame(log: Log, *, threads: int, lazy: bool) -> Work:
 
     blocks = _blocks(log, threads)
     frame = pl.from_arrow(_table(blocks))
-    options = {"compression": "zstd", "compression_level": 3, "row_group_size": max(block.n_rows for block in blocks)}
+    options = {
+        "compression": "zstd",
+        "compression_level": 3,
+        "row_group_size": max(block.n_rows for block in blocks),
+    }
 
     def write(path: Path, frame: Any) -> None:
         if lazy:
@@ -85,7 +110,11 @@ def _blocks(log: Log, threads: int) -> list[Block]:
     size = min(config.resources.batch_size, max(1, len(positives) // threads))
     made = []
     for rows in spread_blocks(len(positives), size, MOST_GROUPS):
-        made.append(labeled_pairs(gather_groups(positives, rows, have, config, backend), have, config, backend))
+        made.append(
+            labeled_pairs(
+                gather_groups(positives, rows, have, config, backend), have, config, backend
+            )
+        )
     return made
 
 
@@ -94,7 +123,9 @@ def _dealt(blocks: list[Block], n_parts: int) -> list[list[Block]]:
 
 
 def _write_part(path: Path, blocks: list[Block], backend: Any) -> None:
-    with backend.part_writer(path, arrow_schema(FILE), writer_settings(FILE, rows_per_row_group=160_000)) as writer:
+    with backend.part_writer(
+        path, arrow_schema(FILE), writer_settings(FILE, rows_per_row_group=160_000)
+    ) as writer:
         for block in blocks:
             writer.write(block)
 
@@ -110,7 +141,12 @@ def _table(blocks: list[Block]) -> pa.Table:
         shutil.rmtree(folder)
 
 
-def _work(blocks: list[Block], threads: int, write: Callable[[Path, Any], None], parts: list[Any] | None = None) -> Work:
+def _work(
+    blocks: list[Block],
+    threads: int,
+    write: Callable[[Path, Any], None],
+    parts: list[Any] | None = None,
+) -> Work:
     """Write the parts side by side, each to its own file in a folder that is emptied before each run."""
     parts = _dealt(blocks, threads) if parts is None else parts
     n_rows = sum(block.n_rows for block in blocks)
@@ -119,16 +155,24 @@ def _work(blocks: list[Block], threads: int, write: Callable[[Path, Any], None],
 
     def run() -> None:
         with ThreadPoolExecutor(len(parts)) as pool:
-            for done in [pool.submit(write, path, part) for path, part in zip(paths, parts, strict=True)]:
+            for done in [
+                pool.submit(write, path, part) for path, part in zip(paths, parts, strict=True)
+            ]:
                 done.result()
 
     def examine(result: None) -> dict[str, Any]:
         files = [pq.read_metadata(path) for path in paths]
         if sum(file.num_rows for file in files) != n_rows:
-            raise AssertionError(f"{sum(file.num_rows for file in files)} rows were written of {n_rows}")
+            raise AssertionError(
+                f"{sum(file.num_rows for file in files)} rows were written of {n_rows}"
+            )
         n_bytes = sum(path.stat().st_size for path in paths)
         shutil.rmtree(folder)
         columns = files[0].row_group(0).num_columns
-        return {"bytes_written": n_bytes, "bytes_a_row": round(n_bytes / n_rows, 2), "columns": columns}
+        return {
+            "bytes_written": n_bytes,
+            "bytes_a_row": round(n_bytes / n_rows, 2),
+            "columns": columns,
+        }
 
     return Work(run, lambda result: n_rows, examine)

@@ -33,7 +33,9 @@ def matrix(shop: Workshop, folder: Path, seconds: float) -> None:
     print(f"{tried} of {len(cases)} cases")
     print(f"| point | {' | '.join(FAULTS)} |\n|{'---|' * (len(FAULTS) + 1)}")
     for area, found in table.items():
-        cells = (", ".join(f"{n} {ended}" for ended, n in found[fault].most_common()) for fault in FAULTS)
+        cells = (
+            ", ".join(f"{n} {ended}" for ended, n in found[fault].most_common()) for fault in FAULTS
+        )
         print(f"| {area} | {' | '.join(cells)} |")
 
 
@@ -48,14 +50,23 @@ def soak(shop: Workshop, folder: Path, inputs: Path, n_kills: int) -> None:
     chance, kills, finished = random.Random(0), 0, 0
     while kills < n_kills:
         options = ("--overwrite",) if output.exists() else ()
-        met = shop.build(output, "--resume", *options, expect=False, kill_after_s=chance.uniform(0, 0.4 * straight_s), **job)
+        met = shop.build(
+            output,
+            "--resume",
+            *options,
+            expect=False,
+            kill_after_s=chance.uniform(0, 0.4 * straight_s),
+            **job,
+        )
         kills += met["code"] == -9
         if met["code"] == 0:
             finished += 1
             assert contents(output) == straight
     shop.build(output, "--resume", *(("--overwrite",) if output.exists() else ()), **job)
     same = contents(output) == straight
-    print(f"{kills} kills; {finished + 1} builds finished, the last one the same: {same}; unkilled, one takes {straight_s:.1f} s")
+    print(
+        f"{kills} kills; {finished + 1} builds finished, the last one the same: {same}; unkilled, one takes {straight_s:.1f} s"
+    )
 
 
 def main() -> None:

@@ -34,10 +34,21 @@ LIMIT_S = 60  # after which a child hangs
 
 def warm(inputs: Path, output: Path, config: Path) -> None:
     """Import all and compile all: a build."""
-    from gpu_dcgen.cli import app
+    from gpu_dcgen.cli.build_commands import app
 
     with contextlib.suppress(SystemExit):
-        app(["build", str(inputs), str(output), "--config", str(config), "--backend", "cpu", "--quiet"])
+        app(
+            [
+                "build",
+                str(inputs),
+                str(output),
+                "--config",
+                str(config),
+                "--backend",
+                "cpu",
+                "--quiet",
+            ]
+        )
     gc.freeze()  # children then copy less
 
 
@@ -83,7 +94,11 @@ def _ended(child: int, job: dict[str, Any]) -> dict[str, Any]:
         report["left"] = "a process of it ran on"
     if killed and "kill_after_s" not in job:
         report["left"] = f"it still ran after {LIMIT_S} s: {(folder / 'stderr.txt').read_text()}"
-    return {"code": os.waitstatus_to_exitcode(status), "stderr": (folder / "stderr.txt").read_text(), **report}
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "stderr": (folder / "stderr.txt").read_text(),
+        **report,
+    }
 
 
 def _child(job: dict[str, Any], folder: Path) -> int:
@@ -93,18 +108,35 @@ def _child(job: dict[str, Any], folder: Path) -> int:
     os.dup2(os.open(folder / "stderr.txt", os.O_WRONLY), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     watcher = Watcher(Path(job["output"]), job.get("fault"), job.get("at"))
-    faulthandler.dump_traceback_later(LIMIT_S - 2, file=os.fdopen(os.dup(2), "w"))  # where it hangs, if it does
+    faulthandler.dump_traceback_later(
+        LIMIT_S - 2, file=os.fdopen(os.dup(2), "w")
+    )  # where it hangs, if it does
     _settle(job)
     watcher.begin()
-    from gpu_dcgen.cli import app
+    from gpu_dcgen.cli.build_commands import app
 
     try:
-        app(["build", job["inputs"], job["output"], "--config", job["config"], "--backend", "cpu", *job["options"]])
+        app(
+            [
+                "build",
+                job["inputs"],
+                job["output"],
+                "--config",
+                job["config"],
+                "--backend",
+                "cpu",
+                *job["options"],
+            ]
+        )
         code = 0
     except SystemExit as end:
         code = end.code or 0
     left = _still_running(time.monotonic() + ENDING_S)
-    said = {"points": watcher.points, "outside": watcher.outside, **({"left": f"threads {left}"} if left else {})}
+    said = {
+        "points": watcher.points,
+        "outside": watcher.outside,
+        **({"left": f"threads {left}"} if left else {}),
+    }
     os.write(report, json.dumps(said).encode())
     return code
 
@@ -112,7 +144,9 @@ def _child(job: dict[str, Any], folder: Path) -> int:
 def _still_running(until: float) -> list[str]:
     """The threads that have not ended by then: who interrupts twice does not wait for blocks that are begun."""
     while True:
-        left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        left = [
+            thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+        ]
         if not left or time.monotonic() > until:
             return left
         time.sleep(0.01)

@@ -16,11 +16,17 @@ from typing import Any
 
 import yaml
 
-from gpu_dcgen.checkpoints import sha256_of
-from gpu_dcgen.integrity import validate
-from tests.shops import random_shop, tiny_config, write_shop
+from gpu_dcgen.storage.checksums import sha256_of
+from gpu_dcgen.storage.integrity import validate
+from tests.support.shops import random_shop, tiny_config, write_shop
 
-TELLING = ("manifest.json", "quality_report.json", "build_log.jsonl", "junit.xml", "append.json")  # files that tell of times
+TELLING = (
+    "manifest.json",
+    "quality_report.json",
+    "build_log.jsonl",
+    "junit.xml",
+    "append.json",
+)  # files that tell of times
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "Ctrl-C twice", "EIO", "ENOSPC", "no memory")
 ENDS = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,), "Ctrl-C twice": (130,)}
 
@@ -28,14 +34,22 @@ ENDS = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,), "Ctrl-C twice": (
 class Workshop:
     """A shop, a driver, and what a build that meets nothing makes of it."""
 
-    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = (), preload: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, prefix: tuple[str, ...] = (), preload: Path | None = None
+    ) -> None:
         self.folder = folder
-        self.inputs = write_shop(random_shop(1, n_users=16, n_items=24, n_rows=260), folder / "input")
+        self.inputs = write_shop(
+            random_shop(1, n_users=16, n_items=24, n_rows=260), folder / "input"
+        )
         for name, config in {"config": tiny_config(), "other": tiny_config(seed=7)}.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
         module = (*prefix, sys.executable, "-W", "ignore", "-m", "tests.faults.driver")
         root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root), **({"LD_PRELOAD": str(preload)} if preload else {})}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            **({"LD_PRELOAD": str(preload)} if preload else {}),
+        }
         self._driver = subprocess.Popen(
             [*module, self.inputs, folder / "warm", folder / "other.yaml"],
             stdin=subprocess.PIPE,
@@ -61,12 +75,16 @@ class Workshop:
             raise RuntimeError(f"a build that meets nothing failed: {answer['stderr']}")
         return answer
 
-    def race(self, output: Path, *options: str, n: int, config: str = "config", **job: Any) -> list[dict[str, Any]]:
+    def race(
+        self, output: Path, *options: str, n: int, config: str = "config", **job: Any
+    ) -> list[dict[str, Any]]:
         """`n` builds of one output at the same time."""
         output.parent.mkdir(parents=True, exist_ok=True)
         asked = {"inputs": str(self.inputs), "config": str(self.folder / f"{config}.yaml"), **job}
         asked |= {"output": str(output), "options": options}
-        self._driver.stdin.write(json.dumps([{**asked, "folder": str(self.folder / f"run{k}")} for k in range(n)]) + "\n")
+        self._driver.stdin.write(
+            json.dumps([{**asked, "folder": str(self.folder / f"run{k}")} for k in range(n)]) + "\n"
+        )
         self._driver.stdin.flush()
         return json.loads(self._driver.stdout.readline())
 
@@ -79,7 +97,18 @@ class Workshop:
         self._inside("mount", "-o", f"remount,size={size}", folder)
 
     def _inside(self, *command: str | Path) -> None:
-        subprocess.run(["nsenter", "-t", str(self._driver.pid), "-U", "-m", "--preserve-credentials", *command], check=True)
+        subprocess.run(
+            [
+                "nsenter",
+                "-t",
+                str(self._driver.pid),
+                "-U",
+                "-m",
+                "--preserve-credentials",
+                *command,
+            ],
+            check=True,
+        )
 
 
 AREAS = {
@@ -96,12 +125,16 @@ AREAS = {
 def area_of(point: str) -> str:
     """Where along the river a point lies."""
     name = point.partition("#")[0]
-    return next((area for area, pattern in AREAS.items() if re.match(pattern, name)), "the lock and folders")
+    return next(
+        (area for area, pattern in AREAS.items() if re.match(pattern, name)), "the lock and folders"
+    )
 
 
 def kind_of(point: str) -> str:
     """A point without numbers and without the names of splits: what it is, wherever it happens."""
-    return re.sub(r"\d+", "", re.sub(r"\b(train|val|test)(?=[-_])", "split", point.partition("#")[0]))
+    return re.sub(
+        r"\d+", "", re.sub(r"\b(train|val|test)(?=[-_])", "split", point.partition("#")[0])
+    )
 
 
 def every_case(shop: Workshop, folder: Path) -> Iterator[Case]:
@@ -121,8 +154,14 @@ def every_case(shop: Workshop, folder: Path) -> Iterator[Case]:
 
 def contents(folder: Path) -> dict[str, str]:
     """SHA-256 of the files of a data set, by name, but for those that tell of times."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name not in TELLING}
+    files = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if name not in TELLING
+    }
 
 
 @dataclass(frozen=True)
@@ -135,7 +174,10 @@ class Case:
     resume: bool = True
 
     def __str__(self) -> str:
-        how = ("over an older one" if self.overwrite else "alone", "resume" if self.resume else "anew")
+        how = (
+            "over an older one" if self.overwrite else "alone",
+            "resume" if self.resume else "anew",
+        )
         return f"{self.fault} at {self.at}, {', '.join(how)}"
 
 
@@ -151,30 +193,48 @@ def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
     assert "left" not in met, f"{case}: {met['left']}"
     assert met.get("outside", []) == [], f"{case}: files elsewhere: {met['outside']}"
     finished = met["code"] == 0
-    assert finished or met["code"] in ENDS.get(case.fault, (1, 2)), f"{case}: exit code {met['code']}: {met['stderr']}"
+    assert finished or met["code"] in ENDS.get(case.fault, (1, 2)), (
+        f"{case}: exit code {met['code']}: {met['stderr']}"
+    )
     published = finished or (output.exists() and whole(output) != older)
     stands(shop, output, older, published, case)
     if not finished and met["code"] > 0:
         said = " ".join(met["stderr"].split())
         assert not (published and "nothing was published" in said), f"{case}: {said}"
         told = "had been published" in said
-        assert told == published or case.fault == "Ctrl-C twice", f"{case}: {said}"  # the second one comes before the word
+        assert told == published or case.fault == "Ctrl-C twice", (
+            f"{case}: {said}"
+        )  # the second one comes before the word
     found = {path.name for path in folder.iterdir()}
     assert found <= {"output", ".output.staging"}, f"{case}: {found} left"
     if finished and "cannot be removed" not in met["stderr"]:
         assert found == {"output"}, f"{case}: staging left after a build that ended well"
     follow_up(shop, case, output)
-    return "finished" if finished else "published" if published else "kept the older one" if older else "published nothing"
+    return (
+        "finished"
+        if finished
+        else "published"
+        if published
+        else "kept the older one"
+        if older
+        else "published nothing"
+    )
 
 
 def whole(output: Path) -> dict[str, str] | None:
     """SHA-256 of every file of a data set; None where there is none."""
     if not output.exists():
         return None
-    return {str(path.relative_to(output)): sha256_of(path) for path in output.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(output)): sha256_of(path)
+        for path in output.rglob("*")
+        if path.is_file()
+    }
 
 
-def stands(shop: Workshop, output: Path, older: dict[str, str] | None, published: bool, case: Case) -> None:
+def stands(
+    shop: Workshop, output: Path, older: dict[str, str] | None, published: bool, case: Case
+) -> None:
     """What is at the output is the older data set, untouched, or the new one, complete."""
     if not published:
         assert whole(output) == older, f"{case}: the older data set was touched"
@@ -190,4 +250,6 @@ def follow_up(shop: Workshop, case: Case, output: Path) -> None:
     assert next_one["code"] == 0, f"{case}: the next build: {next_one['stderr']}"
     assert validate(output, checksums=True) == [], f"{case}: the next build is broken"
     assert contents(output) == shop.files, f"{case}: the next build made something else"
-    assert {path.name for path in output.parent.iterdir()} == {"output"}, f"{case}: files left after the next build"
+    assert {path.name for path in output.parent.iterdir()} == {"output"}, (
+        f"{case}: files left after the next build"
+    )

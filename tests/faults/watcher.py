@@ -42,25 +42,47 @@ class Watcher:
         self._staging, self._beside = output.parent / f".{output.name}.staging", output.parent
         self._fault, self._at = fault, at
         self._times: Counter[str] = Counter()
-        self._lock = threading.RLock()  # what the collector removes meanwhile is met in the same thread
+        self._lock = (
+            threading.RLock()
+        )  # what the collector removes meanwhile is met in the same thread
         self._once_more = False
 
     def begin(self) -> None:
         """Watch from now on; for this process there is no end of it."""
         from cpu_fallback import PartWriter
-        from gpu_dcgen import checkpoints, pipeline, staging
+        from gpu_dcgen.dataset_generator import pipeline
+        from gpu_dcgen.storage import checkpoints, staging
 
         sys.addaudithook(self._hear)
-        self._wrap(os, "fsync", lambda handle: f"fsync {self._name(os.readlink(f'/proc/self/fd/{handle}'))}")
+        self._wrap(
+            os,
+            "fsync",
+            lambda handle: f"fsync {self._name(os.readlink(f'/proc/self/fd/{handle}'))}",
+        )
         self._wrap(staging, "_exchange", lambda *_: "exchange", after=True)
-        self._wrap(Path, "rename", lambda path, _: f"rename {self._name(path)}", after=True, before=False)
+        self._wrap(
+            Path, "rename", lambda path, _: f"rename {self._name(path)}", after=True, before=False
+        )
         for step in ("_open", "_append", "_finish"):
-            self._wrap(PartWriter, step, lambda writer, *_, step=step: f"{step[1:]} {self._name(writer._path)}", after=True)
+            self._wrap(
+                PartWriter,
+                step,
+                lambda writer, *_, step=step: f"{step[1:]} {self._name(writer._path)}",
+                after=True,
+            )
         for stage in STAGES:
             self._wrap(pipeline, stage, lambda *_, stage=stage, **__: f"stage {stage}")
         checkpoints.open = self._open_checkpoint
 
-    def _wrap(self, owner: Any, name: str, point: Callable[..., str], *, before: bool = True, after: bool = False) -> None:
+    def _wrap(
+        self,
+        owner: Any,
+        name: str,
+        point: Callable[..., str],
+        *,
+        before: bool = True,
+        after: bool = False,
+    ) -> None:
         original = getattr(owner, name)
 
         def watched(*arguments: Any, **options: Any) -> Any:

@@ -8,11 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-import gpu_dcgen.gpu
-from gpu_dcgen.gpu.transfers import Transfers
+import gpu_dcgen.backend.gpu
+from gpu_dcgen.backend.gpu.transfers import Transfers
 from tests.gpu import libcudf_stand_in
-from tests.strict_array import StrictArray, Syncs
-from tests.strict_functions import StrictNamespace
+from tests.support.strict_array import StrictArray, Syncs
+from tests.support.strict_functions import StrictNamespace
 
 
 @pytest.fixture(scope="session")
@@ -55,5 +55,5 @@ def transfers(request):
         yield Transfers(request.getfixturevalue("device"))
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_dcgen.gpu, "libcudf", libcudf_stand_in, raising=False)
+        patch.setattr(gpu_dcgen.backend.gpu, "libcudf", libcudf_stand_in, raising=False)
         yield StrictTransfers()

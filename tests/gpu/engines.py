@@ -7,35 +7,42 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_dcgen import approximate_neighbors
-from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.backend.runs import offsets_of
+from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.errors import BackendError
-from gpu_dcgen.gpu import products
-from gpu_dcgen.inputs import load_shop
-from gpu_dcgen.interactions import build_interactions
-from gpu_dcgen.progress import ProgressTracker
-from gpu_dcgen.segments import offsets_of
-from gpu_dcgen.weighted_matrix import WeightedMatrix, build_matrix
-from gpu_dcgen.windows import cut_windows
+from gpu_dcgen.inputs.shop import load_shop
+from gpu_dcgen.monitoring.progress import ProgressTracker
+from gpu_dcgen.preparation.interactions import build_interactions
+from gpu_dcgen.preparation.windows import cut_windows
+from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
+from gpu_dcgen.similarity_computer.matrix import WeightedMatrix, build_matrix
+from tests.gpu import products
 
 NEAREST = ("brute", "cuml", "faiss")
 DEPTH = 100  # of recall
 COMPARED_BLOCK = 2_000  # items for which products of sparse matrices are checked
 
 
-def compare_engines(tables: Path, backend: Any, nearest: tuple[str, ...] = NEAREST) -> dict[str, Any]:
+def compare_engines(
+    tables: Path, backend: Any, nearest: tuple[str, ...] = NEAREST
+) -> dict[str, Any]:
     """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways differ."""
     config = DatasetConfig()
     matrix = _matrix(tables, config, backend)
     sides = matrix.sides(backend)
     n_items = int(matrix.norms.shape[0])
-    limits = {"min_common": config.similarity.min_common_users, "top_k": config.similarity.top_k, "packed": matrix.packed}
+    limits = {
+        "min_common": config.similarity.min_common_users,
+        "top_k": config.similarity.top_k,
+        "packed": matrix.packed,
+    }
     arguments = (sides.by_item, sides.by_user, sides.norms)
     size = backend.block_size(n_items, 24 * config.similarity.top_k)
 
     def exact() -> tuple[Any, ...]:
         blocks = [
-            backend.similarity_block(first, min(n_items, first + size), *arguments, **limits) for first in range(0, n_items, size)
+            backend.similarity_block(first, min(n_items, first + size), *arguments, **limits)
+            for first in range(0, n_items, size)
         ]
         return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
 
@@ -48,7 +55,10 @@ def compare_engines(tables: Path, backend: Any, nearest: tuple[str, ...] = NEARE
         "exact": {"seconds": seconds, "pairs": int(expected[1].shape[0]), "products_per_s": rate},
     }
     last = min(n_items, COMPARED_BLOCK)
-    block, seconds = _timed(functools.partial(products.similarity_block, backend, 0, last, *arguments, **limits), backend)
+    block, seconds = _timed(
+        functools.partial(products.similarity_block, backend, 0, last, *arguments, **limits),
+        backend,
+    )
     ours = backend.similarity_block(0, last, *arguments, **limits)
     same = all(bool((a == b).all()) for a, b in zip(block, ours, strict=True))
     answer["products of sparse matrices"] = {"seconds": seconds, "items": last, "same": same}
@@ -63,7 +73,12 @@ def compare_engines(tables: Path, backend: Any, nearest: tuple[str, ...] = NEARE
 def _matrix(tables: Path, config: DatasetConfig, backend: Any) -> WeightedMatrix:
     shop = load_shop(tables, config, backend)
     log = build_interactions(shop, config, backend)
-    return build_matrix(log, cut_windows(shop.time, log.first_time, log.last_time, config, backend).cut1, config, backend)
+    return build_matrix(
+        log,
+        cut_windows(shop.time, log.first_time, log.last_time, config, backend).cut1,
+        config,
+        backend,
+    )
 
 
 def _timed(question: Any, backend: Any) -> tuple[Any, float]:
@@ -74,16 +89,27 @@ def _timed(question: Any, backend: Any) -> tuple[Any, float]:
     return answer, round(time.perf_counter() - began, 4)
 
 
-def _approximate(name: str, matrix: WeightedMatrix, expected: tuple[Any, ...], backend: Any) -> dict[str, Any]:
+def _approximate(
+    name: str, matrix: WeightedMatrix, expected: tuple[Any, ...], backend: Any
+) -> dict[str, Any]:
     config = DatasetConfig(similarity={"engine": "approximate", "nearest": name})
     every = matrix.norms > 0  # also those that are less work to count
-    question = functools.partial(approximate_neighbors.find_neighbors, matrix, config, backend, ProgressTracker(), searched=every)
+    question = functools.partial(
+        approximate_neighbors.find_neighbors,
+        matrix,
+        config,
+        backend,
+        ProgressTracker(),
+        searched=every,
+    )
     _timed(question, backend)
     (found, info), seconds = _timed(question, backend)
     return {"seconds": seconds, "recall_at_100": recall(found, expected, backend), **info}
 
 
-def recall(found: tuple[Any, ...], expected: tuple[Any, ...], backend: Any, depth: int = DEPTH) -> float:
+def recall(
+    found: tuple[Any, ...], expected: tuple[Any, ...], backend: Any, depth: int = DEPTH
+) -> float:
     """Share of each item's first `depth` exact neighbors that were found among its neighbors."""
     xp, n_items = backend.xp, int(expected[0].shape[0])
 
@@ -95,4 +121,6 @@ def recall(found: tuple[Any, ...], expected: tuple[Any, ...], backend: Any, dept
         return row[first] * n_items + item[first]
 
     wanted = pairs(expected[0], expected[1], depth)
-    return float(xp.isin(wanted, pairs(found[0], found[1], n_items)).sum()) / max(1, int(wanted.shape[0]))
+    return float(xp.isin(wanted, pairs(found[0], found[1], n_items)).sum()) / max(
+        1, int(wanted.shape[0])
+    )

@@ -1,4 +1,4 @@
-"""`gpu_dcgen.gpu.libcudf` for strict arrays: pyarrow does what libcudf does, and writes files as libcudf lays them out.
+"""`gpu_dcgen.backend.gpu.libcudf` for strict arrays: pyarrow does what libcudf does, and writes files as libcudf lays them out.
 
 So all that surrounds libcudf is tested where no GPU is: strings are no dictionaries, lists have no fixed size, timestamps are
 marked as UTC, no Arrow schema is written but the one handed in.
@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cpu_fallback.tables import is_text
-from gpu_dcgen.gpu import layout
-from tests.strict_array import StrictArray, Syncs
+from gpu_dcgen.backend.gpu import layout
+from tests.support.strict_array import StrictArray, Syncs
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def arrays(column, dtype, xp):
 
 def encode_strings(column, xp):
     values = column.held.drop_null().unique().sort()
-    return on_device(pc.index_in(column.held, value_set=values).fill_null(-1).to_numpy(), xp), Strings(values)
+    return on_device(
+        pc.index_in(column.held, value_set=values).fill_null(-1).to_numpy(), xp
+    ), Strings(values)
 
 
 def on_device(values, xp):
@@ -112,7 +114,10 @@ class RowGroupWriter:
         self._writer.add_key_value_metadata(metadata)
 
     def write(self, columns):
-        arrays = [self.as_arrow(column).cast(field.type) for column, field in zip(columns, self._stored, strict=True)]
+        arrays = [
+            self.as_arrow(column).cast(field.type)
+            for column, field in zip(columns, self._stored, strict=True)
+        ]
         table = pa.Table.from_arrays(arrays, schema=self._stored)
         self._writer.write_table(table, row_group_size=table.num_rows)
 
@@ -125,7 +130,9 @@ class RowGroupWriter:
                 values = column.values.host
                 values = np.packbits(values, bitorder="little") if values.dtype == bool else values
                 mask = None if column.mask is None else pa.py_buffer(column.mask.host)
-                array = pa.Array.from_buffers(column.type, len(column), [mask, pa.py_buffer(values)])
+                array = pa.Array.from_buffers(
+                    column.type, len(column), [mask, pa.py_buffer(values)]
+                )
                 assert array.null_count == column.null_count
                 assert mask is None or mask.size % 64 == 0  # libcudf reads whole cache lines
                 return array
@@ -135,10 +142,14 @@ class RowGroupWriter:
                 return array
             case layout.Texts():
                 return pa.Array.from_buffers(
-                    pa.string(), len(column), [None, pa.py_buffer(column.offsets.host), pa.py_buffer(column.text.host)]
+                    pa.string(),
+                    len(column),
+                    [None, pa.py_buffer(column.offsets.host), pa.py_buffer(column.text.host)],
                 )
             case layout.Nested():
-                return pa.ListArray.from_arrays(pa.array(column.offsets.host), self.as_arrow(column.elements))
+                return pa.ListArray.from_arrays(
+                    pa.array(column.offsets.host), self.as_arrow(column.elements)
+                )
         raise TypeError(type(column).__name__)
 
 

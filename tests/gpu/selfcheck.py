@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Callable
 
 import gpu_dcgen
-from gpu_dcgen import demo
-from gpu_dcgen.dataset_generator import build
-from gpu_dcgen.gpu.device import find_device
-from gpu_dcgen.synth import generate
+from gpu_dcgen.backend.gpu.device import find_device
+from gpu_dcgen.dataset_generator.builder import build
+from gpu_dcgen.example_data import complete_journey as demo
+from gpu_dcgen.example_data.fashion_shop import generate
 from tests.gpu.engines import compare_engines
-from tests.machines import gpu
+from tests.support.machines import gpu
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,11 @@ class Report:
     """Answers by name; each question is asked once, and what goes wrong is an answer too."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.answers, self.failed = path, {"gpu_dcgen": gpu_dcgen.__version__, "python": sys.version}, []
+        self.path, self.answers, self.failed = (
+            path,
+            {"gpu_dcgen": gpu_dcgen.__version__, "python": sys.version},
+            [],
+        )
 
     def ask(self, name: str, question: Callable[..., Any], *arguments: Any) -> Any:
         began = time.perf_counter()
@@ -45,13 +49,25 @@ class Report:
         if not good:
             self.failed.append(name)
         print(f"{'ok  ' if good else 'FAIL'} {name} ({took} s)", flush=True)
-        self.path.write_text(json.dumps({**self.answers, "failed": self.failed}, indent=1, default=str) + "\n")
+        self.path.write_text(
+            json.dumps({**self.answers, "failed": self.failed}, indent=1, default=str) + "\n"
+        )
         return answer
 
 
 def run_tests() -> dict[str, Any]:
     """The whole suite with the GPU among its machines."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--maxfail=25", "-p", "no:cacheprovider", "tests"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "--maxfail=25",
+        "-p",
+        "no:cacheprovider",
+        "tests",
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return {"good": run.returncode == 0, "tail": run.stdout[-6000:]}
 
@@ -79,13 +95,23 @@ def build_on(machine: str, tables: Path, output: Path) -> dict[str, Any]:
         first = manifest["performance"]
         manifest = build(tables, output, backend=backend, overwrite=True).manifest
         manifest["performance"]["first_build"] = first
-    keys = ("content_digest", "digests", "counts", "similarity", "timings", "performance", "backend")
+    keys = (
+        "content_digest",
+        "digests",
+        "counts",
+        "similarity",
+        "timings",
+        "performance",
+        "backend",
+    )
     return {key: manifest.get(key) for key in keys}
 
 
 def compare(tables: Path, work: Path, name: str) -> dict[str, Any]:
     """Both machines' builds of the same tables, and where their content differs."""
-    cpu, device = (build_on(machine, tables, work / f"{name}_{machine}") for machine in ("cpu", "gpu"))
+    cpu, device = (
+        build_on(machine, tables, work / f"{name}_{machine}") for machine in ("cpu", "gpu")
+    )
     differing = [
         f"{file}.{column}"
         for file, columns in cpu["digests"].items()
@@ -108,14 +134,31 @@ def tables_of(name: str, work: Path, given: dict[str, Path]) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("selfcheck"), help="folder for tables and data sets")
+    parser.add_argument(
+        "--work", type=Path, default=Path("selfcheck"), help="folder for tables and data sets"
+    )
     parser.add_argument("--output", type=Path, default=Path("selfcheck.json"))
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=FOLDER", help="tables that are there already")
-    parser.add_argument("--compare", nargs="*", default=["complete_journey", "synth_0.1"], help="built on both machines")
-    parser.add_argument("--time", nargs="*", default=["synth_1.0"], help="built on the GPU alone, stage by stage")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="tables that are there already",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        default=["complete_journey", "synth_0.1"],
+        help="built on both machines",
+    )
+    parser.add_argument(
+        "--time", nargs="*", default=["synth_1.0"], help="built on the GPU alone, stage by stage"
+    )
     parser.add_argument("--no-tests", action="store_true")
     options = parser.parse_args()
-    given = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.data)}
+    given = {
+        name: Path(folder) for name, _, folder in (text.partition("=") for text in options.data)
+    }
     report = Report(options.output)
     if report.ask("device", lambda: find_device().describe()) is None:
         print(report.answers["device"]["error"])
@@ -124,10 +167,14 @@ def main() -> int:
     if not options.no_tests:
         report.ask("tests", run_tests)
     for name in options.compare:
-        if (tables := report.ask(f"tables {name}", tables_of, name, options.work, given)) is not None:
+        if (
+            tables := report.ask(f"tables {name}", tables_of, name, options.work, given)
+        ) is not None:
             report.ask(f"parity {name}", compare, tables, options.work, name)
     for name in options.time:
-        if (tables := report.ask(f"tables {name}", tables_of, name, options.work, given)) is not None:
+        if (
+            tables := report.ask(f"tables {name}", tables_of, name, options.work, given)
+        ) is not None:
             report.ask(f"build {name}", build_on, "gpu", tables, options.work / f"{name}_gpu")
             report.ask(f"similarity {name}", compare_engines, tables, gpu()[0])
     print(f"{len(report.failed)} of {len(report.answers) - 2} failed; written to {options.output}")

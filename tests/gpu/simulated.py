@@ -1,7 +1,7 @@
 """A build whose kernels run in numba's CUDA simulator, as `python -m tests.gpu.simulated INPUT OUTPUT CONFIG`.
 
 NUMBA_ENABLE_CUDASIM=1 turns it on. The machine is the CPU's but for its kernels, the configuration
-`tests.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the kernels that ran and how often
+`tests.support.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the kernels that ran and how often
 as JSON. The simulator runs device code as Python, a thread a CUDA thread.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.dataset_generator import build
-from gpu_dcgen.gpu import launch, similarity
-from tests.shops import tiny_config
+from gpu_dcgen.backend.gpu import launch, similarity
+from gpu_dcgen.dataset_generator.builder import build
+from tests.support.shops import tiny_config
 
 LANES, BLOCK_THREADS = 8, 4
 
@@ -42,12 +42,18 @@ class SimulatedBackend(NumpyBackend):
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
         self.ran.append(kernel.python.__name__)
-        shared = [FakeCUDAArray(array) if isinstance(array, np.ndarray) else array for array in arrays]  # not copied
+        shared = [
+            FakeCUDAArray(array) if isinstance(array, np.ndarray) else array for array in arrays
+        ]  # not copied
         launch.run(kernel, n, *shared, lanes=lanes, block_threads=BLOCK_THREADS)
 
-    def similarity_block(self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int) -> Any:
+    def similarity_block(
+        self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int
+    ) -> Any:
         self.ran.append("neighbors_of_items")
-        return similarity.similarity_block(np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits)
+        return similarity.similarity_block(
+            np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits
+        )
 
 
 def widen_integers() -> None:
@@ -56,17 +62,25 @@ def widen_integers() -> None:
 
     def wide(self: FakeCUDAArray, index: Any) -> Any:
         value = narrow(self, index)
-        return np.int64(value) if isinstance(value, np.integer) and value.dtype != np.uint64 else value
+        return (
+            np.int64(value) if isinstance(value, np.integer) and value.dtype != np.uint64 else value
+        )
 
     FakeCUDAArray.__getitem__ = wide
 
 
 def main(inputs: Path, output: Path, config: dict[str, Any]) -> None:
     widen_integers()
-    warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)  # hashes wrap on purpose
+    warnings.filterwarnings(
+        "ignore", "overflow encountered in scalar", RuntimeWarning
+    )  # hashes wrap on purpose
     machine = SimulatedBackend()
     manifest = build(inputs, output, tiny_config(**config), backend=machine).manifest
-    found = {"content_digest": manifest["content_digest"], "kernels": sorted(set(machine.ran)), "grids": len(machine.ran)}
+    found = {
+        "content_digest": manifest["content_digest"],
+        "kernels": sorted(set(machine.ran)),
+        "grids": len(machine.ran),
+    }
     print(json.dumps(found))
 
 

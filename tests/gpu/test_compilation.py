@@ -12,11 +12,11 @@ from numba import typeof
 
 import gpu_dcgen.kernels
 from cpu_fallback import NumpyBackend
-from gpu_dcgen import approximate_neighbors
-from gpu_dcgen.dataset_generator import build
-from gpu_dcgen.gpu import launch, similarity
+from gpu_dcgen.backend.gpu import launch, similarity
+from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import RowKernel
-from tests.shops import random_shop, tiny_config, write_shop
+from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
+from tests.support.shops import random_shop, tiny_config, write_shop
 
 CAPABILITIES = [(8, 0), (9, 0)]
 ON_THE_HOST = {"hash_texts"}  # hashes vocabularies, which are strings of the host
@@ -65,11 +65,17 @@ def ptx(request, monkeypatch):
     from numba import cuda
     from numba.cuda import dispatcher
 
-    monkeypatch.setattr(dispatcher, "get_current_device", lambda: types.SimpleNamespace(compute_capability=request.param))
+    monkeypatch.setattr(
+        dispatcher,
+        "get_current_device",
+        lambda: types.SimpleNamespace(compute_capability=request.param),
+    )
     launch.grid_of.cache_clear()
 
     def compiled(kernel: Any, arguments: tuple[Any, ...]) -> str:
-        text, _ = cuda.compile(kernel.py_func, cuda.types.void(*arguments), device=False, abi="numba", cc=request.param)[:2]
+        text, _ = cuda.compile(
+            kernel.py_func, cuda.types.void(*arguments), device=False, abi="numba", cc=request.param
+        )[:2]
         assert ".target sm_{}{}".format(*request.param) in text
         return text
 
@@ -91,11 +97,23 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
     def array(name: str, n_dimensions: int = 1) -> Any:
         return cuda.types.Array(getattr(cuda.types, name), n_dimensions, "C")
 
-    long, wide = cuda.types.int64, [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)]
+    long, wide = (
+        cuda.types.int64,
+        [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)],
+    )
     matrix = [array(INTEGERS), array(NARROW), array(NARROW), array(INTEGERS), array(INTEGERS)]
     outputs = [array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2)]
     limits = (long, long, cuda.types.boolean)
-    arguments = (long, array(INTEGERS), array(INTEGERS), *matrix, array("float64"), *limits, *wide, *outputs)
+    arguments = (
+        long,
+        array(INTEGERS),
+        array(INTEGERS),
+        *matrix,
+        array("float64"),
+        *limits,
+        *wide,
+        *outputs,
+    )
     text = ptx(similarity.neighbors_of_items, arguments)
     assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
     assert "fma.rn.f64" not in text and "div.approx" not in text
@@ -107,5 +125,13 @@ def test_no_kernel_is_left_out(calls):
 
 
 def row_kernels() -> list[RowKernel]:
-    modules = [importlib.import_module(f"gpu_dcgen.kernels.{m.name}") for m in pkgutil.iter_modules(gpu_dcgen.kernels.__path__)]
-    return [value for module in modules for value in vars(module).values() if isinstance(value, RowKernel)]
+    modules = [
+        importlib.import_module(f"gpu_dcgen.kernels.{m.name}")
+        for m in pkgutil.iter_modules(gpu_dcgen.kernels.__path__)
+    ]
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, RowKernel)
+    ]

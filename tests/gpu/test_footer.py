@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen.gpu.footer import mark_timestamps_local
+from gpu_dcgen.backend.gpu.footer import mark_timestamps_local
 
 MOMENTS = [dt.datetime(2020, 2, 29, 12), None]
 
@@ -55,7 +55,11 @@ def test_a_file_of_many_columns_and_row_groups(tmp_path):
     path = write(tmp_path / "a.parquet", columns, row_group_size=1)
     assert mark_timestamps_local(path) == 100
     found = pq.read_table(path)
-    assert [str(found[name].type) for name in ("c0", "c1", "c297")] == ["timestamp[ns]", "int64", "timestamp[ns]"]
+    assert [str(found[name].type) for name in ("c0", "c1", "c297")] == [
+        "timestamp[ns]",
+        "int64",
+        "timestamp[ns]",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 4 + b"no"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_dcgen.dataset_generator import build
+from gpu_dcgen.backend.gpu import launch
+from gpu_dcgen.cli.rendering import of_build
+from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
-from gpu_dcgen.gpu import launch
-from gpu_dcgen.summary import of_build
-from tests.machines import gpu
-from tests.shops import random_shop, tiny_config, write_shop
-from tests.test_against_reference import VARIANTS
+from tests.dataset_generator.test_against_reference import VARIANTS
+from tests.support.machines import gpu
+from tests.support.shops import random_shop, tiny_config, write_shop
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,10 @@ def machine():
 
 @pytest.fixture
 def tables(tmp_path):
-    return write_shop(random_shop(4, n_users=30, n_items=30, n_rows=700, minutes=True, views=True), tmp_path / "input")
+    return write_shop(
+        random_shop(4, n_users=30, n_items=30, n_rows=700, minutes=True, views=True),
+        tmp_path / "input",
+    )
 
 
 @pytest.mark.parametrize("shape", ["labeled_pair", "n_tuple", "triplet"])
@@ -40,14 +43,20 @@ def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
 def test_content_is_the_cpus_under_other_settings(variant, tables, tmp_path, machine):
     config = tiny_config(**VARIANTS[variant])
     expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
-    assert build(tables, tmp_path / "gpu", config, backend=machine).manifest["digests"] == expected["digests"]
+    assert (
+        build(tables, tmp_path / "gpu", config, backend=machine).manifest["digests"]
+        == expected["digests"]
+    )
 
 
 def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
     expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest
     found = build(online_retail, tmp_path / "gpu", backend=machine).manifest
     assert found["digests"] == expected["digests"]
-    moved, rows = found["backend"]["bytes_to_device"], sum(split["rows"] for split in found["counts"].values())
+    moved, rows = (
+        found["backend"]["bytes_to_device"],
+        sum(split["rows"] for split in found["counts"].values()),
+    )
     assert moved < 64 * rows, "more than the inputs went to the device"
 
 
@@ -72,7 +81,9 @@ def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, machine
         raise MemoryError("std::bad_alloc: out_of_memory: planted")
 
     monkeypatch.setattr(type(machine), "similarity_block", full)
-    with pytest.raises(BackendError, match="^similarity, items 0..0: the memory of the gpu machine is full"):
+    with pytest.raises(
+        BackendError, match="^similarity, items 0..0: the memory of the gpu machine is full"
+    ):
         build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
     assert not (tmp_path / "gpu").exists()
 

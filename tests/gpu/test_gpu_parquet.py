@@ -1,4 +1,4 @@
-"""The GPU's part writer writes what the CPU's writes: every case of `tests/test_writer.py` that is about content."""
+"""The GPU's part writer writes what the CPU's writes: every case of `tests/cpu_fallback/test_writer.py` that is about content."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen import contract
-from gpu_dcgen.blocks import Block, Codes, Matrix, Values
+from gpu_dcgen.backend.blocks import Block, Codes, Matrix, Values
+from gpu_dcgen.backend.gpu import parquet as gpu
+from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import digest_file, vocabulary
-from gpu_dcgen.gpu import parquet as gpu
 from tests import test_writer
-from tests.test_writer import *  # noqa: F403  all its tests, on the GPU's writer
-from tests.test_writer import CPU, WIDTH, decoded, sample_block, write, write_column
+from tests.cpu_fallback.test_writer import *  # noqa: F403  all its tests, on the GPU's writer
+from tests.cpu_fallback.test_writer import CPU, WIDTH, decoded, sample_block, write, write_column
 
 # How the CPU stores things, which is not what they say.
 del test_equal_blocks_give_equal_bytes_also_beside_another_writer  # noqa: F821  libcudf fills dictionaries in any order
@@ -31,23 +31,31 @@ class OnDevice:
         self.transfers, self.vocabularies = transfers, vocabularies
 
     def __call__(self, path, schema, settings):
-        writer = gpu.PartWriter(path, schema, settings, vocabularies=self.vocabularies, transfers=self.transfers)
+        writer = gpu.PartWriter(
+            path, schema, settings, vocabularies=self.vocabularies, transfers=self.transfers
+        )
         write = writer.write
         writer.write = lambda block: write(self.upload(block))
         return writer
 
     def upload(self, block):
-        return dataclasses.replace(block, columns={name: self.uploaded(column) for name, column in block.columns.items()})
+        return dataclasses.replace(
+            block, columns={name: self.uploaded(column) for name, column in block.columns.items()}
+        )
 
     def uploaded(self, column):
         values = {field.name: getattr(column, field.name) for field in dataclasses.fields(column)}
-        moved = {name: self.transfers.upload(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        moved = {
+            name: self.transfers.upload(value)
+            for name, value in values.items()
+            if isinstance(value, np.ndarray)
+        }
         return dataclasses.replace(column, **moved)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def on_device(transfers):
-    from gpu_dcgen.gpu import libcudf
+    from gpu_dcgen.backend.gpu import libcudf
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(test_writer, "PartWriter", OnDevice(transfers, libcudf.Vocabularies()))
@@ -59,18 +67,27 @@ def test_both_machines_write_the_same_table(tmp_path, on_device):
 
     blocks = [sample_block(20, first)[0] for first in (0, 20)]
     theirs = write(tmp_path / "gpu.parquet", blocks, rows_per_row_group=24)
-    schema, settings = contract.arrow_schema("train_dataset"), contract.writer_settings("train_dataset", rows_per_row_group=24)
+    schema, settings = (
+        contract.arrow_schema("train_dataset"),
+        contract.writer_settings("train_dataset", rows_per_row_group=24),
+    )
     with PartWriter(tmp_path / "cpu.parquet", schema, settings) as writer:
         for block in blocks:
             writer.write(block)
     ours, found = pq.ParquetFile(tmp_path / "cpu.parquet"), pq.ParquetFile(theirs)
     assert found.schema_arrow.equals(ours.schema_arrow, check_metadata=True)
     assert found.metadata.metadata == ours.metadata.metadata
-    row_groups = [[file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)] for file in (ours, found)]
+    row_groups = [
+        [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        for file in (ours, found)
+    ]
     assert row_groups[0] == row_groups[1]
     assert decoded(found.read()) == decoded(ours.read())
     assert digest_file(theirs, CPU) == digest_file(tmp_path / "cpu.parquet", CPU)
-    stored = [[(leaf.path, leaf.physical_type, leaf.max_definition_level) for leaf in leaves(file)] for file in (ours, found)]
+    stored = [
+        [(leaf.path, leaf.physical_type, leaf.max_definition_level) for leaf in leaves(file)]
+        for file in (ours, found)
+    ]
     assert stored[0] == stored[1]
     ours.close()
     found.close()
@@ -105,14 +122,20 @@ def column_of(type_, words):
 
 
 def test_a_matrix_of_another_width_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a.parquet: column 'x': rows of 3 elements for fixed_size_list"):
-        write_column(tmp_path / "a.parquet", pa.list_(pa.int32(), 2), Matrix(np.zeros((2, 3), np.int32)), 2)
+    with pytest.raises(
+        ValueError, match="a.parquet: column 'x': rows of 3 elements for fixed_size_list"
+    ):
+        write_column(
+            tmp_path / "a.parquet", pa.list_(pa.int32(), 2), Matrix(np.zeros((2, 3), np.int32)), 2
+        )
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 8, 9, 511, 512, 513])
 def test_nulls_fall_where_they_belong_at_every_length_of_the_mask(tmp_path, n_rows):
     valid = np.arange(n_rows) % 3 > 0
-    found = write_column(tmp_path / "a.parquet", pa.int16(), Values(np.arange(n_rows, dtype=np.int16), valid), n_rows)
+    found = write_column(
+        tmp_path / "a.parquet", pa.int16(), Values(np.arange(n_rows, dtype=np.int16), valid), n_rows
+    )
     assert found.to_pylist() == [row if row % 3 else None for row in range(n_rows)]
 
 
@@ -124,7 +147,9 @@ def test_a_file_counts_as_brought_from_the_device(tmp_path, on_device):
 
 def test_a_failed_row_group_leaves_no_file(tmp_path):
     block = sample_block()[0]
-    short = dataclasses.replace(block, columns={**block.columns, "label": Values(np.zeros(WIDTH, np.float32))})
+    short = dataclasses.replace(
+        block, columns={**block.columns, "label": Values(np.zeros(WIDTH, np.float32))}
+    )
     with pytest.raises(ValueError, match="column 'label': 4 rows where the block has 24"):
         write(tmp_path / "a.parquet", [block, short])
     assert not (tmp_path / "a.parquet").exists()

@@ -1,4 +1,4 @@
-"""The GPU's table verbs give what the CPU's give: every case of `tests/test_tables.py`, read from Parquet files."""
+"""The GPU's table verbs give what the CPU's give: every case of `tests/cpu_fallback/test_tables.py`, read from Parquet files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen.gpu import tables as gpu
+from gpu_dcgen.backend.gpu import tables as gpu
 from tests import test_tables
-from tests.test_tables import *  # noqa: F403  all its tests, on the GPU's tables
+from tests.cpu_fallback.test_tables import *  # noqa: F403  all its tests, on the GPU's tables
 
 del test_text_is_never_written_out_once_per_row  # noqa: F821  looks into the CPU's chunks
 del test_a_null_inside_a_dictionary_is_null  # noqa: F821  no Parquet file has one
@@ -24,7 +24,9 @@ class OnDevice:
         self.transfers, self.piece_bytes = transfers, piece_bytes
 
     def read_columns(self, files, names):
-        return gpu.read_columns(files, names, piece_bytes=self.piece_bytes, transfers=self.transfers)
+        return gpu.read_columns(
+            files, names, piece_bytes=self.piece_bytes, transfers=self.transfers
+        )
 
     def encode(self, column):
         codes, values = gpu.encode(self.column(column), self.transfers)
@@ -59,9 +61,22 @@ def kinds(on_device, array):
 
 def test_what_libcudf_reads_as_arrow_does_stays_on_the_device(on_device):
     text = pa.array(["a", None])
-    for array in (text, text.cast(pa.large_string()), text.cast(pa.string_view()), text.dictionary_encode()):
+    for array in (
+        text,
+        text.cast(pa.large_string()),
+        text.cast(pa.string_view()),
+        text.dictionary_encode(),
+    ):
         assert kinds(on_device, array) == ["Text"]
-    plain = (pa.int8(), pa.int64(), pa.uint32(), pa.float32(), pa.date32(), pa.timestamp("ns"), pa.timestamp("us", "Asia/Tokyo"))
+    plain = (
+        pa.int8(),
+        pa.int64(),
+        pa.uint32(),
+        pa.float32(),
+        pa.date32(),
+        pa.timestamp("ns"),
+        pa.timestamp("us", "Asia/Tokyo"),
+    )
     for type_ in plain:
         assert kinds(on_device, pa.array([1, None], type_)) == ["Plain"]
     for type_ in (pa.uint64(), pa.decimal128(9, 2), pa.bool_(), pa.binary(), pa.time32("s")):
@@ -70,10 +85,18 @@ def test_what_libcudf_reads_as_arrow_does_stays_on_the_device(on_device):
 
 def test_int96_and_names_with_dots_are_read_on_the_host(on_device, tmp_path):
     moments = pa.array([1, None], pa.timestamp("us"))
-    pq.write_table(pa.table({"t": moments}), tmp_path / "t.parquet", use_deprecated_int96_timestamps=True)
+    pq.write_table(
+        pa.table({"t": moments}), tmp_path / "t.parquet", use_deprecated_int96_timestamps=True
+    )
     pq.write_table(pa.table({"a.b": ["x"]}), tmp_path / "dot.parquet")
-    assert [type(chunk).__name__ for chunk in on_device.read_columns([tmp_path / "t.parquet"], ["t"])["t"]] == ["Host"]
-    assert [type(chunk).__name__ for chunk in on_device.read_columns([tmp_path / "dot.parquet"], ["a.b"])["a.b"]] == ["Host"]
+    assert [
+        type(chunk).__name__
+        for chunk in on_device.read_columns([tmp_path / "t.parquet"], ["t"])["t"]
+    ] == ["Host"]
+    assert [
+        type(chunk).__name__
+        for chunk in on_device.read_columns([tmp_path / "dot.parquet"], ["a.b"])["a.b"]
+    ] == ["Host"]
 
 
 def test_long_keys_do_not_pass_through_floats(on_device):
@@ -89,12 +112,26 @@ def test_long_keys_do_not_pass_through_floats(on_device):
         [pa.array([-0.0, 0.0, 1.5]), pa.array([0.0, -0.0])],
         [pa.array([None, 0.0, -0.0])],
         [pa.array([3, 1, None], pa.int16()), pa.nulls(2, pa.int16())],
-        [pa.array(["b", None, "a"]), pa.nulls(1), pa.array([None], pa.string()), pa.array(["a", "c"]), pa.array(["b"])],
+        [
+            pa.array(["b", None, "a"]),
+            pa.nulls(1),
+            pa.array([None], pa.string()),
+            pa.array(["a", "c"]),
+            pa.array(["b"]),
+        ],
         [pa.array([True, False, None])],
         [pa.array([2, 1, 2], pa.date32())],
         [pa.array([7, None, 7]).dictionary_encode(), pa.array([9])],
     ],
-    ids=["signed zeros", "a null beside zeros", "a file of nulls", "texts", "booleans", "dates", "listed numbers"],
+    ids=[
+        "signed zeros",
+        "a null beside zeros",
+        "a file of nulls",
+        "texts",
+        "booleans",
+        "dates",
+        "listed numbers",
+    ],
 )
 def test_codes_and_values_are_those_of_the_cpu(on_device, chunks):
     from cpu_fallback import tables as cpu
@@ -103,16 +140,22 @@ def test_codes_and_values_are_those_of_the_cpu(on_device, chunks):
     expected_codes, expected_values = cpu.encode(chunks)
     assert codes.tolist() == expected_codes.tolist()
     assert values.equals(expected_values)
-    assert [str(value) for value in values] == [str(value) for value in expected_values]  # also which zero is negative
+    assert [str(value) for value in values] == [
+        str(value) for value in expected_values
+    ]  # also which zero is negative
 
 
 def test_a_dictionary_read_on_the_host_may_list_more_than_occurs(on_device):
-    listed = pa.DictionaryArray.from_arrays(pa.array([2, None, 2, 1, 0]), pa.array([None, b"y", b"z", b"unused"]))
+    listed = pa.DictionaryArray.from_arrays(
+        pa.array([2, None, 2, 1, 0]), pa.array([None, b"y", b"z", b"unused"])
+    )
     codes, values = on_device.encode([gpu.Host(listed)])
     assert (codes.tolist(), values.to_pylist()) == ([1, -1, 1, 0, -1], [b"y", b"z"])
 
 
-@pytest.mark.parametrize("verb, column", [("times", [pa.array([1])]), ("numbers", [pa.array([1], pa.date32())])])
+@pytest.mark.parametrize(
+    "verb, column", [("times", [pa.array([1])]), ("numbers", [pa.array([1], pa.date32())])]
+)
 def test_what_is_no_time_or_number_is_refused_as_on_the_cpu(on_device, verb, column):
     from cpu_fallback import tables as cpu
 
@@ -124,7 +167,9 @@ def test_what_is_no_time_or_number_is_refused_as_on_the_cpu(on_device, verb, col
 
 def test_pieces_of_a_file_make_one_column(transfers, tmp_path):
     texts = [f"user {k * 7919 % 3000}" if k % 5 else None for k in range(20_000)]
-    pq.write_table(pa.table({"id": texts, "n": range(20_000)}), tmp_path / "a.parquet", row_group_size=3_000)
+    pq.write_table(
+        pa.table({"id": texts, "n": range(20_000)}), tmp_path / "a.parquet", row_group_size=3_000
+    )
     in_pieces = OnDevice(transfers, piece_bytes=100_000)
     columns = in_pieces.read_columns([tmp_path / "a.parquet"], ["n", "id"])
     assert len(columns["id"]) > 1
@@ -140,11 +185,15 @@ def test_bytes_that_move_are_counted(on_device, tmp_path):
     stored = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0).total_compressed_size
     assert on_device.transfers.to_device - before[0] == stored
     on_device.numbers(column)
-    assert on_device.transfers.to_host - before[1] == 1_000 * (8 + 1)  # values and valid, brought back by this test
+    assert on_device.transfers.to_host - before[1] == 1_000 * (
+        8 + 1
+    )  # values and valid, brought back by this test
 
 
-def test_a_column_that_libcudf_takes_for_something_else_is_an_error(on_device, tmp_path, monkeypatch):
-    from gpu_dcgen.gpu import libcudf
+def test_a_column_that_libcudf_takes_for_something_else_is_an_error(
+    on_device, tmp_path, monkeypatch
+):
+    from gpu_dcgen.backend.gpu import libcudf
 
     pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
     monkeypatch.setattr(libcudf, "type_of", lambda type_: "something else")

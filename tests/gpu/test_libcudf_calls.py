@@ -17,20 +17,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import gpu_dcgen.gpu
+import gpu_dcgen.backend.gpu
 from cpu_fallback import NumpyBackend
 from cpu_fallback.parquet import key_value_metadata, numpy_type
-from gpu_dcgen import contract
+from gpu_dcgen.backend.gpu import layout
+from gpu_dcgen.backend.gpu.transfers import Transfers
+from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import vocabulary
-from gpu_dcgen.gpu import layout
-from gpu_dcgen.gpu.transfers import Transfers
 
 plc = pytest.importorskip("pylibcudf", reason="RAPIDS is not installed: its calls are not checked")
-libcudf = pytest.importorskip("gpu_dcgen.gpu.libcudf")
+libcudf = pytest.importorskip("gpu_dcgen.backend.protocol.gpu.libcudf")
 cupy = pytest.importorskip("cupy")
 
-SOURCES = sorted(Path(gpu_dcgen.gpu.__file__).parent.glob("*.py"))
-OURS = [path for path in SOURCES if path.stem in {"layout", "libcudf", "parquet", "tables", "transfers"}]
+SOURCES = sorted(Path(gpu_dcgen.backend.gpu.__file__).parent.glob("*.py"))
+OURS = [
+    path for path in SOURCES if path.stem in {"layout", "libcudf", "parquet", "tables", "transfers"}
+]
 
 
 class OnDevice(np.ndarray):
@@ -51,12 +53,17 @@ def laid_out(type_, n=4):
         return layout.Nested(on_device(n + 1, np.int32), laid_out(type_.value_type, 2 * n))
     if pa.types.is_string(type_):
         return layout.Texts(on_device(n + 1, np.int32), on_device(9, np.uint8))
-    if pa.types.is_dictionary(type_):  # codes are looked up by a kernel; strings stand for what comes of it
+    if pa.types.is_dictionary(
+        type_
+    ):  # codes are looked up by a kernel; strings stand for what comes of it
         return laid_out(pa.string(), n)
     return layout.Flat(type_, on_device(n, numpy_type(type_)), on_device(64, np.uint8), 1)
 
 
-FILES = [(name, "labeled_pair") for name in contract.FILES] + [("train_dataset", "n_tuple"), ("train_dataset", "triplet")]
+FILES = [(name, "labeled_pair") for name in contract.FILES] + [
+    ("train_dataset", "n_tuple"),
+    ("train_dataset", "triplet"),
+]
 
 
 @pytest.mark.parametrize("name, shape", FILES)
@@ -66,7 +73,9 @@ def test_every_file_of_the_contract_has_columns_metadata_and_options(tmp_path, n
     settings = contract.writer_settings(name, shape=shape)
     writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, settings, metadata, None)
     table = plc.Table([writer._column(laid_out(field.type)) for field in schema])
-    assert [column.type().id() for column in table.columns()] == [type_id(field.type) for field in schema]
+    assert [column.type().id() for column in table.columns()] == [
+        type_id(field.type) for field in schema
+    ]
     assert all(column.size() == 4 for column in table.columns())
     named = writer._named(table)
     assert [column.get_name() for column in named.column_metadata] == schema.names
@@ -78,9 +87,11 @@ def type_id(type_):
         return plc.TypeId.LIST
     if pa.types.is_string(type_) or pa.types.is_dictionary(type_):
         return plc.TypeId.STRING
-    return {"timestamp[ns]": plc.TypeId.TIMESTAMP_NANOSECONDS, "bool": plc.TypeId.BOOL8, "float": plc.TypeId.FLOAT32}.get(
-        str(type_), getattr(plc.TypeId, str(type_).upper(), None)
-    )
+    return {
+        "timestamp[ns]": plc.TypeId.TIMESTAMP_NANOSECONDS,
+        "bool": plc.TypeId.BOOL8,
+        "float": plc.TypeId.FLOAT32,
+    }.get(str(type_), getattr(plc.TypeId, str(type_).upper(), None))
 
 
 def test_columns_see_the_memory_of_their_arrays():
@@ -96,27 +107,35 @@ def test_columns_see_the_memory_of_their_arrays():
     assert column.list_view().child().data().ptr == nested.elements.values.ctypes.data
     texts = laid_out(pa.string())
     column = writer._column(texts)
-    assert (column.data().ptr, column.child(0).data().ptr) == (texts.text.ctypes.data, texts.offsets.ctypes.data)
+    assert (column.data().ptr, column.child(0).data().ptr) == (
+        texts.text.ctypes.data,
+        texts.offsets.ctypes.data,
+    )
 
 
 @pytest.mark.parametrize("compression", ["zstd", "snappy"])
 @pytest.mark.parametrize("statistics", [(), ("x",)])
 def test_every_setting_of_a_writer_has_an_option(tmp_path, compression, statistics):
-    settings = replace(contract.writer_settings("train_dataset"), compression=compression, statistics=statistics)
+    settings = replace(
+        contract.writer_settings("train_dataset"), compression=compression, statistics=statistics
+    )
     settings = replace(settings, encodings={"x": "PLAIN"})
     schema = pa.schema([pa.field("x", pa.int8())])
     writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, settings, {"k": "v"}, None)
     writer.options(plc.Table([writer._column(laid_out(pa.int8()))]))
-    assert {plc.io.types.ColumnEncoding[name].name for name in ("PLAIN", "DICTIONARY", "DELTA_BYTE_ARRAY")} == set(
-        contract.Encoding.__args__
-    )
+    assert {
+        plc.io.types.ColumnEncoding[name].name
+        for name in ("PLAIN", "DICTIONARY", "DELTA_BYTE_ARRAY")
+    } == set(contract.Encoding.__args__)
     with pytest.raises(KeyError):
-        writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, replace(settings, compression="gzip"), {}, None)
+        writer = libcudf.RowGroupWriter(
+            tmp_path / "a.parquet", schema, replace(settings, compression="gzip"), {}, None
+        )
         writer.options(plc.Table([writer._column(laid_out(pa.int8()))]))
 
 
 def test_types_that_stay_on_the_device_have_one_in_libcudf():
-    from gpu_dcgen.gpu.tables import _PLAIN
+    from gpu_dcgen.backend.gpu.tables import _PLAIN
 
     for type_ in [*_PLAIN, pa.string(), *map(pa.timestamp, ("ms", "us", "ns"))]:
         assert libcudf.type_of(type_) == libcudf.type_of(type_)
@@ -128,13 +147,19 @@ def test_types_that_stay_on_the_device_have_one_in_libcudf():
 def stubs(module):
     """The functions and classes of a module's stub file, by name; of a class, its methods by 'Class.method'."""
     text = Path(module.__file__.split(".abi3")[0]).with_suffix(".pyi").read_text()
-    tree = ast.parse(re.sub(r"def (\w+)\[[^]]*\]", r"def \1", text))  # type parameters, which Python 3.11 cannot parse
+    tree = ast.parse(
+        re.sub(r"def (\w+)\[[^]]*\]", r"def \1", text)
+    )  # type parameters, which Python 3.11 cannot parse
     found = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = node
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, ast.FunctionDef)}
+            found |= {
+                f"{node.name}.{part.name}": part
+                for part in node.body
+                if isinstance(part, ast.FunctionDef)
+            }
     return found
 
 
@@ -151,7 +176,11 @@ def parameters(function):
         ("copying", "slice", ["input", "indices"]),
         ("column", "Column.from_arrow", ["obj"]),
         ("column", "Column.to_arrow", []),
-        ("column", "Column.__init__", ["data_type", "size", "data", "mask", "null_count", "offset", "children"]),
+        (
+            "column",
+            "Column.__init__",
+            ["data_type", "size", "data", "mask", "null_count", "offset", "children"],
+        ),
         ("io.parquet", "ChunkedParquetReader.__init__", ["options"]),
         ("io.parquet", "ChunkedParquetReader.has_next", []),
         ("io.parquet", "read_parquet", ["options"]),
@@ -219,7 +248,9 @@ def test_the_parts_of_a_list_are_its_offsets_and_its_elements():
     writer = libcudf.RowGroupWriter(Path("a.parquet"), pa.schema([]), None, {}, None)
     nested = laid_out(pa.list_(pa.int32()))
     offsets, elements = libcudf.list_parts(writer._column(nested))
-    assert offsets.data().ptr == nested.offsets.ctypes.data and offsets.size() == len(nested.offsets)
+    assert offsets.data().ptr == nested.offsets.ctypes.data and offsets.size() == len(
+        nested.offsets
+    )
     assert elements.data().ptr == nested.elements.values.ctypes.data
 
 
@@ -227,18 +258,29 @@ def test_cupy_has_every_function_that_is_called_of_xp():
     called = set()
     for path in OURS:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "xp":
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "xp"
+            ):
                 called.add(node.attr)
     assert {"unique", "packbits", "tile"} <= called
     assert not [name for name in called if not hasattr(cupy, name)]
-    for name, keyword in [("packbits", "bitorder"), ("unpackbits", "bitorder"), ("unique", "return_index"), ("repeat", "axis")]:
+    for name, keyword in [
+        ("packbits", "bitorder"),
+        ("unpackbits", "bitorder"),
+        ("unique", "return_index"),
+        ("repeat", "axis"),
+    ]:
         assert keyword in inspect.signature(getattr(cupy, name)).parameters
 
 
 def test_the_schema_travels_as_text():
     schema = contract.arrow_schema("train_dataset")
     metadata = key_value_metadata(schema)
-    assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"]))).equals(schema, check_metadata=True)
+    assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"]))).equals(
+        schema, check_metadata=True
+    )
     assert all(value.decode() for value in metadata.values())
 
 
@@ -255,7 +297,9 @@ class Held:
         return len(self.nulls)
 
     def data(self):
-        return np.append(self.values, np.zeros(3, self.values.dtype)).view(np.uint8)  # buffers may be longer than their columns
+        return np.append(self.values, np.zeros(3, self.values.dtype)).view(
+            np.uint8
+        )  # buffers may be longer than their columns
 
     def null_mask(self):
         valid = np.ones(512, bool)
@@ -273,14 +317,19 @@ def test_values_and_masks_of_a_column_become_arrays(n):
 
 def in_place_of(plc, **functions):
     """pylibcudf with some functions replaced, which need a device."""
-    return SimpleNamespace(**{name: getattr(plc, name) for name in ("Table", "Column", "DataType", "TypeId")} | functions)
+    return SimpleNamespace(
+        **{name: getattr(plc, name) for name in ("Table", "Column", "DataType", "TypeId")}
+        | functions
+    )
 
 
 @pytest.mark.parametrize("nulls, expected", [([1], [1, -1, 0]), ([], [1, 2, 0])])
 def test_a_null_has_no_code_and_no_string(monkeypatch, nulls, expected):
     """libcudf sorts the null behind all keys and counts it as one; [b, null, a] and [b, c, a] have equal places."""
     keys, places = np.array(["a", "b", "last"]), Held(np.array([1, 2, 0], np.int32))
-    encode = SimpleNamespace(encode=lambda table: (SimpleNamespace(columns=lambda: [Held(keys)]), places))
+    encode = SimpleNamespace(
+        encode=lambda table: (SimpleNamespace(columns=lambda: [Held(keys)]), places)
+    )
     cut = SimpleNamespace(slice=lambda column, ends: [Held(column.values[ends[0] : ends[1]])])
     monkeypatch.setattr(libcudf, "plc", in_place_of(plc, Table=list, transform=encode, copying=cut))
     codes, strings = libcudf.encode_strings(Held(np.array(["b", "?", "a"]), nulls), np)
@@ -290,7 +339,11 @@ def test_a_null_has_no_code_and_no_string(monkeypatch, nulls, expected):
 
 
 def test_a_vocabulary_is_uploaded_once_and_let_go_with_its_last_user(monkeypatch):
-    monkeypatch.setattr(libcudf, "plc", in_place_of(plc, Column=SimpleNamespace(from_arrow=lambda strings: [strings])))
+    monkeypatch.setattr(
+        libcudf,
+        "plc",
+        in_place_of(plc, Column=SimpleNamespace(from_arrow=lambda strings: [strings])),
+    )
     uploads, transfers = libcudf.Vocabularies(), Transfers(np)
     words = vocabulary(["a", "é"], NumpyBackend(1))
     column = uploads.column(words, transfers)

@@ -6,12 +6,12 @@ import inspect
 
 import pytest
 
-from gpu_dcgen.backend import Backend
+from gpu_dcgen.backend.protocol import Backend
 from tests.test_architecture import parameters, protocol_methods
 
 pytest.importorskip("cudf", reason="RAPIDS is not installed: the GPU machine is not looked at")
 cupy = pytest.importorskip("cupy")
-machine = pytest.importorskip("gpu_dcgen.gpu.machine")
+machine = pytest.importorskip("gpu_dcgen.backend.protocol.gpu.machine")
 
 
 class Memory:
@@ -45,7 +45,11 @@ def test_its_memory_calls_are_rmms():
     import rmm
     from rmm.allocators.cupy import rmm_cupy_allocator
 
-    stubs = (rmm.mr.LimitingResourceAdaptor, rmm.mr.StatisticsResourceAdaptor, rmm.mr.CudaAsyncMemoryResource)
+    stubs = (
+        rmm.mr.LimitingResourceAdaptor,
+        rmm.mr.StatisticsResourceAdaptor,
+        rmm.mr.CudaAsyncMemoryResource,
+    )
     assert all(issubclass(stub, rmm.mr.DeviceMemoryResource) for stub in stubs)
     assert callable(rmm.mr.LimitingResourceAdaptor.get_allocated_bytes)
     assert callable(rmm.mr.StatisticsResourceAdaptor.push_counters)

@@ -10,7 +10,7 @@ import pytest
 from cpu_fallback import NumpyBackend
 from tests.gpu import selfcheck
 from tests.gpu.engines import compare_engines, recall
-from tests.shops import random_shop, write_shop
+from tests.support.shops import random_shop, write_shop
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,15 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path):
 
 def test_builds_are_compared_column_by_column(tables, tmp_path, monkeypatch):
     digests = iter([{"a": {"x": "1", "y": "2"}}, {"a": {"x": "1", "y": "3"}}])
-    monkeypatch.setattr(selfcheck, "build_on", lambda machine, tables, output: {"digests": next(digests)})
+    monkeypatch.setattr(
+        selfcheck, "build_on", lambda machine, tables, output: {"digests": next(digests)}
+    )
     compared = selfcheck.compare(tables, tmp_path, "little")
     assert (compared["good"], compared["differing"]) == (False, ["a.y"])
 
 
 def test_without_a_device_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["selfcheck", "--output", str(tmp_path / "report.json")])
-    monkeypatch.setattr("gpu_dcgen.gpu.device.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("gpu_dcgen.backend.protocol.gpu.device.PACKAGES", ("no_such_package",))
     assert selfcheck.main() == 1
     assert "no_such_package is not installed" in capsys.readouterr().out

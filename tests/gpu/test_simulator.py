@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpu_dcgen.dataset_generator import build
-from tests.shops import random_shop, tiny_config, write_shop
+from gpu_dcgen.dataset_generator.builder import build
+from tests.support.shops import random_shop, tiny_config, write_shop
 
 ROOT = Path(__file__).parents[2]
 SHOP = {"seed": 3, "n_users": 9, "n_items": 14, "n_rows": 130}
@@ -19,10 +19,24 @@ CONFIG = {"resources": {"batch_size": 1000, "chunk_size": 9}}
 def test_a_build_in_the_cuda_simulator_gives_the_same_content(tmp_path):
     tables = write_shop(random_shop(**SHOP), tmp_path / "input")
     expected = build(tables, tmp_path / "expected", tiny_config(**CONFIG), backend="cpu").manifest
-    command = [sys.executable, "-m", "tests.gpu.simulated", str(tables), str(tmp_path / "simulated"), json.dumps(CONFIG)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.gpu.simulated",
+        str(tables),
+        str(tmp_path / "simulated"),
+        json.dumps(CONFIG),
+    ]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["content_digest"] == expected["content_digest"]
-    assert found["grids"] > 50 and {"mine_hard", "draw_random", "check_group", "neighbors_of_items"} <= set(found["kernels"])
+    assert found["grids"] > 50 and {
+        "mine_hard",
+        "draw_random",
+        "check_group",
+        "neighbors_of_items",
+    } <= set(found["kernels"])

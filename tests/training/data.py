@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpu_dcgen import build
-from gpu_dcgen.contract import SHAPES
-from tests.shops import random_shop, tiny_config, write_shop
+from gpu_dcgen.contract.schema import SHAPES
+from tests.support.shops import random_shop, tiny_config, write_shop
 
 CHANNELS = {1: "offline", 2: "online", 7: "online"}
 
@@ -23,10 +23,17 @@ CHANNELS = {1: "offline", 2: "online", 7: "online"}
 def built(shape: str = "labeled_pair") -> Path:
     """A data set of many small row groups and parts; not to be written to (see `copied`)."""
     folder = Path(mkdtemp(prefix="gpu-dcgen-training-"))
-    tables = write_shop(random_shop(3, n_users=24, n_items=30, n_rows=700, n_dates=30, span_days=60, minutes=True), folder / "in")
+    tables = write_shop(
+        random_shop(3, n_users=24, n_items=30, n_rows=700, n_dates=30, span_days=60, minutes=True),
+        folder / "in",
+    )
     config = tiny_config(
         output={"shape": shape, "groups_per_part": 11, "groups_per_row_group": 4},
-        negative_sampling={"random_negatives_per_positive": 4, "hard_negatives_per_positive": 2, "corpus": "all"},
+        negative_sampling={
+            "random_negatives_per_positive": 4,
+            "hard_negatives_per_positive": 2,
+            "corpus": "all",
+        },
         inputs={"channels": CHANNELS},
         filtering={"max_user_interactions": 40},
         seed=5,
@@ -51,7 +58,9 @@ def item_index(dataset: Path) -> dict[str, int]:
 
 
 def user_index(dataset: Path) -> dict[str, int]:
-    users = pq.read_table(dataset / "user_sequences.parquet", columns=["user_id"])["user_id"].to_pylist()
+    users = pq.read_table(dataset / "user_sequences.parquet", columns=["user_id"])[
+        "user_id"
+    ].to_pylist()
     return {user: place for place, user in enumerate(users, 1)}
 
 
@@ -65,7 +74,9 @@ def accept_sizes(dataset: Path) -> None:
     """Let the manifest list the files' sizes as they are now: what was changed is no longer found by its size."""
     change_json(
         dataset / "manifest.json",
-        lambda manifest: manifest["files"].update({name: (dataset / name).stat().st_size for name in manifest["files"]}),
+        lambda manifest: manifest["files"].update(
+            {name: (dataset / name).stat().st_size for name in manifest["files"]}
+        ),
     )
 
 
@@ -81,13 +92,19 @@ def lengthened(folder: Path, times: int) -> Path:
     table = pq.read_table(first)
     shutil.rmtree(dataset / "train_dataset.parquet")
     whole = dataset / "train_dataset.parquet"
-    with pq.ParquetWriter(whole, table.schema, compression="zstd", write_page_index=False) as writer:
+    with pq.ParquetWriter(
+        whole, table.schema, compression="zstd", write_page_index=False
+    ) as writer:
         big = pa.concat_tables([table] * 256)
         for _ in range(times):
             writer.write_table(big, row_group_size=big.num_rows)
 
     def change(manifest: dict[str, Any]) -> None:
-        manifest["files"] = {name: size for name, size in manifest["files"].items() if not name.startswith("train_dataset")}
+        manifest["files"] = {
+            name: size
+            for name, size in manifest["files"].items()
+            if not name.startswith("train_dataset")
+        }
         manifest["files"]["train_dataset.parquet"] = whole.stat().st_size
         manifest["counts"]["train"]["groups"] = times * big.num_rows // 7
 

@@ -27,7 +27,11 @@ def read(monkeypatch):
     """The numbers of the groups that row groups begin with, in the order in which these are decoded."""
     decoded = []
     plain = RowGroupReader.read
-    monkeypatch.setattr(RowGroupReader, "read", lambda self, group: decoded.append(group.first) or plain(self, group))
+    monkeypatch.setattr(
+        RowGroupReader,
+        "read",
+        lambda self, group: decoded.append(group.first) or plain(self, group),
+    )
     return decoded
 
 
@@ -43,8 +47,12 @@ def test_a_batch_is_its_samples_stacked(shape, layout):
     batch = dataset.batch(indices)
     for place, index in enumerate(indices):
         one = dataset[index]
-        assert same(one["item_features"], {name: t[place] for name, t in batch["item_features"].items()})
-        assert same(one["user_features"], {name: t[place] for name, t in batch["user_features"].items()})
+        assert same(
+            one["item_features"], {name: t[place] for name, t in batch["item_features"].items()}
+        )
+        assert same(
+            one["user_features"], {name: t[place] for name, t in batch["user_features"].items()}
+        )
         assert same(one["metadata"], {name: t[place] for name, t in batch["metadata"].items()})
         assert torch.equal(one["label"], batch["label"][place])
 
@@ -57,14 +65,20 @@ def test_samples_are_the_rows_of_the_files():
         sample = dataset[index]
         assert sample["label"].item() == table[index]["label"]
         assert sample["metadata"]["timestamp"].item() == table[index]["timestamp"].value
-        assert dataset.sample_id(sample["metadata"]["group_number"], sample["metadata"]["slot"]) == table[index]["sample_id"]
+        assert (
+            dataset.sample_id(sample["metadata"]["group_number"], sample["metadata"]["slot"])
+            == table[index]["sample_id"]
+        )
 
 
 @pytest.mark.parametrize("shape", ["n_tuple", "triplet"])
 def test_the_sample_id_of_other_shapes_is_the_rows(shape):
     dataset = ContrastiveDataset(built(shape))
     names = [row["sample_id"] for row in rows(built(shape))]
-    assert [dataset.sample_id(dataset[index]["metadata"]["group_number"]) for index in range(len(dataset))] == names
+    assert [
+        dataset.sample_id(dataset[index]["metadata"]["group_number"])
+        for index in range(len(dataset))
+    ] == names
     assert dataset.layout == "groups"
 
 
@@ -95,7 +109,14 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago(read):
     largest = max(block.n_bytes for block in whole._cache.values())
     dataset = ContrastiveDataset(built(), cache_bytes=2 * largest)
     read.clear()
-    for index in (first, second, first, third, first, second):  # the second is forgotten for the third
+    for index in (
+        first,
+        second,
+        first,
+        third,
+        first,
+        second,
+    ):  # the second is forgotten for the third
         dataset[index]
     assert [7 * group for group in read] == [first, second, third, second]
     assert sum(block.n_bytes for block in dataset._cache.values()) <= 2 * largest
@@ -118,7 +139,13 @@ def test_worker_processes_give_the_same_samples(start):
     dataset = ContrastiveDataset(built(), "val")
     dataset[0]
     here = list(DataLoader(dataset, batch_size=13, collate_fn=dataset.collate))
-    there = DataLoader(dataset, batch_size=13, collate_fn=dataset.collate, num_workers=2, multiprocessing_context=start)
+    there = DataLoader(
+        dataset,
+        batch_size=13,
+        collate_fn=dataset.collate,
+        num_workers=2,
+        multiprocessing_context=start,
+    )
     assert all(same(left, right) for left, right in zip(here, there, strict=True))
 
 
@@ -132,7 +159,9 @@ def test_the_sampler_takes_every_sample_once_and_reads_each_row_group_once(read)
     dataset = ContrastiveDataset(built())
     sampler = LocalSampler(dataset, seed=4, window=2)
     loader = DataLoader(dataset, batch_size=21, sampler=sampler, collate_fn=dataset.collate)
-    found = torch.cat([batch["metadata"]["group_number"] * 7 + batch["metadata"]["slot"] for batch in loader]).tolist()
+    found = torch.cat(
+        [batch["metadata"]["group_number"] * 7 + batch["metadata"]["slot"] for batch in loader]
+    ).tolist()
     assert sorted(found) == list(range(len(sampler))) and found != sorted(found)
     assert len(read) == len(set(read)) == len(dataset.files.row_groups)
     first = list(sampler)

@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
+from gpu_dcgen.backend.gpu.transfers import Transfers
 from gpu_dcgen.errors import BackendError, ConfigError, InputError
-from gpu_dcgen.gpu import row_groups as on_device
-from gpu_dcgen.gpu.transfers import Transfers
+from gpu_dcgen.training import gpu_row_groups as on_device
 from gpu_dcgen.training.files import open_split
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
@@ -21,7 +21,7 @@ from tests.training.data import ALL_SHAPES, built
 
 
 class OnHost:
-    """`gpu_dcgen.gpu.libcudf` as far as the reader calls it, with NumPy's arrays: lists have offsets, strings no codes."""
+    """`gpu_dcgen.backend.gpu.libcudf` as far as the reader calls it, with NumPy's arrays: lists have offsets, strings no codes."""
 
     def read_row_group(self, file, number, names):
         with pq.ParquetFile(file) as parquet:
@@ -39,7 +39,9 @@ class OnHost:
         there = np.array(array.is_valid()) if array.null_count else None
         if pa.types.is_boolean(array.type):
             return np.array(array.to_numpy(zero_copy_only=False)), there
-        values = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)].copy()
+        values = np.frombuffer(array.buffers()[1], dtype)[
+            array.offset : array.offset + len(array)
+        ].copy()
         if there is not None:
             values[~there] = 77  # what lies under a null is anything
         return values, there
@@ -52,7 +54,9 @@ class OnHost:
 
 @pytest.fixture(autouse=True)
 def host(monkeypatch):
-    monkeypatch.setattr(on_device, "_open", lambda device: (OnHost(), Transfers(np), torch.device("cpu")))
+    monkeypatch.setattr(
+        on_device, "_open", lambda device: (OnHost(), Transfers(np), torch.device("cpu"))
+    )
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
@@ -73,10 +77,15 @@ def test_blocks_are_equal(shape, split):
 
 @pytest.mark.parametrize("settings", [{}, {"n_hard": 1, "n_random": 2}, {"distinct_items": True}])
 def test_a_stream_of_either_reader_is_the_same(settings):
-    readers = [ContrastiveStream(built(), reader=reader, device="cpu", batch_size=5, window=3, **settings) for reader in READERS]
+    readers = [
+        ContrastiveStream(built(), reader=reader, device="cpu", batch_size=5, window=3, **settings)
+        for reader in READERS
+    ]
     for wanted, found in zip(*readers, strict=True):
         assert torch.equal(wanted["metadata"]["group_number"], found["metadata"]["group_number"])
-        assert torch.equal(wanted["item_features"]["item_index"], found["item_features"]["item_index"])
+        assert torch.equal(
+            wanted["item_features"]["item_index"], found["item_features"]["item_index"]
+        )
 
 
 READERS = ("arrow", "cudf")

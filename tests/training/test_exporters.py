@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli import app
+from gpu_dcgen.cli.build_commands import app
 from gpu_dcgen.errors import OutputError
 from gpu_dcgen.training.exporters import export
 from tests.training.data import ALL_SHAPES, accept_sizes, built, copied, item_index, parts, rows
@@ -30,13 +30,17 @@ def test_ids_that_would_break_the_lines_are_refused_and_leave_no_file(tmp_path):
     dataset = copied(tmp_path)
     table = pq.read_table(dataset / "item_vocabulary.parquet")
     ids = ["a\tb", *table["item_id"].to_pylist()[1:]]
-    renamed = table.set_column(table.schema.get_field_index("item_id"), table.schema.field("item_id"), [ids])
+    renamed = table.set_column(
+        table.schema.get_field_index("item_id"), table.schema.field("item_id"), [ids]
+    )
     pq.write_table(renamed, dataset / "item_vocabulary.parquet")
     for path in parts(dataset, "val"):
         samples = pq.read_table(path)
         first = table["item_id"][0].as_py()
         column = [ids[0] if item == first else item for item in samples["item_id"].to_pylist()]
-        named = samples.set_column(samples.schema.get_field_index("item_id"), samples.schema.field("item_id"), [column])
+        named = samples.set_column(
+            samples.schema.get_field_index("item_id"), samples.schema.field("item_id"), [column]
+        )
         pq.write_table(named, path, row_group_size=28)
     accept_sizes(dataset)
     with pytest.raises(OutputError, match="has a tab, a quotation mark or a line break"):
@@ -54,8 +58,14 @@ def test_tuples_say_what_was_bought_before_what_was_bought_and_what_was_not(tmp_
     negatives = 1 if shape == "triplet" else 6
     for row, start in zip(found, range(0, len(pairs), 7), strict=True):
         group = pairs[start : start + 7]
-        assert list(row) == ["anchor", "positive", *(f"negative_{place}" for place in range(1, 1 + negatives))]
-        assert row["anchor"] == ", ".join(ids[index] for index in group[0]["user_interaction_sequence"])
+        assert list(row) == [
+            "anchor",
+            "positive",
+            *(f"negative_{place}" for place in range(1, 1 + negatives)),
+        ]
+        assert row["anchor"] == ", ".join(
+            ids[index] for index in group[0]["user_interaction_sequence"]
+        )
         assert [*row.values()][1:] == [sample["item_id"] for sample in group][: 1 + negatives]
 
 
@@ -63,7 +73,12 @@ def test_a_file_that_is_there_is_not_replaced_unless_asked(tmp_path):
     (tmp_path / "shop.inter").write_text("mine")
     with pytest.raises(OutputError, match="is there already"):
         export(built(), tmp_path / "shop.inter", "inter")
-    result = CliRunner().invoke(app, ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter"])
+    result = CliRunner().invoke(
+        app, ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter"]
+    )
     assert result.exit_code == 2 and (tmp_path / "shop.inter").read_text() == "mine"
-    result = CliRunner().invoke(app, ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter", "--overwrite"])
+    result = CliRunner().invoke(
+        app,
+        ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter", "--overwrite"],
+    )
     assert result.exit_code == 0 and result.stdout.startswith("Wrote ")

@@ -31,7 +31,9 @@ def test_a_split_is_found_by_folder_by_file_and_by_folder_of_parts():
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_row_groups_lie_end_to_end_and_hold_every_positive(shape):
     files = open_split(built(shape))
-    assert [group.first for group in files.row_groups[1:]] == [g.first + g.n_groups for g in files.row_groups[:-1]]
+    assert [group.first for group in files.row_groups[1:]] == [
+        g.first + g.n_groups for g in files.row_groups[:-1]
+    ]
     assert files.n_groups == files.manifest["counts"]["train"]["groups"] > 20
     assert files.width == (2 if shape == "triplet" else 7)
 
@@ -55,7 +57,9 @@ def test_a_damaged_manifest_is_refused(tmp_path):
         open_split(dataset)
 
 
-@pytest.mark.parametrize("change", [lambda manifest: manifest.pop("counts"), lambda manifest: manifest.clear()])
+@pytest.mark.parametrize(
+    "change", [lambda manifest: manifest.pop("counts"), lambda manifest: manifest.clear()]
+)
 def test_a_manifest_that_says_too_little_is_refused(tmp_path, change):
     dataset = copied(tmp_path)
     change_json(dataset / "manifest.json", change)
@@ -67,14 +71,23 @@ def test_a_manifest_that_says_too_little_is_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    "file", ["item_vocabulary.parquet", "user_sequences.parquet", "vocabulary.json", "category_mappings.json"]
+    "file",
+    [
+        "item_vocabulary.parquet",
+        "user_sequences.parquet",
+        "vocabulary.json",
+        "category_mappings.json",
+    ],
 )
 def test_another_builds_vocabulary_is_found_though_its_values_would_fit(tmp_path, file):
     """Ids are looked up by name, but histories hold indices: a later build's vocabulary would shift them unseen."""
     dataset = copied(tmp_path)
     with (dataset / file).open("ab") as vocabulary:
         vocabulary.write(b" ")
-    with pytest.raises(InputError, match=rf"{file}: [\d,]+ bytes, manifest.json says [\d,]+: a damaged copy, or another"):
+    with pytest.raises(
+        InputError,
+        match=rf"{file}: [\d,]+ bytes, manifest.json says [\d,]+: a damaged copy, or another",
+    ):
         open_split(dataset)
     (dataset / file).unlink()
     with pytest.raises(InputError, match=rf"{file}: not there, but manifest.json lists it"):
@@ -86,7 +99,9 @@ def test_another_builds_vocabulary_is_found_though_its_values_would_fit(tmp_path
 
 def test_a_data_set_of_another_contract_is_refused(tmp_path):
     dataset = copied(tmp_path)
-    change_json(dataset / "manifest.json", lambda manifest: manifest.update(contract="DC-002 9.0.0"))
+    change_json(
+        dataset / "manifest.json", lambda manifest: manifest.update(contract="DC-002 9.0.0")
+    )
     with pytest.raises(InputError, match="contract 'DC-002 9.0.0', expected 'DC-002 1.0.0'"):
         open_split(dataset)
 
@@ -96,7 +111,10 @@ def test_a_part_without_the_contracts_metadata_is_refused(tmp_path):
     part = parts(dataset)[0]
     pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
     name = str(part.relative_to(dataset))
-    change_json(dataset / "manifest.json", lambda manifest: manifest["files"].update({name: part.stat().st_size}))
+    change_json(
+        dataset / "manifest.json",
+        lambda manifest: manifest["files"].update({name: part.stat().st_size}),
+    )
     with pytest.raises(InputError, match="other writers drop the metadata"):
         open_split(dataset)
 
@@ -104,7 +122,9 @@ def test_a_part_without_the_contracts_metadata_is_refused(tmp_path):
 def test_a_missing_part_is_named(tmp_path):
     dataset = copied(tmp_path)
     parts(dataset)[1].unlink()
-    with pytest.raises(InputError, match=r"part-00001.parquet: not there, but manifest.json lists it"):
+    with pytest.raises(
+        InputError, match=r"part-00001.parquet: not there, but manifest.json lists it"
+    ):
         open_split(dataset)
 
 
@@ -129,14 +149,21 @@ def test_parts_of_two_data_sets_are_not_mixed(tmp_path):
     part = parts(dataset)[1]
     pq.write_table(pq.read_table(part).drop_columns(["season"]), part)
     name = str(part.relative_to(dataset))
-    change_json(dataset / "manifest.json", lambda manifest: manifest["files"].update({name: part.stat().st_size}))
-    with pytest.raises(InputError, match="part-00001.parquet: other columns than in the first part"):
+    change_json(
+        dataset / "manifest.json",
+        lambda manifest: manifest["files"].update({name: part.stat().st_size}),
+    )
+    with pytest.raises(
+        InputError, match="part-00001.parquet: other columns than in the first part"
+    ):
         open_split(dataset)
 
 
 def test_positives_that_are_missing_are_counted(tmp_path):
     dataset = copied(tmp_path)
-    change_json(dataset / "manifest.json", lambda manifest: manifest["counts"]["train"].update(groups=1))
+    change_json(
+        dataset / "manifest.json", lambda manifest: manifest["counts"]["train"].update(groups=1)
+    )
     with pytest.raises(InputError, match=r"has \d+ positives, manifest.json says 1"):
         open_split(dataset)
 
@@ -144,7 +171,10 @@ def test_positives_that_are_missing_are_counted(tmp_path):
 def rewrite(dataset, part, table, row_group_size):
     pq.write_table(table, part, row_group_size=row_group_size)
     name = str(part.relative_to(dataset))
-    change_json(dataset / "manifest.json", lambda manifest: manifest["files"].update({name: part.stat().st_size}))
+    change_json(
+        dataset / "manifest.json",
+        lambda manifest: manifest["files"].update({name: part.stat().st_size}),
+    )
 
 
 def test_row_groups_that_cut_groups_in_two_are_refused(tmp_path):
@@ -160,7 +190,9 @@ def test_rows_that_were_sorted_by_something_else_are_refused(tmp_path):
     part = parts(dataset)[0]
     table = pq.read_table(part)
     rewrite(dataset, part, table.sort_by("item_id"), table.num_rows)
-    with pytest.raises(InputError, match="rows are not in groups of a positive and its 6 negatives"):
+    with pytest.raises(
+        InputError, match="rows are not in groups of a positive and its 6 negatives"
+    ):
         list(ContrastiveStream(dataset))
 
 
@@ -191,15 +223,21 @@ def test_ids_that_no_vocabulary_knows_are_named(tmp_path, file, column):
     table = pq.read_table(dataset / file)
     pq.write_table(table.slice(0, 3), dataset / file)
     accept_sizes(dataset)
-    with pytest.raises(InputError, match=rf"column '{column}' has '\w+', which {file} does not know"):
+    with pytest.raises(
+        InputError, match=rf"column '{column}' has '\w+', which {file} does not know"
+    ):
         list(ContrastiveStream(dataset))
 
 
 def test_a_category_that_no_mapping_knows_is_named(tmp_path):
     dataset = copied(tmp_path)
-    change_json(dataset / "category_mappings.json", lambda content: content["mappings"]["season"].clear())
+    change_json(
+        dataset / "category_mappings.json", lambda content: content["mappings"]["season"].clear()
+    )
     accept_sizes(dataset)
-    with pytest.raises(InputError, match=r"column 'season' has '\w+', which category_mappings.json does not know"):
+    with pytest.raises(
+        InputError, match=r"column 'season' has '\w+', which category_mappings.json does not know"
+    ):
         list(ContrastiveStream(dataset))
 
 
@@ -222,5 +260,7 @@ def open_both(dataset):
 
 def test_a_column_that_is_not_there_is_refused():
     files = open_split(built("n_tuple"))
-    with pytest.raises(ConfigError, match="'item_price_category' is not there; this data set offers user_id"):
+    with pytest.raises(
+        ConfigError, match="'item_price_category' is not there; this data set offers user_id"
+    ):
         RowGroupReader(files, load_vocabularies(files.folder), ["item_price_category"])

@@ -23,7 +23,11 @@ from tests.training.data import ALL_SHAPES, built, item_index, rows, user_index
 def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, **settings):
     dataset = built(shape)
     collate = InBatch(dataset, split, from_batch=from_batch)
-    return list(ContrastiveStream(dataset, split, batch_size=batch_size, window=4, collate=collate, **settings))
+    return list(
+        ContrastiveStream(
+            dataset, split, batch_size=batch_size, window=4, collate=collate, **settings
+        )
+    )
 
 
 def owned(dataset, split):
@@ -55,13 +59,17 @@ def test_what_may_be_a_negative_is_what_sets_and_loops_say(split):
 @cache
 def latest(dataset):
     """user_index -> items of user_sequences.parquet."""
-    lists = pq.read_table(dataset / "user_sequences.parquet", columns=["item_indices"])["item_indices"].to_pylist()
+    lists = pq.read_table(dataset / "user_sequences.parquet", columns=["item_indices"])[
+        "item_indices"
+    ].to_pylist()
     return {user: set(items) for user, items in enumerate(lists, 1)}
 
 
 def test_most_of_a_batch_may_serve():
     """A mask that refuses everything would pass for a safe one."""
-    shares = [batch["in_batch"]["allowed"].float().mean().item() for batch in batches(batch_size=20)]
+    shares = [
+        batch["in_batch"]["allowed"].float().mean().item() for batch in batches(batch_size=20)
+    ]
     assert 0.1 < max(shares) < 0.9
 
 
@@ -77,7 +85,9 @@ def test_log_q_is_the_log_of_the_probability_to_be_a_candidate(shape):
     n_hard = 1 if shape == "triplet" else 2
     for batch in ContrastiveStream(dataset, batch_size=9, window=4, collate=collate):
         n = len(batch["label"])
-        corpus = collate._corpus[torch.bucketize(batch["metadata"]["group_number"], collate._firsts, right=True) - 1]
+        corpus = collate._corpus[
+            torch.bucketize(batch["metadata"]["group_number"], collate._firsts, right=True) - 1
+        ]
         for i, candidates in enumerate(batch["item_features"]["item_index"].tolist()):
             n_random = len(candidates) - 1 - n_hard
             for slot, item in enumerate(candidates):
@@ -86,8 +96,12 @@ def test_log_q_is_the_log_of_the_probability_to_be_a_candidate(shape):
                 assert batch["log_q"][i, slot].item() == pytest.approx(math.log(pi), abs=1e-5)
             for j, item in enumerate(batch["item_features"]["item_index"][:, 0].tolist()):
                 if batch["in_batch"]["allowed"][i, j]:
-                    pi = 1 - (1 - share[item]) ** (n - 1) * (1 - n_random / max(int(corpus[i]), n_random + 1))
-                    assert batch["in_batch"]["log_q"][i, j].item() == pytest.approx(math.log(pi), abs=1e-5)
+                    pi = 1 - (1 - share[item]) ** (n - 1) * (
+                        1 - n_random / max(int(corpus[i]), n_random + 1)
+                    )
+                    assert batch["in_batch"]["log_q"][i, j].item() == pytest.approx(
+                        math.log(pi), abs=1e-5
+                    )
 
 
 def test_without_the_batch_only_the_random_draw_counts():
@@ -97,7 +111,9 @@ def test_without_the_batch_only_the_random_draw_counts():
         assert (batch["log_q"][:, 3:] < 0).all() and len(batch["log_q"][0, 3:].unique()) == 1
 
 
-def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_positive(monkeypatch):
+def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_positive(
+    monkeypatch,
+):
     plain = in_batch._scan
 
     def one_item(*arguments):
@@ -138,14 +154,19 @@ def sampled(scores, share, batch, draw, n_others, corpus, sign=1.0):
     """The logits of positive 0 in one outcome, `log_q` and the mask as `InBatch` would give them."""
     n = 1 + len(batch)
     items = torch.tensor([[0, *draw], *([item] * (1 + len(draw)) for item in batch)])
-    log_pi = sign * torch.log(-torch.expm1(torch.log1p(-torch.tensor(share)) * n_others + math.log1p(-len(draw) / corpus)))
+    log_pi = sign * torch.log(
+        -torch.expm1(torch.log1p(-torch.tensor(share)) * n_others + math.log1p(-len(draw) / corpus))
+    )
     seen, allowed = {0, *draw}, torch.zeros((n, n), dtype=torch.bool)
     for place, item in enumerate(batch, 1):
         allowed[0, place] = item not in seen
         seen.add(item)
     log_q = log_pi[items]
     log_q[:, 0] = 0
-    given = {"log_q": log_q, "in_batch": {"allowed": allowed, "log_q": log_pi[items[:, 0]].expand(n, n)}}
+    given = {
+        "log_q": log_q,
+        "in_batch": {"allowed": allowed, "log_q": log_pi[items[:, 0]].expand(n, n)},
+    }
     return candidate_logits(torch.ones((n, 1)), scores[items][..., None], given)[0]
 
 
@@ -158,7 +179,10 @@ def test_the_corrected_sum_is_that_of_the_exact_softmax_over_a_tiny_catalogue():
     for probability, batch, draw in outcomes(5, 0, share, n_others, n_random):
         logits = sampled(scores, share, batch, draw, n_others, corpus=4)
         mean += probability * logits.exp().sum().item()
-        wrong += probability * sampled(scores, share, batch, draw, n_others, corpus=4, sign=-1.0).exp().sum().item()
+        wrong += (
+            probability
+            * sampled(scores, share, batch, draw, n_others, corpus=4, sign=-1.0).exp().sum().item()
+        )
     assert mean == pytest.approx(exact, rel=1e-5)
     assert wrong != pytest.approx(exact, rel=0.05)
 
@@ -167,15 +191,31 @@ def test_the_loss_is_that_of_these_logits():
     batch = batches(batch_size=12)[0]
     generator = torch.Generator().manual_seed(0)
     n, width = batch["label"].shape
-    users, items = torch.randn((n, 3), generator=generator), torch.randn((n, width, 3), generator=generator)
+    users, items = (
+        torch.randn((n, 3), generator=generator),
+        torch.randn((n, width, 3), generator=generator),
+    )
     total, weighted = 0.0, 0.0
     for i in range(n):
-        logits = [(users[i] @ items[i, k] / 0.5 - batch["log_q"][i, k]).item() for k in range(width)]
+        logits = [
+            (users[i] @ items[i, k] / 0.5 - batch["log_q"][i, k]).item() for k in range(width)
+        ]
         others = torch.nonzero(batch["in_batch"]["allowed"][i])[:, 0].tolist()
-        logits += [(users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item() for j in others]
+        logits += [
+            (users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item() for j in others
+        ]
         loss = math.log(sum(map(math.exp, logits))) - logits[0]
-        total, weighted = total + loss, weighted + loss * batch["metadata"]["sample_weight"][i].item()
-    assert info_nce(users, items, batch, temperature=0.5).item() == pytest.approx(total / n, rel=1e-4)
+        total, weighted = (
+            total + loss,
+            weighted + loss * batch["metadata"]["sample_weight"][i].item(),
+        )
+    assert info_nce(users, items, batch, temperature=0.5).item() == pytest.approx(
+        total / n, rel=1e-4
+    )
     wanted = weighted / batch["metadata"]["sample_weight"].sum().item()
-    assert info_nce(users, items, batch, temperature=0.5, weighted=True).item() == pytest.approx(wanted, rel=1e-4)
-    assert info_nce(users, items, batch, correct=False).item() < info_nce(users, items, batch).item()
+    assert info_nce(users, items, batch, temperature=0.5, weighted=True).item() == pytest.approx(
+        wanted, rel=1e-4
+    )
+    assert (
+        info_nce(users, items, batch, correct=False).item() < info_nce(users, items, batch).item()
+    )

@@ -16,13 +16,23 @@ STORED = {"hard": range(1, 3), "random": range(3, 7)}
 def slots(n_hard, n_random, epochs=1, **settings):
     """group -> slots taken, for each epoch."""
     stream = ContrastiveStream(
-        built(), layout="groups", batch_size=10, window=3, n_hard=n_hard, n_random=n_random, **{"num_workers": 0, **settings}
+        built(),
+        layout="groups",
+        batch_size=10,
+        window=3,
+        n_hard=n_hard,
+        n_random=n_random,
+        **{"num_workers": 0, **settings},
     )
     found = []
     for _ in range(epochs):
         taken = {}
         for batch in stream:
-            rows = zip(batch["metadata"]["group_number"].tolist(), batch["metadata"]["slot"].tolist(), strict=True)
+            rows = zip(
+                batch["metadata"]["group_number"].tolist(),
+                batch["metadata"]["slot"].tolist(),
+                strict=True,
+            )
             taken |= {group: tuple(slots) for group, slots in rows}
         found.append(taken)
     return found
@@ -32,7 +42,9 @@ def slots(n_hard, n_random, epochs=1, **settings):
 def test_as_many_of_each_kind_are_taken_as_asked_for_none_twice(n_hard, n_random):
     for taken in slots(n_hard, n_random)[0].values():
         assert taken[0] == 0 and len(set(taken)) == len(taken)
-        assert [slot in STORED["hard"] for slot in taken[1:]] == [True] * n_hard + [False] * n_random
+        assert [slot in STORED["hard"] for slot in taken[1:]] == [True] * n_hard + [
+            False
+        ] * n_random
 
 
 def test_epochs_take_others_and_a_second_run_takes_the_same():
@@ -52,8 +64,16 @@ def test_all_columns_follow_the_slots_and_all_negatives_are_the_default():
     wanted = {}
     for batch in ContrastiveStream(built(), layout="samples", batch_size=10, shuffle=False):
         sample, item = batch["metadata"], batch["item_features"]
-        columns = (sample["group_number"], sample["slot"], item["item_index"], item["item_price_normalized"])
-        wanted |= {(group, slot): tuple(values) for group, slot, *values in zip(*(c.tolist() for c in columns), strict=True)}
+        columns = (
+            sample["group_number"],
+            sample["slot"],
+            item["item_index"],
+            item["item_price_normalized"],
+        )
+        wanted |= {
+            (group, slot): tuple(values)
+            for group, slot, *values in zip(*(c.tolist() for c in columns), strict=True)
+        }
     assert {slot for _, slot in wanted} == set(range(7))
     for batch in ContrastiveStream(built(), layout="groups", batch_size=10, n_hard=1, n_random=2):
         for row, group in enumerate(batch["metadata"]["group_number"].tolist()):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="pip install '.[torch]'")
 
-from gpu_dcgen import rng
+from gpu_dcgen.kernels import rng
 from gpu_dcgen.training.order import epoch_order, key, mix, n_rounds, permutation, round_slice
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
@@ -30,7 +30,9 @@ def test_a_permutation_has_every_number_once(n, seed):
 
 
 def test_permutations_of_other_seeds_and_epochs_differ():
-    values = [(seed, purpose, epoch) for seed in range(3) for purpose in (1, 2) for epoch in range(3)]
+    values = [
+        (seed, purpose, epoch) for seed in range(3) for purpose in (1, 2) for epoch in range(3)
+    ]
     found = {tuple(permutation(50, *numbers).tolist()) for numbers in values}
     assert len(found) == 18
 
@@ -59,13 +61,19 @@ def test_an_epoch_has_every_group_once(sizes, seed, window, shuffle):
     assert sorted(found) == everything
     assert shuffle or found == everything
     assert order.n_groups == len(everything)
-    assert all(order.firsts[order.window_at(p)] <= p < order.firsts[order.window_at(p) + 1] for p in range(order.n_groups))
+    assert all(
+        order.firsts[order.window_at(p)] <= p < order.firsts[order.window_at(p) + 1]
+        for p in range(order.n_groups)
+    )
 
 
 @given(SIZES, st.integers(1, 4))
 def test_a_window_holds_so_many_row_groups_at_most(sizes, window):
     order = epoch_order(sizes, 1, 2, shuffle=True, window=window)
-    assert all(len(members) == window for members in order.windows[:-1]) and 1 <= len(order.windows[-1]) <= window
+    assert (
+        all(len(members) == window for members in order.windows[:-1])
+        and 1 <= len(order.windows[-1]) <= window
+    )
 
 
 @given(st.integers(0, 30), st.integers(1, 8), st.data())
@@ -86,7 +94,9 @@ def test_equal_items_are_dealt_to_different_batches_as_far_as_these_suffice(firs
 
 def test_no_rank_has_an_empty_batch_when_an_epoch_goes_on_with_more_ranks_than_positives_are_left():
     assert n_rounds(2, 5, 4, drop_last=False) == 1
-    assert [round_slice(98, 100, 5, rank, 4, drop_last=False) for rank in range(4)] == [(slice(98, 100), 100)] * 4
+    assert [round_slice(98, 100, 5, rank, 4, drop_last=False) for rank in range(4)] == [
+        (slice(98, 100), 100)
+    ] * 4
 
 
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 7), st.booleans())
@@ -96,7 +106,10 @@ def test_ranks_share_every_group_in_equally_many_batches(n_groups, batch, n_rank
     taken, position = [], 0
     rounds = n_rounds(n_groups, batch, n_ranks, drop_last=drop_last)
     for _ in range(rounds):
-        slices = [round_slice(position, n_groups, batch, rank, n_ranks, drop_last=drop_last) for rank in range(n_ranks)]
+        slices = [
+            round_slice(position, n_groups, batch, rank, n_ranks, drop_last=drop_last)
+            for rank in range(n_ranks)
+        ]
         assert all(rows.stop > rows.start for rows, _ in slices)
         taken += [place for rows, _ in slices for place in range(rows.start, rows.stop)]
         (position,) = {after for _, after in slices}

@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 from typer.testing import CliRunner
 
 from gpu_dcgen import build
-from gpu_dcgen.cli import app
+from gpu_dcgen.cli.build_commands import app
 from gpu_dcgen.training.probe import KINDS, of_model, probe, train
 from gpu_dcgen.training.rankings import evaluate, popularity, read_evaluation
 from gpu_dcgen.training.vocabularies import load_vocabularies
-from tests.shops import sales, tiny_config, write_shop
+from tests.support.shops import sales, tiny_config, write_shop
 from tests.training.data import built
 
 
@@ -63,13 +63,19 @@ def taste_shop():
 @pytest.mark.slow
 def test_a_model_learns_whose_half_of_the_shop_it_is(tmp_path):
     config = tiny_config(
-        negative_sampling={"corpus": "all", "random_negatives_per_positive": 8}, filtering={"max_user_interactions": 99}
+        negative_sampling={"corpus": "all", "random_negatives_per_positive": 8},
+        filtering={"max_user_interactions": 99},
     )
     build(write_shop(taste_shop(), tmp_path / "in"), tmp_path / "out", config)
     evaluation = read_evaluation(tmp_path / "out", "val", n_positives=500, seed=0)
-    model, loss = train(tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, say=lambda _: None)
+    model, loss = train(
+        tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, say=lambda _: None
+    )
     scores = of_model(model, evaluation.catalogue, load_vocabularies(tmp_path / "out"))
-    assert evaluate(scores, evaluation)["ndcg@10"] > 1.3 * evaluate(popularity(tmp_path / "out"), evaluation)["ndcg@10"]
+    assert (
+        evaluate(scores, evaluation)["ndcg@10"]
+        > 1.3 * evaluate(popularity(tmp_path / "out"), evaluation)["ndcg@10"]
+    )
     assert loss < 4
 
 
@@ -80,9 +86,20 @@ def run(*arguments):
 def test_the_command_shows_the_figures_and_the_target():
     result = run("probe", built(), "--epochs", 1, "--positives", 20)
     assert result.exit_code == 0, result.output
-    assert "recall@50 of 0.10 on val" in result.stdout and "model, random + hard + in-batch" in result.stdout
-    lines = [json.loads(line) for line in run("probe", built(), "--epochs", 1, "--positives", 20, "--json").stdout.splitlines()]
-    assert lines[-1]["event"] == "probed" and lines[-1]["figures"]["popularity"]["val"].keys() == {"recall@50", "ndcg@10"}
+    assert (
+        "recall@50 of 0.10 on val" in result.stdout
+        and "model, random + hard + in-batch" in result.stdout
+    )
+    lines = [
+        json.loads(line)
+        for line in run(
+            "probe", built(), "--epochs", 1, "--positives", 20, "--json"
+        ).stdout.splitlines()
+    ]
+    assert lines[-1]["event"] == "probed" and lines[-1]["figures"]["popularity"]["val"].keys() == {
+        "recall@50",
+        "ndcg@10",
+    }
 
 
 def test_a_folder_that_is_no_data_set_is_exit_code_2(tmp_path):

@@ -10,7 +10,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.training import rankings
-from gpu_dcgen.training.rankings import evaluate, item_cf, popularity, rank, read_evaluation, recent_popularity, repurchase
+from gpu_dcgen.training.rankings import (
+    evaluate,
+    item_cf,
+    popularity,
+    rank,
+    read_evaluation,
+    recent_popularity,
+    repurchase,
+)
 from gpu_dcgen.training.vocabularies import load_vocabularies
 from tests.training.data import built, item_index, rows
 
@@ -31,16 +39,25 @@ def test_the_rank_counts_what_is_better_and_of_equals_what_comes_first():
 def test_recall_and_ndcg_are_means_over_positives(evaluation, monkeypatch):
     places = torch.tensor([1, 10, 11, 50, 51])
     monkeypatch.setattr(rankings, "rank", lambda scores, target: places)
-    few = rankings.Evaluation(rankings._rows(evaluation.positives, slice(0, 5)), evaluation.target[:5], evaluation.catalogue)
+    few = rankings.Evaluation(
+        rankings._rows(evaluation.positives, slice(0, 5)),
+        evaluation.target[:5],
+        evaluation.catalogue,
+    )
     found = evaluate(lambda positives, snapshots: torch.zeros((5, 1)), few)
-    assert found == {"recall@50": pytest.approx(4 / 5), "ndcg@10": pytest.approx((1 + 1 / math.log2(11)) / 5)}
+    assert found == {
+        "recall@50": pytest.approx(4 / 5),
+        "ndcg@10": pytest.approx((1 + 1 / math.log2(11)) / 5),
+    }
 
 
 def test_all_positives_of_the_split_are_ranked_or_a_seeded_choice(evaluation):
     items = item_index(built())
     wanted = [items[row["item_id"]] for row in rows(built(), "val") if row["label"] == 1]
     assert evaluation.target.tolist() == wanted
-    some, same = (read_evaluation(built(), "val", n_positives=5, seed=1).target.tolist() for _ in range(2))
+    some, same = (
+        read_evaluation(built(), "val", n_positives=5, seed=1).target.tolist() for _ in range(2)
+    )
     assert some == same and len(some) == 5
 
 
@@ -49,10 +66,18 @@ def test_the_catalogue_knows_of_each_snapshot_what_its_rows_say(evaluation):
     told = set()
     for row in rows(built(), "val"):
         snapshot, item = (row["timestamp"].value - catalogue.first) // WEEK, items[row["item_id"]]
-        assert catalogue.features["item_popularity_score"][snapshot, item].item() == row["item_popularity_score"]
-        assert catalogue.features["item_price_normalized"][snapshot, item].item() == (row["item_price_normalized"] or 0)
+        assert (
+            catalogue.features["item_popularity_score"][snapshot, item].item()
+            == row["item_popularity_score"]
+        )
+        assert catalogue.features["item_price_normalized"][snapshot, item].item() == (
+            row["item_price_normalized"] or 0
+        )
         told.add((snapshot, item))
-    known = {tuple(place) for place in torch.nonzero(catalogue.features["item_popularity_score"]).tolist()}
+    known = {
+        tuple(place)
+        for place in torch.nonzero(catalogue.features["item_popularity_score"]).tolist()
+    }
     assert known <= told
 
 
@@ -72,7 +97,10 @@ def test_recent_popularity_is_that_of_the_positives_snapshot(evaluation):
 
 
 def test_repurchase_ranks_the_history_backwards_and_then_the_others():
-    positives = {"label": torch.zeros(1, 1), "user_features": {"user_interaction_sequence": torch.tensor([[3, 1, 3, 2, 0]])}}
+    positives = {
+        "label": torch.zeros(1, 1),
+        "user_features": {"user_interaction_sequence": torch.tensor([[3, 1, 3, 2, 0]])},
+    }
     scores = repurchase(lambda *_: torch.tensor([[0.0, 0.1, 9.0, 0.0, 5.0, 7.0]]))(positives, None)
     scores[:, 0] = -1
     assert scores.argsort(descending=True)[0].tolist() == [2, 3, 1, 5, 4, 0]
@@ -81,9 +109,15 @@ def test_repurchase_ranks_the_history_backwards_and_then_the_others():
 def test_item_cf_adds_up_the_similarities_to_the_history(evaluation):
     items = item_index(built())
     matrix = pq.read_table(built() / "item_similarity_matrix.parquet").to_pylist()
-    similarity = {(items[row["item_id"]], items[row["similar_item_id"]]): row["similarity"] for row in matrix}
+    similarity = {
+        (items[row["item_id"]], items[row["similar_item_id"]]): row["similarity"] for row in matrix
+    }
     found = item_cf(built(), load_vocabularies(built()).items)(evaluation.positives, None)
-    for scores, history in zip(found, evaluation.positives["user_features"]["user_interaction_sequence"].tolist(), strict=True):
+    for scores, history in zip(
+        found,
+        evaluation.positives["user_features"]["user_interaction_sequence"].tolist(),
+        strict=True,
+    ):
         for item in range(1, len(items) + 1):
             wanted = sum(similarity.get((bought, item), 0) for bought in set(history) - {0})
             assert scores[item].item() == pytest.approx(wanted, abs=1e-5)

@@ -31,7 +31,12 @@ def whole(dataset, split="train"):
 
 def flat(sample):
     """Column -> list of plain values, of the four parts together."""
-    parts = {**sample["user_features"], **sample["item_features"], **sample["metadata"], "label": sample["label"]}
+    parts = {
+        **sample["user_features"],
+        **sample["item_features"],
+        **sample["metadata"],
+        "label": sample["label"],
+    }
     return {name: tensor.tolist() for name, tensor in parts.items()}
 
 
@@ -41,7 +46,8 @@ def expected(row, number, dataset, width):
     channels = {None: 0, **{channel: code for code, channel in enumerate(sorted(CHANNELS), 1)}}
     sequence = row["user_interaction_sequence"]
     values = {
-        name: 0 if value is None else mappings[name][value] + 1 if name in mappings else value for name, value in row.items()
+        name: 0 if value is None else mappings[name][value] + 1 if name in mappings else value
+        for name, value in row.items()
     }
     values |= {name: channels[row[name]] for name in ("user_preferred_channel", "sales_channel")}
     values["user_index"] = user_index(dataset)[values.pop("user_id")]
@@ -66,11 +72,19 @@ def test_every_value_of_every_labelled_pair_arrives(split):
 def test_the_shop_has_what_the_reader_could_get_wrong():
     """Nulls in every nullable column, short and full histories, channels, hard negatives with and without a similarity."""
     table = rows(built())
-    for name in ("user_age", "user_club_status", "item_product_group", "item_price_normalized", "sales_channel"):
+    for name in (
+        "user_age",
+        "user_club_status",
+        "item_product_group",
+        "item_price_normalized",
+        "sales_channel",
+    ):
         assert {row[name] is None for row in table} == {True, False}, name
     assert {len(row["user_interaction_sequence"]) for row in table} >= {1, 6}
     assert {row["sales_channel"] for row in table} == {None, 1, 2, 7}
-    assert {row["similarity_score"] is None for row in table if row["negative_source"] == "hard"} == {True, False}
+    assert {
+        row["similarity_score"] is None for row in table if row["negative_source"] == "hard"
+    } == {True, False}
 
 
 def test_an_n_tuple_says_what_the_labelled_pairs_say():
@@ -87,14 +101,26 @@ def test_a_triplet_says_what_the_first_two_of_a_group_say():
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(triplets, part).items():
             first = getattr(pairs, part)[name]
-            assert torch.equal(tensor, first[:, :2] if first.dim() == 2 and name != "user_interaction_sequence" else first), name
+            assert torch.equal(
+                tensor,
+                first[:, :2] if first.dim() == 2 and name != "user_interaction_sequence" else first,
+            ), name
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_numbers_have_the_types_that_models_take(shape):
     sample = as_groups(blocks(built(shape))[0])
-    special = {"timestamp": [torch.int64], "group_number": [torch.int64], "slot": [torch.int16], "is_repurchase": [torch.bool]}
-    for name, tensor in {**sample["user_features"], **sample["item_features"], **sample["metadata"]}.items():
+    special = {
+        "timestamp": [torch.int64],
+        "group_number": [torch.int64],
+        "slot": [torch.int16],
+        "is_repurchase": [torch.bool],
+    }
+    for name, tensor in {
+        **sample["user_features"],
+        **sample["item_features"],
+        **sample["metadata"],
+    }.items():
         assert tensor.dtype in special.get(name, (torch.int32, torch.float32)), name
     assert sample["label"].dtype == torch.float32
 
@@ -102,11 +128,16 @@ def test_numbers_have_the_types_that_models_take(shape):
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_only_the_columns_that_are_wanted_are_read(shape):
     (block, *_) = blocks(built(shape), columns=["item_id", "item_department", "season"])
-    assert (list(block.user_features), list(block.item_features)) == (["season"], ["item_index", "item_department"])
+    assert (list(block.user_features), list(block.item_features)) == (
+        ["season"],
+        ["item_index", "item_department"],
+    )
     assert list(block.metadata) == ["group_number", "slot"]
 
 
-@pytest.mark.parametrize("place", [slice(3, 9), slice(3, 4), np.random.default_rng(0).permutation(11)])
+@pytest.mark.parametrize(
+    "place", [slice(3, 9), slice(3, 4), np.random.default_rng(0).permutation(11)]
+)
 def test_records_are_the_blocks_that_were_packed(place):
     block = blocks(built())[0]
     several = join([pack(block) for block in blocks(built())])
@@ -116,7 +147,9 @@ def test_records_are_the_blocks_that_were_packed(place):
         for name, tensor in getattr(taken, part).items():
             wanted = torch.cat([getattr(one, part)[name] for one in blocks(built())])
             assert tensor.dtype == wanted.dtype, name
-            assert torch.equal(tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]), name
+            assert torch.equal(
+                tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]
+            ), name
 
 
 def test_records_on_a_device_are_those_of_the_host(monkeypatch):
@@ -140,4 +173,8 @@ def test_records_know_their_bytes():
 def test_batches_are_laid_out_for_models():
     for layout in (as_groups, as_samples):
         sample = layout(pack(blocks(built())[0]).block())
-        assert all(t.is_contiguous() for part in ("user_features", "item_features", "metadata") for t in sample[part].values())
+        assert all(
+            t.is_contiguous()
+            for part in ("user_features", "item_features", "metadata")
+            for t in sample[part].values()
+        )

@@ -27,7 +27,9 @@ def numbers(batches):
 
 
 def stream(**settings):
-    return ContrastiveStream(built(), **{"batch_size": 5, "window": 3, "layout": "groups", "seed": 1, **settings})
+    return ContrastiveStream(
+        built(), **{"batch_size": 5, "window": 3, "layout": "groups", "seed": 1, **settings}
+    )
 
 
 def everything(**settings):
@@ -35,9 +37,19 @@ def everything(**settings):
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
-@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"distinct_items": True}, {"num_workers": 0}, {"batch_size": 1000}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"shuffle": False}, {"distinct_items": True}, {"num_workers": 0}, {"batch_size": 1000}],
+)
 def test_an_epoch_has_every_positive_once(shape, settings):
-    found = sum(numbers(ContrastiveStream(built(shape), **{"batch_size": 5, "window": 3, "layout": "groups", **settings})), [])
+    found = sum(
+        numbers(
+            ContrastiveStream(
+                built(shape), **{"batch_size": 5, "window": 3, "layout": "groups", **settings}
+            )
+        ),
+        [],
+    )
     assert sorted(found) == everything()
     assert (found == everything()) == (settings == {"shuffle": False})
 
@@ -76,7 +88,11 @@ def test_ranks_deal_out_the_order_of_one(n_ranks):
 def test_each_row_group_is_read_once_an_epoch_whoever_reads(monkeypatch, num_workers):
     decoded = []
     plain = RowGroupReader.read
-    monkeypatch.setattr(RowGroupReader, "read", lambda self, group: decoded.append(group.first) or plain(self, group))
+    monkeypatch.setattr(
+        RowGroupReader,
+        "read",
+        lambda self, group: decoded.append(group.first) or plain(self, group),
+    )
     list(stream(num_workers=num_workers))
     assert sorted(decoded) == [group.first for group in stream().files.row_groups]
 
@@ -84,7 +100,11 @@ def test_each_row_group_is_read_once_an_epoch_whoever_reads(monkeypatch, num_wor
 def test_reading_stops_when_the_iteration_is_given_up(monkeypatch):
     decoded = []
     plain = RowGroupReader.read
-    monkeypatch.setattr(RowGroupReader, "read", lambda self, group: decoded.append(group.first) or plain(self, group))
+    monkeypatch.setattr(
+        RowGroupReader,
+        "read",
+        lambda self, group: decoded.append(group.first) or plain(self, group),
+    )
     batches = iter(stream(num_workers=2, window=1, batch_size=1))
     next(batches)
     batches.close()
@@ -112,16 +132,22 @@ def test_an_epoch_is_resumed_where_it_stood_with_another_number_of_workers(befor
         found = [*done, *second]
         assert numbers(found) == numbers(whole)
         for one, other in zip(found, whole, strict=True):
-            assert torch.equal(one["item_features"]["item_index"], other["item_features"]["item_index"])
+            assert torch.equal(
+                one["item_features"]["item_index"], other["item_features"]["item_index"]
+            )
 
 
-@pytest.mark.parametrize("disturb", [lambda one: next(iter(one)), lambda one: one.set_epoch(3), lambda one: resumed(one)])
+@pytest.mark.parametrize(
+    "disturb", [lambda one: next(iter(one)), lambda one: one.set_epoch(3), lambda one: resumed(one)]
+)
 def test_an_iteration_that_another_one_has_upset_does_not_go_on(disturb):
     one = stream()
     batches = iter(one)
     next(batches)
     disturb(one)
-    with pytest.raises(ConfigError, match="another iteration, set_epoch or load_state_dict has begun"):
+    with pytest.raises(
+        ConfigError, match="another iteration, set_epoch or load_state_dict has begun"
+    ):
         next(batches)
 
 
@@ -207,7 +233,10 @@ def test_a_killed_process_leaves_a_state_from_which_the_epoch_is_completed(tmp_p
 def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
     together = {}
     for distinct in (False, True):
-        items = [batch["item_features"]["item_index"][:, 0] for batch in stream(distinct_items=distinct, window=99)]
+        items = [
+            batch["item_features"]["item_index"][:, 0]
+            for batch in stream(distinct_items=distinct, window=99)
+        ]
         together[distinct] = sum(len(item) - len(item.unique()) for item in items)
     assert together[True] == 0 < together[False]
 
@@ -215,7 +244,9 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_data_loader_workers_that_would_each_read_everything_are_refused(num_workers):
     """A single one as well: it would begin the same epoch again and again, for its parent never hears of its place."""
-    with pytest.raises(ConfigError, match="each process would read every row group, and keep its place"):
+    with pytest.raises(
+        ConfigError, match="each process would read every row group, and keep its place"
+    ):
         list(DataLoader(stream(), batch_size=None, num_workers=num_workers))
     assert numbers(DataLoader(stream(), batch_size=None)) == numbers(stream())
 

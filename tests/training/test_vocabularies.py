@@ -23,7 +23,10 @@ IDS = st.lists(st.text(max_size=12), unique=True, max_size=40)
 @given(IDS, IDS)
 def test_an_id_is_found_where_it_is_and_no_other_one_is(ids, others):
     wanted = [ids.index(value) if value in ids else -1 for value in (*ids, *others)]
-    assert IdIndex(pa.array(ids, pa.string())).find(pa.array([*ids, *others], pa.string())).tolist() == wanted
+    assert (
+        IdIndex(pa.array(ids, pa.string())).find(pa.array([*ids, *others], pa.string())).tolist()
+        == wanted
+    )
 
 
 def test_ids_that_differ_by_zero_bytes_or_order_are_told_apart():
@@ -45,7 +48,11 @@ def test_ids_of_several_chunks_of_the_hash_are_found(monkeypatch):
 def test_hashes_that_agree_are_replaced_by_another_hash(monkeypatch):
     plain = vocabularies._hashes
     first = vocabularies._PRIMES[0]
-    monkeypatch.setattr(vocabularies, "_hashes", lambda ids, p: np.zeros(len(ids), np.uint64) if p == first else plain(ids, p))
+    monkeypatch.setattr(
+        vocabularies,
+        "_hashes",
+        lambda ids, p: np.zeros(len(ids), np.uint64) if p == first else plain(ids, p),
+    )
     assert IdIndex(pa.array(["a", "b"])).find(pa.array(["b", "c"])).tolist() == [1, -1]
 
 

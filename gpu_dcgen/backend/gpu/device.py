@@ -1,0 +1,143 @@
+"""Whether a GPU can be used, what it is, and if not, exactly why.
+
+CuPy, cuDF and cuML import without a driver; only their first operation fails. So every step is tried, in the order in
+which the steps depend on each other, and the first that fails is the answer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import BackendError
+
+LEAST_CAPABILITY = (7, 5)  # RAPIDS: Turing and later
+LEAST = {  # releases
+    "pylibcudf": (26, 10),  # whose calls this package was written against
+    "cupy": (14, 2),  # before, sorts without enough memory gave wrong results (cupy#9894)
+}
+PER_THREAD_STREAMS = (
+    "CUDF_PER_THREAD_STREAM",
+    "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM",
+    "NUMBA_CUDA_PER_THREAD_DEFAULT_STREAM",
+)
+INSTALL = "pip install 'gpu-dcgen[gpu-cu13]' (or gpu-cu12 for a driver older than 580), or environment.yml"
+PACKAGES = ("cupy", "cudf", "pylibcudf", "rmm", "numba_cuda")
+OPTIONAL = ("cuml", "faiss")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A CUDA device that has run a kernel, and the libraries that drive it."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    n_multiprocessors: int
+    memory_bytes: int  # in all
+    driver: str  # newest CUDA that the driver knows, "13.0"
+    runtime: str  # CUDA that CuPy runs on
+    libraries: dict[str, str]  # version by package
+
+    def describe(self) -> dict[str, Any]:
+        """The device in words and numbers, for the manifest."""
+        return {
+            "device": self.name,
+            "compute_capability": ".".join(map(str, self.capability)),
+            "memory_bytes": self.memory_bytes,
+            "cuda_driver": self.driver,
+            "cuda_runtime": self.runtime,
+            "libraries": self.libraries,
+        }
+
+
+def find_device() -> Device:
+    """The current CUDA device (CUDA_VISIBLE_DEVICES chooses), proven to run; BackendError says what is missing and what to do."""
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise BackendError(f"{package} is not installed.\nInstall RAPIDS: {INSTALL}.")
+    if names := [name for name in PER_THREAD_STREAMS if os.environ.get(name, "0") != "0"]:
+        raise BackendError(
+            f"{names[0]} is set: the libraries would not wait for each other's work.\nUnset it."
+        )
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise BackendError(
+            f"no NVIDIA driver ({error}).\nInstall the driver (580 or later for CUDA 13); in a container, run with --gpus all."
+        ) from error
+    cupy = _import("cupy")
+    n_devices = _asked("counting devices", cupy.cuda.runtime.getDeviceCount)
+    if n_devices == 0:
+        raise BackendError(
+            "the driver shows no CUDA device.\nLook at CUDA_VISIBLE_DEVICES; in a container, run with --gpus all."
+        )
+    index = _asked("choosing a device", cupy.cuda.runtime.getDevice)
+    properties = _asked("asking the device", lambda: cupy.cuda.runtime.getDeviceProperties(index))
+    name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
+    if capability < LEAST_CAPABILITY:
+        raise BackendError(
+            f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later."
+        )
+    for package, (major, minor) in LEAST.items():
+        version = _import(package).__version__
+        if _release(version) < (major, minor):
+            raise BackendError(
+                f"{package} {version} is too old; {major}.{minor} or later is needed.\nInstall it: {INSTALL}."
+            )
+    found = _asked(
+        "compiling and running a first kernel", lambda: int((cupy.arange(4) ** 2 + 1).sum())
+    )
+    if found != 18:
+        raise BackendError(
+            f"{name} computes wrongly: 18 expected of a first kernel, {found} found."
+        )
+    _import("numba.cuda")
+    return Device(
+        index=index,
+        name=name,
+        capability=capability,
+        n_multiprocessors=properties["multiProcessorCount"],
+        memory_bytes=properties["totalGlobalMem"],
+        driver=_cuda_version(cupy.cuda.runtime.driverGetVersion()),
+        runtime=_cuda_version(cupy.cuda.runtime.runtimeGetVersion()),
+        libraries=library_versions(),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the GPU libraries that are installed, by package, without importing them."""
+    providers = importlib.metadata.packages_distributions()
+    names = {
+        package: providers[package][0] for package in (*PACKAGES, *OPTIONAL) if package in providers
+    }
+    return {package: importlib.metadata.version(name) for package, name in names.items()}
+
+
+def _import(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except Exception as error:
+        text = f"{package} cannot be imported: {type(error).__name__}: {error}\nInstall RAPIDS again: {INSTALL}."
+        raise BackendError(text) from error
+
+
+def _asked(what: str, question: Any) -> Any:
+    try:
+        return question()
+    except Exception as error:
+        text = f"{what} failed: {type(error).__name__}: {error}\n'gpu-dcgen doctor' shows what is installed."
+        raise BackendError(text) from error
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split(".")[:2])
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

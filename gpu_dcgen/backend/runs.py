@@ -1,0 +1,86 @@
+"""Sorted runs in array code: the idioms that the stages share, in terms that NumPy and CuPy both spell.
+
+CuPy sorts only stably, repeats only by a host count and scatters duplicates in any order, so nothing here uses those.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+from .protocol import Backend
+
+Array = Any
+
+
+def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
+    """The stable order (n,) int64 by several integer keys, most significant first.
+
+    Each key is `(values, size)` with 0 <= values < size. Keys are packed into as few int64 as hold them, then
+    sorted from the least significant pack to the most.
+    """
+    xp, packs, widths = backend.xp, [], []
+    for values, size in reversed(keys):
+        width = max(1, (size - 1).bit_length())
+        if not packs or widths[-1] + width > 63:
+            packs.append(values.astype(xp.int64))
+            widths.append(width)
+        else:
+            packs[-1] += values.astype(xp.int64) << widths[-1]
+            widths[-1] += width
+    order = backend.stable_order(packs[0], widths[0])
+    for pack, width in zip(packs[1:], widths[1:], strict=True):
+        order = order[backend.stable_order(pack[order], width)]
+    return order
+
+
+def run_starts(xp: Any, *keys: Array) -> Array:
+    """Whether each row (n,) bool begins a run of equal keys; the rows must be sorted by the keys."""
+    n = keys[0].shape[0]
+    starts = xp.ones(n, dtype=bool)
+    if n > 1:
+        starts[1:] = keys[0][1:] != keys[0][:-1]
+        for key in keys[1:]:
+            starts[1:] |= key[1:] != key[:-1]
+    return starts
+
+
+def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
+    """Offsets (n_codes + 1,) int64 of each code's run in sorted `codes`; absent codes have empty runs."""
+    return xp.searchsorted(codes, xp.arange(n_codes + 1, dtype=codes.dtype)).astype(xp.int64)
+
+
+def counts(xp: Any, codes: Array, n_codes: int) -> Array:
+    """How often each code 0..n_codes-1 occurs: (n_codes,) int64."""
+    if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
+        return xp.zeros(n_codes, dtype=xp.int64)
+    return xp.bincount(codes, minlength=n_codes).astype(xp.int64)
+
+
+def offsets_of(xp: Any, lengths: Array) -> Array:
+    """Offsets (m + 1,) int64 of runs of `lengths` laid end to end."""
+    offsets = xp.zeros(lengths.shape[0] + 1, dtype=xp.int64)
+    offsets[1:] = xp.cumsum(lengths.astype(xp.int64))
+    return offsets
+
+
+def run_maximum(xp: Any, values: Array, first: Array) -> Array:
+    """The largest value of each run that begins at `first`; runs are short (copies of one line, purchases of one item)."""
+    n = int(values.shape[0])
+    lengths = xp.diff(xp.concatenate([first, xp.full(1, n, dtype=first.dtype)]))
+    best = values[first]
+    step = 1
+    longer = xp.nonzero(lengths > step)[0]
+    while longer.shape[
+        0
+    ]:  # as many turns as the longest run is long, each over the runs that are still going
+        best[longer] = xp.maximum(best[longer], values[first[longer] + step])
+        step += 1
+        longer = longer[lengths[longer] > step]
+    return best
+
+
+def repeat_index(xp: Any, lengths: Array) -> Array:
+    """For runs of `lengths` (m,) laid end to end: the run that each element belongs to, (sum,) int64."""
+    ends = xp.cumsum(lengths)
+    n_total = int(ends[-1]) if lengths.shape[0] else 0
+    return xp.searchsorted(ends, xp.arange(n_total, dtype=ends.dtype), side="right")

@@ -1,0 +1,1 @@
+"""DC-002 as data: columns, vocabularies, budgets, gates."""

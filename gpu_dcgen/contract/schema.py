@@ -1,0 +1,390 @@
+"""The contract's schema, vocabularies and thresholds, as data ("Output Specifications", "Performance Requirements").
+
+Column order and type names are the contract's; what D17 adds stands behind them. `arrow_schema` turns them into the
+schema that every file carries, whichever machine wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+CONTRACT = "DC-002 1.0.0"
+SPLITS = ("train", "val", "test")
+CARDS = (
+    "README.md",
+    "croissant.json",
+    "datacontract.yaml",
+)  # of `gpu-dcgen cards`: beside the files, and about them
+
+AGE_GROUPS = ("16-24", "25-34", "35-44", "45-54", "55+")
+CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
+NEWS_FREQUENCY = ("NONE", "Regularly", "Monthly", "None")
+SEASONS = ("Spring", "Summer", "Fall", "Winter")
+NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names them twice, differently
+NEGATIVE_DETAILS = (
+    "item_cf",
+    "collaborative",
+    "category_crossing",
+    "fallback",
+    "random",
+)  # D13, D17
+PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
+
+# "Performance Requirements" and "Alerting Thresholds".
+MIN_ROWS_PER_S, TARGET_ROWS_PER_S = 5_000, 10_000
+MAX_SECONDS = {
+    "similarity_computation": 600,
+    "negative_sampling": 900,
+    "dataset_construction": 300,
+    "total_generation_time": 1_800,
+}
+MAX_MEMORY_BYTES = 16 * 10**9
+MAX_CPU_SHARE = 0.80
+MAX_DISK_BYTES_PER_S = 200 * 10**6
+CRITICAL_QUALITY_SCORE = 0.90
+
+# What each column says, in a sentence; D6, D15, D17 and D18 have it exactly.
+_DESCRIPTIONS = {
+    "user_id": "Id of the user.",
+    "user_age": "Age of the user in years, as the log has it.",
+    "user_age_group": "Age group of the user; none under 16.",
+    "user_club_status": "Club membership of the user, as the log has it.",
+    "user_news_frequency": "How often the user gets fashion news, as the log has it.",
+    "user_lifetime_days": "Whole days since the user's first purchase, as of the timestamp.",
+    "user_total_purchases": "The user's purchases strictly before the timestamp.",
+    "user_avg_basket_size": "The user's purchases strictly before the timestamp, per distinct time of purchase.",
+    "user_preferred_channel": "Sales channel that the user took most often before the timestamp; ties to the lower id.",
+    "user_interaction_sequence": "Item indices of the latest purchases before the timestamp, oldest first, not padded.",
+    "user_sequence_lengths": "Entries of user_interaction_sequence.",
+    "item_id": "Id of the item.",
+    "item_product_group": "Product group of the item.",
+    "item_color_group": "Colour group of the item.",
+    "item_garment_group": "Garment group of the item.",
+    "item_department": "Department of the item.",
+    "item_index_group": "Index group of the item.",
+    "item_popularity_score": "Recent purchases of the item, logarithmic, as of the latest snapshot; 1 is the most bought.",
+    "item_price_category": "Quartile (Q1 to Q4) of the recent mean price among the training period's prices.",
+    "item_price_normalized": "Recent mean price between the 1st (0) and 99th (1) percentile of the training period's prices.",
+    "timestamp": "When the positive was bought (UTC); every feature is as of this moment.",
+    "sales_channel": "Sales channel of the positive's purchase.",
+    "day_of_week": "Weekday of the timestamp; Monday is 0.",
+    "month": "Month of the timestamp, 1 to 12.",
+    "season": "Meteorological season of the timestamp.",
+    "label": "1 for the purchase, 0 for a negative.",
+    "negative_source": "Kind of negative: hard or random; null for a positive.",
+    "similarity_score": "Similarity of a hard negative to its positive; null where they have none, and on all other rows.",
+    "sample_id": "Split, group and slot of the row, as train-0000000012-03; slot 00 is the positive.",
+    "generation_timestamp": "When the data set was built (UTC).",
+    "sample_weight": "Weight of the group by category, user segment and recency; 1 in validation and test.",
+    "is_repurchase": "Whether the group's positive had been bought by the user before.",
+    "negative_item_id": "Id of the negative item; in an n-tuple of each, hard ones first.",
+    "negative_item_index": "Indices (item_vocabulary) of the negatives.",
+    "negative_popularity_score": "Popularity of each negative, as item_popularity_score.",
+    "negative_price_normalized": "Price of each negative, as item_price_normalized.",
+    "negative_similarity_score": "Similarity of each hard negative to the positive; null where none, and for random ones.",
+    "similar_item_id": "Id of one of the most similar items.",
+    "similarity": "Cosine similarity of the two items by their buyers in the training period, above 0 and at most 1.",
+    "common_users": "Users who bought both in the training period.",
+    "rank": "Place among the item's most similar items, from 1.",
+    "split": "Split that the user is in: train, val or test.",
+    "item_indices": "Item indices of the user's latest purchases before the split's period ends, oldest first.",
+    "timestamps": "When each purchase was made (UTC).",
+    "session_ids": "Session of each purchase, from 0; a long gap begins a new one.",
+    "sequence_length": "Entries of the lists.",
+    "item_index": "Index of the item in sequences, from 1; 0 is padding.",
+    "negative_detail": "How a negative was found: item_cf, collaborative, category_crossing, fallback, random; else null.",
+    "recency": "Weight of each purchase, halved with each half-life of its age at the end of the split's period.",
+    "day_of_week_sin": "Sine of each purchase's weekday, as an angle in the week.",
+    "day_of_week_cos": "Cosine of each purchase's weekday, as an angle in the week.",
+    "season_sin": "Sine of each purchase's day of the year, as an angle.",
+    "season_cos": "Cosine of each purchase's day of the year, as an angle.",
+    "item_product_code": "Code that an item shares with its variants.",
+    "item_section": "Section of the item, as the log has it.",
+    "item_name": "Name of the item, as the log has it.",
+}
+
+Role = Literal["id", "feature", "label", "metadata"]
+Encoding = Literal["DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a file; `encoding` and `statistics` are how it is stored, not what it says."""
+
+    name: str
+    # as the contract spells it; `list[int]` is list<int32>, `tuple[...]` a list of one entry a
+    # negative
+    type: str
+    role: Role
+    nullable: bool = False
+    encoding: Encoding | None = None  # None: `_ENCODINGS` by type
+    # minima and maxima, where rows lie so that a filter skips some: a fifth of the time if on all
+    statistics: bool = False
+
+    @property
+    def description(self) -> str:
+        """One sentence; of a triplet's negative, the one of the item's column."""
+        own = _DESCRIPTIONS.get(self.name)
+        return own or f"Of the hard negative: {_DESCRIPTIONS[self.name.removeprefix('negative_')]}"
+
+
+@dataclass(frozen=True)
+class File:
+    """One Parquet file (or folder of parts) of the output."""
+
+    row: str  # what one row is
+    columns: tuple[Column, ...]
+    extra_columns: tuple[Column, ...] = ()  # D17; `output.extra_columns: false` leaves them out
+    compression: Literal["zstd", "snappy"] = "zstd"
+
+
+# Chosen by `tests/benchmarks/encodings.py`, on H&M-like blocks: nanoseconds of one core and bytes a
+# row.
+# numbers of the user or the calendar   PLAIN 6 ns, 0.1 B; dictionary 11 ns, 0.1 B: ZSTD finds the
+# 16 repeats either way
+# numbers of the item (two below)       dictionary 26 ns, 1.5 B; PLAIN 39 ns, 2.6 B;
+# BYTE_STREAM_SPLIT 20 ns, 3.2 B
+# item indices in sequences             PLAIN 205 ns, 2.4 B; dictionary 470 ns, 6.8 B;
+# DELTA_BINARY_PACKED 500 ns, 9.4 B
+#   sample_id                             DELTA_BYTE_ARRAY 62 ns, 0.03 B; PLAIN 74 ns, 0.6 B
+#   similarity_score                      PLAIN 17 ns, 0.36 B; dictionary 23 ns, 0.48 B
+_ENCODINGS: dict[str, Encoding] = dict.fromkeys(
+    ("int8", "int16", "int32", "float32", "bool", "list[int]"), "PLAIN"
+)
+
+_USER_COLUMNS = (
+    Column("user_id", "string", "id", statistics=True),
+    Column("user_age", "int16", "feature", nullable=True),
+    Column("user_age_group", "category", "feature", nullable=True),
+    Column("user_club_status", "category", "feature", nullable=True),
+    Column("user_news_frequency", "category", "feature", nullable=True),
+    Column("user_lifetime_days", "int16", "feature"),
+    Column("user_total_purchases", "int32", "feature"),
+    Column("user_avg_basket_size", "float32", "feature"),
+    Column("user_preferred_channel", "int8", "feature", nullable=True),
+    Column("user_interaction_sequence", "list[int]", "feature"),
+    Column("user_sequence_lengths", "int16", "feature"),
+)
+
+_ITEM_CATEGORIES = tuple(
+    Column(name, "category", "feature", nullable=True)
+    for name in (
+        "item_product_group",
+        "item_color_group",
+        "item_garment_group",
+        "item_department",
+        "item_index_group",
+    )
+)
+
+_ITEM_COLUMNS = (
+    Column("item_id", "string", "id"),
+    *_ITEM_CATEGORIES,
+    Column("item_popularity_score", "float32", "feature", encoding="DICTIONARY"),
+    Column("item_price_category", "category", "feature", nullable=True),
+    Column("item_price_normalized", "float32", "feature", nullable=True, encoding="DICTIONARY"),
+)
+
+_TIME_COLUMNS = (
+    Column("timestamp", "datetime64[ns]", "metadata", statistics=True),
+    Column("sales_channel", "int8", "feature", nullable=True),
+    Column("day_of_week", "int8", "feature", statistics=True),
+    Column("month", "int8", "feature", statistics=True),
+    Column("season", "category", "feature", statistics=True),
+)
+
+_BUILD_COLUMNS = (
+    Column("sample_id", "string", "metadata", encoding="DELTA_BYTE_ARRAY"),
+    Column("generation_timestamp", "datetime64[ns]", "metadata"),
+)
+
+_SIMILARITY = Column("similarity_score", "float32", "metadata", nullable=True)
+_WEIGHT = Column("sample_weight", "float32", "metadata")
+_REPURCHASE = Column("is_repurchase", "bool", "metadata")
+
+SAMPLES = File(
+    row="a sample: a user, an item, a label",
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        Column("label", "float32", "label"),
+        *_TIME_COLUMNS,
+        Column("negative_source", "category", "metadata", nullable=True),
+        _SIMILARITY,
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(
+        _WEIGHT,
+        Column("negative_detail", "category", "metadata", nullable=True),
+        _REPURCHASE,
+    ),
+)
+
+N_TUPLES = File(
+    row="a purchase with all of its negatives, as lists of equal length",
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        *_TIME_COLUMNS,
+        Column("negative_item_id", "tuple[string]", "id"),
+        Column("negative_item_index", "tuple[int]", "feature"),
+        Column("negative_popularity_score", "tuple[float32]", "feature"),
+        Column("negative_price_normalized", "tuple[float32]", "feature"),
+        Column("negative_source", "tuple[category]", "metadata"),
+        Column("negative_similarity_score", "tuple[float32]", "metadata", encoding="PLAIN"),
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(_WEIGHT, Column("negative_detail", "tuple[category]", "metadata"), _REPURCHASE),
+)
+
+TRIPLETS = File(
+    row="a purchase beside its first hard negative",
+    columns=(
+        *_USER_COLUMNS,
+        *_ITEM_COLUMNS,
+        *_TIME_COLUMNS,
+        *(replace(column, name=f"negative_{column.name}") for column in _ITEM_COLUMNS),
+        Column("negative_source", "category", "metadata"),
+        _SIMILARITY,
+        *_BUILD_COLUMNS,
+    ),
+    extra_columns=(_WEIGHT, Column("negative_detail", "category", "metadata"), _REPURCHASE),
+)
+
+SHAPES = {"labeled_pair": SAMPLES, "n_tuple": N_TUPLES, "triplet": TRIPLETS}  # D19
+
+FILES: dict[str, File] = {
+    **{f"{split}_dataset": SAMPLES for split in SPLITS},
+    "item_similarity_matrix": File(
+        "an item and one of its most similar items",
+        (
+            Column("item_id", "string", "id", statistics=True),
+            Column("similar_item_id", "string", "id"),
+            Column("similarity", "float32", "feature", statistics=True),
+            Column("common_users", "int32", "feature", encoding="DICTIONARY"),
+            Column("rank", "int32", "metadata", encoding="DICTIONARY"),
+        ),
+        compression="snappy",
+    ),
+    "user_sequences": File(
+        "a user's latest purchases, in sessions, with temporal encodings",
+        (
+            Column("user_id", "string", "id", statistics=True),
+            Column("split", "category", "metadata"),
+            Column("item_indices", "list[int]", "feature"),
+            Column("timestamps", "list[datetime64[ns]]", "metadata"),
+            Column("session_ids", "list[int16]", "metadata"),
+            *(
+                Column(name, "list[float32]", "feature")
+                for name in (
+                    "recency",
+                    "day_of_week_sin",
+                    "day_of_week_cos",
+                    "season_sin",
+                    "season_cos",
+                )
+            ),
+            Column("sequence_length", "int16", "feature"),
+        ),
+    ),
+    "item_vocabulary": File(
+        "an item, its integer index (0 is padding) and its categories",
+        (
+            Column("item_index", "int32", "id", statistics=True),
+            Column("item_id", "string", "id", statistics=True),
+            *_ITEM_CATEGORIES,
+            *(
+                Column(f"item_{name}", "string", "metadata", nullable=True)
+                for name in ("product_code", "section", "name")
+            ),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """How a part writer stores a file."""
+
+    compression: str
+    compression_level: int | None  # None where the codec has no levels
+    rows_per_row_group: int  # at most; row groups hold whole groups (D16)
+    encodings: dict[str, str] = field(
+        default_factory=dict
+    )  # of columns that are not dictionary-encoded
+    statistics: tuple[str, ...] = ()  # columns with minima and maxima
+
+
+def file_of(file: str, shape: str = "labeled_pair") -> File:
+    """A file by its name without suffix; of a split's data set, in one of the `SHAPES`."""
+    return SHAPES[shape] if FILES[file] is SAMPLES else FILES[file]
+
+
+def columns_of(
+    file: str, extra_columns: bool = True, shape: str = "labeled_pair"
+) -> tuple[Column, ...]:
+    """The columns of a file, in order; `extra_columns` False leaves those of D17 out."""
+    found = file_of(file, shape)
+    return found.columns + (found.extra_columns if extra_columns else ())
+
+
+def writer_settings(
+    file: str,
+    *,
+    compression_level: int = 3,
+    rows_per_row_group: int = 131_072,
+    shape: str = "labeled_pair",
+) -> WriterSettings:
+    """How to write a file; the level counts for ZSTD only."""
+    columns, compression = columns_of(file, shape=shape), file_of(file, shape).compression
+    encodings = {
+        column.name: column.encoding or _ENCODINGS.get(column.type, "DICTIONARY")
+        for column in columns
+    }
+    return WriterSettings(
+        compression=compression,
+        compression_level=compression_level if compression == "zstd" else None,
+        rows_per_row_group=rows_per_row_group,
+        encodings={
+            name: encoding for name, encoding in encodings.items() if encoding != "DICTIONARY"
+        },
+        statistics=tuple(column.name for column in columns if column.statistics),
+    )
+
+
+def arrow_schema(
+    file: str, extra_columns: bool = True, shape: str = "labeled_pair", n_negatives: int = 15
+) -> Any:
+    """The pyarrow schema of a file, column roles in the metadata of each field and of the schema (D17).
+
+    `n_negatives` is the length of the n-tuple's lists.
+    """
+    import pyarrow as pa
+
+    named = {
+        "string": pa.string(),
+        "category": pa.dictionary(pa.int32(), pa.string()),
+        "datetime64[ns]": pa.timestamp("ns"),
+        "bool": pa.bool_(),
+        "int": pa.int32(),
+    }
+
+    def arrow_type(name: str) -> Any:
+        if name.startswith("list["):
+            return pa.list_(pa.field("element", arrow_type(name[5:-1]), nullable=False))
+        if name.startswith("tuple["):
+            return pa.list_(pa.field("element", arrow_type(name[6:-1])), n_negatives)
+        return named[name] if name in named else getattr(pa, name)()
+
+    columns = columns_of(file, extra_columns, shape)
+    fields = [
+        pa.field(c.name, arrow_type(c.type), c.nullable, {"role": c.role, "contract_type": c.type})
+        for c in columns
+    ]
+    roles = {column.name: column.role for column in columns}
+    return pa.schema(fields, {"contract": CONTRACT, "roles": json.dumps(roles)})
+
+
+TABLES = ("articles", "customers", "transactions")  # without which there is no build

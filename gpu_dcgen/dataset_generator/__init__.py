@@ -1,0 +1,5 @@
+"""The orchestration (contract module): `build` and `append`."""
+
+from .builder import BuildResult, append, build, select
+
+__all__ = ["BuildResult", "append", "build", "select"]

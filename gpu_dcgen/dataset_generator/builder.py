@@ -1,0 +1,246 @@
+"""build(): one data set from one folder of tables: staged, logged, judged, published; or what failed, said clearly."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..backend.protocol import Backend
+from ..backend.select import select_backend
+from ..config.dataset_config import DatasetConfig
+from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
+from ..inputs.sources import find_sources
+from ..monitoring.alerts import EventFile, Watch, open_sinks, write_prometheus
+from ..monitoring.progress import ProgressTracker
+from ..monitoring.timing import Clock
+from ..outputs.manifest import complete
+from ..outputs.samples import Workers
+from ..quality_validator.report import conclude, read_baseline, summary_of
+from ..storage.checkpoints import Checkpoints
+from ..storage.json_files import write_json
+from ..storage.locations import is_url, place
+from ..storage.staging import Staging
+from .build_key import key_of_build, require_same_inputs
+from .pipeline import run_pipeline
+from .reuse import Earlier
+
+_UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way again
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A published data set: its folder, or the URL of it, and its manifest (manifest.json in it)."""
+
+    output: Path | str
+    manifest: dict[str, Any]
+
+
+def build(
+    inputs: Path | str,
+    output: Path | str,
+    config: DatasetConfig | None = None,
+    *,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    overwrite: bool = False,
+    baseline: Path | None = None,
+    resume: bool = False,
+    workplace: Path | None = None,
+    earlier: Earlier | None = None,
+) -> BuildResult:
+    """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
+
+    `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
+    and `overwrite` be set. Either may be a URL (`remote`); a data set for one is built in the local folder `workplace`. With
+    `baseline`, another data set, gates that are worse than its own are reported. With `resume`, the build goes on from what
+    an earlier one that died has finished, if inputs, settings and code are the same. Splits of a data set `earlier` that would
+    come out the same are taken over (`append`).
+    Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
+    """
+    config, progress = config or DatasetConfig(), progress or ProgressTracker()
+    inputs, output = place(inputs), place(output)
+    compared = None if baseline is None else read_baseline(Path(baseline))
+    with ExitStack() as files:
+        watch = Watch(progress, open_sinks(config.monitoring, progress, files))
+        machine, reason = (
+            (backend, "given") if not isinstance(backend, str) else select(backend, config)
+        )
+        staging = _open_staging(output, overwrite, resume, workplace, watch)
+        kept, clock = (
+            Checkpoints(staging.checkpoints, machine, partial(watch.message, "warning")),
+            Clock(machine, watch),
+        )
+        report = manifest = None
+        try:
+            if is_url(inputs):
+                from ..storage.remote.inputs import copy_tables
+
+                inputs = copy_tables(inputs, staging.folder / "inputs", config.inputs, watch)
+            if earlier is not None:
+                earlier.require_longer(
+                    find_sources(inputs, config.inputs)["transactions"].n_rows, inputs
+                )
+            key = key_of_build(inputs, config, machine)
+            differs = kept.open(key, staging.empty)
+            log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
+            watch.add(log)
+            watch.message("info", f"backend: {machine.name} ({reason})")
+            if differs:
+                watch.message(
+                    "warning",
+                    f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died",
+                )
+            machine.begin()
+            with _workers(staging.checkpoints, key, config, kept, watch) as workers:
+                manifest, found = run_pipeline(
+                    inputs, staging.path, config, machine, clock, kept, workers, earlier
+                )
+                manifest["cluster"] = None if workers is None else workers.told()
+            require_same_inputs(key, manifest)
+            manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
+            with clock.stage("flush"):
+                staging.flush()
+            written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
+            manifest.update(
+                clock.report(manifest["counts"], written, _memory_limit(machine, config))
+            )
+            report = conclude(staging.path, found, manifest, compared, config, clock, watch)
+            manifest["quality"] = summary_of(report)
+            watch.remove(log)
+            log.close()
+            manifest = complete(manifest, staging.path)
+            write_json(staging.path / "manifest.json", manifest)
+            kept.close(wanted=False)
+            if (left := staging.publish()) is not None:
+                watch.message("warning", left)
+        except BaseException as error:
+            manifest = None
+            watch.failed(error)
+            _put_away(error, staging, kept, watch)
+            if (words := _in_words(error, machine, clock, staging)) is not None:
+                watch.message("critical", f"resource_exhaustion: {words}")
+                raise words from error
+            raise
+        else:
+            watch.completed(
+                sum(split["rows"] for split in manifest["counts"].values()), staging.place
+            )
+        finally:
+            if config.monitoring.prometheus is not None:
+                write_prometheus(config.monitoring.prometheus, report, manifest)
+    return BuildResult(staging.place, manifest)
+
+
+def append(
+    inputs: Path | str,
+    dataset: Path,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    baseline: Path | None = None,
+    resume: bool = False,
+) -> BuildResult:
+    """Build a data set anew in its place, by its own settings, from tables that have grown, and make no more than has changed.
+
+    `inputs` holds the old rows and the new ones. The result is what `build` would make of them, to the digest; of the splits
+    whose samples would be the same the files are taken over, with the moment at which they were made. The manifest's `append`
+    says which, and why the others were not. `resources` replaces settings of that section. Raises as `build` does.
+    """
+    earlier = Earlier(Path(dataset))
+    how = {"backend": backend, "progress": progress, "baseline": baseline, "resume": resume}
+    return build(
+        inputs, dataset, earlier.config(resources or {}), overwrite=True, earlier=earlier, **how
+    )
+
+
+def _open_staging(
+    output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: Watch
+) -> Staging:
+    if is_url(output):
+        from ..storage.remote.staging import RemoteStaging
+
+        return RemoteStaging(output, overwrite, resume=resume, workplace=workplace, progress=watch)
+    if workplace is not None:
+        raise ConfigError(
+            f"--staging {workplace}: a local OUTPUT is built beside itself.\nLeave the option out."
+        )
+    return Staging(output, overwrite, resume=resume)
+
+
+def _workers(
+    folder: Path,
+    key: dict[str, Any],
+    config: DatasetConfig,
+    kept: Checkpoints,
+    progress: ProgressTracker,
+) -> AbstractContextManager[Workers | None]:
+    """The cluster that the settings ask for, if any."""
+    if not config.resources.distributed_processing:
+        return nullcontext()
+    from ..cluster import open_workers
+
+    return open_workers(folder, key, config, kept, progress)
+
+
+def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: Watch) -> None:
+    """What becomes of the staging folder after an error: it is kept for who goes on from it, or removed; the lock goes."""
+    try:
+        staging.set_right()  # again: what interrupted it may have done so there
+        kept.close(wanted=not staging.published)
+        resumable = (
+            not staging.published and not isinstance(error, _UNALTERABLE) and bool(kept.names())
+        )
+        if not resumable:
+            staging.discard()
+    finally:
+        staging.keep()
+    if staging.published:
+        watch.message("warning", f"the data set had been published: {staging.place}")
+    elif resumable and not isinstance(error, GateError):
+        watch.message(
+            "warning",
+            f"what is finished is kept in {staging.folder}: the same command with --resume goes on",
+        )
+
+
+def _in_words(
+    error: BaseException, machine: Backend, clock: Clock, staging: Staging
+) -> DcgenError | None:
+    """What a full memory or disk means for the user, unless all was done."""
+    if staging.published:
+        return None
+    if isinstance(error, machine.exhausted):
+        full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
+        return BackendError(f"{clock.current}: {full}.\n{machine.when_full}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, and give the same command with "
+            f"--resume, or choose another OUTPUT and remove {staging.folder}."
+        )
+    return None
+
+
+def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
+    """The limit on the memory whose peak the machine tells."""
+    return (
+        config.resources.gpu_memory_limit
+        if machine.name == "gpu"
+        else config.resources.memory_limit
+    )
+
+
+def select(name: str, config: DatasetConfig) -> tuple[Backend, str]:
+    """The backend called `name`, opened with the settings' threads and limits, and why it was taken."""
+    resources = config.resources
+    return select_backend(
+        name,
+        n_threads=config.n_threads,
+        memory_limit=resources.memory_limit,
+        gpu_memory_limit=resources.gpu_memory_limit,
+    )

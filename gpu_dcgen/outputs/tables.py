@@ -1,0 +1,107 @@
+"""Stage 10: the single Parquet files and the JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+from ..backend.blocks import Block, Codes, Lists, Values, Vocabulary
+from ..backend.protocol import Backend
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import arrow_schema, writer_settings
+from ..digest import ContentDigest, vocabulary
+from ..inputs.shop import Category
+from ..resources import DiskRate
+from ..samples import ITEM_CATEGORIES, Ingredients
+from ..sequence_builder import UserSequences
+
+_MATRIX_ROWS = 1 << 20  # rows a block of item_similarity_matrix
+_SEQUENCE_USERS = 1 << 16  # rows a block of user_sequences
+
+
+def write_file(
+    path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend
+) -> ContentDigest:
+    """Write one of the contract's single files from its blocks."""
+    name = path.stem
+    digest = ContentDigest()
+    settings = writer_settings(name, compression_level=config.output.compression_level)
+    disk = DiskRate(config.resources.max_disk_rate)
+    with backend.part_writer(path, arrow_schema(name), settings) as writer:
+        for block in blocks:
+            digest.add(block, backend)
+            writer.write(block)
+            disk.wrote(path)
+    return digest
+
+
+def similarity_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
+    """item_similarity_matrix: each item's neighbors by rank, from 1."""
+    xp, neighbors, ids = backend.xp, have.neighbors, have.vocabularies["item_id"]
+    n_rows = int(neighbors.item.shape[0])
+    for first in range(0, max(1, n_rows), _MATRIX_ROWS):
+        rows = xp.arange(first, min(n_rows, first + _MATRIX_ROWS), dtype=xp.int64)
+        item = xp.searchsorted(neighbors.offsets, rows, side="right") - 1
+        columns = {
+            "item_id": Codes(item, ids),
+            "similar_item_id": Codes(neighbors.item[rows], ids),
+            "similarity": Values(neighbors.similarity[rows]),
+            "common_users": Values(neighbors.common_users[rows]),
+            "rank": Values((rows - neighbors.offsets[item] + 1).astype(xp.int32)),
+        }
+        yield Block(first, int(rows.shape[0]), columns)
+
+
+def sequence_blocks(
+    sequences: UserSequences, have: Ingredients, splits: Vocabulary, backend: Backend
+) -> Iterator[Block]:
+    """user_sequences: one row a user, lists of equal length."""
+    xp, log, calendar = backend.xp, have.interactions, have.calendar
+    n_users = int(sequences.user.shape[0])
+    for first in range(0, n_users, _SEQUENCE_USERS):
+        users = slice(first, min(n_users, first + _SEQUENCE_USERS))
+        offsets = sequences.offsets[first : users.stop + 1]
+        start, length = offsets[:-1] - offsets[0], xp.diff(offsets).astype(xp.int32)
+        elements = slice(int(offsets[0]), int(offsets[-1]))
+        row = sequences.row[elements]
+        day = calendar.rows(log.time[row])
+        lists = {
+            "item_indices": have.sequence_items[row],
+            "timestamps": log.time[row],
+            "session_ids": sequences.session[elements],
+            "recency": sequences.recency[elements],
+            "day_of_week_sin": calendar.week_angle[0][day],
+            "day_of_week_cos": calendar.week_angle[1][day],
+            "season_sin": calendar.year_angle[0][day],
+            "season_cos": calendar.year_angle[1][day],
+        }
+        columns = {
+            "user_id": Codes(sequences.user[users], have.vocabularies["user_id"]),
+            "split": Codes(sequences.split[users], splits),
+            **{name: Lists(values, start, length) for name, values in lists.items()},
+            "sequence_length": Values(length.astype(xp.int16)),
+        }
+        yield Block(first, users.stop - first, columns)
+
+
+def _text(column: Category, order: Any, backend: Backend) -> Codes:
+    return Codes(column.codes[order], vocabulary(column.values, backend))
+
+
+def item_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
+    """item_vocabulary: item_index 1..n with each item's id and static columns."""
+    log = have.interactions
+    order = backend.xp.argsort(have.item_codes, kind="stable")
+    columns = {
+        "item_index": Values(have.item_codes[order]),
+        "item_id": Codes(order.astype(have.item_codes.dtype), have.vocabularies["item_id"]),
+        **{
+            f"item_{name}": Codes(log.item_columns[name].codes[order], have.vocabularies[name])
+            for name in ITEM_CATEGORIES
+        },
+        **{
+            f"item_{name}": _text(log.item_columns[name], order, backend)
+            for name in ("product_code", "section", "name")
+        },
+    }
+    yield Block(0, log.n_items, columns)

@@ -1,0 +1,1 @@
+"""Before a build: `doctor` and `plan`."""

@@ -1,0 +1,94 @@
+"""A part of a log that is small enough to try a build on: all that a share of the customers ever bought."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..digest import hash_strings
+from ..errors import InputError
+from ..inputs.sources import Source, unreadable
+
+_BATCH_ROWS = 1 << 20  # read at a time, whatever the file's row groups hold
+
+
+@dataclass(frozen=True)
+class LogSample:
+    """Tables of some customers, beside the whole table of articles."""
+
+    folder: Path
+    share: float  # of the log's transactions
+
+
+def write_samples_of(
+    sources: dict[str, Source], folders: Sequence[Path], shares: Sequence[float]
+) -> list[LogSample]:
+    """Write the tables of a share of the customers into each folder, each with its share; articles are linked.
+
+    A customer is taken for a hash of its id, so a smaller share's customers are among a larger one's. Rows are read a batch at
+    a time, and each batch becomes a row group: what a row costs to read is what it costs in the log. InputError where a file
+    cannot be read.
+    """
+    written = [0] * len(folders)
+    for source in sources.values():
+        if source.table == "articles":
+            for folder in folders:
+                folder.mkdir(parents=True)
+                (folder / source.path.name).symlink_to(source.path.resolve())
+            continue
+        for file in source.files:
+            inside = file.relative_to(source.folder)
+            try:
+                rows = _write_file(file, source, [folder / inside for folder in folders], shares)
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(unreadable(str(file), error)) from error
+            if source.table == "transactions":
+                written = [total + n for total, n in zip(written, rows, strict=True)]
+    n_rows = sources["transactions"].n_rows
+    return [LogSample(folder, n / n_rows) for folder, n in zip(folders, written, strict=True)]
+
+
+def _write_file(
+    file: Path, source: Source, targets: Sequence[Path], shares: Sequence[float]
+) -> list[int]:
+    """Rows written to each target."""
+    columns, key = sorted(set(source.columns.values())), source.names["customer_id"]
+    texts = [source.names[name] for name, class_ in source.classes.items() if class_ == "text"]
+    limits, rows = [min(share, 1.0) * 2.0**64 for share in shares], [0] * len(targets)
+    with ExitStack() as stack:
+        parquet = pq.ParquetFile(
+            file, read_dictionary=texts, coerce_int96_timestamp_unit="us", pre_buffer=False
+        )
+        stack.enter_context(parquet)
+        schema = pa.schema([_plain(parquet.schema_arrow.field(name)) for name in columns])
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        writers = [stack.enter_context(pq.ParquetWriter(target, schema)) for target in targets]
+        for group in range(parquet.num_row_groups):
+            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+                places = _places(batch.column(key))
+                for k, limit in enumerate(limits):
+                    chosen = batch.filter(pc.less(places, limit))
+                    plain = [
+                        chosen.column(field.name).cast(field.type) for field in schema
+                    ]  # without the others' texts
+                    writers[k].write_batch(pa.record_batch(plain, schema=schema))
+                    rows[k] += chosen.num_rows
+    return rows
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+
+
+def _places(ids: pa.Array) -> pa.Array:
+    """A place in 0..2^64 (float64) for each id, the same wherever the id occurs; null where the id is null."""
+    ids = ids if pa.types.is_dictionary(ids.type) else ids.dictionary_encode()
+    hashes = pa.array(hash_strings(ids.dictionary.cast(pa.string()))).cast(pa.float64(), safe=False)
+    return hashes.take(ids.indices)

@@ -1,0 +1,253 @@
+"""A trial of the build's own stages on few customers: what they take here, by stage, and what they make."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..backend.protocol import Backend
+from ..config.dataset_config import DatasetConfig
+from ..dataset_generator.pipeline import make_ingredients, write_tables
+from ..errors import BackendError
+from ..example_data.fashion_shop import generate
+from ..monitoring.progress import ProgressTracker
+from ..monitoring.timing import Clock
+from ..outputs.samples import lay_out_parts, write_samples
+from ..preparation.splits import Positives
+from ..samples import Ingredients
+from ..sequence_builder import UserSequences
+from ..storage.staging import Staging
+
+_BLOCKS_A_THREAD = 2  # of samples that are made
+_TIMES = 2  # that they are made for the time
+_TINY = 0.0005  # of H&M: a shop that needs every kernel, and a moment
+_POOLS: list[
+    Any
+] = []  # that have counted: Arrow's buffers go back to theirs whenever they go, so none may go before them
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a build takes whatever its size: imports, compiled kernels, threads."""
+
+    seconds: float
+    bytes: int  # of memory, at its peak
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the stages before the samples made of a log, and what that took."""
+
+    n_rows: int  # transactions
+    n_items: int  # after the filter
+    positives: dict[str, int]  # by split
+    n_unfit: int  # positives lost because too little was on sale
+    n_pairs: int  # of neighbors
+    seconds: dict[str, float]  # by stage
+    peaks: dict[
+        str, int
+    ]  # stage -> most bytes of arrays; of "samples", before its blocks; {} where they are not in RAM
+
+
+@dataclass(frozen=True)
+class Output:
+    """What was written of a data set, and what that took."""
+
+    n_positives: int
+    seconds: float
+    drawing_share: float  # of `seconds`: what went into drawing negatives
+    bytes: int
+    peak_bytes: int  # of arrays, beyond those held before
+    table_s: float
+    tables: dict[str, int]  # file -> bytes
+    flush_s: float
+
+
+def start(folder: Path, config: DatasetConfig, backend: Backend) -> Start:
+    """Build a tiny made-up shop: here, so that this process has all kernels, then as a user would, so that it is told.
+
+    BackendError when that build fails.
+    """
+    generate(folder, scale=_TINY)
+    plain = DatasetConfig(output=config.output, resources=config.resources)
+    _, have, sequences = run_stages(folder, plain, backend)
+    write_some(have, sequences, 1.0, folder / "here", plain, backend)
+    settings, output = folder / "settings.yaml", folder / "built"
+    settings.write_text(plain.model_dump_json(), "utf-8")  # JSON is YAML
+    found = os.pathsep.join(
+        filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+    )
+    options = [
+        "--config",
+        settings,
+        "--threads",
+        str(backend.n_threads),
+        "--backend",
+        backend.name,
+        "--quiet",
+    ]
+    command = [sys.executable, "-m", "gpu_dcgen", "build", folder, output, *options]
+    run = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": found}, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        raise BackendError(
+            f"The build of a tiny made-up shop failed, exit code {run.returncode}:\n{run.stderr.strip()}"
+        )
+    performance = json.loads((output / "manifest.json").read_text("utf-8"))["performance"]
+    return Start(performance["seconds"], performance["peak_memory_bytes"])
+
+
+def run_stages(
+    inputs: Path, config: DatasetConfig, backend: Backend
+) -> tuple[Trial, Ingredients, UserSequences]:
+    """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
+    meter = _Meter(backend)
+    with _tracing():
+        report, have, _, sequences = make_ingredients(inputs, config, backend, meter)
+        meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
+    plan = have.plan
+    trial = Trial(
+        n_rows=report.rows["transactions"]["read"],
+        n_items=have.interactions.n_items,
+        positives={positives.split: len(positives) for positives in plan.positives},
+        n_unfit=plan.ledger["not_on_sale"] + plan.ledger["corpus_too_small"],
+        n_pairs=int(have.neighbors.item.shape[0]),
+        seconds=meter.seconds,
+        peaks={} if backend.name == "gpu" else meter.peaks,
+    )
+    return trial, have, sequences
+
+
+def write_some(
+    have: Ingredients,
+    sequences: UserSequences,
+    share: float,
+    folder: Path,
+    config: DatasetConfig,
+    backend: Backend,
+) -> Output:
+    """Write some blocks of samples, and all of the tables beside them, below `folder`.
+
+    The samples are written again and again: first for the memory, which also has the allocator ready, then for the time. The
+    shortest counts: what else this machine does only adds.
+    """
+    positives = _some_positives(have, share, config, backend)
+    few = replace(
+        have,
+        plan=replace(have.plan, positives=(positives, *map(_none_of, have.plan.positives[1:]))),
+    )
+    part = -(-len(positives) // backend.n_threads)  # as many as are written side by side
+    smaller = config.model_copy(
+        update={"output": config.output.model_copy(update={"groups_per_part": part})}
+    )
+    meter = _Meter(backend)
+
+    def write(name: str) -> tuple[float, float, Staging]:
+        staging = Staging(folder / name, overwrite=False)
+        with meter.stage("samples"):
+            written = write_samples(
+                lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress
+            )
+        return meter.seconds["samples"], written.drawing_share, staging
+
+    with _tracing():
+        write("weighed")
+    peak = meter.peaks["samples"]
+    seconds, drawing_share, staging = min(
+        (write(f"timed-{k}") for k in range(_TIMES)), key=lambda one: one[0]
+    )
+    written = _size(staging.path)
+    with meter.stage("tables"):
+        tables = write_tables(staging.path, have, sequences, config, backend)
+    with meter.stage("flush"):
+        staging.flush()
+    return Output(
+        n_positives=len(positives),
+        seconds=seconds,
+        drawing_share=drawing_share,
+        bytes=written,
+        peak_bytes=peak,
+        table_s=meter.seconds["tables"],
+        tables={name: (staging.path / f"{name}.parquet").stat().st_size for name in tables},
+        flush_s=meter.seconds["flush"],
+    )
+
+
+def _some_positives(
+    have: Ingredients, share: float, config: DatasetConfig, backend: Backend
+) -> Positives:
+    """A few blocks of train positives, spread over time, that cost what the whole log's cost.
+
+    Of a share of the customers an item has only that share of its buyers, and hard negatives come from the latest of them. So
+    positives are taken that have as many here, or few in the whole log too; all, where too few have.
+    """
+    xp, log, train = backend.xp, have.interactions, have.plan.positives[0]
+    chosen = xp.arange(len(train))
+    size = min(config.resources.batch_size, len(train))
+    if share < 1:
+        before = xp.empty(log.n_rows, dtype=xp.int64)
+        before[log.by_item] = xp.arange(log.n_rows) - log.item_offsets[log.item[log.by_item]]
+        n_buyers, most = before[train.row], config.negative_sampling.collaborative_buyers
+        telling = xp.nonzero((n_buyers >= most) | (n_buyers < share * most))[0]
+        chosen = telling if int(telling.shape[0]) >= size else chosen
+    n = int(chosen.shape[0])
+    n_blocks = max(1, min(backend.n_threads * _BLOCKS_A_THREAD, n // max(1, size)))
+    starts = [(n - size) * k // max(1, n_blocks - 1) for k in range(n_blocks)]
+    chosen = chosen[xp.concatenate([xp.arange(start, start + size) for start in starts])]
+    return replace(train, row=train.row[chosen], copy=train.copy[chosen])
+
+
+def _none_of(positives: Positives) -> Positives:
+    return replace(positives, row=positives.row[:0], copy=positives.copy[:0])
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+class _Meter(Clock):
+    """Seconds and the most bytes of arrays, of NumPy and Arrow, by stage."""
+
+    def __init__(self, machine: Backend) -> None:
+        super().__init__(machine, ProgressTracker())
+        self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, int] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        shared = pa.default_memory_pool()
+        counted, held = pa.proxy_memory_pool(shared), shared.bytes_allocated()
+        _POOLS.append(counted)
+        pa.set_memory_pool(counted)
+        if tracemalloc.is_tracing():
+            tracemalloc.reset_peak()
+        began = time.perf_counter()
+        try:
+            with super().stage(name, total):
+                yield
+        finally:
+            pa.set_memory_pool(shared)
+        self.seconds[name] = time.perf_counter() - began
+        self.peaks[name] = tracemalloc.get_traced_memory()[1] + held + (counted.max_memory() or 0)
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """Have NumPy tell of its arrays."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()

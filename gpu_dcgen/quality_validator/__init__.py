@@ -1,0 +1,5 @@
+"""Stage 9 (contract module): checks, counts, gates, report."""
+
+from .metrics import QualityMetrics
+
+__all__ = ["QualityMetrics"]

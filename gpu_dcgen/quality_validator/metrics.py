@@ -1,0 +1,197 @@
+"""Stage 9: blocks -> QualityMetrics: what every build proves of every group, and counts, before it publishes (D20)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..backend.protocol import Backend
+from ..backend.runs import counts
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import SPLITS
+from ..kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
+from ..kernels.pool import SOURCES
+from ..preparation.balancing import SEGMENTS, positive_weights
+from ..preparation.windows import DAY
+from ..samples import Group, Ingredients
+from .candidate_funnel import count_candidates
+
+Array = Any
+WEEK = 7 * DAY
+BINS = 20  # of shares 0..1: prices and similarities; one more counts those that are not known
+ACTIVITY_BITS = 20  # users by earlier purchases: 0, 1, 2..3, 4..7, ... ; the last bin is open
+NULLABLE = (
+    "user_age",
+    "user_age_group",
+    "user_club_status",
+    "user_news_frequency",
+    "user_preferred_channel",
+    "sales_channel",
+)
+WEIGHT_UNIT = (
+    1 << 20
+)  # sample weights are summed in units of 2^-20, so that the order of blocks does not show
+DRAWN_SOURCES = (*SOURCES, "random")
+
+
+@dataclass
+class QualityMetrics:
+    """Counts over blocks; adding blocks or merging metrics in any order gives the same numbers.
+
+    `tallies` holds, by split and name, vectors (m,) int64 of the machine; a name's length is that of what it counts by:
+
+    positive_items, hard_items, random_items   by item
+    weeks                                      positives by whole weeks since the log's first purchase
+    activity                                   positives by earlier purchases of their user (ACTIVITY_BITS)
+    history                                    positives by the length of their history
+    price, similarity                          positives by normalized price, hard negatives by similarity (BINS)
+    nulls                                      positives without a value, by NULLABLE
+    drawn, later                               negatives by DRAWN_SOURCES: all, and those the user buys after the window
+    segment_weight                             positives' weight in WEIGHT_UNIT by SEGMENTS; absent without weights
+    measured                                   `kernels.checks.check_group`, summed
+    candidates                                 `candidate_funnel.count_candidates`; absent without hard negatives
+    """
+
+    groups: int = 0
+    negatives_verified: int = 0
+    violations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
+    hard_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    relaxed: int = 0
+    tallies: dict[str, dict[str, Array]] = field(default_factory=dict, compare=False)
+
+    def add(self, group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> None:
+        """Check a block of groups: references, duplicates, ownership, corpus, window, history (critical gates of D20)."""
+        xp, log, features = backend.xp, have.interactions, have.features
+        n, width = group.item.shape
+        split = SPLITS.index(group.positives.split)
+        n_hard = int(group.negatives.source.shape[1])
+        found = xp.empty(n, dtype=xp.int32)
+        later = xp.empty((n, width), dtype=xp.int8)
+        measured = xp.empty((n, 3), dtype=xp.int32)
+        backend.for_each(
+            check_group,
+            n,
+            group.item,
+            group.row,
+            group.negatives.snapshot,
+            group.history_start,
+            group.history_length,
+            have.plan.windows.starts[split],
+            have.plan.windows.ends[split],
+            n_hard,
+            log.user,
+            log.item,
+            log.time,
+            features.snapshots.on_sale,
+            log.item_columns["product_code"].codes,
+            features.owned_offsets,
+            features.owned_item,
+            features.owned_since,
+            log.item_columns["product_group"].codes,
+            log.item_columns[place_column(have)].codes,
+            features.snapshots.price,
+            found,
+            later,
+            measured,
+        )
+        if int(found.max()):
+            for bit, name in enumerate(VIOLATIONS):
+                self.violations[name] += int(((found >> bit) & 1).sum())
+        drawn = counts(xp, group.negatives.source.reshape(-1), len(SOURCES))
+        for name, count in zip(SOURCES, backend.to_host(drawn).tolist(), strict=True):
+            self.hard_by_source[name] += count
+        self.relaxed += int(group.negatives.relaxed.sum())
+        self.groups += n
+        self.negatives_verified += n * (width - 1)
+        unknown = bool(
+            (found & UNKNOWN_ITEM).any()
+        )  # nothing is published then, but it is reported
+        known = replace(group, item=xp.clip(group.item, 0, log.n_items - 1)) if unknown else group
+        tally = {
+            **_described(known, have, config, backend),
+            "measured": measured.astype(xp.int64).sum(axis=0),
+        }
+        afterwards = group.negatives.source.reshape(-1)[later[:, 1 : 1 + n_hard].reshape(-1) > 0]
+        n_random = xp.full(1, n * (width - 1 - n_hard), dtype=xp.int64)
+        tally["drawn"] = xp.concatenate([drawn, n_random])
+        random_later = later[:, 1 + n_hard :].astype(xp.int64).sum().reshape(1)
+        tally["later"] = xp.concatenate([counts(xp, afterwards, len(SOURCES)), random_later])
+        if n_hard and not unknown:
+            tally["candidates"] = count_candidates(group, have, config, backend)
+        self._add_tallies({group.positives.split: tally})
+
+    def merge(self, other: "QualityMetrics") -> None:
+        self.groups += other.groups
+        self.negatives_verified += other.negatives_verified
+        self.relaxed += other.relaxed
+        for mine, theirs in (
+            (self.violations, other.violations),
+            (self.hard_by_source, other.hard_by_source),
+        ):
+            for name, count in theirs.items():
+                mine[name] += count
+        self._add_tallies(other.tallies)
+
+    def _add_tallies(self, others: dict[str, dict[str, Array]]) -> None:
+        for split, tallies in others.items():
+            mine = self.tallies.setdefault(split, {})
+            for name, vector in tallies.items():
+                mine[name] = mine[name] + vector if name in mine else vector
+
+
+def place_column(have: Ingredients) -> str:
+    """What diversity is measured by: departments, or product groups where the log has no departments."""
+    return (
+        "department"
+        if len(have.interactions.item_columns["department"].values)
+        else "product_group"
+    )
+
+
+def _described(
+    group: Group, have: Ingredients, config: DatasetConfig, backend: Backend
+) -> dict[str, Array]:
+    """The tallies of a block that are counted by value."""
+    xp, log, features = backend.xp, have.interactions, have.features
+    row, user, n_items = group.row, group.user, log.n_items
+    n_hard = int(group.negatives.source.shape[1])
+    time, channel = log.time[row], log.channel[row]
+    n_before = log.basket_start[row] - log.user_offsets[user]
+    edges = backend.from_host([1 << bit for bit in range(ACTIVITY_BITS)]).astype(xp.int64)
+    price = features.snapshots.price[group.negatives.snapshot, group.item[:, 0]]
+    categories = [
+        have.user_categories[name][user] < 0
+        for name in ("age_group", "club_status", "news_frequency")
+    ]
+    absent = [log.age[user] < 0, *categories, features.preferred_channel[row] < 0, channel < 0]
+    tally = {
+        "positive_items": counts(xp, group.item[:, 0], n_items),
+        "hard_items": counts(xp, group.item[:, 1 : 1 + n_hard].reshape(-1), n_items),
+        "random_items": counts(xp, group.item[:, 1 + n_hard :].reshape(-1), n_items),
+        "weeks": counts(
+            xp, (time - log.first_time) // WEEK, (log.last_time - log.first_time) // WEEK + 1
+        ),
+        "activity": counts(xp, xp.searchsorted(edges, n_before, side="right"), ACTIVITY_BITS + 1),
+        "history": counts(
+            xp, group.history_length, config.sequence_processing.max_sequence_length + 1
+        ),
+        "price": _binned(price, price == price, xp),
+        "similarity": _binned(
+            group.negatives.similarity.reshape(-1), group.negatives.similarity.reshape(-1) >= 0, xp
+        ),
+        "nulls": xp.stack([missing.sum() for missing in absent]).astype(xp.int64),
+    }
+    if have.balance is not None and group.positives.split == "train":
+        weight = positive_weights(have.balance, log, row, have.plan.windows.cut1, backend)
+        units = xp.rint(weight * WEIGHT_UNIT)  # whole numbers: float64 sums them exactly
+        of = have.balance.user_segment[user]
+        tally["segment_weight"] = xp.bincount(of, weights=units, minlength=len(SEGMENTS)).astype(
+            xp.int64
+        )
+    return tally
+
+
+def _binned(shares: Array, known: Array, xp: Any) -> Array:
+    """Shares 0..1 counted in BINS of equal width, then those that are not known: (BINS + 1,) int64."""
+    place = xp.minimum((xp.where(known, shares, 0) * BINS).astype(xp.int64), BINS - 1)
+    return counts(xp, xp.where(known, place, BINS), BINS + 1)

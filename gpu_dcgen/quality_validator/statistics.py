@@ -1,0 +1,424 @@
+"""QualityMetrics and the stages' results -> plain numbers: the gates' values, scores, distributions and the funnel (D20)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ..backend.protocol import Backend
+from ..backend.runs import counts
+from ..config.dataset_config import DatasetConfig
+from ..contract.schema import SPLITS, arrow_schema, columns_of
+from ..inputs.shop import MAX_AGE, InputReport
+from ..kernels.checks import ALIKE_PAIRS, SAME_KIND, UNPRICED, VIOLATIONS
+from ..preparation.balancing import SEGMENTS, Balance
+from ..preparation.splits import positive_users, wanted_shares
+from ..samples import ITEM_CATEGORIES, Ingredients
+from .candidate_funnel import describe_candidates
+from .distances import ks_p, total_variation
+from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
+
+Array = Any
+_PAIRS = tuple(combinations(range(len(SPLITS)), 2))
+_TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
+
+
+@dataclass
+class Statistics:
+    """What quality_report.json says beside the verdicts."""
+
+    values: dict[str, float | None]  # by gate; those on performance are added when the build ends
+    scores: dict[str, float | None]  # completeness, consistency, diversity, coverage: 0..1
+    labels: dict[str, dict[str, int]]
+    completeness: dict[str, float]  # column -> share of samples with a value
+    distributions: dict[str, dict[str, Any]]  # split -> name -> counts
+    popularity: dict[
+        str, dict[str, float]
+    ]  # kind of row -> share of its rows that the most popular items take
+    segments: dict[str, float] | None  # weighted shares of the train positives
+    funnel: dict[str, Any]
+
+
+def describe(
+    folder: Path,
+    metrics: QualityMetrics,
+    have: Ingredients,
+    balance: Balance | None,
+    report: InputReport,
+    config: DatasetConfig,
+    backend: Backend,
+) -> Statistics:
+    """Everything that can be said when all files are written; `folder` is where they lie."""
+    log, plan = have.interactions, have.plan
+    tallies = [_on_host(metrics.tallies.get(split, {}), backend) for split in SPLITS]
+    total = {
+        name: [sum(column) for column in zip(*(t[name] for t in tallies if name in t), strict=True)]
+        for name in tallies[0]
+    }
+    n_items = [
+        sum(kinds)
+        for kinds in zip(
+            *(total[f"{kind}_items"] for kind in ("positive", "hard", "random")), strict=True
+        )
+    ]
+    categories = [
+        _by_category(t["positive_items"], "product_group", have, backend) for t in tallies
+    ]
+    source = _by_category(
+        backend.to_host(counts(backend.xp, log.item, log.n_items)).tolist(),
+        "product_group",
+        have,
+        backend,
+    )
+    weeks = counts(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
+    n_negatives = max(1, metrics.negatives_verified)
+    width = 1 + config.negatives_per_positive
+    diversity = _diversity(total["measured"][ALIKE_PAIRS], metrics.groups, width - 1)
+    completeness = _completeness(total, n_items, metrics.groups, width, have, backend)
+    values = {
+        **_structure(folder, metrics, have, report, config, backend),
+        **_coverage(n_items, have, config, backend),
+        **{name: metrics.violations[rule] for name, rule in _RULES.items()},
+        "positive_negative_ratio": 1
+        if config.output.shape == "triplet"
+        else n_negatives / max(1, metrics.groups),
+        "category_distribution": total_variation(
+            [sum(column) for column in zip(*categories, strict=True)], source
+        ),
+        "temporal_coverage": sum(n > 0 for n in total["weeks"]) / len(total["weeks"]),
+        "temporal_distribution": total_variation(total["weeks"], backend.to_host(weeks).tolist()),
+        "feature_cardinality": max(
+            len(have.vocabularies[name].strings)
+            for name in (*ITEM_CATEGORIES, *have.user_categories)
+        ),
+        "class_balance": _imbalance(total.get("segment_weight"), balance),
+        "sequence_lengths_at_cap": total["history"][-1] / max(1, metrics.groups),
+        "sequence_lengths_median": _median(total["history"]),
+        "negative_quality": diversity,
+        "diverse_negatives": 1 - total["measured"][SAME_KIND] / n_negatives,
+        "hard_shortfall": metrics.hard_by_source["fallback"]
+        / max(1, sum(metrics.hard_by_source.values())),
+        "later_bought": sum(total["later"]) / n_negatives,
+        **_between_splits(tallies, categories),
+        **_split_values(have, config, backend),
+    }
+    rules_kept = 1 - sum(metrics.violations.values()) / max(1, metrics.groups * len(VIOLATIONS))
+    scores = {
+        "completeness": sum(present) / len(present)
+        if (present := [c for c in completeness.values() if c])
+        else None,
+        "consistency": min(rules_kept, values["proper_data_types"]),
+        "diversity": diversity,
+        "coverage": (values["user_coverage"] + values["item_coverage"]) / 2,
+    }
+    labels = {
+        p.split: {"positive": len(p), "negative": len(p) * (width - 1)} for p in plan.positives
+    }
+    distributions = {
+        split: {
+            "product_group": categories[k],
+            **{
+                name: tally[name]
+                for name in ("weeks", "activity", "history", "price", "similarity")
+            },
+        }
+        for k, (split, tally) in enumerate(zip(SPLITS, tallies, strict=True))
+    }
+    popularity = {
+        kind: _concentration(total[f"{kind}_items"]) for kind in ("positive", "hard", "random")
+    }
+    weight = total.get("segment_weight")
+    segments = (
+        {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)}
+        if weight
+        else None
+    )
+    funnel = {
+        "transactions": _transactions(have, report),
+        "negatives": _negatives(metrics, total, have),
+    }
+    return Statistics(
+        values, scores, labels, completeness, distributions, popularity, segments, funnel
+    )
+
+
+_RULES = {
+    "no_duplicates": "item twice in a group",
+    "temporal_order": "positive outside its window",
+    "no_future_history": "history not strictly before the positive",
+    "no_owned_negatives": "negative that the user bought before the window's end",
+    "no_sold_out_items": "item not on sale at the snapshot",
+    "no_siblings": "sibling of the positive among the hard negatives",
+}
+
+
+def _on_host(tallies: dict[str, Array], backend: Backend) -> dict[str, list[int]]:
+    return {name: backend.to_host(vector).tolist() for name, vector in tallies.items()}
+
+
+def _by_category(items: list[int], column: str, have: Ingredients, backend: Backend) -> list[int]:
+    """Rows by a static column of their item, those without a value first."""
+    xp, category = backend.xp, have.interactions.item_columns[column]
+    weights = backend.from_host(items).astype(xp.float64)  # whole numbers: summed exactly
+    found = xp.bincount(category.codes + 1, weights=weights, minlength=len(category.values) + 1)
+    return backend.to_host(found.astype(xp.int64)).tolist()
+
+
+def _structure(
+    folder: Path,
+    metrics: QualityMetrics,
+    have: Ingredients,
+    report: InputReport,
+    config: DatasetConfig,
+    backend: Backend,
+) -> dict[str, float]:
+    """What the files' footers, read from the disk, and the accounts say."""
+    import pyarrow.parquet as pq
+
+    output, n_rows, n_files, n_right = config.output, 0, 0, 0
+    for path in sorted(folder.rglob("*.parquet")):
+        name = (path if path.parent == folder else path.parent).stem
+        if not path.is_file() or name == "rejects":
+            continue
+        written, n_files = pq.ParquetFile(path), n_files + 1
+        wanted = arrow_schema(
+            name, output.extra_columns, output.shape, config.negatives_per_positive
+        )
+        n_right += [(f.name, f.type) for f in written.schema_arrow] == [
+            (f.name, f.type) for f in wanted
+        ]
+        n_rows += written.metadata.num_rows if name.endswith("_dataset") else 0
+    expected = sum(len(p) for p in have.plan.positives) * config.rows_per_positive
+    n_proved = metrics.groups * config.rows_per_positive
+    unknown = metrics.violations["item out of the vocabulary"]
+    return {
+        "no_missing_labels": 1 - max(abs(n_rows - expected), abs(n_proved - expected)) / expected,
+        "valid_user_item_pairs": 1 - unknown / max(1, metrics.groups),
+        "proper_data_types": n_right / n_files,
+        "reasonable_value_ranges": _out_of_range(have, backend),
+        "accounted_for": _unaccounted(have, report),
+    }
+
+
+def _out_of_range(have: Ingredients, backend: Backend) -> int:
+    """Values outside their range in the arrays from which every row is looked up."""
+    log, snapshots = have.interactions, have.features.snapshots
+    ranges = (
+        (log.age, -1, MAX_AGE),
+        (log.channel, -1, 127),
+        (snapshots.popularity, 0, 1),
+        (snapshots.price, 0, 1),
+        (snapshots.price_category, -1, 3),
+        (have.neighbors.similarity, 0, 1 + 1e-6),  # rounded to float32
+        (have.calendar.day_of_week, 0, 6),
+        (have.calendar.month, 1, 12),
+        (have.calendar.season, 0, 3),
+    )
+    return sum(int(((values < low) | (values > high)).sum()) for values, low, high in ranges)
+
+
+def _unaccounted(have: Ingredients, report: InputReport) -> int:
+    """Transactions that no account holds, or that two hold."""
+    log, ledger = have.interactions, have.plan.ledger
+    rows = report.rows["transactions"]
+    emitted = sum(ledger["emitted"].values())
+    kept = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
+    at_the_door = abs(rows["read"] - rows["kept"] - rows["rejected"] - rows.get("collapsed", 0))
+    return (
+        at_the_door
+        + abs(rows["kept"] - log.n_accepted)
+        + abs(log.n_accepted - sum(log.dropped.values()) - kept)
+    )
+
+
+def _coverage(
+    n_items: list[int], have: Ingredients, config: DatasetConfig, backend: Backend
+) -> dict[str, float]:
+    xp, log = backend.xp, have.interactions
+    last = log.user_offsets[1:] - 1
+    long_enough = (
+        log.basket_start[last] - log.user_offsets[:-1]
+        >= config.sequence_processing.min_sequence_length
+    )
+    train, val, test = positive_users(log, have.plan, backend)
+    n_users = int((train | val | test).sum())
+    present = backend.from_host(n_items) > 0
+    group = log.item_columns["product_group"].codes + 1
+    n_groups = len(log.item_columns["product_group"].values) + 1
+    kept_groups, found_groups = (
+        int((counts(xp, codes, n_groups) > 0).sum()) for codes in (group, group[present])
+    )
+    return {
+        "user_coverage": n_users / max(1, int(long_enough.sum())),
+        "user_coverage_of_all": n_users / log.n_users,
+        "item_coverage": int(present.sum()) / log.n_items,
+        "category_coverage": found_groups / kept_groups,
+    }
+
+
+def _between_splits(
+    tallies: list[dict[str, list[int]]], categories: list[list[int]]
+) -> dict[str, float | None]:
+    """How far two splits are apart at most: total variation, and p of KS tests."""
+
+    def widest(vectors: list[list[int]]) -> float | None:
+        found = [total_variation(vectors[a], vectors[b]) for a, b in _PAIRS]
+        return None if None in found else max(found)
+
+    return {
+        "category_consistency": widest(categories),
+        "category_ks_p": min(ks_p(categories[a], categories[b]) for a, b in _PAIRS),
+        "category_share_ks_p": min(
+            _ks_p_of_shares(categories[a], categories[b]) for a, b in _PAIRS
+        ),
+        "user_activity_distribution": widest([tally["activity"] for tally in tallies]),
+        "price_distribution": widest([tally["price"] for tally in tallies]),
+    }
+
+
+def _ks_p_of_shares(a: list[int], b: list[int]) -> float:
+    """The KS test whose samples are the categories' shares."""
+    shares = [Counter(n / sum(counted) for n in counted) for counted in (a, b)]
+    steps = sorted(shares[0].keys() | shares[1].keys())
+    return ks_p([shares[0][step] for step in steps], [shares[1][step] for step in steps])
+
+
+def _split_values(
+    have: Ingredients, config: DatasetConfig, backend: Backend
+) -> dict[str, float | None]:
+    windows, temporal = have.plan.windows, config.split.strategy == "temporal"
+    train, val, test = positive_users(have.interactions, have.plan, backend)
+    wanted = [float(share) for share in wanted_shares(config)]
+    spans = [
+        end - start
+        for start, end in zip(
+            windows.starts, (windows.cut1, windows.cut2, windows.last), strict=True
+        )
+    ]
+    shares = [have.plan.shares[split]["share"] for split in SPLITS]
+    return {
+        "temporal_periods": max(
+            abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)
+        ),
+        "positive_shares": None
+        if temporal
+        else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
+        "no_future_knowledge": _future_knowledge(have),
+        "no_user_overlap": None
+        if temporal
+        else int((train & val | train & test | val & test).sum()),
+    }
+
+
+def _future_knowledge(have: Ingredients) -> int:
+    """How many sources of values know of purchases that come after the window they may look at (D8).
+
+    Similarities and price edges tell the latest purchase that they were made of, not the one that they were asked to stop at.
+    """
+    windows, plan = have.plan.windows, have.plan
+    made_of = (have.neighbors.known_until, have.features.edges_known_until)
+    n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in made_of)
+    return n_beyond + sum(
+        p.window_end != end for p, end in zip(plan.positives, windows.ends, strict=True)
+    )
+
+
+def _diversity(alike_pairs: int, n_groups: int, n_negatives: int) -> float | None:
+    """Mean over groups of (1 - sum of squared shares of places) / (1 - 1 / negatives); None for single negatives."""
+    if n_negatives < 2 or not n_groups:
+        return None
+    squares = (n_groups * n_negatives + 2 * alike_pairs) / (n_groups * n_negatives**2)
+    return (1 - squares) / (1 - 1 / n_negatives)
+
+
+def _imbalance(weight: list[int] | None, balance: Balance | None) -> float | None:
+    """How far the segments' shares of what the positives weigh are from those the weights were made for."""
+    if (
+        weight is None
+        or not sum(weight)
+        or not any(s["share_after"] for s in balance.info["segments"].values())
+    ):
+        return None
+    wanted = [balance.info["segments"][name]["share_after"] for name in SEGMENTS]
+    return max(abs(w / sum(weight) - share) for w, share in zip(weight, wanted, strict=True))
+
+
+def _median(lengths: list[int]) -> int:
+    """The lower median of values counted by value."""
+    seen, half = 0, (sum(lengths) + 1) // 2
+    for length, n in enumerate(lengths):
+        seen += n
+        if seen >= half:
+            return length
+    return 0
+
+
+def _completeness(
+    total: dict[str, list[int]],
+    n_items: list[int],
+    n_groups: int,
+    width: int,
+    have: Ingredients,
+    backend: Backend,
+) -> dict[str, float]:
+    """Share of samples with a value, by column; negative_source and similarity_score are null by their meaning."""
+    n_rows = max(1, n_groups * width)
+    null = {name: n * width for name, n in zip(NULLABLE, total["nulls"], strict=True)}
+    null |= {
+        f"item_{name}": _by_category(n_items, name, have, backend)[0] for name in ITEM_CATEGORIES
+    }
+    null |= dict.fromkeys(
+        ("item_price_category", "item_price_normalized"), total["measured"][UNPRICED]
+    )
+    names = [c.name for c in columns_of("train_dataset", extra_columns=False)]
+    return {
+        n: 1 - null.get(n, 0) / n_rows
+        for n in names
+        if n not in ("negative_source", "similarity_score")
+    }
+
+
+def _concentration(items: list[int]) -> dict[str, float]:
+    """Share of the rows that the most popular 0.1 %, 1 %, 10 % and 50 % of the items take."""
+    ranked, n_rows = sorted(items, reverse=True), max(1, sum(items))
+    return {
+        f"{share:.1%}": sum(ranked[: max(1, round(share * len(ranked)))]) / n_rows
+        for share in _TOP_SHARES
+    }
+
+
+def _transactions(have: Ingredients, report: InputReport) -> dict[str, Any]:
+    log = have.interactions
+    rows = report.rows["transactions"]
+    return {
+        "read": rows["read"],
+        "rejected": report.rejects.get("transactions", {}),
+        "accepted": log.n_accepted,
+        **log.dropped,
+        **have.plan.ledger,
+    }
+
+
+def _negatives(
+    metrics: QualityMetrics, total: dict[str, list[int]], have: Ingredients
+) -> dict[str, Any]:
+    by_source = {
+        source: {
+            "drawn": drawn,
+            "later_bought": later,
+            "later_bought_share": later / drawn if drawn else None,
+        }
+        for source, drawn, later in zip(DRAWN_SOURCES, total["drawn"], total["later"], strict=True)
+    }
+    return {
+        "drawn": metrics.negatives_verified,
+        "by_source": by_source,
+        "candidates": describe_candidates(total["candidates"], have.plan)
+        if "candidates" in total
+        else None,
+        "shortfall": metrics.hard_by_source["fallback"],
+        "relaxed": metrics.relaxed,
+    }

@@ -1,0 +1,1 @@
+"""Where bytes lie: locations, staging, checkpoints, remote storage."""

@@ -1,0 +1,40 @@
+"""Reading the JSON files of a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def read_json(
+    path: Path, remedy: str = "Copy the data set again, or build it anew."
+) -> dict[str, Any]:
+    """A JSON object of a data set; InputError where it is missing, cannot be read or is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: not there; expected a data set that 'gpu-dcgen build' made.\n{remedy}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}).\n{remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, found {type(content).__name__}.\n{remedy}"
+        )
+    return content
+
+
+def as_json(content: Any) -> str:
+    """JSON for people and programs: indented, Unicode as it is."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs: indented, Unicode as it is."""
+    path.write_text(as_json(content), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""Memory that is full: blocks are done in halves, the data set stays the same, and a build that cannot go on says so."""
+
+import pytest
+
+from cpu_fallback import NumpyBackend
+from gpu_dcgen.backend.halving import MOST_HALVINGS, in_halves
+from gpu_dcgen.dataset_generator.builder import build
+from gpu_dcgen.errors import BackendError
+from tests.support.shops import random_shop, tiny_config, write_shop
+
+
+class Full(NumpyBackend):
+    """A machine whose memory holds `room` entries of a block."""
+
+    def __init__(self, room: int, n_threads: int = 1) -> None:
+        super().__init__(n_threads)
+        self.room = room
+
+    def single(self):
+        return self
+
+    def similarity_block(self, first, last, *arrays, **limits):
+        self.hold(last - first)
+        return super().similarity_block(first, last, *arrays, **limits)
+
+    def for_each(self, kernel, n, *arrays, lanes=1):
+        if kernel.python.__name__ == "draw_random":
+            self.hold(n)
+        super().for_each(kernel, n, *arrays, lanes=lanes)
+
+    def hold(self, n: int) -> None:
+        if n > self.room:
+            raise MemoryError(f"no room for {n}")
+
+
+def test_what_fits_is_done_at_once():
+    machine = Full(8)
+    assert in_halves(range, 3, 11, "things", machine) == [range(3, 11)]
+    assert machine.memory()["exhausted"] == 0
+
+
+def test_what_does_not_fit_is_done_in_halves_in_order():
+    machine = Full(3)
+
+    def make(first: int, last: int) -> list[int]:
+        machine.hold(last - first)
+        return list(range(first, last))
+
+    parts = in_halves(make, 0, 11, "things", machine)
+    assert sum(parts, []) == list(range(11))
+    assert max(map(len, parts)) == 3
+    assert machine.memory()["exhausted"] == len(parts) - 1
+
+
+@pytest.mark.parametrize(("n", "smallest"), [(3, 1), (1000 << MOST_HALVINGS, 1000)])
+def test_what_never_fits_is_an_error_that_names_it(n, smallest):
+    machine = Full(0)
+    with pytest.raises(
+        BackendError, match=rf"^things 0\.\.{smallest - 1}: the memory of the cpu machine is full"
+    ) as error:
+        in_halves(lambda first, last: machine.hold(last - first), 0, n, "things", machine)
+    assert isinstance(error.value.__cause__, MemoryError)
+
+
+def test_full_memory_in_any_stage_is_an_error_that_names_it(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise MemoryError("std::bad_alloc: planted")
+
+    tables = write_shop(random_shop(1), tmp_path / "shop")
+    monkeypatch.setattr(NumpyBackend, "stable_order", full)
+    with pytest.raises(
+        BackendError, match=r"^interactions: the memory of the cpu machine is full \(std::bad_alloc"
+    ) as error:
+        build(tables, tmp_path / "out", tiny_config(), backend="cpu")
+    assert "nothing was published" in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_a_build_counts_from_its_own_beginning(tmp_path):
+    tables, machine = write_shop(random_shop(1), tmp_path / "shop"), Full(1000)
+    machine.recover()
+    assert (
+        build(tables, tmp_path / "out", tiny_config(), backend=machine).manifest["performance"][
+            "halved_blocks"
+        ]
+        == 0
+    )
+
+
+def test_other_errors_pass():
+    with pytest.raises(ZeroDivisionError):
+        in_halves(lambda first, last: 1 / 0, 0, 8, "things", Full(0))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_data_set_built_in_halves_is_the_same(tmp_path, n_threads):
+    tables, config = (
+        write_shop(random_shop(1), tmp_path / "shop"),
+        tiny_config(resources={"batch_size": 40, "chunk_size": 20}),
+    )
+    roomy, full = Full(1000, n_threads), Full(3, n_threads)
+    whole = build(tables, tmp_path / "whole", config, backend=roomy).manifest
+    halved = build(tables, tmp_path / "halved", config, backend=full).manifest
+    assert halved["content_digest"] == whole["content_digest"]
+    assert halved["counts"] == whole["counts"]
+    assert whole["performance"]["halved_blocks"] == 0
+    assert halved["performance"]["halved_blocks"] == full.memory()["exhausted"] > 10

@@ -1,0 +1,493 @@
+"""The command line: what goes where, and with which exit code. `build` itself is stood in for."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import gpu_dcgen
+from gpu_dcgen.backend.gpu import device
+from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli.options import Ended
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.errors import (
+    BackendError,
+    ConfigError,
+    DcgenError,
+    GateError,
+    InputError,
+    OutputError,
+)
+from gpu_dcgen.preflight import doctor
+
+MANIFEST = {
+    "backend": {"name": "cpu", "reason": "asked for"},
+    "counts": {
+        "train": {"groups": 8000, "rows": 128000},
+        "val": {"groups": 1000, "rows": 16000},
+        "test": {"groups": 999, "rows": 15984},
+    },
+    "ledger": {
+        "emitted": {"train": 8000, "val": 1000, "test": 999},
+        "not_on_sale": 56,
+        "short_history": 1234,
+        "over_cap": 0,
+    },
+    "negatives": {
+        "by_source": {"item_cf": 10, "collaborative": 20, "category_crossing": 9, "fallback": 1},
+        "shortfall": 1,
+        "relaxed": 7,
+    },
+    "similarity": {"engine": "exact", "pairs": 54321, "items_with_neighbors": 987},
+    "split": {
+        "shares": {
+            "train": {"share": 0.80008, "users": 500},
+            "val": {"share": 0.10001, "users": 60},
+            "test": {"share": 0.09991, "users": 61},
+        }
+    },
+    "files": {"train_dataset.parquet": 3_000_000, "val_dataset.parquet": 500_000},
+    "warnings": ["quartile Q2 is empty"],
+    "quality": {
+        "verdict": "passed with warnings",
+        "passed": 40,
+        "failed": {"warning": ["item_coverage"], "info": []},
+    },
+    "timings": [],
+    "performance": {
+        "seconds": 2.5,
+        "samples_per_s": 63993.6,
+        "peak_memory_bytes": 1_500_000_000,
+        "budgets": {
+            "minimum_rate": {
+                "value": 63993.6,
+                "limit": 5000,
+                "unit": "samples/s",
+                "margin": 11.8,
+                "met": True,
+            },
+            "max_cpu_usage": {
+                "value": 0.9,
+                "limit": 0.8,
+                "unit": "share of all cores",
+                "margin": -0.125,
+                "met": False,
+            },
+        },
+    },
+    "content_digest": "00c0ffee00c0ffee",
+}
+
+
+@dataclass
+class FakeBuild:
+    """Records its call, tells the tracker something, and then returns or raises."""
+
+    error: BaseException | None = None
+    call: SimpleNamespace | None = None
+
+    def __call__(self, inputs, output, config, *, progress=None, **how):
+        how = {
+            "backend": "auto",
+            "overwrite": False,
+            "baseline": None,
+            "resume": False,
+            "workplace": None,
+            **how,
+        }
+        self.call = SimpleNamespace(inputs=inputs, output=output, config=config, **how)
+        with progress.stage("samples", total=10):
+            progress.advance(10)
+        progress.message("warning", "quartile Q2 is empty")
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(output=output, manifest=MANIFEST)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    module = ModuleType("gpu_dcgen.dataset_generator.builder")
+    module.build = FakeBuild()
+    monkeypatch.setitem(sys.modules, "gpu_dcgen.dataset_generator.builder", module)
+    monkeypatch.setattr(doctor, "prebuild", lambda inputs, output, config: [])
+    return module.build
+
+
+def run(*args):
+    return CliRunner().invoke(
+        app, [str(arg) for arg in args], env={"COLUMNS": "120", "TERM": "dumb"}
+    )
+
+
+def test_options_reach_the_build(fake, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("split: {train_share: 0.7}")
+    options = [
+        "--config",
+        file,
+        "--set",
+        "split.val_share=0.2",
+        "--set",
+        "inputs.views=false",
+        "--seed",
+        7,
+        "--threads",
+        3,
+    ]
+    options += ["--on-bad-rows", "reject", "--baseline", "old"]
+    result = run(
+        "build",
+        "in",
+        "out",
+        *options,
+        "--backend",
+        "cpu",
+        "--profile",
+        "cloud_processing",
+        "--overwrite",
+    )
+    assert result.exit_code == 0, result.output
+    config = fake.call.config
+    assert (config.split.train_share, config.split.val_share, config.inputs.views) == (
+        0.7,
+        0.2,
+        False,
+    )
+    assert (config.seed, config.resources.num_workers, config.resources.batch_size) == (
+        7,
+        3,
+        50_000,
+    )
+    assert config.inputs.on_bad_rows == "reject"
+    assert (fake.call.inputs, fake.call.output) == (Path("in"), Path("out"))
+    assert (fake.call.backend, fake.call.overwrite, fake.call.baseline) == (
+        "cpu",
+        True,
+        Path("old"),
+    )
+
+
+def test_without_options_the_defaults_are_built_and_nothing_is_overwritten(fake):
+    assert run("build", "in", "out").exit_code == 0
+    assert fake.call.config == DatasetConfig()
+    assert (fake.call.backend, fake.call.overwrite) == ("auto", False)
+
+
+def test_the_summary_says_what_was_made(fake):
+    shown = " ".join(run("build", "in", "out").stdout.split())
+    for fact in (
+        "Built 159,984 samples in 2.5 s on the cpu (asked for)",
+        "train 500 8,000 80.0% 128,000",
+        "test 61 999 10.0% 15,984",
+        "short_history 1,234, not_on_sale 56",
+        "item_cf 25.0%, collaborative 50.0%, category_crossing 22.5%, fallback 2.5%; shortfall 1, group limit relaxed 7",
+        "54,321 pairs of 987 items (exact)",
+        "63,994 samples/s",
+        "1.50 GB",
+        "00c0ffee00c0ffee",
+        "out (3.5 MB)",
+        "val_dataset.parquet",
+    ):
+        assert fact in shown
+
+
+def test_the_next_command_is_never_broken_over_lines(fake, tmp_path):
+    long = tmp_path / ("a" * 100) / ("b" * 100)
+    (line,) = [line for line in run("build", "in", long).stdout.splitlines() if "python -c" in line]
+    assert line.strip().endswith("/val_dataset.parquet').slice(0, 16))\"")
+
+
+def test_results_go_to_stdout_and_progress_and_warnings_to_stderr(fake):
+    result = run("build", "in", "out")
+    assert "quartile Q2" in result.stderr and "quartile Q2" not in result.stdout
+    assert "samples: 50% done" in result.stderr
+    assert "Built" in result.stdout and "Built" not in result.stderr
+
+
+def test_quiet_prints_warnings_only(fake):
+    result = run("build", "in", "out", "--quiet")
+    assert result.stdout == "" and result.stderr == "warning: quartile Q2 is empty\n"
+
+
+def test_json_prints_objects_only_and_ends_with_the_manifest(fake):
+    result = run("build", "in", "out", "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert lines[0]["event"] == "stage_began"
+    assert (
+        lines[-1]["event"] == "built"
+        and lines[-1]["manifest"] == MANIFEST
+        and lines[-1]["output"] == "out"
+    )
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("no such table"), 2),
+        (ConfigError("no such key"), 2),
+        (BackendError("no such machine"), 2),
+        (OutputError("already there"), 2),
+        (GateError("2 critical gates failed"), 3),
+        (DcgenError("something else"), 1),
+        (ValueError("a bug"), 1),
+        (KeyboardInterrupt(), 130),
+        (Ended(), 143),
+    ],
+)
+def test_each_error_has_its_exit_code_and_its_text_alone(fake, error, code):
+    fake.error = error
+    result = run("build", "in", "out")
+    assert result.exit_code == code
+    assert str(error) in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_expected_error_is_printed_as_it_stands(fake):
+    fake.error = GateError(
+        "gate ratio: found 1:9, expected 1:11.\nThe staging folder out.staging [kept] says more."
+    )
+    result = run("build", "in", "out", "--quiet")
+    assert result.stderr.splitlines()[1:] == str(fake.error).splitlines()
+
+
+def test_an_interrupted_build_says_that_nothing_was_published(fake):
+    fake.error = KeyboardInterrupt()
+    assert run("build", "in", "out", "--quiet").stderr.splitlines()[1:] == ["Interrupted."]
+
+
+def test_an_unexpected_error_names_its_kind_and_points_to_debug(fake):
+    fake.error = ValueError("a bug")
+    assert "Unexpected ValueError: a bug" in run("build", "in", "out").stderr
+    assert "--debug" in run("build", "in", "out").stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), InputError("no such table")])
+def test_debug_shows_the_traceback(fake, error):
+    fake.error = error
+    result = run("build", "in", "out", "--debug")
+    assert "Traceback" in result.stderr and "test_cli.py" in result.stderr
+
+
+def test_an_error_with_json_is_also_an_event(fake):
+    fake.error = GateError("2 critical gates failed")
+    result = run("build", "in", "out", "--json")
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert result.exit_code == 3 and last["event"] == "error" and last["exit_code"] == 3
+    assert result.stderr == "2 critical gates failed\n"
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A folder of three tables that a build would read."""
+    tables = {"articles": ["article_id", "product_group_name"], "customers": ["customer_id"]}
+    tables["transactions"] = ["t_dat", "customer_id", "article_id"]
+    for name, columns in tables.items():
+        price = {"price": [1.0]} if name == "transactions" else {}
+        pq.write_table(
+            pa.table({column: ["2020-01-01"] for column in columns} | price),
+            tmp_path / f"{name}.parquet",
+        )
+    return tmp_path
+
+
+def test_tables_in_folders_reach_the_build(monkeypatch, shop):
+    """Each table may be a folder NAME/ instead of NAME.parquet (D1)."""
+    fake = FakeBuild()
+    monkeypatch.setitem(
+        sys.modules, "gpu_dcgen.dataset_generator.builder", SimpleNamespace(build=fake)
+    )
+    for name in ("articles", "transactions"):
+        (shop / name).mkdir()
+        (shop / f"{name}.parquet").rename(shop / name / "part-0.parquet")
+    result = run("build", shop, shop / "out")
+    assert result.exit_code == 0 and fake.call.inputs == shop, result.output
+
+
+def test_what_is_wrong_with_the_tables_is_the_builds_to_say(tmp_path):
+    result = run("build", tmp_path / "nowhere", tmp_path / "out", "--quiet")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-2:] == [
+        f"{tmp_path / 'nowhere'}: there is no such folder.",
+        "Name the folder that holds articles, customers and transactions.",
+    ]
+
+
+def test_a_warned_check_is_told_and_a_good_one_is_not(fake, monkeypatch):
+    few = doctor.Check("cores", "2", ">= 8", "warn", "It takes longer.")
+    good = doctor.Check("memory", "64.0 GB", ">= 16 GB", "ok")
+    monkeypatch.setattr(doctor, "prebuild", lambda inputs, output, config: [few, good])
+    result = run("build", "in", "out")
+    assert result.exit_code == 0
+    assert (
+        "warning: cores: 2; expected >= 8. It takes longer." in result.stderr
+        and "memory:" not in result.stderr
+    )
+
+
+def test_a_mistaken_setting_stops_before_the_build(fake):
+    result = run("build", "in", "out", "--set", "split.train_shar=0.7")
+    assert (
+        result.exit_code == 2
+        and fake.call is None
+        and "split.train_shar: unknown key" in result.stderr
+    )
+
+
+def test_an_unknown_backend_is_a_usage_error(fake):
+    assert run("build", "in", "out", "--backend", "tpu").exit_code == 2 and fake.call is None
+
+
+def test_gpu_without_a_gpu_is_exit_2_and_builds_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("gpu_dcgen.dataset_generator.builder")
+    monkeypatch.setattr(doctor, "prebuild", lambda inputs, output, config: [])
+    monkeypatch.setattr(device, "PACKAGES", ("no_such_package",))
+    result = run("build", tmp_path, tmp_path / "out", "--backend", "gpu")
+    assert (
+        result.exit_code == 2
+        and "--backend gpu: no_such_package is not installed." in result.stderr
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_converts_builds_and_shows_a_group(fake, monkeypatch, tmp_path):
+    from gpu_dcgen.example_data import complete_journey as demo
+
+    rows = [
+        {
+            "item": "MILK",
+            "group": "DAIRY",
+            "label": 1.0,
+            "source": None,
+            "detail": None,
+            "similarity": None,
+        },
+        {
+            "item": "BREAD",
+            "group": None,
+            "label": 0.0,
+            "source": "hard",
+            "detail": "item_cf",
+            "similarity": 0.4321,
+        },
+    ]
+    report = demo.DemoReport({"articles": 3, "customers": 2, "transactions": 10}, 12, 2, 1)
+    monkeypatch.setattr(demo, "write_tables", lambda folder: report)
+    monkeypatch.setattr(
+        demo,
+        "tour",
+        lambda dataset, tables: demo.Tour("17", "2017-05-01 12:00", ["EGGS", "TEA"], rows),
+    )
+    result = run("demo", tmp_path / "out", "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert (fake.call.inputs, fake.call.output) == (
+        tmp_path / "out" / "input",
+        tmp_path / "out" / "dataset",
+    )
+    shown = " ".join(result.stdout.split())
+    assert "2 of 12 transactions" in shown
+    assert "household 17 on 2017-05-01 12:00" in shown and "EGGS, TEA" in shown
+    assert "1 MILK DAIRY" in shown and "0 BREAD hard: item_cf 0.432" in shown
+
+
+def test_demo_never_writes_into_a_folder_that_is_there(fake, monkeypatch, tmp_path):
+    from gpu_dcgen.example_data import complete_journey as demo
+
+    monkeypatch.setattr(
+        demo, "write_tables", lambda folder: pytest.fail("wrote into a folder that was there")
+    )
+    (tmp_path / "input").mkdir()
+    result = run("demo", tmp_path)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr and fake.call is None
+
+
+def test_synth_prints_rows_and_fit(monkeypatch, tmp_path):
+    fit = [
+        SimpleNamespace(name="rows per customer", target=23.3, got=23.1, unit="rows"),
+        SimpleNamespace(name="not published", target=None, got=0.5, unit="share"),
+    ]
+    module = ModuleType("gpu_dcgen.example_data.fashion_shop")
+    module.generate = lambda folder, *, scale, seed, progress: SimpleNamespace(
+        rows={"transactions": 31788}, seconds=1.5, fit=fit
+    )
+    monkeypatch.setitem(sys.modules, "gpu_dcgen.example_data.fashion_shop", module)
+    result = run("synth", tmp_path / "shop", "--scale", 0.001, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.stdout.split())
+    assert "transactions 31,788" in shown and "rows per customer 23.3 23.1 rows" in shown
+    assert "not published 0.5 share" in shown
+
+
+def test_synth_never_replaces_a_table_that_is_there(monkeypatch, tmp_path):
+    module = ModuleType("gpu_dcgen.example_data.fashion_shop")
+    module.generate = lambda folder, **options: pytest.fail("wrote over a table that was there")
+    monkeypatch.setitem(sys.modules, "gpu_dcgen.example_data.fashion_shop", module)
+    (tmp_path / "customers.parquet").touch()
+    result = run("synth", tmp_path)
+    assert result.exit_code == 2 and "customers.parquet is there already" in result.stderr
+
+
+def test_doctor_is_exit_2_when_something_fails_and_0_when_it_only_warns(monkeypatch, tmp_path):
+    warned = doctor.Check("cores", "2", ">= 8", "warn", "It takes longer.")
+    failed = doctor.Check("Python", "3.10", "3.11", "fail", "Upgrade.")
+    monkeypatch.setattr(doctor, "checks", lambda inputs, output, config: [warned])
+    result = run("doctor")
+    assert result.exit_code == 0 and "cores: It takes longer." in result.stdout
+    monkeypatch.setattr(doctor, "checks", lambda inputs, output, config: [warned, failed])
+    assert run("doctor").exit_code == 2
+
+
+def test_doctor_looks_at_what_it_is_given(shop):
+    result = run("doctor", shop, "--output", shop / "out")
+    assert result.exit_code == 0, result.output
+    assert "transactions.parquet" in result.stdout and "GPU" in result.stdout
+    (shop / "customers.parquet").unlink()
+    result = run("doctor", shop)
+    assert (
+        result.exit_code == 2
+        and "tables: Convert the table to Parquet under that name." in result.stdout
+    )
+
+
+def test_config_prints_yaml_that_config_accepts(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(run("config").stdout)
+    result = run("config", "--check", file)
+    assert result.exit_code == 0 and "can be used" in result.stdout
+    assert run("config", "--yaml").stdout == file.read_text()
+
+
+def test_config_check_refuses_a_mistake(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("output: {order: random}")
+    result = run("config", "--check", file)
+    assert result.exit_code == 2 and "output.order" in result.stderr
+
+
+def test_config_schema_is_json():
+    assert "split" in json.loads(run("config", "--schema").stdout)["properties"]
+
+
+def test_version_is_the_packages(tmp_path):
+    assert run("--version").stdout == f"gpu-dcgen {gpu_dcgen.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(), ("--help",), ("-h",), ("build", "--help"), ("demo", "--help"), ("config", "--help")],
+)
+def test_every_command_has_help(args):
+    assert "Usage: " in run(*args).output
+
+
+def test_help_shows_examples_unwrapped():
+    assert (
+        "  gpu-dcgen build data/processed data/training    from your tables\n"
+        in run("--help").stdout
+    )

@@ -1,0 +1,254 @@
+"""Whole builds of little random shops, cell by cell against the oracle."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.dataset_generator.builder import BuildResult, build
+from gpu_dcgen.errors import InputError
+from tests.support import reference
+from tests.support.shops import random_shop, shops, tiny_config, write_shop
+
+FEW = 40  # hypothesis examples: a build and its oracle take a few hundredths of a second each
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as the contract": {},
+    "row windows": {"split": {"windows": "rows"}},
+    "hashed users": {"split": {"strategy": "hash"}},
+    "users in all windows": {"split": {"strategy": "temporal"}},
+    "whole corpus": {"negative_sampling": {"corpus": "all"}},
+    "no repurchases": {"negative_sampling": {"repurchases": "drop"}},
+    "percentile band": {
+        "negative_sampling": {"hard_band": "percentile", "percentile_range": (0.2, 0.9)}
+    },
+    "southern seasons": {"features": {"hemisphere": "southern"}},
+    "plain matrix": {
+        "similarity": {"weight_by_price": False, "channel_weighting": False, "user_idf": False}
+    },
+    "resampled": {"category_balancing": {"mode": "resample"}},
+    "unbalanced": {"category_balancing": {"enable_balancing": False}},
+    "shuffled": {"output": {"order": "shuffled"}},
+    "no prices": {"inputs": {"price": "none"}},
+    "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
+    "hard only": {"negative_sampling": {"random_negatives_per_positive": 0}},
+    "a low cap": {"filtering": {"max_user_interactions": 4}},
+    "pinned cuts": {"split": {"val_from": "2018-10-14", "test_from": "2018-10-22T00:00:00"}},
+    "counted by window": {
+        "filtering": {"counts": "window", "min_user_interactions": 4, "min_item_interactions": 4}
+    },
+}
+ROUNDING = 2e-7  # sample weights multiply sums that the two writings add in different orders
+
+
+def read(path: Path) -> dict[str, list]:
+    """Columns of a file or folder of parts as Python values, timestamps as nanoseconds."""
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    columns: dict[str, list] = {}
+    for file in files:
+        for name, column in zip(
+            (table := pq.read_table(file)).column_names, table.columns, strict=True
+        ):
+            columns.setdefault(name, []).extend(_values(column))
+    return columns
+
+
+def _values(column: Any) -> list:
+    text = str(column.type)
+    if text.startswith("timestamp"):
+        return column.cast("int64").to_pylist()
+    if "timestamp" in text:
+        return [[stamp.value for stamp in row] for row in column.to_pylist()]
+    return column.to_pylist()
+
+
+def differences(got: dict[str, list], rows: list[dict[str, Any]]) -> list[str]:
+    """Where columns differ from the oracle's rows, one line a column."""
+    found = []
+    expected_names = list(rows[0]) if rows else list(got)
+    if set(got) != set(expected_names):
+        return [f"columns {sorted(set(got) ^ set(expected_names))} are in one only"]
+    for name, values in got.items():
+        if name == "generation_timestamp":
+            continue
+        expected = [row[name] for row in rows]
+        if len(values) != len(expected):
+            found.append(f"{name}: {len(values)} rows, expected {len(expected)}")
+            continue
+        wrong = [
+            r
+            for r, (a, b) in enumerate(zip(values, expected, strict=True))
+            if not _same(a, b, name)
+        ]
+        if wrong:
+            r = wrong[0]
+            found.append(
+                f"{name}: {len(wrong)} rows differ, first {r}: {values[r]!r}, expected {expected[r]!r}"
+            )
+    return found
+
+
+def _same(a: Any, b: Any, name: str) -> bool:
+    if isinstance(a, list):
+        return len(a) == len(b) and all(_same(x, y, name) for x, y in zip(a, b, strict=True))
+    if a is None or b is None:
+        return a is None and b is None
+    if name == "sample_weight":
+        return math.isclose(a, b, rel_tol=ROUNDING)
+    return float(a) == float(b) if isinstance(a, float) else a == b
+
+
+def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> BuildResult | None:
+    """Build, and fail where any file or count differs; None where both find that no data set can be made."""
+    write_shop(tables, folder / "input")
+    try:
+        result = build(folder / "input", folder / "output", config, backend="cpu", overwrite=True)
+    except InputError:
+        with pytest.raises(reference.Unbuildable):
+            reference.build(tables, config)
+        return None
+    world = reference.build(tables, config)
+    found = []
+    for split, name in enumerate(reference.SPLITS):
+        found += [
+            f"{name} {line}"
+            for line in differences(
+                read(result.output / f"{name}_dataset.parquet"), world.rows[split]
+            )
+        ]
+    similarity = read(result.output / "item_similarity_matrix.parquet")
+    found += [f"similarity {line}" for line in differences(similarity, world.similarity_rows)]
+    if config.split.strategy != "temporal":
+        sequences = read(result.output / "user_sequences.parquet")
+        found += [f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)]
+    assert not found, "\n".join(found)
+    ledger = dict(result.manifest["ledger"])
+    emitted = ledger.pop("emitted")
+    ours = {**{f"emitted_{name}": n for name, n in emitted.items()}, **ledger}
+    assert {name: ours.get(name, 0) for name in {**world.ledger, **world.dropped}} == {
+        **world.ledger,
+        **world.dropped,
+    }
+    assert result.manifest["negatives"]["relaxed"] == world.relaxed
+    assert result.manifest["negatives"]["shortfall"] == world.shortfall
+    return result
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(3))
+def test_build_equals_the_oracle(variant, seed, tmp_path):
+    tables = random_shop(seed, n_users=16, n_items=24, n_rows=260)
+    result = compare(tables, tiny_config(**VARIANTS[variant]), tmp_path)
+    assert result is not None, "the shop gave no data set: choose another seed"
+
+
+@settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables=shops(), variant=st.sampled_from(sorted(VARIANTS)))
+def test_build_equals_the_oracle_on_any_shop(tables, variant, tmp_path_factory):
+    """And where the build refuses, the oracle finds no data set either; such shops do not count as examples."""
+    assume(
+        compare(tables, tiny_config(**VARIANTS[variant]), tmp_path_factory.mktemp("shop"))
+        is not None
+    )
+
+
+def test_a_single_wrong_cell_is_a_difference(tmp_path):
+    tables, config = random_shop(0), tiny_config()
+    world = reference.build(tables, config)
+    write_shop(tables, tmp_path / "input")
+    output = build(tmp_path / "input", tmp_path / "output", config, backend="cpu").output
+    got = read(output / "train_dataset.parquet")
+    assert differences(got, world.rows[0]) == []
+    for name in (
+        "item_id",
+        "user_interaction_sequence",
+        "item_price_normalized",
+        "sample_weight",
+        "negative_detail",
+    ):
+        row = next(r for r, value in enumerate(got[name]) if value)
+        spoiled = {**got, name: list(got[name])}
+        spoiled[name][row] = {str: "x", list: [0], float: 9.0}[type(got[name][row])]
+        assert len(differences(spoiled, world.rows[0])) == 1
+
+
+def test_rows_that_the_oracle_has_none_of_are_a_difference():
+    got = {"item_id": ["a", "b"], "similarity": [0.5, 0.5]}
+    assert differences(got, []) == ["item_id: 2 rows, expected 0", "similarity: 2 rows, expected 0"]
+    assert differences({"item_id": [], "similarity": []}, []) == []
+
+
+def test_a_build_of_what_the_oracle_refuses_is_a_failure(tmp_path, monkeypatch):
+    """And a refusal of what the oracle builds."""
+    monkeypatch.setattr(
+        reference, "build", lambda *_: refuse(reference.Unbuildable("a window is empty"))
+    )
+    with pytest.raises(reference.Unbuildable):
+        compare(random_shop(0), tiny_config(), tmp_path)
+    monkeypatch.setattr(reference, "build", lambda *_: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        compare(random_shop(0, n_rows=4), tiny_config(), tmp_path)
+
+
+def refuse(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("shape", ["n_tuple", "triplet"])
+def test_other_shapes_say_the_same_in_fewer_rows(shape, tmp_path):
+    tables, config = (
+        random_shop(1, n_users=16, n_items=24, n_rows=260),
+        tiny_config(output={"shape": shape}),
+    )
+    world = reference.build(tables, config)
+    write_shop(tables, tmp_path / "input")
+    output = build(tmp_path / "input", tmp_path / "output", config, backend="cpu").output
+    width = 1 + config.negatives_per_positive
+    for split, name in enumerate(reference.SPLITS):
+        groups = [
+            world.rows[split][first : first + width]
+            for first in range(0, len(world.rows[split]), width)
+        ]
+        expected = [
+            (_tuple_row if shape == "n_tuple" else _triplet_row)(group, world.item_index)
+            for group in groups
+        ]
+        assert differences(read(output / f"{name}_dataset.parquet"), expected) == []
+
+
+OF_A_NEGATIVE = ("label", "negative_source", "negative_detail", "similarity_score")
+
+
+def _of_the_positive(group: list[dict]) -> dict[str, Any]:
+    return {name: value for name, value in group[0].items() if name not in OF_A_NEGATIVE}
+
+
+def _tuple_row(group: list[dict], item_index: dict[str, int]) -> dict[str, Any]:
+    negatives = group[1:]
+    return {
+        **_of_the_positive(group),
+        "negative_item_id": [row["item_id"] for row in negatives],
+        "negative_item_index": [item_index[row["item_id"]] for row in negatives],
+        "negative_popularity_score": [row["item_popularity_score"] for row in negatives],
+        "negative_price_normalized": [row["item_price_normalized"] for row in negatives],
+        "negative_source": [row["negative_source"] for row in negatives],
+        "negative_detail": [row["negative_detail"] for row in negatives],
+        "negative_similarity_score": [row["similarity_score"] for row in negatives],
+    }
+
+
+def _triplet_row(group: list[dict], item_index: dict[str, int]) -> dict[str, Any]:
+    hardest = group[1]
+    of_item = {
+        f"negative_{name}": value for name, value in hardest.items() if name.startswith("item_")
+    }
+    of_draw = {
+        name: hardest[name] for name in ("negative_source", "negative_detail", "similarity_score")
+    }
+    return {**_of_the_positive(group), **of_item, **of_draw}

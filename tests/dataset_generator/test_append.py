@@ -1,0 +1,345 @@
+"""A log that grows: `append` gives what a build from the start gives, and makes only what has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gpu_dcgen.audit import audit
+from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.dataset_generator import builder as dataset_generator
+from gpu_dcgen.dataset_generator import pipeline
+from gpu_dcgen.dataset_generator.builder import append, build
+from gpu_dcgen.dataset_generator.reuse import Earlier
+from gpu_dcgen.errors import InputError
+from gpu_dcgen.outputs import samples as parts
+from gpu_dcgen.storage.integrity import validate
+from tests.support.growing import TODAY, growing, grown, inodes, log, of_split, rows_of, until
+from tests.support.shops import DAY, write_shop
+
+STRATEGIES = ("temporal", "hash")
+SHAPES: dict[str, dict[str, Any]] = {
+    "as usual": {},
+    "one file a split": {"output": {"groups_per_part": 10_000}},
+    "n-tuples": {"output": {"shape": "n_tuple"}},
+    "shuffled": {"output": {"order": "shuffled"}},
+    "resampled": {"category_balancing": {"mode": "resample"}},
+    "unbalanced": {"category_balancing": {"mode": "off"}},
+    "no prices": {"inputs": {"price": "none"}},
+    "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_append_gives_what_a_build_from_the_start_gives(strategy, seed, tmp_path):
+    tables = log(seed)
+    old, whole, new = grown(tmp_path, growing(strategy), tables, until(tables, TODAY))
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest["counts"] == whole.manifest["counts"] != old.manifest["counts"]
+    assert {"train", "val"} == new.manifest["append"]["kept"].keys()
+    assert {"test"} == new.manifest["append"]["anew"].keys()
+    assert "its window ends with 2018-11-1" in new.manifest["append"]["anew"]["test"]
+    assert validate(new.output, checksums=True) == []
+    added = new.manifest["vocabulary"]["users"] - old.manifest["vocabulary"]["users"]
+    assert added >= 1 and new.manifest["vocabulary"]["items"] > old.manifest["vocabulary"]["items"]
+
+
+def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
+    """Whoever reaches the minimum by new rows is let in where those rows are."""
+    found = []
+    for seed in range(4):
+        tables = log(seed)
+        folder = tmp_path / str(seed)
+        old, _, new = grown(
+            folder, growing(filtering={"min_user_interactions": 9}), tables, until(tables, TODAY)
+        )
+        assert new.manifest["append"]["kept"].keys() == {"train", "val"}
+        found.append(new.manifest["vocabulary"]["users"] - old.manifest["vocabulary"]["users"])
+    assert max(found) > 1, "nobody crosses the threshold but the new customer"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_a_data_set_can_grow(shape, tmp_path):
+    tables = log()
+    _, whole, new = grown(tmp_path, growing(**SHAPES[shape]), tables, until(tables, TODAY))
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest["append"]["kept"].keys() == {"train", "val"}
+
+
+def test_what_is_kept_is_the_same_file(tmp_path):
+    config, tables = growing(output={"groups_per_part": 7}), log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "tables"),
+        tmp_path / "dataset",
+        config,
+        backend="cpu",
+    )
+    before = inodes(old.output)
+    new = append(write_shop(tables, tmp_path / "tables"), old.output, backend="cpu")
+    after = inodes(new.output)
+    for split in ("train", "val"):
+        assert of_split(after, split) == of_split(before, split) and len(of_split(after, split)) > 1
+    assert not set(of_split(after, "test").values()) & set(before.values())
+    assert not (tmp_path / ".dataset.staging").exists()
+
+
+def test_a_data_set_can_grow_again_and_again(tmp_path):
+    config, tables = growing(), log()
+    first = build(
+        write_shop(until(tables, TODAY - 5), tmp_path / "tables"),
+        tmp_path / "dataset",
+        config,
+        backend="cpu",
+    )
+    for day in (TODAY, TODAY + 4, 60):
+        now = tables if day == 60 else until(tables, day)
+        new = append(write_shop(now, tmp_path / "tables"), tmp_path / "dataset", backend="cpu")
+        assert new.manifest["append"]["kept"] == dict.fromkeys(
+            ("train", "val"), first.manifest["generated_at"]
+        )
+    whole = build(tmp_path / "tables", tmp_path / "whole", config, backend="cpu")
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    again = append(tmp_path / "tables", tmp_path / "dataset", backend="cpu")
+    assert (
+        again.manifest["append"]["anew"] == {}
+        and again.manifest["digests"] == whole.manifest["digests"]
+    )
+
+
+def test_the_report_counts_the_whole(tmp_path):
+    """But for negatives that are bought later: those of kept splits were counted when they were made."""
+    tables = log()
+    _, whole, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    one, other = (
+        json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
+    )
+    assert len(whole_report := without_later(one)) > 5
+    assert without_later(other) == whole_report
+
+
+def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
+    """Also where that row is of a customer too rare to be in the data set: it moves no sample, and every week."""
+    tables = log()
+    first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
+    for row in tables["transactions"]:
+        if row["t_dat"] < first + DAY:
+            row["t_dat"] = first + DAY - 1
+    rare = {
+        **tables["transactions"][0],
+        "t_dat": first,
+        "customer_id": tables["customers"][-1]["customer_id"],
+    }
+    more = {**tables, "transactions": [*tables["transactions"], rare]}
+    _, whole, new = grown(tmp_path, growing(), more, tables)
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    one, other = (
+        json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
+    )
+    assert without_later(other) == without_later(one)
+    assert (
+        "the log begins with 2018-09-20 instead of 2018-09-20 23:59:59"
+        in new.manifest["append"]["anew"]["val"]
+    )
+
+
+def without_later(value: Any) -> Any:
+    """A report without what tells of later purchases, of the machine or of the day."""
+    if isinstance(value, list):
+        return [
+            without_later(one) for one in value if not (isinstance(one, dict) and is_left_out(one))
+        ]
+    if isinstance(value, dict):
+        return {name: without_later(one) for name, one in value.items() if name not in NOT_COMPARED}
+    return value
+
+
+def is_left_out(gate: dict[str, Any]) -> bool:
+    return gate.get("name") in NOT_COMPARED or gate.get("section") in NOT_COMPARED
+
+
+NOT_COMPARED = ("later_bought", "later_bought_share", "performance", "generated_at")
+
+
+def test_the_audit_holds_for_what_has_grown(tmp_path):
+    tables = log()
+    _, _, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    certificate = audit(tmp_path / "now", new.output)
+    assert certificate["verdict"] == "holds", certificate["checks"]
+
+
+# -- what can go wrong
+# ------------------------------------------------------------------------------------------------
+
+
+def test_new_rows_alone_are_refused(tmp_path):
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    only = {**tables, "transactions": rows_of(tables, TODAY, 99)}
+    with pytest.raises(InputError, match="INPUT must hold the old rows and the new ones"):
+        append(write_shop(only, tmp_path / "new"), old.output, backend="cpu")
+    assert validate(old.output, checksums=True) == []
+    assert not (tmp_path / ".dataset.staging").exists()
+
+
+def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
+    tables = write_shop(log(), tmp_path / "tables")
+    with pytest.raises(InputError, match="manifest.json: not there; expected a data set"):
+        append(tables, tmp_path / "nothing")
+    old = build(tables, tmp_path / "dataset", growing(output={"appendable": False}), backend="cpu")
+    assert not (old.output / "append.json").exists()
+    with pytest.raises(InputError, match="built without output.appendable"):
+        append(tables, old.output)
+    for content, fault in (
+        ("[]", "expected a JSON object, found list"),
+        ("{}", "cannot be understood"),
+        ("{", "not valid JSON"),
+    ):
+        (old.output / "append.json").write_text(content)
+        with pytest.raises(InputError, match=f"{fault}.*\\n"):
+            append(tables, old.output)
+
+
+def test_fingerprints_that_were_changed_are_refused(tmp_path):
+    """What is said of a kept split goes into the new manifest: its files prove nothing of that."""
+    tables = write_shop(log(), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    said = json.loads((old / "append.json").read_text())
+    said["train"]["digest"]["label"] = "0" * 16
+    (old / "append.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="append.json: is not as it was published"):
+        append(tables, old, backend="cpu")
+
+
+@contextmanager
+def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The data set that stands after an append to it has died; while the context lasts, so does every other build."""
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    write_shop(tables, tmp_path / "now")
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline, "write_tables", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            append(tmp_path / "now", old.output, backend="cpu")
+        yield old.output
+
+
+def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
+    """Linked files are those of the data set that stands: a build that goes on by other means must not write into them."""
+    with an_append_that_dies(tmp_path, monkeypatch) as old:
+        linked = inodes(tmp_path / ".dataset.staging" / "data")
+        assert set(of_split(linked, "train").items()) <= set(inodes(old).items())
+        with pytest.raises(ZeroDivisionError):
+            build(tmp_path / "now", old, growing(), backend="cpu", overwrite=True, resume=True)
+        assert validate(old, checksums=True) == []
+    new = append(tmp_path / "now", old, backend="cpu", resume=True)
+    whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
+    assert (
+        new.manifest["digests"] == whole.manifest["digests"]
+        and validate(new.output, checksums=True) == []
+    )
+
+
+def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
+    with an_append_that_dies(tmp_path, monkeypatch) as old:
+        pass
+    made = []
+    monkeypatch.setattr(parts._Crew, "_make", lambda *_: made.append(1))
+    new = append(tmp_path / "now", old, backend="cpu", resume=True)
+    assert not made and new.manifest["append"]["kept"].keys() == {"train", "val"}
+    assert validate(new.output, checksums=True) == []
+
+
+def test_resources_can_be_others(tmp_path):
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    new = append(
+        write_shop(tables, tmp_path / "now"),
+        old.output,
+        backend="cpu",
+        resources={"num_workers": 1},
+    )
+    assert (
+        new.manifest["config"]["resources"]["num_workers"] == 1 and new.manifest["append"]["kept"]
+    )
+    with pytest.raises(
+        dataset_generator.ConfigError,
+        match=r"^resources.num_workers: .*, found -1\.\nGive another value",
+    ):
+        append(tmp_path / "now", old.output, resources={"num_workers": -1})
+
+
+def test_who_works_is_said_anew(tmp_path, monkeypatch):
+    """A data set that a cluster built grows without it, where the command says by whom."""
+    tables = write_shop(until(log(), TODAY), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["config"]["resources"] |= {
+        "distributed_processing": True,
+        "scheduler": "tcp://gone:8786",
+    }
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    asked = []
+    monkeypatch.setattr(
+        dataset_generator, "append", lambda *_, resources, **__: asked.append(resources) or 1 / 0
+    )
+    for options in (["--threads", "1"], ["--workers", "2"], ["--scheduler", "tcp://new:8786"], []):
+        CliRunner().invoke(app, ["append", str(tables), str(old), *options])
+    found = [Earlier(old).config(one).resources for one in asked]
+    assert [(one.distributed_processing, one.scheduler) for one in found] == [
+        (False, None),
+        (True, None),
+        (True, "tcp://new:8786"),
+        (True, "tcp://gone:8786"),
+    ]
+
+
+def test_the_command_says_what_was_kept_and_why_not(tmp_path):
+    tables = log()
+    build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    now = str(write_shop(tables, tmp_path / "now"))
+    shown = CliRunner().invoke(
+        app, ["append", now, str(tmp_path / "dataset"), "--backend", "cpu", "--threads", "1"]
+    )
+    assert shown.exit_code == 0, shown.output
+    words = " ".join(shown.stdout.split())
+    assert (
+        "and kept " in words
+        and "kept train, val" in words
+        and "test anew its window ends with 2018-11-" in words
+    )
+    told = CliRunner().invoke(
+        app, ["append", now, str(tmp_path / "dataset"), "--backend", "cpu", "--json"]
+    )
+    (built,) = [
+        event for event in map(json.loads, told.stdout.splitlines()) if event["event"] == "built"
+    ]
+    assert built["manifest"]["append"]["anew"] == {}
+    refused = CliRunner().invoke(app, ["append", now, str(tmp_path / "nothing")])
+    assert refused.exit_code == 2 and "Give the folder of a data set" in refused.stderr

@@ -1,0 +1,270 @@
+"""What a kept split rests on, one ingredient at a time; and the reason that is given for each that is made anew."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow.parquet import read_table
+from pyarrow.types import is_dictionary
+
+from gpu_dcgen.dataset_generator import build_key
+from gpu_dcgen.dataset_generator import reuse as earlier
+from gpu_dcgen.dataset_generator.builder import append, build
+from gpu_dcgen.dataset_generator.reuse import Earlier
+from gpu_dcgen.storage.integrity import validate
+from tests.support.growing import TEST_FROM, TODAY, VAL_FROM, growing, grown, log, rows_of, until
+from tests.support.shops import DAY, FIRST_DAY, Tables, write_shop
+
+
+def regular(tables: Tables, name: str, row: int = 0) -> str:
+    """The customer or article of most purchases."""
+    ids = [line[name] for line in rows_of(tables, 0, VAL_FROM)]
+    return sorted(set(ids), key=lambda one: (-ids.count(one), one))[row]
+
+
+def another_price(tables: Tables) -> None:
+    rows_of(tables, 5, 15)[3]["price"] *= 1.5
+
+
+def another_channel(tables: Tables) -> None:
+    row = rows_of(tables, 5, 15)[3]
+    row["sales_channel_id"] = 1 if row["sales_channel_id"] != 1 else 2
+
+
+def a_late_row_in_train(tables: Tables) -> None:
+    row = rows_of(tables, 15, 25)[2]
+    tables["transactions"].append(
+        {**row, "t_dat": row["t_dat"] + DAY, "article_id": regular(tables, "article_id")}
+    )
+
+
+def a_row_of_train_less(tables: Tables) -> None:
+    tables["transactions"].remove(rows_of(tables, 10, 25)[2])
+
+
+def a_late_row_in_val(tables: Tables) -> None:
+    row = rows_of(tables, VAL_FROM, TEST_FROM)[2]
+    who, what = regular(tables, "customer_id"), regular(tables, "article_id")
+    tables["transactions"].append(
+        {**row, "t_dat": row["t_dat"] + 1, "customer_id": who, "article_id": what}
+    )
+
+
+def an_older_customer(tables: Tables) -> None:
+    who = regular(tables, "customer_id")
+    next(row for row in tables["customers"] if row["customer_id"] == who)["age"] = 77.0
+
+
+def another_club(tables: Tables) -> None:
+    who = regular(tables, "customer_id")
+    next(row for row in tables["customers"] if row["customer_id"] == who)["club_member_status"] = (
+        "SUSPENDED"
+    )
+
+
+def another_group(tables: Tables) -> None:
+    what = regular(tables, "article_id")
+    next(row for row in tables["articles"] if row["article_id"] == what)["product_group_name"] = (
+        "Bags"
+    )
+
+
+def another_department(tables: Tables) -> None:
+    what = regular(tables, "article_id")
+    next(row for row in tables["articles"] if row["article_id"] == what)["department_name"] = "Bags"
+
+
+def an_unsold_article_of_a_new_group(tables: Tables) -> None:
+    tables["articles"].append({"article_id": "zzz unsold", "product_group_name": "Bags"})
+
+
+def a_new_customer_of_a_new_club(tables: Tables) -> None:
+    next(row for row in tables["customers"] if row["customer_id"] == "0 new")[
+        "club_member_status"
+    ] = "0 NEW"
+
+
+def another_product_code(tables: Tables) -> None:
+    one, other = regular(tables, "article_id"), regular(tables, "article_id", 1)
+    code = next(row for row in tables["articles"] if row["article_id"] == other)["product_code"] = (
+        "twins"
+    )
+    next(row for row in tables["articles"] if row["article_id"] == one)["product_code"] = code
+
+
+def another_view(tables: Tables) -> None:
+    view = {"t_dat": (FIRST_DAY + 3) * DAY}
+    for n in range(6):
+        view = {
+            **view,
+            "customer_id": regular(tables, "customer_id", n),
+            "article_id": regular(tables, "article_id", n + 2),
+        }
+        tables["views"].append(view)
+
+
+def an_earlier_beginning(tables: Tables) -> None:
+    tables["transactions"].append({**rows_of(tables, 0, 9)[0], "t_dat": (FIRST_DAY - 9) * DAY})
+
+
+MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
+    another_price: (set(), "not the same purchases before"),
+    another_channel: (set(), "not the same purchases before"),
+    a_late_row_in_train: (set(), " purchases before 2018-10-30 instead of "),
+    a_row_of_train_less: (set(), " purchases before 2018-10-30 instead of "),
+    a_late_row_in_val: ({"train"}, " purchases before 2018-10-30 instead of "),
+    an_older_customer: (set(), "not the same users"),
+    another_club: (set(), "not the same users"),
+    another_group: (set(), "not the same items"),
+    another_department: (set(), "not the same items"),
+    an_unsold_article_of_a_new_group: (set(), " categories instead of "),
+    a_new_customer_of_a_new_club: (set(), " categories instead of "),
+    another_product_code: (set(), "not the same items"),
+    another_view: (set(), " similarities"),
+    an_earlier_beginning: (set(), "the log begins with 2018-09-1"),
+}
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_made_of_something_else_is_made_anew(mutate, seed, tmp_path):
+    tables = log(seed)
+    before = until(copy.deepcopy(tables), TODAY)
+    mutate(tables)
+    config = growing(similarity={"min_common_users": 1, "view_weight": 1.0, "top_k": 30})
+    _, whole, new = grown(tmp_path, config, tables, before)
+    kept, word = MUTATIONS[mutate]
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest["append"]["kept"].keys() == kept
+    assert word in new.manifest["append"]["anew"]["val"]
+
+
+def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
+    """The dictionary of each column of categories, as a split's first file has it."""
+    file = min(
+        dataset.glob(f"{split}_dataset.parquet/*.parquet"),
+        default=dataset / f"{split}_dataset.parquet",
+    )
+    table = read_table(file)
+    return {
+        name: table[name].chunk(0).dictionary.to_pylist()
+        for name in table.column_names
+        if is_dictionary(table[name].type)
+    }
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
+def test_a_code_means_the_same_in_every_split(comes, tmp_path):
+    """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as the mappings say."""
+    tables = log()
+    before, more = until(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
+    an_unsold_article_of_a_new_group(more if comes else before)
+    _, whole, new = grown(tmp_path, growing(), more, before)
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    mappings = json.loads((new.output / "category_mappings.json").read_text())["mappings"]
+    for split in ("train", "val", "test"):
+        found = categories_of(new.output, split)
+        assert len(found) == len(mappings)
+        assert found == {name: sorted(codes, key=codes.get) for name, codes in mappings.items()}
+
+
+def test_cuts_that_move_with_the_log_are_said(tmp_path):
+    tables = log()
+    _, whole, new = grown(
+        tmp_path, growing(split={"val_from": None, "test_from": None}), tables, until(tables, TODAY)
+    )
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert not new.manifest["append"]["kept"]
+    assert "split.val_from and split.test_from pin them" in new.manifest["append"]["anew"]["train"]
+
+
+def test_users_that_change_places_are_said(tmp_path):
+    tables = log(2)
+    _, whole, new = grown(tmp_path, growing("temporal_user_disjoint"), tables, until(tables, TODAY))
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    reasons = new.manifest["append"]["anew"]
+    assert "with split.strategy hash or temporal it does not" in reasons["train"]
+
+
+def test_users_that_reach_the_minimum_of_the_whole_log_are_said(tmp_path):
+    tables = log()
+    config = growing(filtering={"counts": "log", "min_user_interactions": 20})
+    _, whole, new = grown(tmp_path, config, tables, until(tables, TODAY))
+    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert not new.manifest["append"]["kept"]
+    assert (
+        "which filtering.counts: window lets in from then on"
+        in new.manifest["append"]["anew"]["train"]
+    )
+
+
+def test_another_version_keeps_nothing(tmp_path, monkeypatch):
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
+    new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
+    assert set(new.manifest["append"]["anew"].values()) == {
+        "the data set was made by another version of gpu-dcgen"
+    }
+
+
+def test_other_settings_keep_nothing(tmp_path):
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    write_shop(tables, tmp_path / "now")
+    how = {"backend": "cpu", "overwrite": True, "earlier": Earlier(old.output)}
+    new = build(tmp_path / "now", old.output, growing(seed=7), **how)
+    assert set(new.manifest["append"]["anew"].values()) == {
+        "the data set was made with other settings"
+    }
+
+
+def test_a_damaged_file_is_made_anew(tmp_path):
+    tables = log()
+    old = build(
+        write_shop(until(tables, TODAY), tmp_path / "before"),
+        tmp_path / "dataset",
+        growing(),
+        backend="cpu",
+    )
+    train = next(old.output.glob("train_dataset.parquet"), None)
+    file = train if train.is_file() else sorted(train.iterdir())[0]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
+    assert new.manifest["append"]["kept"].keys() == {"val"}
+    assert "is not as it was published" in new.manifest["append"]["anew"]["train"]
+    whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
+    assert (
+        new.manifest["digests"] == whole.manifest["digests"]
+        and validate(new.output, checksums=True) == []
+    )
+
+
+def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(earlier.os, "link", refuse)
+    tables = log()
+    _, whole, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    assert new.manifest["digests"] == whole.manifest["digests"] and new.manifest["append"][
+        "kept"
+    ].keys() == {"train", "val"}
+    assert validate(new.output, checksums=True) == []

@@ -1,0 +1,210 @@
+"""Tables that cannot be used: each is refused with its name, what was found, what was expected and the way out (D1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gpu_dcgen.errors import ConfigError, InputError
+from gpu_dcgen.inputs import sources as input_files
+from tests.support.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
+
+UNUSABLE = {
+    "no such folder": (
+        lambda folder: folder.rename(folder.with_name("moved")),
+        "there is no such folder",
+    ),
+    "missing table": (
+        lambda folder: (folder / "customers.parquet").unlink(),
+        r"there is no customers.parquet.*found articles.parquet, transactions",
+    ),
+    "two tables of one name": (
+        lambda folder: (folder / "articles").mkdir(),
+        "holds both articles.parquet and articles/",
+    ),
+    "folder without files": (
+        lambda folder: ((folder / "articles.parquet").unlink(), (folder / "articles").mkdir()),
+        "holds no .parquet files",
+    ),
+    "no Parquet": (
+        lambda folder: (folder / "articles.parquet").write_text("article_id,x\n"),
+        "articles.parquet: cannot be read as Parquet",
+    ),
+    "no bytes": (
+        lambda folder: (folder / "articles.parquet").write_bytes(b""),
+        "articles.parquet: cannot be read as Parquet",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_files_that_cannot_be_used(tmp_path, damage, message):
+    folder = write(tmp_path / "shop")
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+def test_torn_pages_are_named(tmp_path):
+    path = write(tmp_path) / "customers.parquet"
+    pq.write_table(
+        pa.table({"customer_id": [f"u{k}" for k in range(5000)]}),
+        path,
+        compression="none",
+        use_dictionary=False,
+    )
+    raw = bytearray(path.read_bytes())
+    raw[4:60] = b"\xff" * 56
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="customers.parquet: cannot be read as Parquet"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["articles", "customers", "transactions"])
+def test_a_table_without_rows_is_an_error(tmp_path, table):
+    empty = pa.table(
+        {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}[table]
+    ).slice(0, 0)
+    with pytest.raises(InputError, match=f"{table}.parquet: the table has no rows"):
+        load(write(tmp_path, **{table: empty}))
+
+
+def test_more_rows_than_are_numbered_are_refused_unread(tmp_path, monkeypatch):
+    most = max(len(next(iter(table.values()))) for table in (ARTICLES, CUSTOMERS, TRANSACTIONS))
+    monkeypatch.setattr(input_files, "MOST_ROWS", most)
+    load(write(tmp_path))
+    monkeypatch.setattr(input_files, "MOST_ROWS", most - 1)
+    with pytest.raises(
+        InputError, match=f"the table has {most} rows; at most {most - 1} are numbered"
+    ):
+        load(tmp_path)
+
+
+def test_of_several_empty_tables_the_first_is_named(tmp_path):
+    tables = {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}
+    empty = {name: pa.table(table).slice(0, 0) for name, table in tables.items()}
+    with pytest.raises(InputError, match=r"^articles.parquet: the table has no rows"):
+        load(write(tmp_path, **empty))
+
+
+def test_a_folder_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
+    folder = write(tmp_path, articles=None)
+    (folder / "articles").mkdir()
+
+    def refuse(self, pattern):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rglob", refuse)
+    with pytest.raises(
+        InputError, match=r"articles: cannot be read \(Permission denied\)\.\nMake it readable"
+    ):
+        load(folder)
+
+
+WRONG_COLUMNS = {
+    "float ids": (
+        "customers",
+        {"customer_id": [1.0, 2.0]},
+        "column 'customer_id' is double in customers.parquet; expected integer or text.*dtype=str",
+    ),
+    "nested": (
+        "articles",
+        ARTICLES | {"prod_name": [["x"]] * 3},
+        "column 'prod_name' is a nested type, list",
+    ),
+    "nested id": (
+        "customers",
+        {"customer_id": [{"id": "x"}]},
+        "column 'customer_id' is a nested type, struct",
+    ),
+    "epoch numbers": (
+        "transactions",
+        TRANSACTIONS | {"t_dat": [1, 2, 3]},
+        "'t_dat' is int64.*expected date or text or timestamp.*has no unit",
+    ),
+    "text prices": (
+        "transactions",
+        TRANSACTIONS | {"price": ["1", "2", "3"]},
+        "'price' is string.*expected decimal or float or integer",
+    ),
+    "truth for age": ("customers", CUSTOMERS | {"age": [True, False]}, "'age' is bool"),
+    "twice": (
+        "customers",
+        pa.Table.from_arrays([pa.array(["u1"])] * 2, ["customer_id"] * 2),
+        "column 'customer_id' occurs 2 times",
+    ),
+    "twice in other case": (
+        "customers",
+        {"customer_id": ["u1"], "Customer_ID": ["u1"]},
+        "'customer_id' and 'Customer_ID'.*differ in case only",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "columns", "message"), WRONG_COLUMNS.values(), ids=WRONG_COLUMNS)
+def test_columns_of_the_wrong_kind(tmp_path, table, columns, message):
+    with pytest.raises(InputError, match=f"(?s){table}.parquet: .*{message}"):
+        load(write(tmp_path, **{table: columns}))
+
+
+def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
+    transactions = {
+        "Price_SEK" if name == "price" else name: values for name, values in TRANSACTIONS.items()
+    }
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, transactions=transactions))
+    assert str(caught.value) == (
+        "transactions.parquet: column 'price' is missing; "
+        "found t_dat, customer_id, article_id, Price_SEK, sales_channel_id (close: Price_SEK).\n"
+        "If it has another name, say so in the configuration: inputs.columns: {transactions: {price: Price_SEK}}\n"
+        "If the log has no prices, build with inputs.price: none."
+    )
+
+
+def test_a_mapped_column_must_be_there_even_if_optional(tmp_path):
+    with pytest.raises(InputError, match="column 'years' is missing"):
+        load(write(tmp_path), columns={"customers": {"age": "years"}})
+    with pytest.raises(
+        ConfigError,
+        match=r"has no column 'agee' to map; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME",
+    ):
+        load(write(tmp_path), columns={"customers": {"agee": "years"}})
+
+
+def two_files(folder: Path, first: dict, second: dict) -> Path:
+    write(folder, articles=None)
+    (folder / "articles").mkdir()
+    for number, table in enumerate((first, second)):
+        pq.write_table(pa.table(table), folder / "articles" / f"{number}.parquet")
+    return folder
+
+
+def test_files_of_one_table_must_agree(tmp_path):
+    more = {"article_id": ["a4"], "product_group_name": ["x"]}
+    with pytest.raises(
+        InputError, match="column 'department_name' is in 1 of 2 files, not in 0.parquet"
+    ):
+        load(two_files(tmp_path / "absent", ARTICLES, more | {"department_name": ["x"]}))
+    with pytest.raises(
+        InputError,
+        match="changes its type from file to file: integer in 1.parquet, text in 0.parquet",
+    ):
+        load(two_files(tmp_path / "types", ARTICLES, more | {"article_id": [4]}))
+
+
+def test_files_of_one_table_may_differ_in_what_does_not_matter(tmp_path, backend):
+    more = {"article_id": pa.array(["a4"]).dictionary_encode(), "product_group_name": pa.nulls(1)}
+    shop = load(two_files(tmp_path, ARTICLES, more), backend)
+    assert category(shop.item_columns["product_group"]) == [None, "Shoes", "Bags", None]
+
+
+def test_text_that_is_not_utf8_is_an_error(tmp_path):
+    latin = pa.array([b"r\xf6d", b"x", b"y"]).view(pa.string())
+    with pytest.raises(
+        InputError,
+        match="articles.parquet: column 'colour_group_name' holds text that is not UTF-8",
+    ):
+        load(write(tmp_path, articles=ARTICLES | {"colour_group_name": latin}))

@@ -1,0 +1,107 @@
+"""The funnel of candidates says what became of each: held against the audit's writing of the rules, candidate by candidate."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from gpu_dcgen.audit import read_world
+from gpu_dcgen.audit.explain import _read_pairs
+from gpu_dcgen.audit.mining import Miner, Positive
+from gpu_dcgen.dataset_generator.builder import build
+from gpu_dcgen.kernels.funnel import FATES
+from gpu_dcgen.quality_validator import candidate_funnel
+from gpu_dcgen.quality_validator.candidate_funnel import sampled_bits
+from tests.support.shops import random_shop, tiny_config, write_shop
+from tests.support.strict_backend import StrictBackend
+
+SETTINGS = {
+    "usual": {},
+    "one of the own group": {
+        "negative_sampling": {
+            **tiny_config().negative_sampling.model_dump(),
+            "diversity_threshold": 0.4,
+        }
+    },
+}
+
+
+def built(folder, config, backend="cpu", n_rows=700):
+    write_shop(random_shop(4, n_users=30, n_items=30, n_rows=n_rows), folder / "input")
+    build(folder / "input", folder / "output", config, backend=backend, overwrite=True)
+    return json.loads((folder / "output" / "quality_report.json").read_text())["funnel"][
+        "negatives"
+    ]
+
+
+def expected(folder, config) -> Counter:
+    """(first source, fate) -> candidates of all positives."""
+    world = read_world(folder / "input", config)
+    pairs, found = _read_pairs(folder / "output", world.windows[0].log.item_ids), Counter()
+    cap = int(
+        config.negative_sampling.diversity_threshold
+        * config.negative_sampling.hard_negatives_per_positive
+    )
+    for window in world.windows:
+        miner = Miner(window.log, window.snapshots, pairs, config)
+        group = window.log.item_columns["product_group"].codes
+        for user, item, time, copy in zip(
+            *(column.tolist() for column in window.expected), window.copies.tolist(), strict=True
+        ):
+            candidates = miner.mine(Positive(user, item, time, copy)).candidates
+            n_own = sum(c.round is not None and group[c.item] == group[item] for c in candidates)
+            for c in candidates:
+                full = n_own >= cap and group[c.item] == group[item]
+                if c.refused != "itself":
+                    fate = c.refused or (
+                        "chosen" if c.round else "over_cap" if full else "outscored"
+                    )
+                    found[c.sources[0], fate] += 1
+    return found
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_candidate_meets_the_fate_that_the_rules_give_it(settings, tmp_path):
+    config = tiny_config(**settings)
+    negatives = built(tmp_path, config)
+    counted = negatives["candidates"]
+    found = {
+        (source, fate): n
+        for source, fates in counted["by_source"].items()
+        for fate, n in fates.items()
+        if n
+    }
+    wanted = expected(tmp_path, config)
+    assert {key: n for key, n in found.items() if key[1] != "offered"} == wanted
+    assert {fate for _, fate in wanted} == set(FATES)
+    for source, fates in counted["by_source"].items():
+        assert fates["offered"] == sum(fates[fate] for fate in FATES)
+        assert (
+            fates["chosen"] == negatives["by_source"][source]["drawn"]
+        )  # all positives are looked at in a small shop
+    assert counted["one_in"] == 1
+
+
+def test_the_sample_is_the_same_in_blocks_of_any_size_and_on_any_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(candidate_funnel, "_ENOUGH_POSITIVES", 40)
+    whole = built(tmp_path / "whole", tiny_config())["candidates"]
+    blocks = built(tmp_path / "blocks", tiny_config(resources={"batch_size": 7}))["candidates"]
+    other = built(tmp_path / "strict", tiny_config(), backend=StrictBackend())["candidates"]
+    assert whole == blocks == other
+    n_positives = sum(whole["by_source"][source]["chosen"] for source in whole["by_source"])
+    assert whole["one_in"] > 1 and 0 < whole["positives"] < n_positives
+
+
+def test_without_hard_negatives_there_are_no_candidates(tmp_path):
+    settings = {**tiny_config().negative_sampling.model_dump(), "hard_negatives_per_positive": 0}
+    assert built(tmp_path, tiny_config(negative_sampling=settings))["candidates"] is None
+
+
+@pytest.mark.parametrize(
+    ("n", "one_in"), [(1, 1), (8_191, 1), (8_192, 2), (262_143, 32), (262_144, 64), (10**9, 64)]
+)
+def test_a_large_data_set_is_sampled_and_a_small_one_is_not(n, one_in):
+    assert 1 << sampled_bits(SimpleNamespace(positives=[range(n)])) == one_in

@@ -1,0 +1,477 @@
+"""The approximate engine: true values in the exact order, and only neighbors missing (D10)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from cpu_fallback import NumpyBackend
+from cpu_fallback import nearest as cpu_nearest
+from gpu_dcgen.backend.gpu import nearest as gpu_nearest
+from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.config.loading import load_config
+from gpu_dcgen.errors import BackendError, ConfigError
+from gpu_dcgen.monitoring.progress import ProgressTracker
+from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
+from gpu_dcgen.similarity_computer.compute import choose_engine
+from gpu_dcgen.similarity_computer.matrix import build_matrix
+from tests.support.reference.similarity import find_neighbors
+from tests.support.shops import loose_config, random_shop, sales, tiny_config
+from tests.support.stage_shops import Stages
+from tests.support.strict_backend import StrictBackend
+
+HAS_FAISS = importlib.util.find_spec("faiss") is not None
+SEARCHED = {
+    "STEP_PRODUCTS": 0,
+    "VECTOR_PRODUCTS": 0,
+    "CELL_PRODUCTS": 0,
+}  # searching is no work: all items are searched for
+FEW = {
+    "engine": "approximate",
+    "min_common_users": 1,
+    "top_k": 5,
+    "candidates": 1.0,
+    "dimension": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def searched(monkeypatch) -> None:
+    """Little shops are less work to count."""
+    for name, products in SEARCHED.items():
+        monkeypatch.setattr(approximate_neighbors, name, products)
+
+
+def shop(seed: int, **more) -> dict:
+    return random_shop(seed, n_users=16, n_items=24, n_rows=260, views=True, **more)
+
+
+def larger_shop() -> dict:
+    return random_shop(5, n_users=120, n_items=150, n_rows=5000, n_dates=30)
+
+
+def ranked(stages: Stages) -> list[list[tuple]]:
+    """(item, similarity, common users) of each item's neighbors."""
+    neighbors = stages.neighbors
+    offsets = stages.host(neighbors.offsets)
+    rows = list(
+        zip(
+            *map(stages.host, (neighbors.item, neighbors.similarity, neighbors.common_users)),
+            strict=True,
+        )
+    )
+    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_neighbors_are_found_where_all_items_are_candidates(seed, backend):
+    config = tiny_config(
+        similarity={"engine": "approximate", "candidates": 100, "min_common_users": 1 + seed % 2}
+    )
+    stages = Stages(backend, shop(seed), config)
+    oracle = [
+        [(n.item, float(n.similarity), n.common) for n in row]
+        for row in find_neighbors(stages.oracle, config)
+    ]
+    assert ranked(stages) == oracle
+    assert (stages.neighbors.info["recall"], stages.neighbors.info["engine"]) == (
+        1.0,
+        "approximate",
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neighbors_that_are_found_are_the_oracles_in_its_order(seed, backend):
+    config = tiny_config(similarity=FEW)
+    stages = Stages(backend, shop(seed), config)
+    everyone = tiny_config(similarity={**FEW, "top_k": 1000})
+    oracle = [
+        [(n.item, float(n.similarity), n.common) for n in row]
+        for row in find_neighbors(stages.oracle, everyone)
+    ]
+    found = ranked(stages)
+    assert found == [
+        [n for n in all_ if n in set(row)] for row, all_ in zip(found, oracle, strict=True)
+    ]
+    assert (
+        0 < sum(map(len, found)) < sum(len(row[:5]) for row in oracle)
+    )  # some are missing: the search was approximate
+    assert max(map(len, found)) <= 5
+
+
+def test_the_manifest_counts_what_is_missing(backend):
+    """All items are sampled here, so the recall is that of the whole matrix."""
+    stages = Stages(backend, shop(1), tiny_config(similarity=FEW))
+    exact = Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
+    pairs = zip(ranked(stages), ranked(exact), strict=True)
+    n_found = sum(
+        len({item for item, *_ in ours} & {item for item, *_ in theirs}) for ours, theirs in pairs
+    )
+    info = stages.neighbors.info
+    assert (
+        info["recall"]
+        == info["recall_at_100"]
+        == round(n_found / exact.neighbors.info["pairs"], 4)
+        < 1
+    )
+    assert info["candidates"] == 5 and info["dimension"] == 3 and info["nearest"] == "brute"
+
+
+@pytest.mark.parametrize(("dimension", "floor"), [(16, 0.72), (64, 0.85), (150, 0.99)])
+def test_recall_of_a_larger_shop(dimension, floor, backend):
+    """80 candidates of 143 items: drawn blindly, they would hold 0.56 of the neighbors. Nearly random purchases are hard."""
+    settings = {
+        "engine": "approximate",
+        "top_k": 20,
+        "min_common_users": 2,
+        "dimension": dimension,
+        "candidates": 4,
+    }
+    info = Stages(backend, larger_shop(), tiny_config(similarity=settings)).neighbors.info
+    assert info["recall"] > floor
+    assert info["recall_sampled_items"] == 143
+
+
+def test_blocks_threads_and_machines_do_not_show():
+    def found(backend, **resources):
+        return ranked(
+            Stages(
+                backend,
+                larger_shop(),
+                tiny_config(similarity={**FEW, "top_k": 20}, resources=resources),
+            )
+        )
+
+    usual = found(NumpyBackend(1))
+    assert sum(map(len, usual)) > 500
+    assert found(NumpyBackend(3), chunk_size=64) == usual
+    assert found(NumpyBackend(1), chunk_size=7) == usual
+    assert (
+        found(StrictBackend(seed=3), chunk_size=50) == usual
+    )  # adds in another order, and turns vectors around
+
+
+def test_blocks_of_users_do_not_show(monkeypatch):
+    def found():
+        return ranked(
+            Stages(NumpyBackend(), larger_shop(), tiny_config(similarity={**FEW, "top_k": 20}))
+        )
+
+    usual = found()
+    monkeypatch.setattr(approximate_neighbors, "_USERS_A_BLOCK", 7)
+    assert found() == usual
+
+
+def test_another_seed_draws_other_vectors():
+    def found(seed):
+        return ranked(
+            Stages(
+                NumpyBackend(),
+                larger_shop(),
+                tiny_config(seed=seed, similarity={**FEW, "top_k": 20}),
+            )
+        )
+
+    assert found(1) == found(1) != found(2)
+
+
+def test_vectors_multiply_exactly_in_float32(backend):
+    """Whole numbers, none longer than 2^12, about the cosines: with as many dimensions as items, the cosines themselves."""
+    stages = Stages(
+        backend, shop(2), tiny_config(similarity={"engine": "approximate", "dimension": 24})
+    )
+    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
+    norms = backend.to_host(matrix.norms).astype(float)
+    vectors = backend.to_host(
+        approximate_neighbors._item_vectors(matrix, matrix.norms > 0, stages.config, backend)
+    )
+    assert vectors.dtype == np.float32 and (vectors == np.rint(vectors)).all()
+    assert (vectors.astype(np.int64) ** 2).sum(axis=1).max() < 1 << 24
+    dense = backend.to_host(matrix.csr(backend).toarray()) / np.sqrt(np.maximum(norms, 1))
+    cosines = vectors.astype(float) @ vectors.astype(float).T / approximate_neighbors.VECTOR_NORM**2
+    assert abs(cosines - dense.T @ dense).max() < 2e-3
+
+
+def test_a_shop_without_neighbors_has_none(backend):
+    """Nobody has bought two things before the cut, and no item has two buyers."""
+    lonely = sales(
+        ("u", "a", 0),
+        ("v", "b", 0),
+        ("w", "c", 1),
+        ("u", "b", 9),
+        ("v", "a", 9),
+        ("w", "a", 9),
+        ("x", "z", 10),
+    )
+    few = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}
+    for min_common in (1, 2):
+        settings = {"engine": "approximate", "min_common_users": min_common}
+        stages = Stages(backend, lonely, loose_config(similarity=settings, negative_sampling=few))
+        assert ranked(stages) == [[], [], [], []]
+        assert stages.neighbors.info["recall"] is None
+
+
+def bought(stages: Stages) -> tuple[list[set[int]], list[set[int]]]:
+    """Each item's buyers, and what each of them has bought, as the weighted matrix has them."""
+    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, stages.backend)
+    sides = ((matrix.item_user, matrix.item_offsets), (matrix.user_item, matrix.user_offsets))
+    return tuple(
+        [set(values[a:b]) for a, b in pairwise(offsets)]
+        for values, offsets in (map(stages.host, s) for s in sides)
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "vector", "candidates"),
+    [(0, 2, 1), (1, 1, 6), (2, 0, 4), (3, 0, 3), (3, 1, 2), (2, 1, 40)],
+)
+def test_items_are_searched_for_where_that_is_less_work(
+    step, vector, candidates, backend, monkeypatch
+):
+    """The work as D10 tells it, counted pair by pair."""
+    monkeypatch.setattr(approximate_neighbors, "STEP_PRODUCTS", step)
+    monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
+    config = tiny_config(
+        similarity={
+            "engine": "approximate",
+            "min_common_users": 3,
+            "top_k": 1,
+            "candidates": candidates,
+        }
+    )
+    stages = Stages(backend, shop(2), config)
+    buyers, baskets = bought(stages)
+    able = [item for item, users in enumerate(buyers) if len(users) >= 3]
+    best_sold = sorted((len(buyers[item]) for item in able), reverse=True)[
+        : min(candidates, len(able) - 1)
+    ]
+    products = {
+        item: sum(len(baskets[user]) for user in users) for item, users in enumerate(buyers)
+    }
+    search = {
+        item: step * sum(min(len(buyers[item]), n) for n in best_sold) + vector * len(able)
+        for item in able
+    }
+    expected = {item for item in able if search[item] < products[item]}
+    matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
+    searched, work = approximate_neighbors.less_work(matrix, config, backend)
+    assert set(np.nonzero(stages.host(searched))[0]) == expected
+    assert work == sum(search[item] if item in expected else n for item, n in products.items())
+    assert stages.neighbors.info["searched_items"] == len(expected)
+    n_numbers = sum(map(len, baskets)) * min(
+        len(able), config.similarity.dimension
+    )  # of the cells, when vectors are made
+    saved = sum(products.values()) - work
+    for share, chosen, left in (
+        (0.9, expected, work + 0.9 * saved),
+        (1.1, set(), matrix.n_products),
+    ):
+        monkeypatch.setattr(approximate_neighbors, "CELL_PRODUCTS", share * saved / n_numbers)
+        searched, work = approximate_neighbors.less_work(matrix, config, backend)
+        assert set(np.nonzero(stages.host(searched))[0]) == chosen and work == pytest.approx(left)
+    assert (
+        0 < len(expected) < len(able) or candidates == 40
+    )  # all others are candidates: too much work for any
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_items_that_are_counted_have_all_their_neighbors(size, backend):
+    config = tiny_config(similarity=FEW, resources={"chunk_size": size})
+    stages = Stages(backend, shop(1), config)
+    matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
+    every = range(len(stages.host(matrix.norms)))
+
+    def found(chosen) -> list[list[tuple]]:
+        mask = backend.from_host(np.array([i in chosen for i in every]))
+        parts, info = approximate_neighbors.find_neighbors(
+            matrix, config, backend, ProgressTracker(), searched=mask
+        )
+        assert info["searched_items"] == len(
+            set(chosen) & set(np.nonzero(stages.host(matrix.norms))[0])
+        )
+        lengths, *columns = map(stages.host, parts)
+        rows, stops = list(zip(*columns, strict=True)), np.cumsum(lengths)
+        return [rows[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)]
+
+    counted, searched = found(()), found(every)
+    assert counted == ranked(
+        Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
+    )
+    assert counted != searched
+    odd = range(1, len(every), 2)
+    assert found(odd) == [searched[i] if i in odd else counted[i] for i in every]
+
+
+def test_auto_is_approximate_only_where_that_halves_the_work(backend, monkeypatch):
+    """What it costs to look at a vector decides."""
+    stages = Stages(backend, shop(1), tiny_config(similarity={"min_common_users": 1}))
+    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
+    n = sum(len(basket) ** 2 for basket in bought(stages)[1])
+    beyond = f"{n:,} products are beyond similarity.exact_products, and searching where that is less work"
+
+    def chosen(exact_products: int, vector: float, engine: str = "auto") -> tuple[str, str]:
+        monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
+        settings = {"engine": engine, "exact_products": exact_products, "min_common_users": 1}
+        return choose_engine(matrix, tiny_config(similarity=settings), backend)
+
+    assert chosen(n, 0) == ("exact", f"{n:,} products are within similarity.exact_products")
+    assert chosen(n - 1, 0) == ("approximate", f"{beyond} is as much work as 0")
+    assert chosen(n - 1, n) == ("exact", f"{beyond} would be as much work as {n:,}")
+    assert chosen(1, 0, engine="exact") == ("exact", "asked for")
+    found = [chosen(n - 1, k / 32) for k in range(64)]
+    work = [int(reason.rpartition(" ")[2].replace(",", "")) for _, reason in found]
+    assert [engine for engine, _ in found] == [
+        "exact" if 2 * left > n else "approximate" for left in work
+    ]
+    assert len({engine for engine, _ in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("engine=annoy", "'exact', 'approximate' or 'auto'"),
+        ("candidates=0.5", "greater than or equal to 1"),
+        ("dimension=0", "greater than or equal to 1"),
+        ("exact_products=0", "greater than or equal to 1"),
+        ("nearest=scann", "'auto', 'brute', 'faiss' or 'cuml'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(setting, fault):
+    with pytest.raises(ConfigError, match=fault):
+        load_config(None, [f"similarity.{setting}"])
+
+
+def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatch):
+    monkeypatch.setattr(cpu_nearest.importlib.util, "find_spec", lambda name: None)
+    for name, remedy in (
+        ("faiss", "Install faiss-cpu, or set it to brute or auto"),
+        ("cuml", "Set it to brute, faiss or auto"),
+    ):
+        stages = Stages(backend, shop(1), tiny_config(similarity={**FEW, "nearest": name}))
+        with pytest.raises(BackendError, match=rf"similarity.nearest {name}: .*\n.*{remedy}"):
+            _ = stages.neighbors
+    assert (
+        Stages(backend, shop(1), tiny_config(similarity=FEW)).neighbors.info["nearest"] == "brute"
+    )
+
+
+class Reluctant(NumpyBackend):
+    """Finds all items, last first, the asked one among them, and says -1 for what it did not find."""
+
+    def nearest(self, vectors, k, engine):
+        n = len(vectors)
+        ids = np.concatenate(
+            [np.full((n, 2), -1), np.tile(np.arange(n)[::-1], (n, 1))], axis=1
+        ).astype(np.int32)
+        return "reluctant", lambda rows: ids[rows]
+
+
+def test_what_a_search_adds_or_leaves_out_does_not_show():
+    config = tiny_config(similarity={"engine": "approximate", "min_common_users": 1})
+    stages = Stages(Reluctant(2), shop(3), config)
+    oracle = [
+        [(n.item, float(n.similarity), n.common) for n in row]
+        for row in find_neighbors(stages.oracle, config)
+    ]
+    assert ranked(stages) == oracle
+    assert stages.neighbors.info["nearest"] == "reluctant"
+
+
+def whole_vectors(n: int = 300, dimension: int = 8) -> np.ndarray:
+    """Small whole numbers, so that many products tie."""
+    return np.random.default_rng(4).integers(-4, 5, (n, dimension)).astype(np.float32)
+
+
+def largest(vectors: np.ndarray, k: int) -> list[list[int]]:
+    scores = vectors.astype(int) @ vectors.astype(int).T
+    ids = range(len(vectors))
+    return [sorted(sorted(set(ids) - {row}, key=lambda j: (-scores[row, j], j))[:k]) for row in ids]
+
+
+@pytest.mark.parametrize("k", [1, 7, 60, 299])
+def test_brute_force_finds_the_largest_products(k, monkeypatch):
+    vectors = whole_vectors()
+    monkeypatch.setattr(cpu_nearest, "_SCORES_BYTES", 4 * 300 * 13)
+    monkeypatch.setattr(gpu_nearest, "_KEYS_BYTES", 8 * 300 * 13)
+    used, find = NumpyBackend(2).nearest(vectors, k, "auto")
+    assert used == "brute"
+    for rows in (np.arange(300), np.array([7, 250, 8]), np.arange(0)):
+        expected = [largest(vectors, k)[row] for row in rows]
+        for ids in (find(rows), gpu_nearest.brute(vectors, k, rows, np)):
+            assert ids.dtype == np.int32 and ids.shape == (len(rows), k)
+            assert [sorted(row) for row in ids.tolist()] == expected
+
+
+@pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")
+def test_faiss_finds_most_of_the_largest_products(monkeypatch):
+    vectors = np.random.default_rng(4).normal(size=(3000, 8)).astype(np.float32)
+    ids = NumpyBackend(2).nearest(vectors, 20, "faiss")[1](np.arange(3000))
+    assert ids.shape == (3000, 20) and ids.dtype == np.int32
+    true = NumpyBackend(2).nearest(vectors * 100, 20, "brute")[1](np.arange(3000))
+    shared = sum(len(set(a) & set(b)) for a, b in zip(ids.tolist(), true.tolist(), strict=True))
+    assert shared > 0.6 * true.size
+    monkeypatch.setattr(cpu_nearest, "BRUTE_VECTORS", 100)
+    assert NumpyBackend(1).nearest(vectors, 20, "auto")[0] == "faiss"
+
+
+@pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")
+def test_neighbors_through_faiss_have_their_true_values():
+    settings = {
+        "engine": "approximate",
+        "top_k": 20,
+        "min_common_users": 2,
+        "dimension": 32,
+        "nearest": "faiss",
+    }
+    found = ranked(Stages(NumpyBackend(), larger_shop(), tiny_config(similarity=settings)))
+    exact = Stages(
+        NumpyBackend(),
+        larger_shop(),
+        tiny_config(similarity={**settings, "engine": "exact", "top_k": 1000}),
+    )
+    assert all(set(ours) <= set(theirs) for ours, theirs in zip(found, ranked(exact), strict=True))
+    assert sum(map(len, found)) > 500
+
+
+@pytest.mark.slow
+def test_a_real_shop_is_built_with_true_similarities(online_retail, tmp_path):
+    """The command line with a YAML file; the manifest says what was approximate."""
+    settings = tmp_path / "approximate.yaml"
+    settings.write_text("similarity: {engine: approximate, top_k: 100, candidates: 4}\n")
+    folders = {engine: tmp_path / engine for engine in ("approximate", "exact")}
+    more = {"approximate": ["--config", str(settings)], "exact": ["--set", "similarity.top_k=1000"]}
+    for engine, folder in folders.items():
+        result = CliRunner().invoke(
+            app, ["build", str(online_retail), str(folder), "--quiet", *more[engine]]
+        )
+        assert result.exit_code == 0, result.output
+
+    def pairs(engine):
+        columns = (
+            pq.read_table(folders[engine] / "item_similarity_matrix.parquet")
+            .drop_columns("rank")
+            .columns
+        )
+        return {
+            (item, other): value
+            for item, other, *value in zip(*(column.to_pylist() for column in columns), strict=True)
+        }
+
+    exact, found = pairs("exact"), pairs("approximate")
+    assert {pair: value for pair, value in found.items() if exact[pair] != value} == {}
+    assert max(Counter(item for item, _ in found).values()) == 100
+    info = json.loads((folders["approximate"] / "manifest.json").read_text())["similarity"]
+    assert (info["engine"], info["reason"], info["nearest"], info["dimension"]) == (
+        "approximate",
+        "asked for",
+        "brute",
+        64,
+    )
+    assert info["candidates"] == 400 and 0.85 < info["recall"] < 1

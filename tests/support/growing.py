@@ -1,0 +1,95 @@
+"""A log that grows, for the tests of `append`: sixty days of a little shop, as they were on a day and as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.dataset_generator.builder import BuildResult, append, build
+from tests.support.shops import DAY, FIRST_DAY, Tables, random_shop, tiny_config, write_shop
+
+VAL_FROM, TEST_FROM, TODAY = 30, 40, 52  # days of the shop, which has 60
+
+
+def growing(strategy: str = "temporal", **more: Any) -> DatasetConfig:
+    """Settings under which later rows leave train and val alone."""
+    split = {
+        "strategy": strategy,
+        "val_from": "2018-10-20",
+        "test_from": "2018-10-30",
+        **more.pop("split", {}),
+    }
+    filtering = {
+        "counts": "window",
+        "min_user_interactions": 4,
+        "min_item_interactions": 4,
+        **more.pop("filtering", {}),
+    }
+    return tiny_config(split=split, filtering=filtering, **more)
+
+
+def log(seed: int = 1) -> Tables:
+    """Sixty days of a shop; in the last week come a customer and an article of which no row was there before, first of all."""
+    tables = random_shop(
+        seed, n_users=18, n_items=24, n_rows=520, n_dates=40, span_days=60, minutes=True, views=True
+    )
+    bought = [row for row in tables["transactions"] if row["t_dat"] >= (FIRST_DAY + TODAY) * DAY]
+    assert bought, "the shop has no last week: take another seed"
+    someone, something = bought[0]["customer_id"], bought[0]["article_id"]
+    for n in range(5):
+        row = {**bought[n % len(bought)], "t_dat": (FIRST_DAY + TODAY + 1 + n) * DAY, "price": 7.5}
+        tables["transactions"] += [
+            {**row, "customer_id": "0 new", "article_id": something},
+            {**row, "customer_id": someone, "article_id": "0000000new"},
+            {**row, "customer_id": "0 new", "article_id": "0000000new"},
+        ]
+    tables["customers"].insert(
+        0, {"customer_id": "0 new", "age": 33.0, "club_member_status": "ACTIVE"}
+    )
+    tables["articles"].insert(
+        0, {"article_id": "0000000new", "product_group_name": "Shoes", "department_name": "Basics"}
+    )
+    return tables
+
+
+def until(tables: Tables, day: int) -> Tables:
+    """The tables as they were on a day; customers and articles come with their first purchase."""
+    end = (FIRST_DAY + day) * DAY
+    then = {
+        name: [row for row in tables[name] if row["t_dat"] < end]
+        for name in ("transactions", "views")
+    }
+    for name, key, new in (
+        ("customers", "customer_id", "0 new"),
+        ("articles", "article_id", "0000000new"),
+    ):
+        bought = any(row[key] == new for row in then["transactions"])
+        then[name] = [row for row in tables[name] if bought or row[key] != new]
+    return then
+
+
+def grown(
+    folder: Path, config: DatasetConfig, tables: Tables, before: Tables
+) -> tuple[BuildResult, BuildResult, BuildResult]:
+    """What was built of the tables `before`, what a build from the start makes of `tables`, and what append makes."""
+    old = build(write_shop(before, folder / "before"), folder / "dataset", config, backend="cpu")
+    whole = build(write_shop(tables, folder / "now"), folder / "whole", config, backend="cpu")
+    return old, whole, append(folder / "now", folder / "dataset", backend="cpu")
+
+
+def inodes(dataset: Path) -> dict[str, int]:
+    return {
+        file.relative_to(dataset).as_posix(): file.stat().st_ino
+        for file in dataset.rglob("*.parquet")
+        if file.is_file()
+    }
+
+
+def of_split(found: dict[str, int], split: str) -> dict[str, int]:
+    return {name: inode for name, inode in found.items() if name.startswith(f"{split}_dataset")}
+
+
+def rows_of(tables: Tables, first: int, last: int) -> list[dict[str, Any]]:
+    """Purchases between two days."""
+    return [row for row in tables["transactions"] if first <= row["t_dat"] / DAY - FIRST_DAY < last]

@@ -1,0 +1,164 @@
+"""Shops for tests of single stages, on any backend.
+
+    make_shop(backend, lines)             what stage 1 would hand over, from plain lists
+    Stages(backend, tables, config)       the stages over the tables of a shop, and the oracle's answers beside them
+
+Arrays of a shop or stage are the backend's; `Stages.host` makes them plain lists.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.inputs.shop import Category, InputReport, Shop, load_shop
+from gpu_dcgen.monitoring.progress import ProgressTracker
+from gpu_dcgen.negative_sampler import NegativeSources, prepare_sources
+from gpu_dcgen.preparation.features import Features, compute_features
+from gpu_dcgen.preparation.interactions import Interactions, build_interactions
+from gpu_dcgen.preparation.splits import SplitPlan, plan_splits
+from gpu_dcgen.preparation.windows import Windows, cut_windows
+from gpu_dcgen.similarity_computer.compute import Neighbors, compute_neighbors
+from tests.support import reference
+from tests.support.reference.world import read_log
+from tests.support.shops import DAY, Tables, write_shop
+
+USER_COLUMNS = ("club_status", "news_frequency")
+ITEM_COLUMNS = (
+    "product_group",
+    "color_group",
+    "garment_group",
+    "department",
+    "index_group",
+    "product_code",
+    "section",
+    "name",
+)
+
+Line = tuple[int, int, float] | tuple[int, int, float, float] | tuple[int, int, float, float, int]
+
+
+def make_shop(
+    backend: Any,
+    lines: Sequence[Line],
+    *,
+    n_users: int | None = None,
+    n_items: int | None = None,
+    ages: Sequence[int] | None = None,
+    columns: dict[str, Sequence[str | None]] | None = None,
+    views: Sequence[tuple[int, int, float]] | None = None,
+    prices: bool = True,
+) -> Shop:
+    """A shop of accepted lines (user, item, day[, price[, channel]]) in the order given; days count from 1970.
+
+    Price is 1 and channel -1 (unknown) where a line leaves them out; `prices=False` is a log without prices. Users and
+    items are called u000, u001, ... and i000, i001, ...; as many as occur, or more. `columns` gives the values of user
+    or item columns, None for null; the others are null throughout. `views` are (user, item, day).
+    """
+    user, item, day, price, channel = zip(
+        *((*line, 1.0, -1)[:5] if len(line) != 4 else (*line, -1) for line in lines), strict=True
+    )
+    n_users = max(user) + 1 if n_users is None else n_users
+    n_items = max(item) + 1 if n_items is None else n_items
+    distinct = np.unique(np.array(price, dtype=np.float64)) if prices else np.empty(0)
+    codes = np.searchsorted(distinct, price) if prices else np.zeros(len(lines))
+
+    def array(values: Any, dtype: Any) -> Any:
+        return backend.from_host(np.array(values).astype(dtype))
+
+    def column(name: str, n: int) -> Category:
+        values = (columns or {}).get(name, [None] * n)
+        known = sorted({value for value in values if value is not None})
+        return Category(
+            array([-1 if value is None else known.index(value) for value in values], np.int32),
+            tuple(known),
+        )
+
+    def times(days: Sequence[float]) -> Any:
+        return array([round(d * DAY) for d in days], np.int64)
+
+    def viewed() -> tuple[Any, Any, Any]:
+        return (
+            times([d for _, _, d in views]),
+            array([u for u, _, _ in views], np.int32),
+            array([i for _, i, _ in views], np.int32),
+        )
+
+    return Shop(
+        user_ids=pa.array([f"u{u:03d}" for u in range(n_users)], pa.string()),
+        item_ids=pa.array([f"i{i:03d}" for i in range(n_items)], pa.string()),
+        age=array([-1] * n_users if ages is None else ages, np.int16),
+        user_columns={name: column(name, n_users) for name in USER_COLUMNS},
+        item_columns={name: column(name, n_items) for name in ITEM_COLUMNS},
+        time=times(day),
+        user=array(user, np.int32),
+        item=array(item, np.int32),
+        price=array(codes, np.int32),
+        prices=distinct,
+        channel=array(channel, np.int8),
+        views=None if views is None else viewed(),
+        report=InputReport(rows={}, rejects={}, quality_score=1.0, warnings=(), files=()),
+    )
+
+
+class Stages:
+    """The stages over one shop's tables on one machine, each run when it is first asked for; the oracle beside them."""
+
+    def __init__(self, backend: Any, tables: Tables, config: DatasetConfig) -> None:
+        self.backend, self.tables, self.config = backend, tables, config
+
+    @cached_property
+    def shop(self) -> Shop:
+        with TemporaryDirectory() as folder:
+            return load_shop(write_shop(self.tables, Path(folder)), self.config, self.backend)
+
+    @cached_property
+    def log(self) -> Interactions:
+        return build_interactions(self.shop, self.config, self.backend)
+
+    @cached_property
+    def windows(self) -> Windows:
+        return cut_windows(
+            self.shop.time, self.log.first_time, self.log.last_time, self.config, self.backend
+        )
+
+    @cached_property
+    def features(self) -> Features:
+        return compute_features(self.log, self.windows.cut1, self.config, self.backend)
+
+    @cached_property
+    def plan(self) -> SplitPlan:
+        return plan_splits(self.log, self.features, self.windows, self.config, self.backend)
+
+    @cached_property
+    def neighbors(self) -> Neighbors:
+        return compute_neighbors(
+            self.log, self.windows.cut1, self.config, self.backend, ProgressTracker()
+        )
+
+    @cached_property
+    def sources(self) -> NegativeSources:
+        return prepare_sources(self.log, self.features, self.config, self.backend)
+
+    @cached_property
+    def oracle(self) -> reference.Log:
+        return read_log(self.tables, self.config)
+
+    @cached_property
+    def expected_log(self) -> list[reference.Interaction]:
+        """The oracle's interactions in our rows' order: (user, time, item)."""
+        return sorted(self.oracle.interactions, key=lambda e: (e.user, e.time, e.item))
+
+    @cached_property
+    def oracle_snapshots(self) -> reference.Snapshots:
+        return reference.Snapshots(self.oracle, self.config)
+
+    def host(self, array: Any) -> list:
+        """An array of the machine as plain values."""
+        return self.backend.to_host(array).tolist()
