@@ -38,8 +38,8 @@ class NumpyBackend:
     name = "cpu"
     xp = np
     sparse = scipy.sparse
-    exhausted = (MemoryError,)
-    when_full = (
+    out_of_memory_errors = (MemoryError,)
+    out_of_memory_hint = (
         "Free memory, lower resources.batch_size or resources.chunk_size, or take a bigger machine."
     )
     scratch_order = "C"
@@ -48,7 +48,7 @@ class NumpyBackend:
         self.n_threads, self._memory_limit, self._n_exhausted = n_threads, memory_limit, 0
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
 
-    def single(self) -> "NumpyBackend":
+    def single_threaded(self) -> "NumpyBackend":
         return NumpyBackend(1)
 
     def for_each(self, kernel: Any, n: int, *arrays: np.ndarray, lanes: int = 1) -> None:
@@ -68,10 +68,10 @@ class NumpyBackend:
         room = self._memory_limit - psutil.Process().memory_info().rss
         return max(1, min(asked, int(room * _BLOCK_SHARE) // entry_bytes))
 
-    def begin(self) -> None:
+    def reset_counters(self) -> None:
         self._n_exhausted = 0
 
-    def recover(self) -> None:
+    def release_memory(self) -> None:
         self._n_exhausted += 1
 
     def in_chunks(self, work: Any, n: int, least: int = _LEAST_ROWS) -> None:

@@ -33,7 +33,7 @@ _MOST_DAYS = 32767  # user_lifetime_days is int16
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class StageResults:
     """Everything that a block of samples is made of: the stages' results and the vocabularies of the files."""
 
     interactions: Interactions
@@ -51,7 +51,7 @@ class Ingredients:
     generated_at: int  # nanoseconds since 1970 UTC
 
 
-def gather_ingredients(
+def collect_results(
     interactions: Interactions,
     features: Features,
     neighbors: Neighbors,
@@ -61,7 +61,7 @@ def gather_ingredients(
     plan: SplitPlan,
     generated_at: int,
     backend: Backend,
-) -> Ingredients:
+) -> StageResults:
     """Encode what blocks look up: vocabularies with their hashes, static codes of users and items."""
     xp = backend.xp
     age_group = xp.full(interactions.n_users, -1, dtype=xp.int32)
@@ -82,7 +82,7 @@ def gather_ingredients(
             for name in ITEM_CATEGORIES
         },
     }
-    return Ingredients(
+    return StageResults(
         interactions=interactions,
         features=features,
         neighbors=neighbors,
@@ -127,13 +127,24 @@ class Group:
 
 
 def gather_groups(
-    positives: Positives, rows: slice, have: Ingredients, config: DatasetConfig, backend: Backend
+    positives: Positives,
+    rows: slice,
+    results: StageResults,
+    config: DatasetConfig,
+    backend: Backend,
 ) -> Group:
     """Draw the negatives of positives[rows] and find their histories."""
-    interactions = have.interactions
+    interactions = results.interactions
     row = positives.row[rows]
     negatives = sample_negatives(
-        positives, rows, interactions, have.features, have.neighbors, have.sources, config, backend
+        positives,
+        rows,
+        interactions,
+        results.features,
+        results.neighbors,
+        results.sources,
+        config,
+        backend,
     )
     start, length = history_windows(
         interactions, row, config.sequence_processing.max_sequence_length, backend
@@ -143,7 +154,7 @@ def gather_groups(
 
 
 def labeled_pairs(
-    group: Group, have: Ingredients, config: DatasetConfig, backend: Backend
+    group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> Block:
     """The contract's rows: each positive (label 1), then its hard and its random negatives (label 0)."""
     xp = backend.xp
@@ -154,91 +165,101 @@ def labeled_pairs(
     label[:, 0] = 1
     source, detail, similarity = _negative_columns(group, backend)
     columns = {
-        **_user_columns(group, have, width, backend),
-        **_item_columns("item", item, snapshot, have, backend),
+        **_user_columns(group, results, width, backend),
+        **_item_columns("item", item, snapshot, results, backend),
         "label": Values(label.reshape(-1)),
-        **_time_columns(group, have, width),
-        "negative_source": Codes(source.reshape(-1), have.vocabularies["negative_source"]),
+        **_time_columns(group, results, width),
+        "negative_source": Codes(source.reshape(-1), results.vocabularies["negative_source"]),
         "similarity_score": Values(similarity.reshape(-1), (similarity >= 0).reshape(-1)),
         "sample_id": SampleIds(group.positives.split, group.rows.start, n, width),
-        "generation_timestamp": _generated(n, have, width, backend),
+        "generation_timestamp": _generated(n, results, width, backend),
     }
     if config.output.extra_columns:
-        columns["sample_weight"] = Values(_weights(group, have, backend), repeats=width)
-        columns["negative_detail"] = Codes(detail.reshape(-1), have.vocabularies["negative_detail"])
-        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row], repeats=width)
+        columns["sample_weight"] = Values(_weights(group, results, backend), repeats=width)
+        columns["negative_detail"] = Codes(
+            detail.reshape(-1), results.vocabularies["negative_detail"]
+        )
+        columns["is_repurchase"] = Values(results.features.is_repurchase[group.row], repeats=width)
     return Block(group.rows.start * width, n * width, columns)
 
 
-def n_tuples(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Block:
     """One row a positive, its negatives in fixed-size lists of equal order (D19)."""
     n, width = group.item.shape
     negative = group.item[:, 1:]
-    snapshots, snapshot = have.features.snapshots, group.negatives.snapshot
+    snapshots, snapshot = results.features.snapshots, group.negatives.snapshot
     price = snapshots.price[snapshot[:, None], negative]
     source, detail, similarity = (column[:, 1:] for column in _negative_columns(group, backend))
     columns = {
-        **_positive_columns(group, have, backend),
-        "negative_item_id": Matrix(negative, vocabulary=have.vocabularies["item_id"]),
-        "negative_item_index": Matrix(have.item_codes[negative]),
+        **_positive_columns(group, results, backend),
+        "negative_item_id": Matrix(negative, vocabulary=results.vocabularies["item_id"]),
+        "negative_item_index": Matrix(results.item_codes[negative]),
         "negative_popularity_score": Matrix(snapshots.popularity[snapshot[:, None], negative]),
         "negative_price_normalized": Matrix(price, price == price),
-        "negative_source": Matrix(source, vocabulary=have.vocabularies["negative_source"]),
+        "negative_source": Matrix(source, vocabulary=results.vocabularies["negative_source"]),
         "negative_similarity_score": Matrix(similarity, similarity >= 0),
         "sample_id": SampleIds(group.positives.split, group.rows.start, n, 1),
-        "generation_timestamp": _generated(n, have, 1, backend),
+        "generation_timestamp": _generated(n, results, 1, backend),
     }
     if config.output.extra_columns:
-        columns["sample_weight"] = Values(_weights(group, have, backend))
-        columns["negative_detail"] = Matrix(detail, vocabulary=have.vocabularies["negative_detail"])
-        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row])
+        columns["sample_weight"] = Values(_weights(group, results, backend))
+        columns["negative_detail"] = Matrix(
+            detail, vocabulary=results.vocabularies["negative_detail"]
+        )
+        columns["is_repurchase"] = Values(results.features.is_repurchase[group.row])
     return Block(group.rows.start, n, columns)
 
 
-def triplets(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Block:
+def triplets(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Block:
     """One row a positive, beside it its first hard negative with the same item columns (D19)."""
     n = int(group.row.shape[0])
     source, detail, similarity = (column[:, 1] for column in _negative_columns(group, backend))
     columns = {
-        **_positive_columns(group, have, backend),
-        **_item_columns("negative_item", group.item[:, 1], group.negatives.snapshot, have, backend),
-        "negative_source": Codes(source, have.vocabularies["negative_source"]),
+        **_positive_columns(group, results, backend),
+        **_item_columns(
+            "negative_item", group.item[:, 1], group.negatives.snapshot, results, backend
+        ),
+        "negative_source": Codes(source, results.vocabularies["negative_source"]),
         "similarity_score": Values(similarity, similarity >= 0),
         "sample_id": SampleIds(group.positives.split, group.rows.start, n, 1),
-        "generation_timestamp": _generated(n, have, 1, backend),
+        "generation_timestamp": _generated(n, results, 1, backend),
     }
     if config.output.extra_columns:
-        columns["sample_weight"] = Values(_weights(group, have, backend))
-        columns["negative_detail"] = Codes(detail, have.vocabularies["negative_detail"])
-        columns["is_repurchase"] = Values(have.features.is_repurchase[group.row])
+        columns["sample_weight"] = Values(_weights(group, results, backend))
+        columns["negative_detail"] = Codes(detail, results.vocabularies["negative_detail"])
+        columns["is_repurchase"] = Values(results.features.is_repurchase[group.row])
     return Block(group.rows.start, n, columns)
 
 
 SHAPES = {"labeled_pair": labeled_pairs, "n_tuple": n_tuples, "triplet": triplets}
 
 
-def _positive_columns(group: Group, have: Ingredients, backend: Backend) -> dict[str, Any]:
+def _positive_columns(group: Group, results: StageResults, backend: Backend) -> dict[str, Any]:
     return {
-        **_user_columns(group, have, 1, backend),
-        **_item_columns("item", group.item[:, 0], group.negatives.snapshot, have, backend),
-        **_time_columns(group, have, 1),
+        **_user_columns(group, results, 1, backend),
+        **_item_columns("item", group.item[:, 0], group.negatives.snapshot, results, backend),
+        **_time_columns(group, results, 1),
     }
 
 
-def _user_columns(group: Group, have: Ingredients, width: int, backend: Backend) -> dict[str, Any]:
+def _user_columns(
+    group: Group, results: StageResults, width: int, backend: Backend
+) -> dict[str, Any]:
     """What was known of the user strictly before the group's time (D6), and the history itself (D15)."""
-    xp, log = backend.xp, have.interactions
+    xp, log = backend.xp, results.interactions
     user, row = group.user, group.row
     first = log.user_offsets[user]
     n_before = log.basket_start[row] - first
     days = xp.minimum((log.time[row] - log.time[first]) // DAY, _MOST_DAYS)
     baskets = xp.maximum(log.basket[row], 1)
-    age, channel = log.age[user], have.features.preferred_channel[row]
+    age, channel = log.age[user], results.features.preferred_channel[row]
     return {
-        "user_id": Codes(user, have.vocabularies["user_id"], width),
+        "user_id": Codes(user, results.vocabularies["user_id"], width),
         "user_age": Values(age, age >= 0, width),
         **{
-            f"user_{name}": Codes(have.user_categories[name][user], have.vocabularies[name], width)
+            f"user_{name}": Codes(
+                results.user_categories[name][user], results.vocabularies[name], width
+            )
             for name in ("age_group", "club_status", "news_frequency")
         },
         "user_lifetime_days": Values(days.astype(xp.int16), repeats=width),
@@ -246,43 +267,43 @@ def _user_columns(group: Group, have: Ingredients, width: int, backend: Backend)
         "user_avg_basket_size": Values((n_before / baskets).astype(xp.float32), repeats=width),
         "user_preferred_channel": Values(channel, channel >= 0, width),
         "user_interaction_sequence": Lists(
-            have.sequence_items, group.history_start, group.history_length, width
+            results.sequence_items, group.history_start, group.history_length, width
         ),
         "user_sequence_lengths": Values(group.history_length.astype(xp.int16), repeats=width),
     }
 
 
 def _item_columns(
-    prefix: str, item: Array, snapshot: Array, have: Ingredients, backend: Backend
+    prefix: str, item: Array, snapshot: Array, results: StageResults, backend: Backend
 ) -> dict[str, Any]:
     """An item's static categories and what its snapshot knows, the same way for positives and negatives (D6)."""
-    snapshots = have.features.snapshots
+    snapshots = results.features.snapshots
     price = snapshots.price[snapshot, item]
     return {
-        f"{prefix}_id": Codes(item, have.vocabularies["item_id"]),
+        f"{prefix}_id": Codes(item, results.vocabularies["item_id"]),
         **{
             f"{prefix}_{name}": Codes(
-                have.interactions.item_columns[name].codes[item], have.vocabularies[name]
+                results.interactions.item_columns[name].codes[item], results.vocabularies[name]
             )
             for name in ITEM_CATEGORIES
         },
         f"{prefix}_popularity_score": Values(snapshots.popularity[snapshot, item]),
         f"{prefix}_price_category": Codes(
-            snapshots.price_category[snapshot, item], have.vocabularies["price_category"]
+            snapshots.price_category[snapshot, item], results.vocabularies["price_category"]
         ),
         f"{prefix}_price_normalized": Values(price, price == price),
     }
 
 
-def _time_columns(group: Group, have: Ingredients, width: int) -> dict[str, Any]:
-    time, channel = have.interactions.time[group.row], have.interactions.channel[group.row]
-    day = have.calendar.rows(time)
+def _time_columns(group: Group, results: StageResults, width: int) -> dict[str, Any]:
+    time, channel = results.interactions.time[group.row], results.interactions.channel[group.row]
+    day = results.calendar.rows(time)
     return {
         "timestamp": Values(time, repeats=width),
         "sales_channel": Values(channel, channel >= 0, width),
-        "day_of_week": Values(have.calendar.day_of_week[day], repeats=width),
-        "month": Values(have.calendar.month[day], repeats=width),
-        "season": Codes(have.calendar.season[day], have.vocabularies["season"], width),
+        "day_of_week": Values(results.calendar.day_of_week[day], repeats=width),
+        "month": Values(results.calendar.month[day], repeats=width),
+        "season": Codes(results.calendar.season[day], results.vocabularies["season"], width),
     }
 
 
@@ -303,16 +324,16 @@ def _negative_columns(group: Group, backend: Backend) -> tuple[Array, Array, Arr
     return source, detail, similarity
 
 
-def _generated(n: int, have: Ingredients, width: int, backend: Backend) -> Values:
-    return Values(backend.xp.full(n, have.generated_at, dtype=backend.xp.int64), repeats=width)
+def _generated(n: int, results: StageResults, width: int, backend: Backend) -> Values:
+    return Values(backend.xp.full(n, results.generated_at, dtype=backend.xp.int64), repeats=width)
 
 
-def _weights(group: Group, have: Ingredients, backend: Backend) -> Array:
+def _weights(group: Group, results: StageResults, backend: Backend) -> Array:
     """sample_weight (n,) float32: of train positives by D18, 1 in val and test and without balancing."""
     xp = backend.xp
-    if have.balance is None or group.positives.split != "train":
+    if results.balance is None or group.positives.split != "train":
         return xp.ones(group.row.shape[0], dtype=xp.float32)
     weights = positive_weights(
-        have.balance, have.interactions, group.row, have.plan.windows.cut1, backend
+        results.balance, results.interactions, group.row, results.plan.windows.cut1, backend
     )
     return weights.astype(xp.float32)

@@ -262,7 +262,7 @@ def parameters(function) -> list[str]:
 @pytest.mark.parametrize("backend", [NumpyBackend, StrictBackend])
 def test_backends_spell_the_protocol_alike(backend):
     methods = protocol_methods()
-    assert {"for_each", "single", "to_host"} <= methods.keys()
+    assert {"for_each", "single_threaded", "to_host"} <= methods.keys()
     assert {name: parameters(getattr(backend, name, lambda: None)) for name in methods} == methods
     opened = backend()
     assert not [name for name in Backend.__annotations__ if not hasattr(opened, name)]

@@ -133,9 +133,9 @@ def _nanoseconds(text: str | None) -> int | None:
     match = TIME.fullmatch(text or "")
     if match is None:
         return None
-    date, clock, second, fraction, zone = match.groups()
+    date, timer, second, fraction, zone = match.groups()
     try:
-        time = dt.datetime.fromisoformat(f"{date}T{clock or '00:00'}{second or ':00'}") - EPOCH
+        time = dt.datetime.fromisoformat(f"{date}T{timer or '00:00'}{second or ':00'}") - EPOCH
         away = (
             dt.time.fromisoformat(f"{zone[1:3]}:{zone[3:].strip(':') or '00'}")
             if zone and zone[0] in "+-"

@@ -22,13 +22,13 @@ class Backend(Protocol):
     xp: Any  # numpy or cupy
     sparse: Any  # scipy.sparse or cupyx.scipy.sparse
     n_threads: int  # workers that may build parts at the same time
-    exhausted: tuple[type[BaseException], ...]  # what it raises when its memory is full
-    when_full: str  # what a user can do about that
+    out_of_memory_errors: tuple[type[BaseException], ...]  # what it raises when its memory is full
+    out_of_memory_hint: str  # what a user can do about that
     scratch_order: (
         str  # how scratch (lanes, ...) lies best: "C" lane after lane, "F" lanes side by side
     )
 
-    def single(self) -> "Backend":
+    def single_threaded(self) -> "Backend":
         """The same machine with kernels run on the calling thread only (one lane): for workers that run beside others."""
 
     def for_each(self, kernel: Any, n: int, *arrays: Array, lanes: int = 1) -> None:
@@ -43,11 +43,11 @@ class Backend(Protocol):
     def block_size(self, asked: int, entry_bytes: int) -> int:
         """Entries of a block: the `asked` number, or what suits the machine when each needs about `entry_bytes`."""
 
-    def begin(self) -> None:
+    def reset_counters(self) -> None:
         """A build begins: what `memory` and `versions` count starts anew."""
 
-    def recover(self) -> None:
-        """After `exhausted`: give back what memory can be given back, and count it."""
+    def release_memory(self) -> None:
+        """After `out_of_memory_errors`: give back what memory can be given back, and count it."""
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
         """Read named columns of Parquet files, in file and row order."""
@@ -90,7 +90,7 @@ class Backend(Protocol):
         """The machine in words: device and driver or processor, threads."""
 
     def memory(self) -> dict[str, int]:
-        """`peak_bytes`: the most memory this process has held on the machine so far; `exhausted`: calls of `recover`."""
+        """`peak_bytes`: the most memory this process has held on the machine so far; `exhausted`: calls of `release_memory`."""
 
     def synchronize(self) -> None:
         """Wait until all work handed to the machine is done (for timings)."""

@@ -87,8 +87,10 @@ def _quality(described: Described, table: Table) -> list[dict[str, Any]]:
         described.manifest["split"]["windows_ns"][name]
         for name in ("first", "cut1", "cut2", "last")
     )
-    begin, end = ((first, cut1), (cut1, cut2), (cut2, last + 1))[SPLITS.index(split)]
-    outside = f"epoch_ns(timestamp) < {begin // 1000 * 1000} OR epoch_ns(timestamp) >= {end}"
+    reset_counters, end = ((first, cut1), (cut1, cut2), (cut2, last + 1))[SPLITS.index(split)]
+    outside = (
+        f"epoch_ns(timestamp) < {reset_counters // 1000 * 1000} OR epoch_ns(timestamp) >= {end}"
+    )
     rules.append(_none("within_period", "Every row is of the split's period.", outside))
     if described.config.output.shape == "labeled_pair":
         groups = described.manifest["counts"][split]["groups"]

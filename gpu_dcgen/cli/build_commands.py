@@ -182,7 +182,7 @@ def append(
     tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
         from ..dataset_generator.builder import append as append_to
-        from ..dataset_generator.reuse import Earlier
+        from ..dataset_generator.reuse import PreviousDataset
 
         options = resources(
             threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate
@@ -194,7 +194,7 @@ def append(
         }
         if (threads, workers, scheduler) != (None, None, None):  # who works is said anew as a whole
             given = {"distributed_processing": False, "scheduler": None, **given}
-        _look_ahead(inputs, dataset, Earlier(dataset).config(given), tracker)
+        _look_ahead(inputs, dataset, PreviousDataset(dataset).config(given), tracker)
         how = {"backend": backend, "progress": tracker, "baseline": baseline, "resume": resume}
         _show_built(append_to(inputs, dataset, resources=given, **how), tracker, quiet)
 

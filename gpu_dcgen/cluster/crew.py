@@ -20,8 +20,8 @@ from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, DcgenError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part
-from ..samples import Ingredients
-from ..similarity_computer.matrix import Sides
+from ..samples import StageResults
+from ..similarity_computer.matrix import MatrixByItemAndUser
 from ..storage.checkpoints import Checkpoints
 from .attempts import Attempts
 from .connection import CONNECT_S, connect
@@ -37,22 +37,22 @@ _GO_ON = "What is finished is kept: the same command with --resume goes on."
 
 @contextmanager
 def open_workers(
-    checkpoints: Path,
+    checkpoint_folder: Path,
     key: dict[str, Any],
     config: DatasetConfig,
-    kept: Checkpoints,
+    checkpoints: Checkpoints,
     progress: ProgressTracker,
-) -> Iterator["Crew"]:
-    """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoints`."""
+) -> Iterator["DaskExecutor"]:
+    """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoint_folder`."""
     with connect(config, progress) as client:
-        for left in checkpoints.glob("work-*"):  # by a build that died
+        for left in checkpoint_folder.glob("work-*"):  # by a build that died
             shutil.rmtree(
                 left, ignore_errors=True
             )  # workers that nobody has told may still write there
-        folder = checkpoints / f"work-{uuid4().hex}"
+        folder = checkpoint_folder / f"work-{uuid4().hex}"
         folder.mkdir()
         try:
-            crew = Crew(client, folder, key, config, kept, progress)
+            crew = DaskExecutor(client, folder, key, config, checkpoints, progress)
             crew.inspect()
             yield crew
             crew.dismiss()
@@ -60,7 +60,7 @@ def open_workers(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class Crew:
+class DaskExecutor:
     """The workers of one build."""
 
     def __init__(
@@ -69,12 +69,12 @@ class Crew:
         folder: Path,
         key: dict[str, Any],
         config: DatasetConfig,
-        kept: Checkpoints,
+        checkpoints: Checkpoints,
         progress: ProgressTracker,
     ) -> None:
         from . import tasks
 
-        self._client, self._kept, self._progress, self._tasks = client, kept, progress, tasks
+        self._client, self._kept, self._progress, self._tasks = client, checkpoints, progress, tasks
         self._there = set(client.nthreads())
         self._seen_s = time.monotonic()
         self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
@@ -123,7 +123,7 @@ class Crew:
             )
 
     def find_neighbors(
-        self, sides: Sides, blocks: list[tuple[int, int]], progress: Any
+        self, sides: MatrixByItemAndUser, blocks: list[tuple[int, int]], progress: Any
     ) -> list[tuple[Array, ...]]:
         names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
         found = [self._kept.get(name) for name in names]  # of a build that died
@@ -149,14 +149,14 @@ class Crew:
     def write_parts(
         self,
         parts: list[Part],
-        have: Ingredients,
+        results: StageResults,
         config: DatasetConfig,
         finish: Callable[[Part], None],
         progress: Any,
     ) -> None:
         if not parts:
             return
-        self._share(self._tasks.SHARED, replace(have, **dict.fromkeys(self._tasks.FROM_STAGES)))
+        self._share(self._tasks.SHARED, replace(results, **dict.fromkeys(self._tasks.FROM_STAGES)))
         parts = sorted(
             parts, key=lambda part: part.first - part.last
         )  # the longest first, so that all end at about one time

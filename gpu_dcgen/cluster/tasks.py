@@ -21,13 +21,13 @@ from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part, PartRecord, write_parts
-from ..samples import Ingredients
+from ..samples import StageResults
 from ..similarity_computer.exact import nearest_by_buyers
 from ..storage.checkpoints import KEY_FILE, Checkpoints, read_key
 from ..storage.checksums import digest_of_code
 
 SIDES, SHARED = "sides", "shared"  # checkpoints that are made for workers
-# Ingredients that are results of stages, and the checkpoints that they are in; SHARED has the
+# StageResults that are results of stages, and the checkpoints that they are in; SHARED has the
 # others.
 FROM_STAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "interactions": lambda made: made["interactions"][1],
@@ -91,21 +91,21 @@ def inspect(job: Job, dask_worker: Any = None) -> None:
             f"{where} finds another build in {job.checkpoints / KEY_FILE}.\n"
             "Choose an OUTPUT on a file system that all workers share, not a folder of the same name on each."
         )
-    _machine(job, worker)
+    _backend(job, worker)
 
 
 def find_neighbors(job: Job, first: int, last: int) -> Done:
     """The neighbors of items first..last-1, as a checkpoint in the job's folder."""
-    machine, sides = _open(job, SIDES)
-    halved = machine.memory()["exhausted"]
+    backend, sides = _open(job, SIDES)
+    halved = backend.memory()["exhausted"]
     file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
-    own = Checkpoints(job.folder, machine, _refuse)
+    own = Checkpoints(job.folder, backend, _refuse)
     try:
-        own.put(file.name, nearest_by_buyers(first, last, sides, job.config, machine))
+        own.put(file.name, nearest_by_buyers(first, last, sides, job.config, backend))
         own.flush()
     finally:
         own.close(wanted=False)
-    return _done(file, machine, halved)
+    return _done(file, backend, halved)
 
 
 def _refuse(text: str) -> None:
@@ -114,11 +114,11 @@ def _refuse(text: str) -> None:
 
 def write_part(job: Job, split: int, first: int, last: int, name: str) -> Done:
     """Positives first..last-1 of a split, as a Parquet file in the job's folder, and its record."""
-    machine, have = _open(job, SHARED)
-    halved, written = machine.memory()["exhausted"], []
+    backend, results = _open(job, SHARED)
+    halved, written = backend.memory()["exhausted"], []
     part = Part(split, first, last, job.folder / f"{name}-{uuid4().hex}.parquet", name)
-    write_parts([part], have, job.config, written.append, ProgressTracker(), machine)
-    return replace(_done(part.path, machine, halved), record=written[0].record)
+    write_parts([part], results, job.config, written.append, ProgressTracker(), backend)
+    return replace(_done(part.path, backend, halved), record=written[0].record)
 
 
 def forget(job: Job) -> None:
@@ -138,16 +138,16 @@ def _open(job: Job, what: str) -> tuple[Backend, Any]:
         if (job.folder, what) not in _opened:
             inspect(job)  # workers may come while the build runs
             _opened[job.folder, what] = _get(job, SIDES) if what == SIDES else _ingredients(job)
-        return _machine(job, get_worker()), _opened[job.folder, what]
+        return _backend(job, get_worker()), _opened[job.folder, what]
 
 
-def _ingredients(job: Job) -> Ingredients:
+def _ingredients(job: Job) -> StageResults:
     made = {name: _get(job, name)["made"] for name in _STAGES}
     return replace(_get(job, SHARED), **{field: take(made) for field, take in FROM_STAGES.items()})
 
 
 def _get(job: Job, name: str) -> Any:
-    found = Checkpoints(job.checkpoints, _machine(job, get_worker())).get(name)
+    found = Checkpoints(job.checkpoints, _backend(job, get_worker())).get(name)
     if found is None:
         raise BackendError(
             f"worker {get_worker().address} on {socket.gethostname()}: {job.checkpoints / name} is not there, or not as it was "
@@ -156,7 +156,7 @@ def _get(job: Job, name: str) -> Any:
     return found
 
 
-def _machine(job: Job, worker: Any) -> Backend:
+def _backend(job: Job, worker: Any) -> Backend:
     """The machine of this process, which keeps to one task's share of the worker's memory."""
     limit = getattr(worker.memory_manager, "memory_limit", None)
     limit = None if limit is None else int(limit) // worker.state.nthreads
@@ -165,16 +165,16 @@ def _machine(job: Job, worker: Any) -> Backend:
 
 @functools.cache
 def _select(name: str, memory_limit: int | None, gpu_memory_limit: int | None) -> Backend:
-    machine, _ = select_backend(
+    backend, _ = select_backend(
         name, n_threads=1, memory_limit=memory_limit, gpu_memory_limit=gpu_memory_limit
     )
-    machine.begin()
-    return machine
+    backend.reset_counters()
+    return backend
 
 
 _digest_of_code = functools.cache(digest_of_code)  # of the code that this process has loaded
 
 
-def _done(file: Path, machine: Backend, halved: int) -> Done:
-    memory = machine.memory()
+def _done(file: Path, backend: Backend, halved: int) -> Done:
+    memory = backend.memory()
     return Done(file, get_worker().address, memory["peak_bytes"], memory["exhausted"] - halved)

@@ -22,25 +22,25 @@ _WITHOUT_EFFECT = {
 }  # on what stages make
 
 
-def key_of_build(inputs: Path, config: DatasetConfig, machine: Backend) -> dict[str, Any]:
+def key_of_build(inputs: Path, config: DatasetConfig, backend: Backend) -> dict[str, Any]:
     """All that decides what a build's stages make: their results may be used by another build of the same key."""
     sources = find_sources(inputs, config.inputs)
     files = [
         [source.table, sha256_of(file)] for source in sources.values() for file in source.files
     ]
-    return {"inputs": files, **_maker(config, machine)}
+    return {"inputs": files, **_maker(config, backend)}
 
 
-def key_of_maker(config: DatasetConfig, machine: Backend) -> dict[str, str]:
+def key_of_maker(config: DatasetConfig, backend: Backend) -> dict[str, str]:
     """The same but for the inputs, each part as a text; which processes made the samples is none of it."""
-    maker = _maker(config, machine)
+    maker = _maker(config, backend)
     settings = json.dumps(maker["settings"], sort_keys=True).encode()
     return {**maker, "settings": hashlib.sha256(settings).hexdigest()}
 
 
-def _maker(config: DatasetConfig, machine: Backend) -> dict[str, Any]:
+def _maker(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    return {"settings": settings, "code": digest_of_code(), "machine": machine.name}
+    return {"settings": settings, "code": digest_of_code(), "machine": backend.name}
 
 
 def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:

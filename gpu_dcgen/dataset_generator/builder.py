@@ -15,9 +15,9 @@ from ..backend.select import select_backend
 from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from ..inputs.sources import find_sources
-from ..monitoring.alerts import EventFile, Watch, open_sinks, write_prometheus
+from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks, write_prometheus
 from ..monitoring.progress import ProgressTracker
-from ..monitoring.timing import Clock
+from ..monitoring.timing import BuildTimer
 from ..outputs.manifest import complete
 from ..outputs.samples import Workers
 from ..quality_validator.report import conclude, read_baseline, summary_of
@@ -27,7 +27,7 @@ from ..storage.locations import is_url, place
 from ..storage.staging import Staging
 from .build_key import key_of_build, require_same_inputs
 from .pipeline import run_pipeline
-from .reuse import Earlier
+from .reuse import PreviousDataset
 
 _UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way again
 
@@ -51,7 +51,7 @@ def build(
     baseline: Path | None = None,
     resume: bool = False,
     workplace: Path | None = None,
-    earlier: Earlier | None = None,
+    earlier: PreviousDataset | None = None,
 ) -> BuildResult:
     """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
 
@@ -66,14 +66,14 @@ def build(
     inputs, output = place(inputs), place(output)
     compared = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
-        watch = Watch(progress, open_sinks(config.monitoring, progress, files))
-        machine, reason = (
-            (backend, "given") if not isinstance(backend, str) else select(backend, config)
-        )
+        watch = TrackerGroup(progress, open_sinks(config.monitoring, progress, files))
+        reason = "given"
+        if isinstance(backend, str):
+            backend, reason = select(backend, config)
         staging = _open_staging(output, overwrite, resume, workplace, watch)
-        kept, clock = (
-            Checkpoints(staging.checkpoints, machine, partial(watch.message, "warning")),
-            Clock(machine, watch),
+        checkpoints, timer = (
+            Checkpoints(staging.checkpoints, backend, partial(watch.message, "warning")),
+            BuildTimer(backend, watch),
         )
         report = manifest = None
         try:
@@ -85,44 +85,44 @@ def build(
                 earlier.require_longer(
                     find_sources(inputs, config.inputs)["transactions"].n_rows, inputs
                 )
-            key = key_of_build(inputs, config, machine)
-            differs = kept.open(key, staging.empty)
+            key = key_of_build(inputs, config, backend)
+            differs = checkpoints.open(key, staging.empty)
             log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
             watch.add(log)
-            watch.message("info", f"backend: {machine.name} ({reason})")
+            watch.message("info", f"backend: {backend.name} ({reason})")
             if differs:
                 watch.message(
                     "warning",
                     f"--resume: begun anew: other {' and '.join(differs)} than those of the build that died",
                 )
-            machine.begin()
-            with _workers(staging.checkpoints, key, config, kept, watch) as workers:
+            backend.reset_counters()
+            with _workers(staging.checkpoints, key, config, checkpoints, watch) as workers:
                 manifest, found = run_pipeline(
-                    inputs, staging.path, config, machine, clock, kept, workers, earlier
+                    inputs, staging.path, config, backend, timer, checkpoints, workers, earlier
                 )
                 manifest["cluster"] = None if workers is None else workers.told()
             require_same_inputs(key, manifest)
-            manifest["backend"] = {"name": machine.name, "reason": reason, **machine.versions()}
-            with clock.stage("flush"):
+            manifest["backend"] = {"name": backend.name, "reason": reason, **backend.versions()}
+            with timer.stage("flush"):
                 staging.flush()
             written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
             manifest.update(
-                clock.report(manifest["counts"], written, _memory_limit(machine, config))
+                timer.report(manifest["counts"], written, _memory_limit(backend, config))
             )
-            report = conclude(staging.path, found, manifest, compared, config, clock, watch)
+            report = conclude(staging.path, found, manifest, compared, config, timer, watch)
             manifest["quality"] = summary_of(report)
             watch.remove(log)
             log.close()
             manifest = complete(manifest, staging.path)
             write_json(staging.path / "manifest.json", manifest)
-            kept.close(wanted=False)
+            checkpoints.close(wanted=False)
             if (left := staging.publish()) is not None:
                 watch.message("warning", left)
         except BaseException as error:
             manifest = None
             watch.failed(error)
-            _put_away(error, staging, kept, watch)
-            if (words := _in_words(error, machine, clock, staging)) is not None:
+            _put_away(error, staging, checkpoints, watch)
+            if (words := _in_words(error, backend, timer, staging)) is not None:
                 watch.message("critical", f"resource_exhaustion: {words}")
                 raise words from error
             raise
@@ -152,7 +152,7 @@ def append(
     whose samples would be the same the files are taken over, with the moment at which they were made. The manifest's `append`
     says which, and why the others were not. `resources` replaces settings of that section. Raises as `build` does.
     """
-    earlier = Earlier(Path(dataset))
+    earlier = PreviousDataset(Path(dataset))
     how = {"backend": backend, "progress": progress, "baseline": baseline, "resume": resume}
     return build(
         inputs, dataset, earlier.config(resources or {}), overwrite=True, earlier=earlier, **how
@@ -160,7 +160,7 @@ def append(
 
 
 def _open_staging(
-    output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: Watch
+    output: Path | str, overwrite: bool, resume: bool, workplace: Path | None, watch: TrackerGroup
 ) -> Staging:
     if is_url(output):
         from ..storage.remote.staging import RemoteStaging
@@ -177,7 +177,7 @@ def _workers(
     folder: Path,
     key: dict[str, Any],
     config: DatasetConfig,
-    kept: Checkpoints,
+    checkpoints: Checkpoints,
     progress: ProgressTracker,
 ) -> AbstractContextManager[Workers | None]:
     """The cluster that the settings ask for, if any."""
@@ -185,16 +185,20 @@ def _workers(
         return nullcontext()
     from ..cluster import open_workers
 
-    return open_workers(folder, key, config, kept, progress)
+    return open_workers(folder, key, config, checkpoints, progress)
 
 
-def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: Watch) -> None:
+def _put_away(
+    error: BaseException, staging: Staging, checkpoints: Checkpoints, watch: TrackerGroup
+) -> None:
     """What becomes of the staging folder after an error: it is kept for who goes on from it, or removed; the lock goes."""
     try:
         staging.set_right()  # again: what interrupted it may have done so there
-        kept.close(wanted=not staging.published)
+        checkpoints.close(wanted=not staging.published)
         resumable = (
-            not staging.published and not isinstance(error, _UNALTERABLE) and bool(kept.names())
+            not staging.published
+            and not isinstance(error, _UNALTERABLE)
+            and bool(checkpoints.names())
         )
         if not resumable:
             staging.discard()
@@ -210,14 +214,14 @@ def _put_away(error: BaseException, staging: Staging, kept: Checkpoints, watch: 
 
 
 def _in_words(
-    error: BaseException, machine: Backend, clock: Clock, staging: Staging
+    error: BaseException, backend: Backend, timer: BuildTimer, staging: Staging
 ) -> DcgenError | None:
     """What a full memory or disk means for the user, unless all was done."""
     if staging.published:
         return None
-    if isinstance(error, machine.exhausted):
-        full = f"the memory of the {machine.name} machine is full ({error}); nothing was published"
-        return BackendError(f"{clock.current}: {full}.\n{machine.when_full}")
+    if isinstance(error, backend.out_of_memory_errors):
+        full = f"the memory of the {backend.name} machine is full ({error}); nothing was published"
+        return BackendError(f"{timer.current}: {full}.\n{backend.out_of_memory_hint}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
             f"{staging.output.parent}: the disk is full; nothing was published.\nMake room, and give the same command with "
@@ -226,11 +230,11 @@ def _in_words(
     return None
 
 
-def _memory_limit(machine: Backend, config: DatasetConfig) -> int | None:
+def _memory_limit(backend: Backend, config: DatasetConfig) -> int | None:
     """The limit on the memory whose peak the machine tells."""
     return (
         config.resources.gpu_memory_limit
-        if machine.name == "gpu"
+        if backend.name == "gpu"
         else config.resources.memory_limit
     )
 

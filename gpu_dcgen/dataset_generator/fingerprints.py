@@ -16,7 +16,7 @@ from ..kernels.rng import mix_array
 from ..preparation.balancing import positive_weights
 from ..quality_validator.candidate_funnel import sampled_bits
 from ..quality_validator.metrics import place_column
-from ..samples import ITEM_CATEGORIES, Ingredients
+from ..samples import ITEM_CATEGORIES, StageResults
 
 Array = Any
 Counted = list[Any]  # how many things were digested, and their digest as 16 hex digits
@@ -26,26 +26,26 @@ _MASK = (1 << 64) - 1
 
 
 def fingerprints(
-    have: Ingredients, config: DatasetConfig, backend: Any
+    results: StageResults, config: DatasetConfig, backend: Any
 ) -> dict[str, dict[str, Any]]:
     """By split and ingredient, causes before effects, what its samples are made of; JSON, and the same on every machine.
 
     `report` is what only the counts for the quality report depend on.
     """
-    plan, origin = have.plan, have.features.snapshots.origin
+    plan, origin = results.plan, results.features.snapshots.origin
     windows, similar, categories = (
         plan.windows,
-        _similarities(have, backend),
-        _categories(have, backend),
+        _similarities(results, backend),
+        _categories(results, backend),
     )
-    report = [sampled_bits(plan), place_column(have)]
+    report = [sampled_bits(plan), place_column(results)]
     found = {}
     for k, (purchases, users, items, snapshots) in enumerate(
         zip(
-            _purchases(have, backend),
-            _users(have, backend),
-            _items(have, config, backend),
-            _snapshots(have, backend),
+            _purchases(results, backend),
+            _users(results, backend),
+            _items(results, config, backend),
+            _snapshots(results, backend),
             strict=True,
         )
     ):
@@ -57,15 +57,15 @@ def fingerprints(
             "categories": categories,
             "snapshots": snapshots,
             "similarities": similar,
-            "positives": _positives(have, k, backend),
+            "positives": _positives(results, k, backend),
             "report": report,
         }
     return found
 
 
-def _purchases(have: Ingredients, backend: Any) -> list[Counted]:
+def _purchases(results: StageResults, backend: Any) -> list[Counted]:
     """Before each window's end: kept purchases, with what their buyer was known for."""
-    xp, log, features = backend.xp, have.interactions, have.features
+    xp, log, features = backend.xp, results.interactions, results.features
     units = backend.from_host(features.units or [0]).astype(xp.int64)
 
     def hashes(rows: slice) -> Array:
@@ -80,43 +80,46 @@ def _purchases(have: Ingredients, backend: Any) -> list[Counted]:
             features.is_repurchase[rows],
         )
 
-    return _known_before(have.plan.windows.ends, log.time, hashes, backend)
+    return _known_before(results.plan.windows.ends, log.time, hashes, backend)
 
 
-def _users(have: Ingredients, backend: Any) -> list[Counted]:
+def _users(results: StageResults, backend: Any) -> list[Counted]:
     """Before each window's end: the customers who have bought something."""
-    xp, log = backend.xp, have.interactions
+    xp, log = backend.xp, results.interactions
     columns = [
-        code_hashes(column.codes, have.vocabularies[name].hashes, xp)
+        code_hashes(column.codes, results.vocabularies[name].hashes, xp)
         for name, column in log.user_columns.items()
     ]
     hashed = _hashed(xp, log.user_key, log.age, *columns)
     return _known_before(
-        have.plan.windows.ends, log.time[log.user_offsets[:-1]], lambda rows: hashed[rows], backend
+        results.plan.windows.ends,
+        log.time[log.user_offsets[:-1]],
+        lambda rows: hashed[rows],
+        backend,
     )
 
 
-def _items(have: Ingredients, config: DatasetConfig, backend: Any) -> list[Counted]:
+def _items(results: StageResults, config: DatasetConfig, backend: Any) -> list[Counted]:
     """Before each window's end: the articles that were sold; all of them where all may be drawn."""
-    xp, log = backend.xp, have.interactions
-    known = {name: have.vocabularies[name].hashes for name in ITEM_CATEGORIES}
+    xp, log = backend.xp, results.interactions
+    known = {name: results.vocabularies[name].hashes for name in ITEM_CATEGORIES}
     known["product_code"] = vocabulary(log.item_columns["product_code"].values, backend).hashes
     columns = [
         code_hashes(log.item_columns[name].codes, hashes, xp) for name, hashes in known.items()
     ]
-    hashed = _hashed(xp, log.item_key, have.item_codes, *columns)
+    hashed = _hashed(xp, log.item_key, results.item_codes, *columns)
     since = log.time[log.by_item[log.item_offsets[:-1]]]
     if config.negative_sampling.corpus == "all":
         since = xp.full(log.n_items, log.first_time, dtype=xp.int64)
-    return _known_before(have.plan.windows.ends, since, lambda rows: hashed[rows], backend)
+    return _known_before(results.plan.windows.ends, since, lambda rows: hashed[rows], backend)
 
 
-def _categories(have: Ingredients, backend: Any) -> Counted:
+def _categories(results: StageResults, backend: Any) -> Counted:
     """Every value of each column of categories with its code, also those that no row has: the files' dictionaries list them."""
-    xp, names = backend.xp, (*have.interactions.user_columns, *ITEM_CATEGORIES)
+    xp, names = backend.xp, (*results.interactions.user_columns, *ITEM_CATEGORIES)
     number, total = 0, 0
     for column, name in enumerate(names):
-        hashes = have.vocabularies[name].hashes
+        hashes = results.vocabularies[name].hashes
         code = xp.arange(hashes.shape[0], dtype=xp.int64)
         of = xp.full(code.shape[0], column, dtype=xp.int64)
         number, total = (
@@ -126,10 +129,12 @@ def _categories(have: Ingredients, backend: Any) -> Counted:
     return [number, _hex(total)]
 
 
-def _snapshots(have: Ingredients, backend: Any) -> list[Counted]:
+def _snapshots(results: StageResults, backend: Any) -> list[Counted]:
     """In the snapshots that each window's samples may use: the items of which anything is known."""
-    xp, snapshots, log = backend.xp, have.features.snapshots, have.interactions
-    n_used = [(end - 1 - snapshots.origin) // snapshots.step + 1 for end in have.plan.windows.ends]
+    xp, snapshots, log = backend.xp, results.features.snapshots, results.interactions
+    n_used = [
+        (end - 1 - snapshots.origin) // snapshots.step + 1 for end in results.plan.windows.ends
+    ]
     found, number, total = [], 0, 0
     for k in range(snapshots.on_sale.shape[0] + 1):
         found += [[number, _hex(total)] for n in n_used if n == k]
@@ -154,9 +159,9 @@ def _snapshots(have: Ingredients, backend: Any) -> list[Counted]:
     return found
 
 
-def _similarities(have: Ingredients, backend: Any) -> Counted:
+def _similarities(results: StageResults, backend: Any) -> Counted:
     """Each item with the sum of its pairs' hashes."""
-    xp, neighbors, key = backend.xp, have.neighbors, have.interactions.item_key
+    xp, neighbors, key = backend.xp, results.neighbors, results.interactions.item_key
     before = xp.zeros(neighbors.item.shape[0] + 1, dtype=xp.uint64)
     for first in range(0, int(neighbors.item.shape[0]), _AT_ONCE):
         rows = slice(first, min(int(neighbors.item.shape[0]), first + _AT_ONCE))
@@ -169,9 +174,9 @@ def _similarities(have: Ingredients, backend: Any) -> Counted:
     return [int(neighbors.item.shape[0]), _hex(int(_hashed(xp, key[item], of_item).sum()))]
 
 
-def _positives(have: Ingredients, k: int, backend: Any) -> Counted:
+def _positives(results: StageResults, k: int, backend: Any) -> Counted:
     """The split's positives in their order, with what they weigh."""
-    xp, log, positives = backend.xp, have.interactions, have.plan.positives[k]
+    xp, log, positives = backend.xp, results.interactions, results.plan.positives[k]
 
     def hashes(rows: slice) -> Array:
         row = positives.row[rows]
@@ -184,11 +189,11 @@ def _positives(have: Ingredients, k: int, backend: Any) -> Counted:
             log.time[row],
             positives.copy[rows],
         ]
-        if have.balance is not None and k == 0:
+        if results.balance is not None and k == 0:
             columns.append(
-                positive_weights(have.balance, log, row, have.plan.windows.cut1, backend)
+                positive_weights(results.balance, log, row, results.plan.windows.cut1, backend)
             )
-            columns.append(have.balance.user_segment[user])
+            columns.append(results.balance.user_segment[user])
         return _hashed(xp, *columns)
 
     return _known_before((1,), xp.zeros(len(positives), dtype=xp.int8), hashes, backend)[0]

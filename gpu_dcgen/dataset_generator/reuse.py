@@ -25,7 +25,7 @@ from ..errors import ConfigError, InputError
 from ..outputs.samples import Part, PartRecord
 from ..preparation.windows import iso
 from ..quality_validator.metrics import WEEK, QualityMetrics
-from ..samples import Ingredients
+from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.json_files import read_json
 
@@ -61,7 +61,7 @@ class Taken:
     made_at: str
 
 
-class Earlier:
+class PreviousDataset:
     """A published data set; `take` finds which of its splits are `taken`, and why the others are made `anew`."""
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +125,7 @@ class Earlier:
         made_of: dict[str, dict[str, Any]],
         parts: list[Part],
         folder: Path,
-        have: Ingredients,
+        results: StageResults,
         config: DatasetConfig,
         backend: Backend,
     ) -> None:
@@ -143,7 +143,7 @@ class Earlier:
             if reason is None:
                 sha256 = {path: self._files[name] for path, name in files.items()}
                 self.taken[split] = Taken(
-                    self._record(split, have, backend), sha256, self._splits[split]["made_at"]
+                    self._record(split, results, backend), sha256, self._splits[split]["made_at"]
                 )
             else:
                 self.anew[split] = reason
@@ -181,11 +181,11 @@ class Earlier:
                 None,
             )
 
-    def _record(self, split: str, have: Ingredients, backend: Backend) -> PartRecord:
-        entry, log, tallies = self._splits[split], have.interactions, {}
+    def _record(self, split: str, results: StageResults, backend: Backend) -> PartRecord:
+        entry, log, tallies = self._splits[split], results.interactions, {}
         for name, values in entry["tallies"].items():
             if name in _BY_ITEM:
-                tallies[name] = _lengthened(values, log.n_items, backend)[have.item_codes - 1]
+                tallies[name] = _lengthened(values, log.n_items, backend)[results.item_codes - 1]
             elif name == "weeks":
                 tallies[name] = _lengthened(
                     values, (log.last_time - log.first_time) // WEEK + 1, backend
@@ -204,11 +204,11 @@ def describe_splits(
     made_of: dict[str, dict[str, Any]],
     records: list[PartRecord],
     made_at: dict[str, str],
-    have: Ingredients,
+    results: StageResults,
     backend: Backend,
 ) -> dict[str, Any]:
     """append.json: what another build needs to take the splits over; `made_at` names those that were taken over by this one."""
-    order = backend.xp.argsort(have.item_codes, kind="stable")
+    order = backend.xp.argsort(results.item_codes, kind="stable")
     described: dict[str, Any] = {"made_by": made_by}
     for split, record in zip(SPLITS, records, strict=True):
         tallies = {}
@@ -216,7 +216,7 @@ def describe_splits(
             values = backend.to_host(vector[order] if name in _BY_ITEM else vector).tolist()
             tallies[name] = _shortened(values) if name in (*_BY_ITEM, "weeks") else values
         described[split] = {
-            "made_at": made_at.get(split, iso(have.generated_at)),
+            "made_at": made_at.get(split, iso(results.generated_at)),
             "made_of": made_of[split],
             "digest": record.digest.hex(),
             **{name: getattr(record.metrics, name) for name in _COUNTED},

@@ -20,8 +20,8 @@ from .pool import (
 )
 from .rng import fold
 
-FATES = ("not_on_sale", "owned", "sibling", "over_cap", "outscored", "chosen")
-_NOT_ON_SALE, _OWNED, _SIBLING, _OVER_CAP, _OUTSCORED, _CHOSEN = range(len(FATES))
+OUTCOMES = ("not_on_sale", "owned", "sibling", "over_cap", "outscored", "chosen")
+_NOT_ON_SALE, _OWNED, _SIBLING, _OVER_CAP, _OUTSCORED, _CHOSEN = range(len(OUTCOMES))
 
 
 @numba.njit(cache=True)
@@ -81,7 +81,7 @@ def trace_candidates(
     source,
     fates,
 ):
-    """fates[row] (sources, FATES) int32: candidates by the first source that offered them, and by what became of them.
+    """fates[row] (sources, OUTCOMES) int32: candidates by the first source that offered them, and by what became of them.
 
     The pool is `mine_hard`'s but for one thing: the sources read `any_item` (I,) bool for what is on sale, which says that
     everything is. A candidate has the first fate that holds. negatives, source: what `mine_hard` wrote. Scratch is its too.

@@ -20,7 +20,7 @@ from .progress import JsonLinesTracker, Level, ProgressTracker
 _ANSWER_S = 5.0  # how long a webhook may take
 
 
-class Watch(ProgressTracker):
+class TrackerGroup(ProgressTracker):
     """Hands everything to all its trackers, and keeps alerts: `alerts` is a list of {"level", "text"}."""
 
     def __init__(self, progress: ProgressTracker, sinks: Sequence[ProgressTracker]) -> None:

@@ -22,10 +22,10 @@ _TELLING_S = 60  # a build of less than a minute says nothing about rates
 _EXHAUSTED_SHARE = 0.9  # contract, "Alerting Thresholds": resource_exhaustion
 
 
-class Clock:
+class BuildTimer:
     """Times stages, watches memory, and hands warnings on as they come."""
 
-    def __init__(self, machine: Backend, progress: ProgressTracker) -> None:
+    def __init__(self, backend: Backend, progress: ProgressTracker) -> None:
         self.progress = progress
         self.warnings: list[str] = []
         self.current = "start"  # the stage that began last
@@ -33,7 +33,7 @@ class Clock:
         self.checking_share = 0.0
         self._drawing_share = 0.0  # of the same stage: drawing negatives
         self._before = 0.0  # seconds that another process spent on what was restored
-        self._machine, self._timings = machine, []
+        self._backend, self._timings = backend, []
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
 
     @contextmanager
@@ -42,31 +42,31 @@ class Clock:
         began, self.current = time.perf_counter(), name
         with self.progress.stage(name, total):
             yield
-            self._machine.synchronize()
+            self._backend.synchronize()
         seconds = time.perf_counter() - began
         self._timings.append(
             {
                 "stage": name,
                 "seconds": round(seconds, 4),
-                "peak_bytes": self._machine.memory()["peak_bytes"],
+                "peak_bytes": self._backend.memory()["peak_bytes"],
             }
         )
 
-    def restored(self, name: str, seconds: float) -> None:
+    def record_restored(self, name: str, seconds: float) -> None:
         """A stage, or a part of one, that another process has done in so many seconds."""
         self._before += seconds
         found = {
             "stage": name,
             "seconds": round(seconds, 4),
-            "peak_bytes": self._machine.memory()["peak_bytes"],
+            "peak_bytes": self._backend.memory()["peak_bytes"],
         }
         self._timings.append({**found, "restored": True})
 
-    def sampled(self, drawing_share: float, checking_share: float, before: float) -> None:
+    def record_sampling(self, drawing_share: float, checking_share: float, before: float) -> None:
         """Of the stage that makes samples: shares of its kinds of work, seconds that another process spent on it."""
         self._drawing_share, self.checking_share = drawing_share, checking_share
         if before:
-            self.restored("samples", before)
+            self.record_restored("samples", before)
 
     def warn(self, texts: tuple[str, ...], level: Level = "warning") -> None:
         """Hand texts on, and keep them for the manifest."""
@@ -81,7 +81,7 @@ class Clock:
 
         Left out are only this report and a rename. `written_bytes` is the size of all files.
         """
-        elapsed, memory = time.perf_counter() - self._began, self._machine.memory()
+        elapsed, memory = time.perf_counter() - self._began, self._backend.memory()
         seconds = elapsed + self._before
         rate = sum(split["rows"] for split in counts.values()) / seconds
         spent: dict[str, float] = {}

@@ -24,7 +24,7 @@ from ..inputs.shop import InputReport
 from ..preparation.balancing import Balance
 from ..preparation.features import PRICE_UNIT
 from ..preparation.windows import iso
-from ..samples import Ingredients
+from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.integrity import OWN_CHECKSUM, own_checksum
 from .samples import Written
@@ -39,7 +39,7 @@ _PLURALS = {
 }
 
 
-def vocabularies(have: Ingredients, config: DatasetConfig) -> dict[str, Any]:
+def vocabularies(results: StageResults, config: DatasetConfig) -> dict[str, Any]:
     """vocabulary.json (contract, "Vocabulary Mappings"): values as read from the data, in code order."""
     sources = [
         name
@@ -49,11 +49,11 @@ def vocabularies(have: Ingredients, config: DatasetConfig) -> dict[str, Any]:
     return {
         "user_features": {
             "age_groups": list(AGE_GROUPS),
-            "club_status": _strings(have, "club_status"),
-            "news_frequency": _strings(have, "news_frequency"),
+            "club_status": _strings(results, "club_status"),
+            "news_frequency": _strings(results, "news_frequency"),
         },
         "item_features": {
-            **{plural: _strings(have, name) for name, plural in _PLURALS.items()},
+            **{plural: _strings(results, name) for name, plural in _PLURALS.items()},
             "price_categories": list(PRICE_CATEGORIES),
         },
         "interaction_features": {
@@ -65,14 +65,14 @@ def vocabularies(have: Ingredients, config: DatasetConfig) -> dict[str, Any]:
             },
         },
         "sizes": {
-            "users": have.interactions.n_users,
-            "items": have.interactions.n_items,
+            "users": results.interactions.n_users,
+            "items": results.interactions.n_items,
             "padding_index": 0,
         },
     }
 
 
-def category_mappings(have: Ingredients, balance: Balance | None) -> dict[str, Any]:
+def category_mappings(results: StageResults, balance: Balance | None) -> dict[str, Any]:
     """category_mappings.json: value -> dictionary code of every categorical column, and the weights (D18)."""
     columns = {
         "user_age_group": "age_group",
@@ -85,12 +85,12 @@ def category_mappings(have: Ingredients, balance: Balance | None) -> dict[str, A
         "negative_detail": "negative_detail",
     }
     mappings = {
-        column: {value: code for code, value in enumerate(_strings(have, name))}
+        column: {value: code for code, value in enumerate(_strings(results, name))}
         for column, name in columns.items()
     }
     weights = None
     if balance is not None:
-        names = [None, *_strings(have, "product_group")]
+        names = [None, *_strings(results, "product_group")]
         weights = {
             "item_product_group": [
                 {"value": name, "weight": weight}
@@ -108,20 +108,25 @@ def manifest(
     folder: Path,
     config: DatasetConfig,
     report: InputReport,
-    have: Ingredients,
+    results: StageResults,
     balance: Balance | None,
     files: dict[str, ContentDigest],
     written: Written,
     warnings: list[str],
 ) -> dict[str, Any]:
     """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a data set."""
-    plan, log, features, metrics = have.plan, have.interactions, have.features, written.metrics
+    plan, log, features, metrics = (
+        results.plan,
+        results.interactions,
+        results.features,
+        written.metrics,
+    )
     digests = {name: digest.hex() for name, digest in files.items()}
     windows = plan.windows
     return {
         "contract": CONTRACT,
         "generator": {"name": "gpu-dcgen", "version": __version__},
-        "generated_at": iso(have.generated_at),
+        "generated_at": iso(results.generated_at),
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "versions": {
@@ -148,7 +153,7 @@ def manifest(
         },
         "ledger": {**plan.ledger, **log.dropped},
         "balancing": None if balance is None else balance.info,
-        "similarity": have.neighbors.info,
+        "similarity": results.neighbors.info,
         "prices": {
             "unit": f"2^-{PRICE_UNIT.bit_length() - 1}",
             "edges_p1_p25_p50_p75_p99": list(features.price_edges),
@@ -192,8 +197,8 @@ def complete(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**listed, OWN_CHECKSUM: own_checksum(listed)}
 
 
-def _strings(have: Ingredients, name: str) -> list[str]:
-    return have.vocabularies[name].strings.to_pylist()
+def _strings(results: StageResults, name: str) -> list[str]:
+    return results.vocabularies[name].strings.to_pylist()
 
 
 def _version(package: str) -> str | None:

@@ -19,7 +19,7 @@ from threading import Event, Lock, Semaphore
 from typing import Any, Protocol
 
 from ..backend.blocks import Block
-from ..backend.halving import in_halves
+from ..backend.halving import split_on_out_of_memory
 from ..backend.protocol import Backend
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import arrow_schema, writer_settings
@@ -27,7 +27,7 @@ from ..digest import ContentDigest
 from ..errors import GateError
 from ..quality_validator.metrics import QualityMetrics
 from ..resources import DiskRate
-from ..samples import SHAPES, Ingredients, gather_groups
+from ..samples import SHAPES, StageResults, gather_groups
 from ..storage.checkpoints import Checkpoints
 from ..storage.checksums import sha256_of
 
@@ -104,7 +104,7 @@ class Workers(Protocol):
     def write_parts(
         self,
         parts: list[Part],
-        have: Ingredients,
+        results: StageResults,
         config: DatasetConfig,
         finish: Callable[[Part], None],
         progress: Any,
@@ -115,10 +115,10 @@ class Workers(Protocol):
         """What the manifest tells of them."""
 
 
-def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> list[Part]:
+def lay_out_parts(folder: Path, results: StageResults, config: DatasetConfig) -> list[Part]:
     """The parts of all splits: a plain file where one part holds the split, else a folder of numbered ones."""
     parts = []
-    for k, positives in enumerate(have.plan.positives):
+    for k, positives in enumerate(results.plan.positives):
         n, size = len(positives), config.output.groups_per_part
         if size is None:
             size = n if n <= _ONE_FILE else _PART
@@ -137,11 +137,11 @@ def lay_out_parts(folder: Path, have: Ingredients, config: DatasetConfig) -> lis
 
 def write_samples(
     parts: list[Part],
-    have: Ingredients,
+    results: StageResults,
     config: DatasetConfig,
     backend: Backend,
     progress: Any,
-    kept: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     workers: Workers | None = None,
     taken: Mapping[int, tuple[PartRecord, dict[Path, str]]] | None = None,
 ) -> Written:
@@ -150,21 +150,21 @@ def write_samples(
     Splits in `taken` are there as a whole: what is known of them, and the SHA-256 of their files. A block is a pure function of
     the stages' results, so neither who makes it nor its size shows in the files' content.
     """
-    total, taken = _Total(len(have.plan.positives), kept), taken or {}
+    total, taken = _Total(len(results.plan.positives), checkpoints), taken or {}
     for split, (record, sha256) in taken.items():
         total.take_over(split, record, sha256)
-        progress.advance(len(have.plan.positives[split]) * config.rows_per_positive)
+        progress.advance(len(results.plan.positives[split]) * config.rows_per_positive)
     parts = [part for part in parts if part.split not in taken]
-    before = [] if kept is None else _restored(parts, kept, backend.n_threads)
+    before = [] if checkpoints is None else _restored(parts, checkpoints, backend.n_threads)
     for part in before:
         total.take(part)
         progress.advance((part.last - part.first) * config.rows_per_positive)
     seconds_before = total.spent().working_s / backend.n_threads
     missing = [part for part in parts if part not in before]
     if workers is not None:
-        workers.write_parts(missing, have, config, total.finish, progress)
+        workers.write_parts(missing, results, config, total.finish, progress)
     else:
-        write_parts(missing, have, config, total.finish, progress, backend)
+        write_parts(missing, results, config, total.finish, progress, backend)
     spent = total.spent()
     working_s = max(spent.working_s, 1e-9)
     shares = spent.drawing_s / working_s, spent.checking_s / working_s
@@ -173,14 +173,14 @@ def write_samples(
 
 def write_parts(
     parts: list[Part],
-    have: Ingredients,
+    results: StageResults,
     config: DatasetConfig,
     finish: Callable[[Part], None],
     progress: Any,
     backend: Backend,
 ) -> None:
     """Write parts with `n_threads` threads; `finish` is handed each one whose file is closed, with its record."""
-    crew = _Crew(parts, finish, have, config, backend, progress)
+    crew = _SampleWriter(parts, finish, results, config, backend, progress)
     with ThreadPoolExecutor(backend.n_threads, "samples") as pool:
         try:
             threads = [pool.submit(crew.work) for _ in range(backend.n_threads)]
@@ -195,11 +195,11 @@ def write_parts(
                 raise
 
 
-def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part]:
+def _restored(parts: list[Part], checkpoints: Checkpoints, n_threads: int) -> list[Part]:
     """The parts that are on record, with a file that is as it was written; each with its record."""
 
     def restore(part: Part) -> bool:
-        record = kept.get(part.name)
+        record = checkpoints.get(part.name)
         try:
             same = (
                 record is not None
@@ -219,10 +219,10 @@ def _restored(parts: list[Part], kept: Checkpoints, n_threads: int) -> list[Part
 class _Total:
     """What all finished parts come to; each one's record is kept, and forgotten here but for its share."""
 
-    def __init__(self, n_splits: int, kept: Checkpoints | None) -> None:
+    def __init__(self, n_splits: int, checkpoints: Checkpoints | None) -> None:
         self.records = [PartRecord() for _ in range(n_splits)]
         self.sha256: dict[Path, str] = {}
-        self._kept, self._lock = kept, Lock()
+        self._kept, self._lock = checkpoints, Lock()
 
     def finish(self, part: Part) -> None:
         """Take a part that is written, and keep its record."""
@@ -264,21 +264,21 @@ def require_rows(parts: list[Part], config: DatasetConfig) -> None:
             )
 
 
-class _Crew:
+class _SampleWriter:
     """What the threads share: the blocks still to be taken, room for those in flight, and the word to stop."""
 
     def __init__(
         self,
         parts: list[Part],
         finish: Callable[[Part], None],
-        have: Ingredients,
+        results: StageResults,
         config: DatasetConfig,
         backend: Backend,
         progress: Any,
     ) -> None:
         self._finish, self._have, self._config, self._backend, self._progress = (
             finish,
-            have,
+            results,
             config,
             backend,
             progress,
@@ -295,13 +295,13 @@ class _Crew:
 
     def work(self) -> None:
         """One thread's turn: take blocks until none is left."""
-        machine = self._backend.single()
+        backend = self._backend.single_threaded()
         try:
             while (task := self._take()) is not None:
                 part, rows = task
                 split = self._have.plan.positives[part.split].split
-                make = partial(self._make, part, machine)
-                made = in_halves(
+                make = partial(self._make, part, backend)
+                made = split_on_out_of_memory(
                     make, rows.start, rows.stop, f"samples of {split}, positives", self._backend
                 )
                 self._hand_over(part, rows.start, made)
@@ -310,20 +310,20 @@ class _Crew:
             raise
 
     def _make(
-        self, part: Part, machine: Backend, first: int, last: int
+        self, part: Part, backend: Backend, first: int, last: int
     ) -> tuple[Block, PartRecord]:
         """The rows of some positives, with their digest, proved and counted."""
-        have, config, record = self._have, self._config, PartRecord()
+        results, config, record = self._have, self._config, PartRecord()
         began = time.perf_counter()
         group = gather_groups(
-            have.plan.positives[part.split], slice(first, last), have, config, machine
+            results.plan.positives[part.split], slice(first, last), results, config, backend
         )
         drawn = time.perf_counter()
-        block = SHAPES[config.output.shape](group, have, config, machine)
+        block = SHAPES[config.output.shape](group, results, config, backend)
         laid_out = time.perf_counter()
-        record.metrics.add(group, have, config, machine)
+        record.metrics.add(group, results, config, backend)
         counted = time.perf_counter()
-        record.digest.add(block, machine)
+        record.digest.add(block, backend)
         record.drawing_s, record.checking_s = drawn - began, counted - laid_out
         record.working_s = time.perf_counter() - began
         return block, record

@@ -12,7 +12,7 @@ from ..contract.schema import arrow_schema, writer_settings
 from ..digest import ContentDigest, vocabulary
 from ..inputs.shop import Category
 from ..resources import DiskRate
-from ..samples import ITEM_CATEGORIES, Ingredients
+from ..samples import ITEM_CATEGORIES, StageResults
 from ..sequence_builder import UserSequences
 
 _MATRIX_ROWS = 1 << 20  # rows a block of item_similarity_matrix
@@ -35,9 +35,9 @@ def write_file(
     return digest
 
 
-def similarity_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
+def similarity_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
     """item_similarity_matrix: each item's neighbors by rank, from 1."""
-    xp, neighbors, ids = backend.xp, have.neighbors, have.vocabularies["item_id"]
+    xp, neighbors, ids = backend.xp, results.neighbors, results.vocabularies["item_id"]
     n_rows = int(neighbors.item.shape[0])
     for first in range(0, max(1, n_rows), _MATRIX_ROWS):
         rows = xp.arange(first, min(n_rows, first + _MATRIX_ROWS), dtype=xp.int64)
@@ -53,10 +53,10 @@ def similarity_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
 
 
 def sequence_blocks(
-    sequences: UserSequences, have: Ingredients, splits: Vocabulary, backend: Backend
+    sequences: UserSequences, results: StageResults, splits: Vocabulary, backend: Backend
 ) -> Iterator[Block]:
     """user_sequences: one row a user, lists of equal length."""
-    xp, log, calendar = backend.xp, have.interactions, have.calendar
+    xp, log, calendar = backend.xp, results.interactions, results.calendar
     n_users = int(sequences.user.shape[0])
     for first in range(0, n_users, _SEQUENCE_USERS):
         users = slice(first, min(n_users, first + _SEQUENCE_USERS))
@@ -66,7 +66,7 @@ def sequence_blocks(
         row = sequences.row[elements]
         day = calendar.rows(log.time[row])
         lists = {
-            "item_indices": have.sequence_items[row],
+            "item_indices": results.sequence_items[row],
             "timestamps": log.time[row],
             "session_ids": sequences.session[elements],
             "recency": sequences.recency[elements],
@@ -76,7 +76,7 @@ def sequence_blocks(
             "season_cos": calendar.year_angle[1][day],
         }
         columns = {
-            "user_id": Codes(sequences.user[users], have.vocabularies["user_id"]),
+            "user_id": Codes(sequences.user[users], results.vocabularies["user_id"]),
             "split": Codes(sequences.split[users], splits),
             **{name: Lists(values, start, length) for name, values in lists.items()},
             "sequence_length": Values(length.astype(xp.int16)),
@@ -88,15 +88,15 @@ def _text(column: Category, order: Any, backend: Backend) -> Codes:
     return Codes(column.codes[order], vocabulary(column.values, backend))
 
 
-def item_blocks(have: Ingredients, backend: Backend) -> Iterator[Block]:
+def item_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
     """item_vocabulary: item_index 1..n with each item's id and static columns."""
-    log = have.interactions
-    order = backend.xp.argsort(have.item_codes, kind="stable")
+    log = results.interactions
+    order = backend.xp.argsort(results.item_codes, kind="stable")
     columns = {
-        "item_index": Values(have.item_codes[order]),
-        "item_id": Codes(order.astype(have.item_codes.dtype), have.vocabularies["item_id"]),
+        "item_index": Values(results.item_codes[order]),
+        "item_id": Codes(order.astype(results.item_codes.dtype), results.vocabularies["item_id"]),
         **{
-            f"item_{name}": Codes(log.item_columns[name].codes[order], have.vocabularies[name])
+            f"item_{name}": Codes(log.item_columns[name].codes[order], results.vocabularies[name])
             for name in ITEM_CATEGORIES
         },
         **{

@@ -60,9 +60,9 @@ def checks(
     """Look at everything: Python, packages, machine, configuration, and where given the input tables and the output's disk."""
     config, checked = _configuration(config_file)
     sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
-    machine = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
+    backend = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
     folder = existing(output or Path())
-    return [*machine, *tables, *_room(sources, folder, config), _writable(folder)]
+    return [*backend, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
 def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> list[Check]:

@@ -27,10 +27,10 @@ from ..errors import InputError
 from ..inputs.sources import find_sources
 from ..monitoring.timing import at_most
 from ..resources import existing
-from ..samples import Ingredients
+from ..samples import StageResults
 from ..sequence_builder import UserSequences
 from .log_sample import LogSample, write_samples_of
-from .trial import Output, Start, Trial, run_stages, start, write_some
+from .trial import Output, Start, Trial, try_stages, start, write_some
 
 SAMPLE_ROWS = 1_200_000  # transactions that are tried: a few seconds on two cores
 _WHOLE = 1.3  # times as many: a log no longer than this is tried as it is, and its rows are exact
@@ -92,10 +92,10 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
                 sources, (scratch / "larger", scratch / "smaller"), shares
             )
         common = _least_common(larger.share, config)  # the same in both, so that pairs show a trend
-        trial, have, sequences = _tried(larger, common, config, backend)
-        made = write_some(have, sequences, larger.share, scratch / "out", config, backend)
-        per_item = have.neighbors.offsets[1:] - have.neighbors.offsets[:-1]
-        del have, sequences
+        trial, results, sequences = _tried(larger, common, config, backend)
+        made = write_some(results, sequences, larger.share, scratch / "out", config, backend)
+        per_item = results.neighbors.offsets[1:] - results.neighbors.offsets[:-1]
+        del results, sequences
         few = trial if larger.share == 1 else _tried(smaller, common, config, backend)[0]
     growth = _Growth(few, trial, larger.share, n_rows)
     pairs = _pairs(per_item, growth, config, backend)
@@ -128,14 +128,14 @@ def _least_common(share: float, config: DatasetConfig) -> int:
 
 def _tried(
     sample: LogSample, common: int, config: DatasetConfig, backend: Backend
-) -> tuple[Trial, Ingredients, UserSequences]:
+) -> tuple[Trial, StageResults, UserSequences]:
     """The stages on a sample, with the settings that count an item's buyers made for a log with a share of them."""
     items = max(1, round(sample.share * config.filtering.min_item_interactions))
     filtering = config.filtering.model_copy(update={"min_item_interactions": items})
     similarity = config.similarity.model_copy(update={"min_common_users": common})
     scaled = config.model_copy(update={"filtering": filtering, "similarity": similarity})
     try:
-        return run_stages(sample.folder, scaled, backend)
+        return try_stages(sample.folder, scaled, backend)
     except InputError as error:
         if sample.share == 1:
             raise
@@ -239,7 +239,7 @@ def _peak(growth: _Growth, first: Start, made: Output, pairs: int) -> int | None
 def _budgets(
     seconds: dict[str, float], drawing_share: float, peak: int | None
 ) -> dict[str, dict[str, Any]]:
-    """Predictions against the contract ("Performance Requirements"), as `performance.Clock.report` has them."""
+    """Predictions against the contract ("Performance Requirements"), as `performance.BuildTimer.report` has them."""
     drawing = drawing_share * seconds["samples"]
     building = sum(seconds[stage] for stage in ("prepare", "samples", "tables", "flush")) - drawing
     spent = {

@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from ..backend.protocol import Backend
 from ..config.dataset_config import DatasetConfig
-from ..dataset_generator.pipeline import make_ingredients, write_tables
+from ..dataset_generator.pipeline import run_stages, write_tables
 from ..errors import BackendError
 from ..example_data.fashion_shop import generate
 from ..monitoring.progress import ProgressTracker
-from ..monitoring.timing import Clock
+from ..monitoring.timing import BuildTimer
 from ..outputs.samples import lay_out_parts, write_samples
 from ..preparation.splits import Positives
-from ..samples import Ingredients
+from ..samples import StageResults
 from ..sequence_builder import UserSequences
 from ..storage.staging import Staging
 
@@ -81,8 +81,8 @@ def start(folder: Path, config: DatasetConfig, backend: Backend) -> Start:
     """
     generate(folder, scale=_TINY)
     plain = DatasetConfig(output=config.output, resources=config.resources)
-    _, have, sequences = run_stages(folder, plain, backend)
-    write_some(have, sequences, 1.0, folder / "here", plain, backend)
+    _, results, sequences = try_stages(folder, plain, backend)
+    write_some(results, sequences, 1.0, folder / "here", plain, backend)
     settings, output = folder / "settings.yaml", folder / "built"
     settings.write_text(plain.model_dump_json(), "utf-8")  # JSON is YAML
     found = os.pathsep.join(
@@ -109,29 +109,29 @@ def start(folder: Path, config: DatasetConfig, backend: Backend) -> Start:
     return Start(performance["seconds"], performance["peak_memory_bytes"])
 
 
-def run_stages(
+def try_stages(
     inputs: Path, config: DatasetConfig, backend: Backend
-) -> tuple[Trial, Ingredients, UserSequences]:
+) -> tuple[Trial, StageResults, UserSequences]:
     """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
     meter = _Meter(backend)
     with _tracing():
-        report, have, _, sequences = make_ingredients(inputs, config, backend, meter)
+        report, results, _, sequences = run_stages(inputs, config, backend, meter)
         meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
-    plan = have.plan
+    plan = results.plan
     trial = Trial(
         n_rows=report.rows["transactions"]["read"],
-        n_items=have.interactions.n_items,
+        n_items=results.interactions.n_items,
         positives={positives.split: len(positives) for positives in plan.positives},
         n_unfit=plan.ledger["not_on_sale"] + plan.ledger["corpus_too_small"],
-        n_pairs=int(have.neighbors.item.shape[0]),
+        n_pairs=int(results.neighbors.item.shape[0]),
         seconds=meter.seconds,
         peaks={} if backend.name == "gpu" else meter.peaks,
     )
-    return trial, have, sequences
+    return trial, results, sequences
 
 
 def write_some(
-    have: Ingredients,
+    results: StageResults,
     sequences: UserSequences,
     share: float,
     folder: Path,
@@ -143,10 +143,12 @@ def write_some(
     The samples are written again and again: first for the memory, which also has the allocator ready, then for the time. The
     shortest counts: what else this machine does only adds.
     """
-    positives = _some_positives(have, share, config, backend)
+    positives = _some_positives(results, share, config, backend)
     few = replace(
-        have,
-        plan=replace(have.plan, positives=(positives, *map(_none_of, have.plan.positives[1:]))),
+        results,
+        plan=replace(
+            results.plan, positives=(positives, *map(_none_of, results.plan.positives[1:]))
+        ),
     )
     part = -(-len(positives) // backend.n_threads)  # as many as are written side by side
     smaller = config.model_copy(
@@ -170,7 +172,7 @@ def write_some(
     )
     written = _size(staging.path)
     with meter.stage("tables"):
-        tables = write_tables(staging.path, have, sequences, config, backend)
+        tables = write_tables(staging.path, results, sequences, config, backend)
     with meter.stage("flush"):
         staging.flush()
     return Output(
@@ -186,14 +188,14 @@ def write_some(
 
 
 def _some_positives(
-    have: Ingredients, share: float, config: DatasetConfig, backend: Backend
+    results: StageResults, share: float, config: DatasetConfig, backend: Backend
 ) -> Positives:
     """A few blocks of train positives, spread over time, that cost what the whole log's cost.
 
     Of a share of the customers an item has only that share of its buyers, and hard negatives come from the latest of them. So
     positives are taken that have as many here, or few in the whole log too; all, where too few have.
     """
-    xp, log, train = backend.xp, have.interactions, have.plan.positives[0]
+    xp, log, train = backend.xp, results.interactions, results.plan.positives[0]
     chosen = xp.arange(len(train))
     size = min(config.resources.batch_size, len(train))
     if share < 1:
@@ -217,11 +219,11 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-class _Meter(Clock):
+class _Meter(BuildTimer):
     """Seconds and the most bytes of arrays, of NumPy and Arrow, by stage."""
 
-    def __init__(self, machine: Backend) -> None:
-        super().__init__(machine, ProgressTracker())
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend, ProgressTracker())
         self.seconds: dict[str, float] = {}
         self.peaks: dict[str, int] = {}
 

@@ -12,12 +12,12 @@ from typing import Any
 from ..backend.protocol import Backend
 from ..config.dataset_config import DatasetConfig
 from ..kernels import rng
-from ..kernels.funnel import FATES, trace_candidates
+from ..kernels.funnel import OUTCOMES, trace_candidates
 from ..kernels.pool import FALLBACK, RANK_SHIFT, SOURCES
 from ..negative_sampler import mining_scratch
 from ..preparation.splits import SplitPlan
 from ..preparation.windows import DAY
-from ..samples import Group, Ingredients
+from ..samples import Group, StageResults
 
 Array = Any
 POOLED = SOURCES[:FALLBACK]  # the sources that offer candidates
@@ -36,14 +36,14 @@ def sampled_bits(plan: SplitPlan) -> int:
 
 
 def count_candidates(
-    group: Group, have: Ingredients, config: DatasetConfig, backend: Backend
+    group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> Array:
-    """(1 + POOLED x FATES,) int64: how many of the block's positives were looked at, then their candidates by source and fate."""
-    xp, log, settings = backend.xp, have.interactions, config.negative_sampling
-    sources, snapshots, neighbors = have.sources, have.features.snapshots, have.neighbors
-    picked = _sampled(group, have, config, backend)
+    """(1 + POOLED x OUTCOMES,) int64: how many of the block's positives were looked at, then their candidates by source and fate."""
+    xp, log, settings = backend.xp, results.interactions, config.negative_sampling
+    sources, snapshots, neighbors = results.sources, results.features.snapshots, results.neighbors
+    picked = _sampled(group, results, config, backend)
     n = int(picked.shape[0])
-    fates = xp.zeros((n, len(POOLED), len(FATES)), dtype=xp.int32)
+    fates = xp.zeros((n, len(POOLED), len(OUTCOMES)), dtype=xp.int32)
     if n:
         row = group.row[picked]
         time = log.time[row]
@@ -88,9 +88,9 @@ def count_candidates(
             snapshots.price_category,
             snapshots.n_groups,
             log.item_columns["product_code"].codes,
-            have.features.owned_offsets,
-            have.features.owned_item,
-            have.features.owned_since,
+            results.features.owned_offsets,
+            results.features.owned_item,
+            results.features.owned_since,
             places,
             pools,
             pairs,
@@ -104,12 +104,12 @@ def count_candidates(
     return xp.concatenate([looked_at, fates.astype(xp.int64).sum(axis=0).reshape(-1)])
 
 
-def _sampled(group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> Array:
+def _sampled(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Array:
     """Positions in the block of the positives that are looked at."""
-    xp, bits = backend.xp, sampled_bits(have.plan)
+    xp, bits = backend.xp, sampled_bits(results.plan)
     if not bits:
         return xp.arange(group.row.shape[0], dtype=xp.int64)
-    log, copy = have.interactions, group.positives.copy[group.rows]
+    log, copy = results.interactions, group.positives.copy[group.rows]
     of = (log.user_key[group.user], log.item_key[group.item[:, 0]], log.time[group.row], copy)
     hashed = rng.purpose_key(config.seed, rng.FUNNEL_SAMPLE)
     for values in of:
@@ -122,7 +122,7 @@ def describe_candidates(counted: list[int], plan: SplitPlan) -> dict[str, Any]:
     by_source = {}
     for k, source in enumerate(POOLED):
         fates = dict(
-            zip(FATES, counted[1 + k * len(FATES) : 1 + (k + 1) * len(FATES)], strict=True)
+            zip(OUTCOMES, counted[1 + k * len(OUTCOMES) : 1 + (k + 1) * len(OUTCOMES)], strict=True)
         )
         by_source[source] = {"offered": sum(fates.values()), **fates}
     return {"positives": counted[0], "one_in": 1 << sampled_bits(plan), "by_source": by_source}

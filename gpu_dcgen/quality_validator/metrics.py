@@ -13,7 +13,7 @@ from ..kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
 from ..kernels.pool import SOURCES
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
-from ..samples import Group, Ingredients
+from ..samples import Group, StageResults
 from .candidate_funnel import count_candidates
 
 Array = Any
@@ -59,9 +59,11 @@ class QualityMetrics:
     relaxed: int = 0
     tallies: dict[str, dict[str, Array]] = field(default_factory=dict, compare=False)
 
-    def add(self, group: Group, have: Ingredients, config: DatasetConfig, backend: Backend) -> None:
+    def add(
+        self, group: Group, results: StageResults, config: DatasetConfig, backend: Backend
+    ) -> None:
         """Check a block of groups: references, duplicates, ownership, corpus, window, history (critical gates of D20)."""
-        xp, log, features = backend.xp, have.interactions, have.features
+        xp, log, features = backend.xp, results.interactions, results.features
         n, width = group.item.shape
         split = SPLITS.index(group.positives.split)
         n_hard = int(group.negatives.source.shape[1])
@@ -76,8 +78,8 @@ class QualityMetrics:
             group.negatives.snapshot,
             group.history_start,
             group.history_length,
-            have.plan.windows.starts[split],
-            have.plan.windows.ends[split],
+            results.plan.windows.starts[split],
+            results.plan.windows.ends[split],
             n_hard,
             log.user,
             log.item,
@@ -88,7 +90,7 @@ class QualityMetrics:
             features.owned_item,
             features.owned_since,
             log.item_columns["product_group"].codes,
-            log.item_columns[place_column(have)].codes,
+            log.item_columns[place_column(results)].codes,
             features.snapshots.price,
             found,
             later,
@@ -108,7 +110,7 @@ class QualityMetrics:
         )  # nothing is published then, but it is reported
         known = replace(group, item=xp.clip(group.item, 0, log.n_items - 1)) if unknown else group
         tally = {
-            **_described(known, have, config, backend),
+            **_described(known, results, config, backend),
             "measured": measured.astype(xp.int64).sum(axis=0),
         }
         afterwards = group.negatives.source.reshape(-1)[later[:, 1 : 1 + n_hard].reshape(-1) > 0]
@@ -117,7 +119,7 @@ class QualityMetrics:
         random_later = later[:, 1 + n_hard :].astype(xp.int64).sum().reshape(1)
         tally["later"] = xp.concatenate([counts(xp, afterwards, len(SOURCES)), random_later])
         if n_hard and not unknown:
-            tally["candidates"] = count_candidates(group, have, config, backend)
+            tally["candidates"] = count_candidates(group, results, config, backend)
         self._add_tallies({group.positives.split: tally})
 
     def merge(self, other: "QualityMetrics") -> None:
@@ -139,20 +141,20 @@ class QualityMetrics:
                 mine[name] = mine[name] + vector if name in mine else vector
 
 
-def place_column(have: Ingredients) -> str:
+def place_column(results: StageResults) -> str:
     """What diversity is measured by: departments, or product groups where the log has no departments."""
     return (
         "department"
-        if len(have.interactions.item_columns["department"].values)
+        if len(results.interactions.item_columns["department"].values)
         else "product_group"
     )
 
 
 def _described(
-    group: Group, have: Ingredients, config: DatasetConfig, backend: Backend
+    group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> dict[str, Array]:
     """The tallies of a block that are counted by value."""
-    xp, log, features = backend.xp, have.interactions, have.features
+    xp, log, features = backend.xp, results.interactions, results.features
     row, user, n_items = group.row, group.user, log.n_items
     n_hard = int(group.negatives.source.shape[1])
     time, channel = log.time[row], log.channel[row]
@@ -160,7 +162,7 @@ def _described(
     edges = backend.from_host([1 << bit for bit in range(ACTIVITY_BITS)]).astype(xp.int64)
     price = features.snapshots.price[group.negatives.snapshot, group.item[:, 0]]
     categories = [
-        have.user_categories[name][user] < 0
+        results.user_categories[name][user] < 0
         for name in ("age_group", "club_status", "news_frequency")
     ]
     absent = [log.age[user] < 0, *categories, features.preferred_channel[row] < 0, channel < 0]
@@ -181,10 +183,10 @@ def _described(
         ),
         "nulls": xp.stack([missing.sum() for missing in absent]).astype(xp.int64),
     }
-    if have.balance is not None and group.positives.split == "train":
-        weight = positive_weights(have.balance, log, row, have.plan.windows.cut1, backend)
+    if results.balance is not None and group.positives.split == "train":
+        weight = positive_weights(results.balance, log, row, results.plan.windows.cut1, backend)
         units = xp.rint(weight * WEIGHT_UNIT)  # whole numbers: float64 sums them exactly
-        of = have.balance.user_segment[user]
+        of = results.balance.user_segment[user]
         tally["segment_weight"] = xp.bincount(of, weights=units, minlength=len(SEGMENTS)).astype(
             xp.int64
         )

@@ -36,8 +36,8 @@ from typing import Any
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import CONTRACT
 from ..errors import ConfigError
-from ..monitoring.alerts import Watch
-from ..monitoring.timing import Clock
+from ..monitoring.alerts import TrackerGroup
+from ..monitoring.timing import BuildTimer
 from ..storage.json_files import write_json
 from .statistics import Statistics
 from .verdicts import Verdict, evaluate, overall, performance_values, require, write_junit
@@ -68,8 +68,8 @@ def conclude(
     manifest: dict[str, Any],
     baseline: dict[str, Any] | None,
     config: DatasetConfig,
-    clock: Clock,
-    watch: Watch,
+    timer: BuildTimer,
+    watch: TrackerGroup,
 ) -> dict[str, Any]:
     """Judge the build, raise its alerts, write the reports into `folder`, and return quality_report.json.
 
@@ -89,8 +89,8 @@ def conclude(
             and not told
             and verdict.gate.name not in _TOLD_BY_STAGES
         ):
-            clock.warn((f"{verdict.text()}. {verdict.gate.remedy}",), verdict.gate.severity)
-    clock.warn(_alerts(found, manifest))
+            timer.warn((f"{verdict.text()}. {verdict.gate.remedy}",), verdict.gate.severity)
+    timer.warn(_alerts(found, manifest))
     report = {
         "contract": CONTRACT,
         "verdict": overall(verdicts),
@@ -100,7 +100,7 @@ def conclude(
         "regressions": regressions,
         "performance": {
             **{name: manifest["performance"][name] for name in _PERFORMANCE},
-            "validation_share": round(clock.checking_share, 4),
+            "validation_share": round(timer.checking_share, 4),
         },
         **{name: part for name, part in asdict(found).items() if name not in ("values", "scores")},
     }

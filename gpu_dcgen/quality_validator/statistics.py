@@ -16,7 +16,7 @@ from ..inputs.shop import MAX_AGE, InputReport
 from ..kernels.checks import ALIKE_PAIRS, SAME_KIND, UNPRICED, VIOLATIONS
 from ..preparation.balancing import SEGMENTS, Balance
 from ..preparation.splits import positive_users, wanted_shares
-from ..samples import ITEM_CATEGORIES, Ingredients
+from ..samples import ITEM_CATEGORIES, StageResults
 from .candidate_funnel import describe_candidates
 from .distances import ks_p, total_variation
 from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
@@ -45,14 +45,14 @@ class Statistics:
 def describe(
     folder: Path,
     metrics: QualityMetrics,
-    have: Ingredients,
+    results: StageResults,
     balance: Balance | None,
     report: InputReport,
     config: DatasetConfig,
     backend: Backend,
 ) -> Statistics:
     """Everything that can be said when all files are written; `folder` is where they lie."""
-    log, plan = have.interactions, have.plan
+    log, plan = results.interactions, results.plan
     tallies = [_on_host(metrics.tallies.get(split, {}), backend) for split in SPLITS]
     total = {
         name: [sum(column) for column in zip(*(t[name] for t in tallies if name in t), strict=True)]
@@ -65,22 +65,22 @@ def describe(
         )
     ]
     categories = [
-        _by_category(t["positive_items"], "product_group", have, backend) for t in tallies
+        _by_category(t["positive_items"], "product_group", results, backend) for t in tallies
     ]
     source = _by_category(
         backend.to_host(counts(backend.xp, log.item, log.n_items)).tolist(),
         "product_group",
-        have,
+        results,
         backend,
     )
     weeks = counts(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
     n_negatives = max(1, metrics.negatives_verified)
     width = 1 + config.negatives_per_positive
     diversity = _diversity(total["measured"][ALIKE_PAIRS], metrics.groups, width - 1)
-    completeness = _completeness(total, n_items, metrics.groups, width, have, backend)
+    completeness = _completeness(total, n_items, metrics.groups, width, results, backend)
     values = {
-        **_structure(folder, metrics, have, report, config, backend),
-        **_coverage(n_items, have, config, backend),
+        **_structure(folder, metrics, results, report, config, backend),
+        **_coverage(n_items, results, config, backend),
         **{name: metrics.violations[rule] for name, rule in _RULES.items()},
         "positive_negative_ratio": 1
         if config.output.shape == "triplet"
@@ -91,8 +91,8 @@ def describe(
         "temporal_coverage": sum(n > 0 for n in total["weeks"]) / len(total["weeks"]),
         "temporal_distribution": total_variation(total["weeks"], backend.to_host(weeks).tolist()),
         "feature_cardinality": max(
-            len(have.vocabularies[name].strings)
-            for name in (*ITEM_CATEGORIES, *have.user_categories)
+            len(results.vocabularies[name].strings)
+            for name in (*ITEM_CATEGORIES, *results.user_categories)
         ),
         "class_balance": _imbalance(total.get("segment_weight"), balance),
         "sequence_lengths_at_cap": total["history"][-1] / max(1, metrics.groups),
@@ -103,7 +103,7 @@ def describe(
         / max(1, sum(metrics.hard_by_source.values())),
         "later_bought": sum(total["later"]) / n_negatives,
         **_between_splits(tallies, categories),
-        **_split_values(have, config, backend),
+        **_split_values(results, config, backend),
     }
     rules_kept = 1 - sum(metrics.violations.values()) / max(1, metrics.groups * len(VIOLATIONS))
     scores = {
@@ -137,8 +137,8 @@ def describe(
         else None
     )
     funnel = {
-        "transactions": _transactions(have, report),
-        "negatives": _negatives(metrics, total, have),
+        "transactions": _transactions(results, report),
+        "negatives": _negatives(metrics, total, results),
     }
     return Statistics(
         values, scores, labels, completeness, distributions, popularity, segments, funnel
@@ -159,9 +159,11 @@ def _on_host(tallies: dict[str, Array], backend: Backend) -> dict[str, list[int]
     return {name: backend.to_host(vector).tolist() for name, vector in tallies.items()}
 
 
-def _by_category(items: list[int], column: str, have: Ingredients, backend: Backend) -> list[int]:
+def _by_category(
+    items: list[int], column: str, results: StageResults, backend: Backend
+) -> list[int]:
     """Rows by a static column of their item, those without a value first."""
-    xp, category = backend.xp, have.interactions.item_columns[column]
+    xp, category = backend.xp, results.interactions.item_columns[column]
     weights = backend.from_host(items).astype(xp.float64)  # whole numbers: summed exactly
     found = xp.bincount(category.codes + 1, weights=weights, minlength=len(category.values) + 1)
     return backend.to_host(found.astype(xp.int64)).tolist()
@@ -170,7 +172,7 @@ def _by_category(items: list[int], column: str, have: Ingredients, backend: Back
 def _structure(
     folder: Path,
     metrics: QualityMetrics,
-    have: Ingredients,
+    results: StageResults,
     report: InputReport,
     config: DatasetConfig,
     backend: Backend,
@@ -191,38 +193,38 @@ def _structure(
             (f.name, f.type) for f in wanted
         ]
         n_rows += written.metadata.num_rows if name.endswith("_dataset") else 0
-    expected = sum(len(p) for p in have.plan.positives) * config.rows_per_positive
+    expected = sum(len(p) for p in results.plan.positives) * config.rows_per_positive
     n_proved = metrics.groups * config.rows_per_positive
     unknown = metrics.violations["item out of the vocabulary"]
     return {
         "no_missing_labels": 1 - max(abs(n_rows - expected), abs(n_proved - expected)) / expected,
         "valid_user_item_pairs": 1 - unknown / max(1, metrics.groups),
         "proper_data_types": n_right / n_files,
-        "reasonable_value_ranges": _out_of_range(have, backend),
-        "accounted_for": _unaccounted(have, report),
+        "reasonable_value_ranges": _out_of_range(results, backend),
+        "accounted_for": _unaccounted(results, report),
     }
 
 
-def _out_of_range(have: Ingredients, backend: Backend) -> int:
+def _out_of_range(results: StageResults, backend: Backend) -> int:
     """Values outside their range in the arrays from which every row is looked up."""
-    log, snapshots = have.interactions, have.features.snapshots
+    log, snapshots = results.interactions, results.features.snapshots
     ranges = (
         (log.age, -1, MAX_AGE),
         (log.channel, -1, 127),
         (snapshots.popularity, 0, 1),
         (snapshots.price, 0, 1),
         (snapshots.price_category, -1, 3),
-        (have.neighbors.similarity, 0, 1 + 1e-6),  # rounded to float32
-        (have.calendar.day_of_week, 0, 6),
-        (have.calendar.month, 1, 12),
-        (have.calendar.season, 0, 3),
+        (results.neighbors.similarity, 0, 1 + 1e-6),  # rounded to float32
+        (results.calendar.day_of_week, 0, 6),
+        (results.calendar.month, 1, 12),
+        (results.calendar.season, 0, 3),
     )
     return sum(int(((values < low) | (values > high)).sum()) for values, low, high in ranges)
 
 
-def _unaccounted(have: Ingredients, report: InputReport) -> int:
+def _unaccounted(results: StageResults, report: InputReport) -> int:
     """Transactions that no account holds, or that two hold."""
-    log, ledger = have.interactions, have.plan.ledger
+    log, ledger = results.interactions, results.plan.ledger
     rows = report.rows["transactions"]
     emitted = sum(ledger["emitted"].values())
     kept = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
@@ -235,15 +237,15 @@ def _unaccounted(have: Ingredients, report: InputReport) -> int:
 
 
 def _coverage(
-    n_items: list[int], have: Ingredients, config: DatasetConfig, backend: Backend
+    n_items: list[int], results: StageResults, config: DatasetConfig, backend: Backend
 ) -> dict[str, float]:
-    xp, log = backend.xp, have.interactions
+    xp, log = backend.xp, results.interactions
     last = log.user_offsets[1:] - 1
     long_enough = (
         log.basket_start[last] - log.user_offsets[:-1]
         >= config.sequence_processing.min_sequence_length
     )
-    train, val, test = positive_users(log, have.plan, backend)
+    train, val, test = positive_users(log, results.plan, backend)
     n_users = int((train | val | test).sum())
     present = backend.from_host(n_items) > 0
     group = log.item_columns["product_group"].codes + 1
@@ -287,10 +289,10 @@ def _ks_p_of_shares(a: list[int], b: list[int]) -> float:
 
 
 def _split_values(
-    have: Ingredients, config: DatasetConfig, backend: Backend
+    results: StageResults, config: DatasetConfig, backend: Backend
 ) -> dict[str, float | None]:
-    windows, temporal = have.plan.windows, config.split.strategy == "temporal"
-    train, val, test = positive_users(have.interactions, have.plan, backend)
+    windows, temporal = results.plan.windows, config.split.strategy == "temporal"
+    train, val, test = positive_users(results.interactions, results.plan, backend)
     wanted = [float(share) for share in wanted_shares(config)]
     spans = [
         end - start
@@ -298,7 +300,7 @@ def _split_values(
             windows.starts, (windows.cut1, windows.cut2, windows.last), strict=True
         )
     ]
-    shares = [have.plan.shares[split]["share"] for split in SPLITS]
+    shares = [results.plan.shares[split]["share"] for split in SPLITS]
     return {
         "temporal_periods": max(
             abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)
@@ -306,20 +308,20 @@ def _split_values(
         "positive_shares": None
         if temporal
         else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
-        "no_future_knowledge": _future_knowledge(have),
+        "no_future_knowledge": _future_knowledge(results),
         "no_user_overlap": None
         if temporal
         else int((train & val | train & test | val & test).sum()),
     }
 
 
-def _future_knowledge(have: Ingredients) -> int:
+def _future_knowledge(results: StageResults) -> int:
     """How many sources of values know of purchases that come after the window they may look at (D8).
 
     Similarities and price edges tell the latest purchase that they were made of, not the one that they were asked to stop at.
     """
-    windows, plan = have.plan.windows, have.plan
-    made_of = (have.neighbors.known_until, have.features.edges_known_until)
+    windows, plan = results.plan.windows, results.plan
+    made_of = (results.neighbors.known_until, results.features.edges_known_until)
     n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in made_of)
     return n_beyond + sum(
         p.window_end != end for p, end in zip(plan.positives, windows.ends, strict=True)
@@ -361,14 +363,14 @@ def _completeness(
     n_items: list[int],
     n_groups: int,
     width: int,
-    have: Ingredients,
+    results: StageResults,
     backend: Backend,
 ) -> dict[str, float]:
     """Share of samples with a value, by column; negative_source and similarity_score are null by their meaning."""
     n_rows = max(1, n_groups * width)
     null = {name: n * width for name, n in zip(NULLABLE, total["nulls"], strict=True)}
     null |= {
-        f"item_{name}": _by_category(n_items, name, have, backend)[0] for name in ITEM_CATEGORIES
+        f"item_{name}": _by_category(n_items, name, results, backend)[0] for name in ITEM_CATEGORIES
     }
     null |= dict.fromkeys(
         ("item_price_category", "item_price_normalized"), total["measured"][UNPRICED]
@@ -390,20 +392,20 @@ def _concentration(items: list[int]) -> dict[str, float]:
     }
 
 
-def _transactions(have: Ingredients, report: InputReport) -> dict[str, Any]:
-    log = have.interactions
+def _transactions(results: StageResults, report: InputReport) -> dict[str, Any]:
+    log = results.interactions
     rows = report.rows["transactions"]
     return {
         "read": rows["read"],
         "rejected": report.rejects.get("transactions", {}),
         "accepted": log.n_accepted,
         **log.dropped,
-        **have.plan.ledger,
+        **results.plan.ledger,
     }
 
 
 def _negatives(
-    metrics: QualityMetrics, total: dict[str, list[int]], have: Ingredients
+    metrics: QualityMetrics, total: dict[str, list[int]], results: StageResults
 ) -> dict[str, Any]:
     by_source = {
         source: {
@@ -416,7 +418,7 @@ def _negatives(
     return {
         "drawn": metrics.negatives_verified,
         "by_source": by_source,
-        "candidates": describe_candidates(total["candidates"], have.plan)
+        "candidates": describe_candidates(total["candidates"], results.plan)
         if "candidates" in total
         else None,
         "shortfall": metrics.hard_by_source["fallback"],

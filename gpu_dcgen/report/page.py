@@ -23,7 +23,7 @@ VERDICTS = {
     "skip": ("–", "no value"),
     "info": ("i", "for information"),
 }
-FATES = {
+OUTCOMES = {
     "rejected": "bad rows, set aside",
     "collapsed": "same user, item and moment: counted once",
     "cold_user": "user with too few purchases",
@@ -140,7 +140,7 @@ def _funnel(documents: Documents, n: Numbers) -> list[Step]:
         steps.append(
             Step(
                 name.replace("_", " "),
-                FATES.get(name, ""),
+                OUTCOMES.get(name, ""),
                 text,
                 max(0, left) / total,
                 lost / total,

@@ -24,7 +24,7 @@ from ..kernels.pairs import score_pairs
 from ..kernels.rng import ITEM_VECTORS, fold_array, purpose_key
 from . import exact as exact_neighbors
 from .exact import PAIR_BYTES, NeighborWorkers, nearest_by_buyers
-from .matrix import Sides, WeightedMatrix
+from .matrix import MatrixByItemAndUser, WeightedMatrix
 
 Array = Any
 # vectors are whole numbers no longer than this: their products stay below 2^24, so float32 adds
@@ -148,7 +148,7 @@ def _able(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend) -> Ar
     )
 
 
-def _without(searched: Array, sides: Sides, xp: Any) -> Sides:
+def _without(searched: Array, sides: MatrixByItemAndUser, xp: Any) -> MatrixByItemAndUser:
     """The matrix for the exact engine, where those items that are searched for have no buyers, and so no products."""
     item_offsets, item_user, item_weight = sides.by_item
     lengths = xp.diff(item_offsets)

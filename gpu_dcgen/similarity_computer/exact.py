@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..backend.halving import in_halves
+from ..backend.halving import split_on_out_of_memory
 from ..backend.protocol import Backend
 from ..config.dataset_config import DatasetConfig
-from .matrix import Sides, WeightedMatrix
+from .matrix import MatrixByItemAndUser, WeightedMatrix
 
 Array = Any
 # of a neighbor, before and after it is laid end to end: item, similarity, common users
@@ -18,7 +18,7 @@ class NeighborWorkers(Protocol):
     """Other processes that find neighbors (`cluster`); the result is what this process would have computed."""
 
     def find_neighbors(
-        self, sides: Sides, blocks: list[tuple[int, int]], progress: Any
+        self, sides: MatrixByItemAndUser, blocks: list[tuple[int, int]], progress: Any
     ) -> list[tuple[Array, ...]]:
         """`nearest_by_buyers` of each block of items (first, last), in the blocks' order."""
 
@@ -47,7 +47,7 @@ def find_neighbors(
 
 
 def nearest_by_buyers(
-    first: int, last: int, sides: Sides, config: DatasetConfig, backend: Backend
+    first: int, last: int, sides: MatrixByItemAndUser, config: DatasetConfig, backend: Backend
 ) -> tuple[Array, ...]:
     """Of items first..last-1, laid end to end: lengths (n,) int32, item int32, similarity float32, common users int32."""
     limits = {
@@ -61,7 +61,7 @@ def nearest_by_buyers(
             first, last, sides.by_item, sides.by_user, sides.norms, **limits
         )
 
-    halves = in_halves(block, first, last, "similarity, items", backend)
+    halves = split_on_out_of_memory(block, first, last, "similarity, items", backend)
     return (
         halves[0]
         if len(halves) == 1

@@ -21,7 +21,7 @@ _LEAST_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at mos
 
 
 @dataclass(frozen=True)
-class Sides:
+class MatrixByItemAndUser:
     """What `backend.similarity_block` reads of a WeightedMatrix."""
 
     by_item: tuple[Array, ...]  # offsets (I+1,) int64, users (N,) int32, weights (N,) int32
@@ -48,11 +48,11 @@ class WeightedMatrix:
     n_products: int  # sum of squared user degrees: the work of an exact product
     known_until: int  # nanoseconds: the time of the latest purchase or view in it
 
-    def sides(self, backend: Backend) -> Sides:
+    def sides(self, backend: Backend) -> MatrixByItemAndUser:
         """The matrix laid out for the exact engine."""
         cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
         by_item = self.item_offsets, self.item_user, self.item_weight
-        return Sides(by_item, (self.user_offsets, cells), self.norms, self.packed)
+        return MatrixByItemAndUser(by_item, (self.user_offsets, cells), self.norms, self.packed)
 
     def csr(self, backend: Backend) -> Any:
         """The matrix as `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""

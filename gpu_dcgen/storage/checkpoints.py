@@ -38,9 +38,9 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, machine: Backend, tell: Callable[[str], None] | None = None
+        self, folder: Path, backend: Backend, tell: Callable[[str], None] | None = None
     ) -> None:
-        self._folder, self._machine, self._tell, self._off = folder, machine, tell, False
+        self._folder, self._backend, self._tell, self._off = folder, backend, tell, False
         self.found, self.began = False, 0
         self._writer = ThreadPoolExecutor(1, "checkpoints")  # hashing and writing hold no GIL
         self._written: list[Future] = []
@@ -93,14 +93,14 @@ class Checkpoints:
         digest = hashlib.sha256()
         for chunk in (*_chunks(data), _text(tree)):
             digest.update(chunk)
-        return _Reader(data, self._machine).value(tree) if digest.hexdigest() == sha256 else None
+        return _Reader(data, self._backend).value(tree) if digest.hexdigest() == sha256 else None
 
     def put(self, name: str, value: Any) -> Any:
         """Keep a value, written while the build goes on; returns it. TypeError for a value of a kind that is not known."""
         while self._written and self._written[0].done():
             self._written.pop(0).result()
         if not self._off:
-            writer = _Writer(self._machine)
+            writer = _Writer(self._backend)
             tree = writer.tree(value)
             self._written.append(self._writer.submit(self._keep, name, tree, writer.arrays))
         return value
@@ -171,8 +171,8 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
 class _Writer:
     """A value as a tree for JSON, and the arrays in it."""
 
-    def __init__(self, machine: Backend) -> None:
-        self._machine, self.arrays, self._at = machine, [], 0
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self.arrays, self._at = backend, [], 0
 
     def tree(self, value: Any) -> Any:
         match value:
@@ -197,7 +197,7 @@ class _Writer:
                 }
                 return {"of": [kind.__module__, kind.__qualname__], "fields": fields}
         if hasattr(value, "dtype") and hasattr(value, "shape"):
-            return {"array": self._array(self._machine.to_host(value))}
+            return {"array": self._array(self._backend.to_host(value))}
         raise TypeError(f"a checkpoint cannot hold {type(value)}")
 
     def _array(self, array: np.ndarray) -> list[Any]:
@@ -216,8 +216,8 @@ class _Writer:
 class _Reader:
     """The value of a tree, its arrays being parts of `data`."""
 
-    def __init__(self, data: np.ndarray, machine: Backend) -> None:
-        self._data, self._machine = data, machine
+    def __init__(self, data: np.ndarray, backend: Backend) -> None:
+        self._data, self._backend = data, backend
 
     def value(self, tree: Any) -> Any:
         match tree:
@@ -231,7 +231,7 @@ class _Reader:
                 with pa.ipc.open_stream(pa.py_buffer(self._array(place))) as stream:
                     return stream.read_all().column(0).combine_chunks()
             case {"array": place}:
-                return self._machine.from_host(self._array(place))
+                return self._backend.from_host(self._array(place))
             case {"host": place}:
                 return self._array(place)
             case {"of": [module, name], "fields": fields}:

@@ -3,7 +3,7 @@
 import pytest
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.backend.halving import MOST_HALVINGS, in_halves
+from gpu_dcgen.backend.halving import MOST_HALVINGS, split_on_out_of_memory
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -16,7 +16,7 @@ class Full(NumpyBackend):
         super().__init__(n_threads)
         self.room = room
 
-    def single(self):
+    def single_threaded(self):
         return self
 
     def similarity_block(self, first, last, *arrays, **limits):
@@ -35,7 +35,7 @@ class Full(NumpyBackend):
 
 def test_what_fits_is_done_at_once():
     machine = Full(8)
-    assert in_halves(range, 3, 11, "things", machine) == [range(3, 11)]
+    assert split_on_out_of_memory(range, 3, 11, "things", machine) == [range(3, 11)]
     assert machine.memory()["exhausted"] == 0
 
 
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_done_in_halves_in_order():
         machine.hold(last - first)
         return list(range(first, last))
 
-    parts = in_halves(make, 0, 11, "things", machine)
+    parts = split_on_out_of_memory(make, 0, 11, "things", machine)
     assert sum(parts, []) == list(range(11))
     assert max(map(len, parts)) == 3
     assert machine.memory()["exhausted"] == len(parts) - 1
@@ -58,7 +58,9 @@ def test_what_never_fits_is_an_error_that_names_it(n, smallest):
     with pytest.raises(
         BackendError, match=rf"^things 0\.\.{smallest - 1}: the memory of the cpu machine is full"
     ) as error:
-        in_halves(lambda first, last: machine.hold(last - first), 0, n, "things", machine)
+        split_on_out_of_memory(
+            lambda first, last: machine.hold(last - first), 0, n, "things", machine
+        )
     assert isinstance(error.value.__cause__, MemoryError)
 
 
@@ -77,7 +79,7 @@ def test_full_memory_in_any_stage_is_an_error_that_names_it(tmp_path, monkeypatc
 
 def test_a_build_counts_from_its_own_beginning(tmp_path):
     tables, machine = write_shop(random_shop(1), tmp_path / "shop"), Full(1000)
-    machine.recover()
+    machine.release_memory()
     assert (
         build(tables, tmp_path / "out", tiny_config(), backend=machine).manifest["performance"][
             "halved_blocks"
@@ -88,7 +90,7 @@ def test_a_build_counts_from_its_own_beginning(tmp_path):
 
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
-        in_halves(lambda first, last: 1 / 0, 0, 8, "things", Full(0))
+        split_on_out_of_memory(lambda first, last: 1 / 0, 0, 8, "things", Full(0))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -52,7 +52,7 @@ def ours(log: Log, *, threads: int, hard: int) -> Work:
 
     def of_block(rows: slice) -> np.ndarray:
         if not hasattr(own, "machine"):
-            own.machine = backend.single()
+            own.machine = backend.single_threaded()
         drawn = sample_negatives(
             positives, rows, interactions, features, neighbors, sources, config, own.machine
         )

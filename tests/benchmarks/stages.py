@@ -23,7 +23,7 @@ from gpu_dcgen.preparation.features import compute_features
 from gpu_dcgen.preparation.interactions import build_interactions
 from gpu_dcgen.preparation.splits import plan_splits
 from gpu_dcgen.preparation.windows import cut_windows
-from gpu_dcgen.samples import Ingredients, gather_ingredients
+from gpu_dcgen.samples import StageResults, collect_results
 from gpu_dcgen.sequence_builder import build_calendar
 from gpu_dcgen.similarity_computer.compute import compute_neighbors
 from gpu_dcgen.similarity_computer.matrix import build_matrix
@@ -99,14 +99,14 @@ def facts(log: Log) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
-def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> Ingredients:
+def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> StageResults:
     """What blocks of samples are made of, as the build gathers it."""
     interactions, features, plan, balance, neighbors = load(
         log, "log", "features", "plan", "balance", "neighbors"
     )
     sources = prepare_sources(interactions, features, config, backend)
     calendar = build_calendar(interactions.first_time, interactions.last_time, config, backend)
-    return gather_ingredients(
+    return collect_results(
         interactions, features, neighbors, sources, balance, calendar, plan, 0, backend
     )
 

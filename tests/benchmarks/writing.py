@@ -105,14 +105,14 @@ def polars_frame(log: Log, *, threads: int, lazy: bool) -> Work:
 
 def _blocks(log: Log, threads: int) -> list[Block]:
     config, backend = setting(threads)
-    have = ingredients(log, config, backend)
-    positives = have.plan.positives[0]
+    results = ingredients(log, config, backend)
+    positives = results.plan.positives[0]
     size = min(config.resources.batch_size, max(1, len(positives) // threads))
     made = []
     for rows in spread_blocks(len(positives), size, MOST_GROUPS):
         made.append(
             labeled_pairs(
-                gather_groups(positives, rows, have, config, backend), have, config, backend
+                gather_groups(positives, rows, results, config, backend), results, config, backend
             )
         )
     return made

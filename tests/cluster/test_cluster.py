@@ -54,7 +54,7 @@ def dask_setup(worker):
 """
 
 STUCK_IN = {
-    "similarity": ("gpu_dcgen.similarity_computer.exact", "in_halves"),
+    "similarity": ("gpu_dcgen.similarity_computer.exact", "split_on_out_of_memory"),
     "samples": ("gpu_dcgen.outputs.samples", "gather_groups"),
 }
 

@@ -16,7 +16,7 @@ from gpu_dcgen.cli.build_commands import app
 from gpu_dcgen.dataset_generator import builder as dataset_generator
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import append, build
-from gpu_dcgen.dataset_generator.reuse import Earlier
+from gpu_dcgen.dataset_generator.reuse import PreviousDataset
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.outputs import samples as parts
 from gpu_dcgen.storage.integrity import validate
@@ -260,7 +260,7 @@ def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         pass
     made = []
-    monkeypatch.setattr(parts._Crew, "_make", lambda *_: made.append(1))
+    monkeypatch.setattr(parts._SampleWriter, "_make", lambda *_: made.append(1))
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
     assert not made and new.manifest["append"]["kept"].keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []
@@ -306,7 +306,7 @@ def test_who_works_is_said_anew(tmp_path, monkeypatch):
     )
     for options in (["--threads", "1"], ["--workers", "2"], ["--scheduler", "tcp://new:8786"], []):
         CliRunner().invoke(app, ["append", str(tables), str(old), *options])
-    found = [Earlier(old).config(one).resources for one in asked]
+    found = [PreviousDataset(old).config(one).resources for one in asked]
     assert [(one.distributed_processing, one.scheduler) for one in found] == [
         (False, None),
         (True, None),

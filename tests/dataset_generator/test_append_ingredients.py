@@ -15,7 +15,7 @@ from pyarrow.types import is_dictionary
 from gpu_dcgen.dataset_generator import build_key
 from gpu_dcgen.dataset_generator import reuse as earlier
 from gpu_dcgen.dataset_generator.builder import append, build
-from gpu_dcgen.dataset_generator.reuse import Earlier
+from gpu_dcgen.dataset_generator.reuse import PreviousDataset
 from gpu_dcgen.storage.integrity import validate
 from tests.support.growing import TEST_FROM, TODAY, VAL_FROM, growing, grown, log, rows_of, until
 from tests.support.shops import DAY, FIRST_DAY, Tables, write_shop
@@ -227,7 +227,7 @@ def test_other_settings_keep_nothing(tmp_path):
         backend="cpu",
     )
     write_shop(tables, tmp_path / "now")
-    how = {"backend": "cpu", "overwrite": True, "earlier": Earlier(old.output)}
+    how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
     new = build(tmp_path / "now", old.output, growing(seed=7), **how)
     assert set(new.manifest["append"]["anew"].values()) == {
         "the data set was made with other settings"

@@ -140,10 +140,10 @@ def test_of_many_that_resume_at_once_one_does(shop, tmp_path):
 def test_a_clock_that_jumps_changes_no_sample(shop, tmp_path):
     """What time it is shows in `generated_at` alone, and that is when the first of the builds began."""
     died = shop.build(
-        tmp_path / "output", expect=False, clock="jumps", fault="SIGKILL", at="stage write_tables#1"
+        tmp_path / "output", expect=False, timer="jumps", fault="SIGKILL", at="stage write_tables#1"
     )
     assert died["code"] == -9
-    shop.build(tmp_path / "output", "--resume", clock="jumps")
+    shop.build(tmp_path / "output", "--resume", timer="jumps")
     straight = shop.folder / "straight" / "output"
     assert digests(tmp_path / "output") == digests(straight)
 

@@ -34,7 +34,7 @@ class SimulatedBackend(NumpyBackend):
         super().__init__(1)
         self.ran: list[str] = []
 
-    def single(self) -> "SimulatedBackend":
+    def single_threaded(self) -> "SimulatedBackend":
         return self
 
     def lanes(self, lane_bytes: int) -> int:

@@ -37,7 +37,7 @@ class Recorder(NumpyBackend):
         super().__init__(1)
         self.calls: dict[tuple[RowKernel, tuple[Any, ...]], None] = {}
 
-    def single(self) -> "Recorder":
+    def single_threaded(self) -> "Recorder":
         return self
 
     def for_each(self, kernel, n, *arrays, lanes=1):

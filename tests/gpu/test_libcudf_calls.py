@@ -26,7 +26,7 @@ from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import vocabulary
 
 plc = pytest.importorskip("pylibcudf", reason="RAPIDS is not installed: its calls are not checked")
-libcudf = pytest.importorskip("gpu_dcgen.backend.protocol.gpu.libcudf")
+libcudf = pytest.importorskip("gpu_dcgen.backend.gpu.libcudf")
 cupy = pytest.importorskip("cupy")
 
 SOURCES = sorted(Path(gpu_dcgen.backend.gpu.__file__).parent.glob("*.py"))

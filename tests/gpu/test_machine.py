@@ -11,7 +11,7 @@ from tests.test_architecture import parameters, protocol_methods
 
 pytest.importorskip("cudf", reason="RAPIDS is not installed: the GPU machine is not looked at")
 cupy = pytest.importorskip("cupy")
-machine = pytest.importorskip("gpu_dcgen.backend.protocol.gpu.machine")
+machine = pytest.importorskip("gpu_dcgen.backend.gpu.machine")
 
 
 class Memory:
@@ -91,5 +91,5 @@ def test_one_block_of_lanes_is_the_least(backend):
 
 def test_recovering_counts(backend):
     backend._memory.peak = lambda: 5
-    backend.recover()
+    backend.release_memory()
     assert backend.memory() == {"peak_bytes": 5, "exhausted": 1}

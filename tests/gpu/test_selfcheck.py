@@ -54,6 +54,6 @@ def test_builds_are_compared_column_by_column(tables, tmp_path, monkeypatch):
 
 def test_without_a_device_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["selfcheck", "--output", str(tmp_path / "report.json")])
-    monkeypatch.setattr("gpu_dcgen.backend.protocol.gpu.device.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("gpu_dcgen.backend.gpu.device.PACKAGES", ("no_such_package",))
     assert selfcheck.main() == 1
     assert "no_such_package is not installed" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from gpu_dcgen.config.quality import Monitoring
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, InputError
-from gpu_dcgen.monitoring.alerts import Watch, Webhook, open_sinks, write_prometheus
+from gpu_dcgen.monitoring.alerts import TrackerGroup, Webhook, open_sinks, write_prometheus
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from tests.support.shops import random_shop, tiny_config, write_shop
 
@@ -50,7 +50,7 @@ def receiver():
 
 def test_a_webhook_hears_alerts_and_milestones_and_not_every_word(receiver):
     hook = Webhook(f"http://127.0.0.1:{receiver.server_port}/secret", Heard())
-    watch = Watch(ProgressTracker(), [hook])
+    watch = TrackerGroup(ProgressTracker(), [hook])
     watch.message("info", "backend: cpu")
     watch.message("warning", "low_negative_diversity: 0.5")
     hook.milestone("samples", 0.5)

@@ -12,7 +12,7 @@ from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.monitoring import timing as performance
 from gpu_dcgen.monitoring.progress import ProgressTracker
-from gpu_dcgen.monitoring.timing import Clock
+from gpu_dcgen.monitoring.timing import BuildTimer
 from gpu_dcgen.outputs.samples import _block_size
 from gpu_dcgen.resources import DiskRate
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -40,16 +40,16 @@ class Held(NumpyBackend):
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
+def timer(monkeypatch) -> BuildTimer:
     now = [0.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(performance.time, "process_time", lambda: 0.0)
-    made = Clock(Held(20 * 10**9), Heard())
+    made = BuildTimer(Held(20 * 10**9), Heard())
     made.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
     return made
 
 
-def test_budgets_show_what_is_left_of_the_contracts_limits(clock):
+def test_budgets_show_what_is_left_of_the_contracts_limits(timer):
     for stage, seconds in {
         "load": 10,
         "similarity": 150,
@@ -58,10 +58,10 @@ def test_budgets_show_what_is_left_of_the_contracts_limits(clock):
         "tables": 30,
         "flush": 5,
     }.items():
-        with clock.stage(stage):
-            clock.wait(seconds)
-    clock.sampled(0.6, 0.0, 0.0)
-    report = clock.report({"train": {"rows": 12_000_000}}, written_bytes=12 * 10**9)["performance"]
+        with timer.stage(stage):
+            timer.wait(seconds)
+    timer.record_sampling(0.6, 0.0, 0.0)
+    report = timer.report({"train": {"rows": 12_000_000}}, written_bytes=12 * 10**9)["performance"]
     budgets = report["budgets"]
     assert {name: (b["value"], b["met"], b["margin"]) for name, b in budgets.items()} == {
         "total_generation_time": (1200, True, pytest.approx(1 / 3, abs=1e-4)),
@@ -74,33 +74,33 @@ def test_budgets_show_what_is_left_of_the_contracts_limits(clock):
         "max_cpu_usage": (0, True, 1.0),
         "max_disk_io": (10**7, True, 0.95),
     }
-    warned = [text for level, text in clock.progress.messages if level == "warning"]
+    warned = [text for level, text in timer.progress.messages if level == "warning"]
     assert [text.split(" is ")[0] for text in warned] == [
         "performance: dataset_construction",
         "performance: max_memory_usage",
     ]
-    assert warned == clock.warnings
+    assert warned == timer.warnings
 
 
 @pytest.mark.parametrize(("seconds", "warned"), [(59, False), (61, True)])
-def test_rates_of_short_builds_do_not_warn(seconds, warned, clock):
-    clock.wait(seconds)
-    clock.report({"train": {"rows": 1000}}, 0)
-    assert any("minimum_rate" in text for text in clock.warnings) == warned
+def test_rates_of_short_builds_do_not_warn(seconds, warned, timer):
+    timer.wait(seconds)
+    timer.report({"train": {"rows": 1000}}, 0)
+    assert any("minimum_rate" in text for text in timer.warnings) == warned
 
 
 @pytest.mark.parametrize(
     ("limit", "alerted"), [(None, False), (23 * 10**9, False), (22 * 10**9, True)]
 )
-def test_a_peak_above_nine_tenths_of_the_limit_is_a_critical_alert(limit, alerted, clock):
-    clock.wait(1)
-    clock.report({"train": {"rows": 1}}, 0, limit)
-    assert ("critical" in {level for level, _ in clock.progress.messages}) == alerted
+def test_a_peak_above_nine_tenths_of_the_limit_is_a_critical_alert(limit, alerted, timer):
+    timer.wait(1)
+    timer.report({"train": {"rows": 1}}, 0, limit)
+    assert ("critical" in {level for level, _ in timer.progress.messages}) == alerted
 
 
-def test_every_budget_of_the_contract_is_there(clock):
-    clock.wait(1)
-    named = set(clock.report({"train": {"rows": 1}}, 0)["performance"]["budgets"])
+def test_every_budget_of_the_contract_is_there(timer):
+    timer.wait(1)
+    named = set(timer.report({"train": {"rows": 1}}, 0)["performance"]["budgets"])
     assert set(contract.MAX_SECONDS) <= named and len(named) == len(contract.MAX_SECONDS) + 5
 
 

@@ -12,7 +12,7 @@ from gpu_dcgen.audit import read_world
 from gpu_dcgen.audit.explain import _read_pairs
 from gpu_dcgen.audit.mining import Miner, Positive
 from gpu_dcgen.dataset_generator.builder import build
-from gpu_dcgen.kernels.funnel import FATES
+from gpu_dcgen.kernels.funnel import OUTCOMES
 from gpu_dcgen.quality_validator import candidate_funnel
 from gpu_dcgen.quality_validator.candidate_funnel import sampled_bits
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -76,9 +76,9 @@ def test_every_candidate_meets_the_fate_that_the_rules_give_it(settings, tmp_pat
     }
     wanted = expected(tmp_path, config)
     assert {key: n for key, n in found.items() if key[1] != "offered"} == wanted
-    assert {fate for _, fate in wanted} == set(FATES)
+    assert {fate for _, fate in wanted} == set(OUTCOMES)
     for source, fates in counted["by_source"].items():
-        assert fates["offered"] == sum(fates[fate] for fate in FATES)
+        assert fates["offered"] == sum(fates[fate] for fate in OUTCOMES)
         assert (
             fates["chosen"] == negatives["by_source"][source]["drawn"]
         )  # all positives are looked at in a small shop

@@ -18,7 +18,7 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
 from gpu_dcgen.kernels.checks import VIOLATIONS
 from gpu_dcgen.quality_validator.metrics import QualityMetrics
-from gpu_dcgen.samples import Group, Ingredients, gather_groups, gather_ingredients
+from gpu_dcgen.samples import Group, StageResults, gather_groups, collect_results
 from gpu_dcgen.sequence_builder import build_calendar
 from tests.inputs.test_refusals import TINY
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -33,12 +33,12 @@ class Finished:
     """A finished block of train groups, and what it was made of."""
 
     stages: Stages
-    have: Ingredients
+    results: StageResults
     group: Group
 
     def found(self, group: Group) -> dict[str, int]:
         metrics = QualityMetrics()
-        metrics.add(group, self.have, self.stages.config, CPU)
+        metrics.add(group, self.results, self.stages.config, CPU)
         return {name: n for name, n in metrics.violations.items() if n}
 
     def with_item(self, row: int, slot: int, item: int) -> Group:
@@ -62,13 +62,15 @@ class Finished:
 def finished() -> Finished:
     s = Stages(CPU, random_shop(5, n_users=14, n_items=26, n_rows=280, minutes=True), tiny_config())
     calendar = build_calendar(s.log.first_time, s.log.last_time, s.config, CPU)
-    have = gather_ingredients(
+    results = collect_results(
         s.log, s.features, s.neighbors, s.sources, None, calendar, s.plan, 0, CPU
     )
     return Finished(
         s,
-        have,
-        gather_groups(s.plan.positives[0], slice(0, len(s.plan.positives[0])), have, s.config, CPU),
+        results,
+        gather_groups(
+            s.plan.positives[0], slice(0, len(s.plan.positives[0])), results, s.config, CPU
+        ),
     )
 
 
@@ -192,15 +194,15 @@ def test_blocks_add_up_to_the_whole(finished):
         rows = slice(first, min(len(positives), first + 7))
         blocks.append(QualityMetrics())
         blocks[-1].add(
-            gather_groups(positives, rows, finished.have, s.config, CPU),
-            finished.have,
+            gather_groups(positives, rows, finished.results, s.config, CPU),
+            finished.results,
             s.config,
             CPU,
         )
-    blocks[1].add(twice(finished), finished.have, finished.stages.config, CPU)
+    blocks[1].add(twice(finished), finished.results, finished.stages.config, CPU)
     whole, forward, backward = QualityMetrics(), QualityMetrics(), QualityMetrics()
-    whole.add(twice(finished), finished.have, finished.stages.config, CPU)
-    whole.add(finished.group, finished.have, finished.stages.config, CPU)
+    whole.add(twice(finished), finished.results, finished.stages.config, CPU)
+    whole.add(finished.group, finished.results, finished.stages.config, CPU)
     for block in blocks:
         forward.merge(block)
     for block in reversed(blocks):

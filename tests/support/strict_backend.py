@@ -29,8 +29,8 @@ class StrictBackend:
 
     name = "strict"
     n_threads = 1
-    exhausted = (MemoryError,)
-    when_full = NumpyBackend.when_full
+    out_of_memory_errors = (MemoryError,)
+    out_of_memory_hint = NumpyBackend.out_of_memory_hint
     scratch_order = "F"
 
     def __init__(self, n_lanes: int = 3, seed: int = 0) -> None:
@@ -45,7 +45,7 @@ class StrictBackend:
     def n_syncs(self) -> int:
         return self._syncs.count
 
-    def single(self) -> "StrictBackend":
+    def single_threaded(self) -> "StrictBackend":
         """One lane; arrays and the count of syncs are shared."""
         alone = StrictBackend(1)
         alone._syncs, alone.xp, alone._order = self._syncs, self.xp, self._order
@@ -68,11 +68,11 @@ class StrictBackend:
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return self._host.block_size(asked, entry_bytes)
 
-    def begin(self) -> None:
-        self._host.begin()
+    def reset_counters(self) -> None:
+        self._host.reset_counters()
 
-    def recover(self) -> None:
-        self._host.recover()
+    def release_memory(self) -> None:
+        self._host.release_memory()
 
     def read_columns(
         self, files: Sequence[Path], names: Sequence[str]

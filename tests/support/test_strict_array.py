@@ -366,7 +366,7 @@ def test_waits_for_the_device_are_counted(strict):
         "bincount": (lambda: xp.bincount(array), 2),
         "to_host": (lambda: strict.to_host(array), 1),
         "synchronize": (strict.synchronize, 1),
-        "single": (lambda: int(strict.single().xp.ones(1)[0]), 1),
+        "single": (lambda: int(strict.single_threaded().xp.ones(1)[0]), 1),
     }
     for name, (step, expected) in steps.items():
         before = strict.n_syncs

@@ -101,7 +101,7 @@ def test_rows_run_in_another_order_each_time():
 
 @pytest.mark.parametrize("single", [False, True])
 def test_every_lane_is_used_in_turn(single, strict):
-    backend = strict.single() if single else strict
+    backend = strict.single_threaded() if single else strict
     xp, values = backend.xp, np.arange(28, dtype=np.int64).reshape(7, 4)
     scratch, lanes, out = (
         xp.empty(shape, dtype=xp.int64) for shape in ((backend.lanes(32), 4), 7, (7, 4))

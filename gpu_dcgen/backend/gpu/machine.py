@@ -36,8 +36,8 @@ class CudaBackend:
     xp = cupy
     sparse = cupyx.scipy.sparse
     n_threads = 1
-    exhausted = (MemoryError,)  # of RMM and CuPy
-    when_full = (
+    out_of_memory_errors = (MemoryError,)  # of RMM and CuPy
+    out_of_memory_hint = (
         "Stop what else runs on the device, raise --gpu-memory-limit, or build with --backend cpu."
     )
     scratch_order = "F"  # threads of a warp work side by side on their lanes
@@ -49,7 +49,7 @@ class CudaBackend:
         self._vocabularies = Vocabularies()
         self._n_exhausted = 0
 
-    def single(self) -> "CudaBackend":
+    def single_threaded(self) -> "CudaBackend":
         cupy.cuda.Device(self.device.index).use()  # each thread has a current device of its own
         return self
 
@@ -65,11 +65,11 @@ class CudaBackend:
     def block_size(self, asked: int, entry_bytes: int) -> int:
         return max(1, min(_MOST_BLOCK, int(self._memory.free() * _BLOCK_SHARE) // entry_bytes))
 
-    def begin(self) -> None:
-        self._memory.begin()
+    def reset_counters(self) -> None:
+        self._memory.reset_counters()
         self._transfers.to_device = self._transfers.to_host = self._n_exhausted = 0
 
-    def recover(self) -> None:
+    def release_memory(self) -> None:
         self._n_exhausted += 1
         gc.collect()  # cycles, a traceback's among them, may hold arrays
 

@@ -45,7 +45,7 @@ class DeviceMemory:
         """The most bytes that were held at a time since `begin`."""
         return self._held + self._statistics.allocation_counts.peak_bytes
 
-    def begin(self) -> None:
+    def reset_counters(self) -> None:
         """Let the peak start anew, from what is held now."""
         self._held = self._limited.get_allocated_bytes()
         self._statistics.push_counters()  # which count from zero

@@ -110,9 +110,9 @@ def first_above(values, lo, hi, x):
 
 
 @numba.njit(cache=True)
-def holds(articles, begin, end, article):
+def holds(articles, reset_counters, end, article):
     found = False
-    for line in range(begin, end):
+    for line in range(reset_counters, end):
         found |= articles[line] == article
     return found
 
@@ -172,7 +172,9 @@ def choose_companion(u, slot, day, wants):
 
 
 @numba.njit(cache=True)
-def choose_article(key, counter, day, previous, favourites, articles, mine, begin, line, wants):
+def choose_article(
+    key, counter, day, previous, favourites, articles, mine, reset_counters, line, wants
+):
     """A slot for `line`: a companion of slot `previous` (-1: none), or by taste; new to the basket where a few draws find that.
 
     `articles[mine:line]` are the customer's lines so far, `articles[begin:line]` this basket's.
@@ -191,9 +193,9 @@ def choose_article(key, counter, day, previous, favourites, articles, mine, begi
             style = choose_style(uniform(key, c + 2), uniform(key, c + 3), day, favourites, wants)
             slot = choose_slot(uniform(key, c + 4), style, day, wants)
         article = wants.article[slot]
-        if holds(articles, begin, line, article):
+        if holds(articles, reset_counters, line, article):
             continue
-        if uniform(key, c + 5) < AGAIN_SHARE or not holds(articles, mine, begin, article):
+        if uniform(key, c + 5) < AGAIN_SHARE or not holds(articles, mine, reset_counters, article):
             break
     return slot
 
@@ -227,26 +229,30 @@ def fill_lines(
     counter, mine, key = 0, np.int64(0), lines_key
     for v in range(visit_day.shape[0]):
         customer, day = visit_customer[v], np.int64(visit_day[v])
-        begin, end = visit_offsets[v], visit_offsets[v + 1]
+        reset_counters, end = visit_offsets[v], visit_offsets[v + 1]
         gap = 0
         if v > 0 and visit_customer[v - 1] == customer:
             gap = day - visit_day[v - 1]
         else:
-            counter, mine, key = 0, begin, fold(lines_key, np.int64(first_customer) + customer)
+            counter, mine, key = (
+                0,
+                reset_counters,
+                fold(lines_key, np.int64(first_customer) + customer),
+            )
         slot = np.int64(-1)
-        for line in range(begin, end):
+        for line in range(reset_counters, end):
             c = counter
             counter += NUMBERS_A_LINE + NUMBERS_AN_ATTEMPT * ATTEMPTS
-            if line > begin and uniform(key, c) < MORE_PIECES_SHARE:
+            if line > reset_counters and uniform(key, c) < MORE_PIECES_SHARE:
                 articles[line] = articles[line - 1]
                 cents[line] = cents[line - 1]
                 continue
             article = np.int32(-1)
             if 0 < gap <= RETURN_DAYS and uniform(key, c + 1) < RETURN_SHARE:
                 before = visit_offsets[v - 1]
-                article = articles[before + int(uniform(key, c + 2) * (begin - before))]
+                article = articles[before + int(uniform(key, c + 2) * (reset_counters - before))]
                 slot = np.int64(-1)
-            if article < 0 or holds(articles, begin, line, article):
+            if article < 0 or holds(articles, reset_counters, line, article):
                 c_choice = c + NUMBERS_A_LINE
                 slot = choose_article(
                     key,
@@ -256,7 +262,7 @@ def fill_lines(
                     favourites[customer],
                     articles,
                     mine,
-                    begin,
+                    reset_counters,
                     line,
                     wants,
                 )

@@ -130,10 +130,10 @@ def draw_visits(
     rng: np.random.Generator, buyers: np.ndarray, intensity: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Visits of the `buyers` (b,), at least one each, sorted by (customer, day)."""
-    begin, end, n_visits = draw_life_lines(rng, buyers.shape[0], intensity)
+    reset_counters, end, n_visits = draw_life_lines(rng, buyers.shape[0], intensity)
     owner = np.repeat(np.arange(buyers.shape[0]), n_visits)
     n = owner.shape[0]
-    at = begin[owner] + rng.random(n) * (end - begin)[owner]
+    at = reset_counters[owner] + rng.random(n) * (end - reset_counters)[owner]
     day = np.clip(np.searchsorted(intensity, at, side="right") - 1, 0, N_DAYS - 1)
     key = np.sort(owner * N_DAYS + day)
     owner, day = key // N_DAYS, key % N_DAYS
@@ -161,14 +161,16 @@ def draw_life_lines(
     while missing > 0:
         m = 2 * missing + 64
         rate = np.exp(RATE_MU + RATE_SIGMA * rng.standard_normal(m))
-        begin = np.where(rng.random(m) < OLD_SHARE, 0.0, rng.random(m) * N_DAYS)
+        reset_counters = np.where(rng.random(m) < OLD_SHARE, 0.0, rng.random(m) * N_DAYS)
         life = np.where(rng.random(m) < NEVER_LAPSE_SHARE, np.inf, rng.exponential(LIFE_DAYS, m))
         span = np.interp(
-            (begin, np.minimum(begin + life, N_DAYS)), np.arange(N_DAYS + 1), intensity
+            (reset_counters, np.minimum(reset_counters + life, N_DAYS)),
+            np.arange(N_DAYS + 1),
+            intensity,
         )
         visits = np.where(rng.random(m) < ONCE_SHARE, 1, rng.poisson(rate * (span[1] - span[0])))
         kept = np.flatnonzero(visits > 0)[:missing]
         found.append((span[0][kept], span[1][kept], visits[kept]))
         missing -= kept.shape[0]
-    begin, end, visits = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return begin, end, visits
+    reset_counters, end, visits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return reset_counters, end, visits

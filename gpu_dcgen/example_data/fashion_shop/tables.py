@@ -199,8 +199,8 @@ def write_transactions(
         "store_schema": False,
     }
     with pq.ParquetWriter(path, encoded, use_dictionary=True, **options) as writer:
-        for begin in range(0, log.day.shape[0], ROWS_PER_GROUP):
-            rows = slice(begin, begin + ROWS_PER_GROUP)
+        for reset_counters in range(0, log.day.shape[0], ROWS_PER_GROUP):
+            rows = slice(reset_counters, reset_counters + ROWS_PER_GROUP)
             columns = [
                 pa.array(log.day[rows].astype(np.int32) + first_day).cast(pa.date32()),
                 compact_dictionary(log.customer[rows], ids),
