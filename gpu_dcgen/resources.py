@@ -112,7 +112,7 @@ def require_room(
 def estimated_bytes(
     n_positives: int, config: DatasetConfig, n_neighbors: int = 0, n_users: int = 0
 ) -> int:
-    """Bytes of a data set's files, by the densest that were seen: rows are alike, whatever the shop."""
+    """Bytes of a dataset's files, by the densest that were seen: rows are alike, whatever the shop."""
     rows = n_positives * config.rows_per_positive * SAMPLE_BYTES
     length = config.sequence_processing.max_sequence_length
     return (
@@ -129,7 +129,7 @@ def _require_disk(output: Path, estimate: int) -> None:
     needed, free = int(estimate * DISK_MARGIN), shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            f"{folder}: {_size(free)} are free on its disk, and the data set needs about {_size(estimate)} "
+            f"{folder}: {_size(free)} are free on its disk, and the dataset needs about {_size(estimate)} "
             f"({_size(needed)} with a margin of {DISK_MARGIN - 1:.0%}).\nMake room, or choose another OUTPUT."
         )
 

@@ -1,4 +1,4 @@
-"""The leakage certificate: a written data set, proved again from its files and its inputs by other code than the build's.
+"""The leakage certificate: a written dataset, proved again from its files and its inputs by other code than the build's.
 
 Nothing here imports a stage of the build. Input tables are read anew, purchases filtered anew, and each split is held
 against a log that ends with the split's window, so a value that agrees cannot know of anything later (D8).
@@ -69,7 +69,7 @@ class World:
 
 
 def read_world(inputs: Path, config: DatasetConfig) -> World:
-    """Read the inputs and decide, as the configuration says, what a data set of them must hold. InputError if none can be."""
+    """Read the inputs and decide, as the configuration says, what a dataset of them must hold. InputError if none can be."""
     tables = read_tables(inputs, config.inputs)
     if not len(tables.time):
         raise InputError(
@@ -119,12 +119,12 @@ def audit(
     certificate: Path | None = None,
     progress: ProgressTracker | None = None,
 ) -> dict[str, Any]:
-    """Prove a data set from its files and the tables it was built from; write and return the certificate.
+    """Prove a dataset from its files and the tables it was built from; write and return the certificate.
 
     All rows of all files are checked; the negatives of `sample` seeded groups a split are drawn again, and similarities
     of a seeded sample of items where all would need more than MOST_PRODUCTS multiplications. The certificate goes to
-    `certificate`, else to certificate.json in the data set; it is signed with `key` where there is one. A rule that does
-    not hold is a finding, not an error. InputError: no data set, another shape, or inputs that cannot be read.
+    `certificate`, else to certificate.json in the dataset; it is signed with `key` where there is one. A rule that does
+    not hold is a finding, not an error. InputError: no dataset, another shape, or inputs that cannot be read.
     """
     inputs, dataset, progress = Path(inputs), Path(dataset), progress or ProgressTracker()
     manifest = read_manifest(dataset)

@@ -71,7 +71,7 @@ def write(path: Path, certificate: dict[str, Any]) -> None:
 
 
 def verify(path: Path, dataset: Path | None = None, key: bytes | None = None) -> list[str]:
-    """What speaks against a certificate: its signature, its verdict, and, given the data set, files that have changed since.
+    """What speaks against a certificate: its signature, its verdict, and, given the dataset, files that have changed since.
 
     Empty when nothing does. InputError where the file is no certificate, or was signed with a key and none is given.
     """

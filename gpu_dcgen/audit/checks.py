@@ -12,7 +12,7 @@ SHOWN = 5  # offenders kept of each check
 
 Show = Callable[[int], tuple[Any, Any]]  # row -> what was found there, what was expected
 
-# name -> (rule: decision and section of the contract, what it says of the data set)
+# name -> (rule: decision and section of the contract, what it says of the dataset)
 RULES: dict[str, tuple[str, str]] = {
     "inputs": (
         "D1, D2; Input Specifications",
@@ -71,7 +71,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "duplicates": ("D12", "no item is twice in a group"),
     "on_sale": ("D11", "every item was on sale at the sample's snapshot"),
-    "siblings": ("D13", "no hard negative is the positive's product in another colour"),
+    "siblings": ("D13", "no hard negative is the positive's product in another color"),
     "negative_details": (
         "D13; hard_negative_mining",
         "a hard negative's source could have offered it, by band, price and group",
@@ -109,13 +109,13 @@ RULES: dict[str, tuple[str, str]] = {
 
 @dataclass
 class Check:
-    """One rule: how much of the data set was held against it, and what broke it."""
+    """One rule: how much of the dataset was held against it, and what broke it."""
 
     name: str
     rule: str
     claim: str
     scope: str = "all"  # or what the sample is
-    # values, rows, groups or files; 0: the data set has nothing that the rule speaks of
+    # values, rows, groups or files; 0: the dataset has nothing that the rule speaks of
     n_checked: int = 0
     n_bad: int = 0
     offenders: list[dict[str, Any]] = field(

@@ -1,4 +1,4 @@
-"""The written data set: its files, their schemas and digests, and its samples streamed as whole groups."""
+"""The written dataset: its files, their schemas and digests, and its samples streamed as whole groups."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ READ_OF_THE_MANIFEST = (
 
 
 def read_manifest(dataset: Path) -> dict[str, Any]:
-    """InputError where the folder holds no data set, or one of a shape that the audit does not read."""
+    """InputError where the folder holds no dataset, or one of a shape that the audit does not read."""
     path = dataset / "manifest.json"
     if not path.is_file():
         remedy = "Name a folder that 'gpu-dcgen build' published."
-        raise InputError(f"{dataset}: is no data set (it holds no manifest.json).\n{remedy}")
+        raise InputError(f"{dataset}: is no dataset (it holds no manifest.json).\n{remedy}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
         shape = manifest["config"]["output"]["shape"]
@@ -64,7 +64,7 @@ def read_config(dataset: Path, manifest: dict[str, Any]) -> DatasetConfig:
     try:
         return DatasetConfig.model_validate(manifest["config"])
     except ValueError as error:
-        remedy = "Audit a data set with the version that built it."
+        remedy = "Audit a dataset with the version that built it."
         raise InputError(
             f"{dataset / 'manifest.json'}: the settings cannot be read ({error}).\n{remedy}"
         ) from error

@@ -28,7 +28,7 @@ SCALE = ONE * ONE  # of scores: two numbers in 16-bit fixed point
 
 @dataclass(frozen=True)
 class Explanation:
-    """One group of a data set, and how it came about."""
+    """One group of a dataset, and how it came about."""
 
     sample_id: str
     split: str
@@ -50,10 +50,10 @@ class Explanation:
 
 
 def explain(dataset: Path, sample_id: str, inputs: Path) -> Explanation:
-    """Derive the negatives of the group that a sample is in, from the tables that the data set was built from.
+    """Derive the negatives of the group that a sample is in, from the tables that the dataset was built from.
 
-    Needs the memory of the whole log and a part of a minute for millions of rows. InputError: no such sample, no data set,
-    a shape that the audit does not read, or other inputs than the data set's.
+    Needs the memory of the whole log and a part of a minute for millions of rows. InputError: no such sample, no dataset,
+    a shape that the audit does not read, or other inputs than the dataset's.
     """
     dataset = Path(dataset)
     manifest = read_manifest(dataset)
@@ -63,7 +63,7 @@ def explain(dataset: Path, sample_id: str, inputs: Path) -> Explanation:
     if rows is None:
         n = manifest["counts"][SPLITS[split]]["groups"]
         raise InputError(
-            f"{sample_id}: {SPLITS[split]} has {n} groups, numbered from 0.\nTake a sample_id of the data set."
+            f"{sample_id}: {SPLITS[split]} has {n} groups, numbered from 0.\nTake a sample_id of the dataset."
         )
     world = read_world(Path(inputs), config)
     window = world.windows[split]
@@ -75,7 +75,7 @@ def explain(dataset: Path, sample_id: str, inputs: Path) -> Explanation:
     if user < 0 or found != [log.user_ids[user].as_py(), log.item_ids[item].as_py()]:
         raise InputError(
             f"{sample_id}: the positive of this group is not the one that {inputs} gives.\n"
-            "Name the folder that the data set was built from; 'gpu-dcgen audit' says what differs."
+            "Name the folder that the dataset was built from; 'gpu-dcgen audit' says what differs."
         )
     miner = Miner(log, window.snapshots, _read_pairs(dataset, log.item_ids), config)
     mined = miner.mine(Positive(user, item, time, int(window.copies[group])))
@@ -112,7 +112,7 @@ def _parse(sample_id: str, config: DatasetConfig) -> tuple[int, int, int]:
     last = config.rows_per_positive - 1
     if match is None or int(match[3]) > last:
         raise InputError(
-            f"{sample_id!r}: is no sample_id of this data set; expected one such as train-0000000012-{min(3, last):02d}, "
+            f"{sample_id!r}: is no sample_id of this dataset; expected one such as train-0000000012-{min(3, last):02d}, "
             f"with a last number of at most {last}.\nTake one from the column sample_id."
         )
     return SPLITS.index(match[1]), int(match[2]), int(match[3])
@@ -191,7 +191,7 @@ def _negatives(
 
 
 def _of_negatives(rows: pa.Table, name: str, config: DatasetConfig) -> list[Any]:
-    """A column of a group's negatives in either shape; None for each where the data set has no such column."""
+    """A column of a group's negatives in either shape; None for each where the dataset has no such column."""
     if config.output.shape == "labeled_pair":
         return (
             rows[name].to_pylist()[1:]

@@ -227,7 +227,7 @@ def read_log(tables: Tables, cuts: Cuts, filtering: Any) -> Log:
     rows = np.sort(rows)
     if not len(rows):
         raise InputError(
-            "transactions: no purchase is left after the data set's filters.\nBring the tables of the build."
+            "transactions: no purchase is left after the dataset's filters.\nBring the tables of the build."
         )
     users, items = np.unique(user[rows]), np.unique(item[rows])
     return Log(

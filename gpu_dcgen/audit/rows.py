@@ -351,7 +351,7 @@ class RowAudit(GroupComparer):
         self._of_groups("negative_details", groups, bad.any(axis=1), show)
 
     def details_of(self, groups: Groups, group: int) -> list[str | None] | None:
-        """negative_detail of a group's negatives as texts; None where the data set has no such column."""
+        """negative_detail of a group's negatives as texts; None where the dataset has no such column."""
         if not self._config.output.extra_columns:
             return None
         column = flat(groups.batch.table["negative_detail"])

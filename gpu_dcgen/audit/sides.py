@@ -39,7 +39,7 @@ def check_similarities(
 ) -> Pairs | None:
     """item_similarity_matrix against the products of `items`; the pairs as written, None where they are in no order.
 
-    Where the data set does not claim to be `complete` (approximate search), pairs may be missing; those written must be exact.
+    Where the dataset does not claim to be `complete` (approximate search), pairs may be missing; those written must be exact.
     """
     file, settings = "item_similarity_matrix.parquet", config.similarity
     if not check_nulls(file, 0, table, arrow_schema("item_similarity_matrix"), findings):

@@ -68,7 +68,7 @@ def read_tables(folder: Path, inputs: Any) -> Tables:
     """Read the tables of a build as its `inputs` settings say. InputError where a table or column is missing or unreadable."""
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: there is no such folder.\nName the folder that the data set was built from."
+            f"{folder}: there is no such folder.\nName the folder that the dataset was built from."
         )
     names = ["articles", "customers", "transactions"]
     if inputs.views and _path(folder, "views") is not None:
@@ -124,7 +124,7 @@ class _Table:
         path = _path(folder, name)
         if path is None:
             raise InputError(
-                f"{folder}: there is no {name}.parquet.\nName the folder that the data set was built from."
+                f"{folder}: there is no {name}.parquet.\nName the folder that the dataset was built from."
             )
         self.name, self.path = name, path
         self.files = [path] if path.is_file() else sorted(_parquet_files(path))

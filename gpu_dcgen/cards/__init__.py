@@ -1,11 +1,11 @@
-"""Cards of a finished data set for catalogues and for people, all from the schema in `contract.py` and from its own JSON files.
+"""Cards of a finished dataset for catalogs and for people, all from the schema in `contract.py` and from its own JSON files.
 
-described.py    the data set's tables with their columns, types, files and rows
+described.py    the dataset's tables with their columns, types, files and rows
 readme.py       README.md, a Hugging Face dataset card
 croissant.py    croissant.json, MLCommons Croissant
 odcs.py         datacontract.yaml, Open Data Contract Standard
 
-The same data set gives the same cards, to the byte. They name nothing of the inputs: no file, no path, no value of a category.
+The same dataset gives the same cards, to the byte. They name nothing of the inputs: no file, no path, no value of a category.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..errors import OutputError
 def write_cards(
     dataset: Path, output: Path | None = None, *, overwrite: bool = False
 ) -> list[Path]:
-    """Write the `CARDS` into the data set's folder, or into `output`, and return their paths.
+    """Write the `CARDS` into the dataset's folder, or into `output`, and return their paths.
 
-    Their own paths are relative to the data set's folder. InputError: no data set; OutputError: a card is there, or cannot be
+    Their own paths are relative to the dataset's folder. InputError: no dataset; OutputError: a card is there, or cannot be
     written.
     """
     from . import croissant, odcs, readme

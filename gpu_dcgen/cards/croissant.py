@@ -52,7 +52,7 @@ def render(described: Described) -> str:
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": described.name,
         "description": "Contrastive training data from a shop's purchase log, with hard and random negatives. Where the log is "
-        "from, and under which licence, its owner must add.",
+        "from, and under which license, its owner must add.",
         "datePublished": manifest["generated_at"],
         "version": manifest["contract"].rpartition(" ")[2],
         "distribution": [_file(described, name) for name in manifest["files"]]

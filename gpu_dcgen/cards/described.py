@@ -1,4 +1,4 @@
-"""A data set as its cards see it: tables, columns, types in three vocabularies, files and rows."""
+"""A dataset as its cards see it: tables, columns, types in three vocabularies, files and rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_list(column: Column) -> bool:
 
 @dataclass(frozen=True)
 class Table:
-    """One of the contract's files; `files` are names in the data set's folder, `n_rows` None where the manifest has no count."""
+    """One of the contract's files; `files` are names in the dataset's folder, `n_rows` None where the manifest has no count."""
 
     name: str
     row: str
@@ -67,7 +67,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Described:
-    """What the cards say: the JSON files of a data set, its settings, and its tables in the contract's order."""
+    """What the cards say: the JSON files of a dataset, its settings, and its tables in the contract's order."""
 
     manifest: dict[str, Any]
     quality_report: dict[str, Any]
@@ -85,7 +85,7 @@ class Described:
 
 
 def describe(dataset: Path) -> Described:
-    """InputError where the folder holds no data set, or one of another version."""
+    """InputError where the folder holds no dataset, or one of another version."""
     remedy = "Name a folder that 'gpu-dcgen build' published."
     manifest, quality_report = (
         read_json(dataset / name, remedy) for name in ("manifest.json", "quality_report.json")
@@ -119,7 +119,7 @@ def describe(dataset: Path) -> Described:
         if missing := [key for key in needed if key not in manifest]:
             raise ValueError(f"it has no {missing[0]}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        remedy = "Describe a data set with the version that built it, or build again."
+        remedy = "Describe a dataset with the version that built it, or build again."
         raise InputError(
             f"{dataset / 'manifest.json'}: is no manifest of this version ({type(error).__name__}: {error}).\n{remedy}"
         ) from error

@@ -1,6 +1,6 @@
 """datacontract.yaml: Open Data Contract Standard 3.1, which `datacontract test` holds against the files.
 
-Paths are relative: run it in the data set's folder. A table in parts is a folder of the same name, which DuckDB reads alike.
+Paths are relative: run it in the dataset's folder. A table in parts is a folder of the same name, which DuckDB reads alike.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def render(described: Described) -> str:
         "description": {
             "purpose": "Training of contrastive recommenders: purchases with hard and random negatives, in three splits.",
             "limitations": "Where the log is from, and what it may be used for, its owner must add.",
-            "usage": "Run 'datacontract test datacontract.yaml' in the folder of the data set.",
+            "usage": "Run 'datacontract test datacontract.yaml' in the folder of the dataset.",
         },
         "servers": [
             {"server": "files", "type": "local", "path": "./{model}.parquet", "format": "parquet"}

@@ -90,7 +90,7 @@ def _body(described: Described) -> Iterable[str]:
         f"data contract {cell(manifest['contract'])}."
     )
     yield (
-        "**To be filled in by the owner of the log:** where it is from, its licence (`license` above), whom its ids stand for, "
+        "**To be filled in by the owner of the log:** where it is from, its license (`license` above), whom its ids stand for, "
         "and what the data may be used for. gpu-dcgen knows none of it."
     )
     yield "## Load it"

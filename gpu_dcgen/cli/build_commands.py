@@ -155,7 +155,7 @@ def append(
         typer.Argument(
             metavar="DATASET",
             parser=here,
-            help="Data set of the old rows; the new one takes its place.",
+            help="Dataset of the old rows; the new one takes its place.",
         ),
     ],
     backend: Backend = "auto",

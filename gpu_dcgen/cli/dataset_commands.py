@@ -1,4 +1,4 @@
-"""Commands on finished data sets: prove, explain, report, describe, train a probe, export."""
+"""Commands on finished datasets: prove, explain, report, describe, train a probe, export."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def probe(
         int, typer.Option(min=1, help="Positives of val and of test to rank, at most.")
     ] = 10_000,
     seed: Annotated[
-        int, typer.Option(min=0, help="Same data set, options and machine: same figures.")
+        int, typer.Option(min=0, help="Same dataset, options and machine: same figures.")
     ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -97,7 +97,7 @@ def audit(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", parser=here, help="The data set that was built from INPUT."
+            metavar="OUTPUT", parser=here, help="The dataset that was built from INPUT."
         ),
     ],
     sample: Annotated[
@@ -141,7 +141,7 @@ def audit(
 
 @app.command()
 def explain(
-    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="A data set.")],
+    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="A dataset.")],
     sample_id: Annotated[
         str,
         typer.Argument(
@@ -183,7 +183,7 @@ def verify(
         Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json of 'gpu-dcgen audit'.")
     ],
     dataset: Annotated[
-        Path | None, typer.Argument(metavar="[OUTPUT]", help="The data set it speaks of.")
+        Path | None, typer.Argument(metavar="[OUTPUT]", help="The dataset it speaks of.")
     ] = None,
     key: Key = None,
     debug: Debug = False,
@@ -236,7 +236,7 @@ def cards(
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
-    """Describe a dataset for catalogues and for people.
+    """Describe a dataset for catalogs and for people.
 
     Writes README.md (a Hugging Face dataset card), croissant.json (MLCommons Croissant) and datacontract.yaml (Open Data
     Contract Standard), from the schema and the dataset's own JSON files.
@@ -253,7 +253,7 @@ def cards(
 def validate(
     dataset: Annotated[
         Any,
-        typer.Argument(metavar="DATASET", parser=anywhere, help="Folder, or URL, of a data set."),
+        typer.Argument(metavar="DATASET", parser=anywhere, help="Folder, or URL, of a dataset."),
     ],
     checksums: Annotated[
         bool, typer.Option("--checksums", help="Read every byte: finds a single flipped bit.")

@@ -129,7 +129,7 @@ Baseline = Annotated[
     typer.Option(
         metavar="DATASET",
         parser=here,
-        help="Another data set; gates that are worse than its own are reported.",
+        help="Another dataset; gates that are worse than its own are reported.",
     ),
 ]
 Key = Annotated[

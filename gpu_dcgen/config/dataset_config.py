@@ -70,7 +70,7 @@ class Features(Section):
 
 class Similarity(Section):
     engine: Literal["exact", "approximate", "auto"] = "exact"
-    """How neighbours are found (D10): all, or most where that is less work; `auto` is approximate where that halves the work."""
+    """How neighbors are found (D10): all, or most where that is less work; `auto` is approximate where that halves the work."""
     exact_products: Count = 30_000_000_000
     """`auto` is exact up to this sum of squared purchases of users: minutes on two cores."""
     dimension: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -80,9 +80,9 @@ class Similarity(Section):
     nearest: Literal["auto", "brute", "faiss", "cuml"] = "auto"
     """With `approximate`: who finds the nearest vectors; faiss needs that package, cuml a GPU."""
     min_common_users: Count = 5
-    """Pairs of items with fewer common buyers are not neighbours."""
+    """Pairs of items with fewer common buyers are not neighbors."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    """Neighbours kept per item."""
+    """Neighbors kept per item."""
     weight_by_price: bool = True
     """Multiply an interaction's weight by log(1 + price) (D9)."""
     channel_weighting: bool = True
@@ -118,15 +118,15 @@ class NegativeSampling(Section):
     in_batch_negatives: bool = True
     """Keep `in_batch` in the vocabulary; the loader makes these from the batch (D14)."""
     similarity_threshold: Share = 0.3
-    """Neighbours must be more similar than this to be `item_cf` candidates."""
+    """Neighbors must be more similar than this to be `item_cf` candidates."""
     similarity_ceiling: Share = 0.8
-    """Neighbours must not be more similar than this to be `item_cf` candidates."""
+    """Neighbors must not be more similar than this to be `item_cf` candidates."""
     hard_band: Literal["similarity", "percentile"] = "similarity"
-    """Take `item_cf` candidates by similarity range, or by rank among the item's own neighbours."""
+    """Take `item_cf` candidates by similarity range, or by rank among the item's own neighbors."""
     percentile_range: tuple[Share, Share] = (0.0, 0.5)
-    """With `percentile`: the band of an item's neighbours by rank, 0 the most similar."""
+    """With `percentile`: the band of an item's neighbors by rank, 0 the most similar."""
     item_cf_top_k: Annotated[int, Field(ge=0, le=1000)] = 100
-    """Nearest neighbours in the band taken as `item_cf` candidates."""
+    """Nearest neighbors in the band taken as `item_cf` candidates."""
     collaborative_buyers: Annotated[int, Field(ge=0, le=256)] = 64
     """Latest buyers of the positive asked for `collaborative` candidates."""
     collaborative_items: Annotated[int, Field(ge=1, le=64)] = 8
@@ -151,7 +151,7 @@ class NegativeSampling(Section):
         low, high = self.similarity_threshold, self.similarity_ceiling
         if low >= high:
             raise ValueError(
-                f"similarity_threshold {low} is not below similarity_ceiling {high}: no neighbour lies between"
+                f"similarity_threshold {low} is not below similarity_ceiling {high}: no neighbor lies between"
             )
         if self.percentile_range[0] >= self.percentile_range[1]:
             raise ValueError(

@@ -37,7 +37,7 @@ class Quality(Section):
 
 class Monitoring(Section):
     events: Path | None = None
-    """Append every event and alert to this file as JSON, one a line; the data set's own build_log.jsonl has them too."""
+    """Append every event and alert to this file as JSON, one a line; the dataset's own build_log.jsonl has them too."""
     prometheus: Path | None = None
     """Write metrics to this file for Prometheus' textfile collector, ending in .prom (needs the extra `monitoring`)."""
     webhook_variable: str | None = None

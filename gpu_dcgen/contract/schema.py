@@ -60,7 +60,7 @@ _DESCRIPTIONS = {
     "user_sequence_lengths": "Entries of user_interaction_sequence.",
     "item_id": "Id of the item.",
     "item_product_group": "Product group of the item.",
-    "item_color_group": "Colour group of the item.",
+    "item_color_group": "Color group of the item.",
     "item_garment_group": "Garment group of the item.",
     "item_department": "Department of the item.",
     "item_index_group": "Index group of the item.",
@@ -76,7 +76,7 @@ _DESCRIPTIONS = {
     "negative_source": "Kind of negative: hard or random; null for a positive.",
     "similarity_score": "Similarity of a hard negative to its positive; null where they have none, and on all other rows.",
     "sample_id": "Split, group and slot of the row, as train-0000000012-03; slot 00 is the positive.",
-    "generation_timestamp": "When the data set was built (UTC).",
+    "generation_timestamp": "When the dataset was built (UTC).",
     "sample_weight": "Weight of the group by category, user segment and recency; 1 in validation and test.",
     "is_repurchase": "Whether the group's positive had been bought by the user before.",
     "negative_item_id": "Id of the negative item; in an n-tuple of each, hard ones first.",
@@ -318,7 +318,7 @@ class WriterSettings:
 
 
 def file_of(file: str, shape: str = "labeled_pair") -> File:
-    """A file by its name without suffix; of a split's data set, in one of the `SHAPES`."""
+    """A file by its name without suffix; of a split's dataset, in one of the `SHAPES`."""
     return SHAPES[shape] if FILES[file] is SAMPLES else FILES[file]
 
 

@@ -1,4 +1,4 @@
-"""build(): one data set from one folder of tables: staged, logged, judged, published; or what failed, said clearly."""
+"""build(): one dataset from one folder of tables: staged, logged, judged, published; or what failed, said clearly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNALTERABLE = (ConfigError, InputError)  # what would fail in the same way agai
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A published data set: its folder, or the URL of it, and its manifest (manifest.json in it)."""
+    """A published dataset: its folder, or the URL of it, and its manifest (manifest.json in it)."""
 
     output: Path | str
     manifest: dict[str, Any]
@@ -53,12 +53,12 @@ def build(
     workplace: Path | None = None,
     earlier: PreviousDataset | None = None,
 ) -> BuildResult:
-    """Turn a folder of tables into a training data set (contract DC-002), and publish it in one step.
+    """Turn a folder of tables into a training dataset (contract DC-002), and publish it in one step.
 
-    `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a data set
-    and `overwrite` be set. Either may be a URL (`remote`); a data set for one is built in the local folder `workplace`. With
-    `baseline`, another data set, gates that are worse than its own are reported. With `resume`, the build goes on from what
-    an earlier one that died has finished, if inputs, settings and code are the same. Splits of a data set `earlier` that would
+    `inputs` holds articles, customers and transactions (`inputs.load_shop`); `output` must not exist, or hold a dataset
+    and `overwrite` be set. Either may be a URL (`remote`); a dataset for one is built in the local folder `workplace`. With
+    `baseline`, another dataset, gates that are worse than its own are reported. With `resume`, the build goes on from what
+    an earlier one that died has finished, if inputs, settings and code are the same. Splits of a dataset `earlier` that would
     come out the same are taken over (`append`).
     Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
     """
@@ -146,7 +146,7 @@ def append(
     baseline: Path | None = None,
     resume: bool = False,
 ) -> BuildResult:
-    """Build a data set anew in its place, by its own settings, from tables that have grown, and make no more than has changed.
+    """Build a dataset anew in its place, by its own settings, from tables that have grown, and make no more than has changed.
 
     `inputs` holds the old rows and the new ones. The result is what `build` would make of them, to the digest; of the splits
     whose samples would be the same the files are taken over, with the moment at which they were made. The manifest's `append`
@@ -205,7 +205,7 @@ def _put_away(
     finally:
         staging.keep()
     if staging.published:
-        watch.message("warning", f"the data set had been published: {staging.place}")
+        watch.message("warning", f"the dataset had been published: {staging.place}")
     elif resumable and not isinstance(error, GateError):
         watch.message(
             "warning",

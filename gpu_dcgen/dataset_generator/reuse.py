@@ -1,8 +1,8 @@
-"""An earlier data set of a log that has grown since: splits whose samples would be the same are taken over (D25).
+"""An earlier dataset of a log that has grown since: splits whose samples would be the same are taken over (D25).
 
-Beside its files a data set has append.json: of each split, what its samples were made of (`fingerprints`) and what is known of
+Beside its files a dataset has append.json: of each split, what its samples were made of (`fingerprints`) and what is known of
 them: their digest, and the counts for the quality report. A split of which every ingredient is the same has the same samples;
-its files are linked into the new data set, after their bytes were held against the manifest.
+its files are linked into the new dataset, after their bytes were held against the manifest.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class Taken:
 
 
 class PreviousDataset:
-    """A published data set; `take` finds which of its splits are `taken`, and why the others are made `anew`."""
+    """A published dataset; `take` finds which of its splits are `taken`, and why the others are made `anew`."""
 
     def __init__(self, folder: Path) -> None:
-        """InputError where there is no data set that can be appended to."""
+        """InputError where there is no dataset that can be appended to."""
         self.folder = folder
-        self._manifest = read_json(folder / "manifest.json", "Give the folder of a data set.")
+        self._manifest = read_json(folder / "manifest.json", "Give the folder of a dataset.")
         if not (folder / FILE).is_file():
             raise InputError(
                 f"{folder}: has no {FILE}, as it was built without output.appendable.\n{_ANEW}"
@@ -94,7 +94,7 @@ class PreviousDataset:
             )
 
     def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
-        """The data set's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""
+        """The dataset's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""
         try:
             own = DatasetConfig.model_validate(self._settings)
         except ValidationError as error:
@@ -111,7 +111,7 @@ class PreviousDataset:
             ) from error
 
     def require_longer(self, n_transactions: int, inputs: Path) -> None:
-        """InputError where the log is shorter than the one that the data set was built from: then it lacks the old rows."""
+        """InputError where the log is shorter than the one that the dataset was built from: then it lacks the old rows."""
         if n_transactions < self._n_transactions:
             raise InputError(
                 f"{inputs}: transactions has {n_transactions:,} rows; {self.folder} was built from {self._n_transactions:,}.\n"
@@ -149,7 +149,7 @@ class PreviousDataset:
                 self.anew[split] = reason
 
     def told(self) -> dict[str, Any]:
-        """For the manifest: the earlier data set, the splits taken over and when they were made, why the others were not."""
+        """For the manifest: the earlier dataset, the splits taken over and when they were made, why the others were not."""
         kept = {split: taken.made_at for split, taken in self.taken.items()}
         return {"content_digest": self._digest, "kept": kept, "anew": self.anew}
 
@@ -160,7 +160,7 @@ class PreviousDataset:
             "machine": "on another machine",
         }
         differs = [name for name in words if self._made_by.get(name) != made_by[name]]
-        return f"the data set was made {words[differs[0]]}" if differs else None
+        return f"the dataset was made {words[differs[0]]}" if differs else None
 
     def _link(self, files: dict[Path, str], backend: Backend) -> str | None:
         """Link the files of a split; what is wrong with one of them, if anything is."""

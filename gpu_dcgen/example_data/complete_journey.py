@@ -18,7 +18,7 @@ read from the package's folder; the package itself is not imported (it needs pan
 | customers.customer_id       | household_id               | households of the transactions that are left           |
 | customers.age               | age                        | 801 households: an age inside their band (AGE_OF_BAND) |
 
-There is no `sales_channel_id` (all purchases are made in stores), no `product_code`, no colour and no garment group.
+There is no `sales_channel_id` (all purchases are made in stores), no `product_code`, no color and no garment group.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
-# What a draw is for. The numbers are part of the format: changing one changes every data set.
+# What a draw is for. The numbers are part of the format: changing one changes every dataset.
 RANDOM_NEGATIVE = 1
 FALLBACK_NEGATIVE = 2
 CATEGORY_CROSSING = 3
@@ -31,7 +31,7 @@ USER_SPLIT = 4
 SHUFFLE = 5
 RESAMPLE = 6
 ITEM_VECTORS = 7
-FUNNEL_SAMPLE = 8  # which positives the report looks at: no data set depends on it
+FUNNEL_SAMPLE = 8  # which positives the report looks at: no dataset depends on it
 
 
 @numba.njit(cache=True)

@@ -105,7 +105,7 @@ class CountingTracker(ProgressTracker):
 class RichTracker(CountingTracker):
     """For people: bars with the rate and the time left on a terminal, one plain line a stage elsewhere.
 
-    `quiet` shows warnings and critical messages only. Colour follows the console (NO_COLOR is respected).
+    `quiet` shows warnings and critical messages only. Color follows the console (NO_COLOR is respected).
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""Stage 10: the files of a data set."""
+"""Stage 10: the files of a dataset."""

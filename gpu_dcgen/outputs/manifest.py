@@ -114,7 +114,7 @@ def manifest(
     written: Written,
     warnings: list[str],
 ) -> dict[str, Any]:
-    """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a data set."""
+    """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a dataset."""
     plan, log, features, metrics = (
         results.plan,
         results.interactions,

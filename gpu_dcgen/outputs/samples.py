@@ -385,7 +385,7 @@ class _SampleWriter:
         )
         part.path.unlink(
             missing_ok=True
-        )  # what stands there may be a link to a file of the data set that is to be replaced
+        )  # what stands there may be a link to a file of the dataset that is to be replaced
         return self._backend.part_writer(part.path, schema, settings)
 
 

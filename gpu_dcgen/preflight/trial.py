@@ -62,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Output:
-    """What was written of a data set, and what that took."""
+    """What was written of a dataset, and what that took."""
 
     n_positives: int
     seconds: float

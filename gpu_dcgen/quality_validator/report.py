@@ -1,4 +1,4 @@
-"""Statistics and performance -> verdicts, alerts, and what lies beside the data set: quality_report.json and junit.xml (D20).
+"""Statistics and performance -> verdicts, alerts, and what lies beside the dataset: quality_report.json and junit.xml (D20).
 
 quality_report.json; shares and scores are 0..1, SPLIT is train, val or test, a value that does not exist is null:
 
@@ -50,15 +50,15 @@ _TOLD_BY_STAGES = ("positive_shares",)
 
 
 def read_baseline(dataset: Path) -> dict[str, Any]:
-    """The quality report of another data set. ConfigError where there is none."""
+    """The quality report of another dataset. ConfigError where there is none."""
     path = dataset / REPORT
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         return {gate["name"]: gate for gate in report["gates"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"--baseline {dataset}: expected a data set with {REPORT}, which could not be read ({type(error).__name__}).\n"
-            "Give the folder of a data set that this version built."
+            f"--baseline {dataset}: expected a dataset with {REPORT}, which could not be read ({type(error).__name__}).\n"
+            "Give the folder of a dataset that this version built."
         ) from error
 
 

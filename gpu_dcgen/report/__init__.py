@@ -1,4 +1,4 @@
-"""One HTML page on a finished data set, made from its files alone: no network, no script, charts as SVG.
+"""One HTML page on a finished dataset, made from its files alone: no network, no script, charts as SVG.
 
 documents.py  the JSON files, and counts from the Parquet files that no JSON file holds
 numbers.py    numbers with the place that they come from, names made fit for a page
@@ -31,9 +31,9 @@ def write_report(
     n_samples: int = N_SAMPLES,
     overwrite: bool = False,
 ) -> Path:
-    """Write the page, and return its path: `output`, or a file beside the data set (inside, an audit would not know it).
+    """Write the page, and return its path: `output`, or a file beside the dataset (inside, an audit would not know it).
 
-    Memory: one row group of samples at a time. InputError: no data set; OutputError: the file is there, or cannot be written.
+    Memory: one row group of samples at a time. InputError: no dataset; OutputError: the file is there, or cannot be written.
     """
     from .documents import read_documents
     from .page import render

@@ -1,4 +1,4 @@
-"""What a finished data set says of itself: its JSON files, and where its tables lie."""
+"""What a finished dataset says of itself: its JSON files, and where its tables lie."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from ..storage.json_files import read_json
 
-_ANEW = "Build the data set again with this version."
+_ANEW = "Build the dataset again with this version."
 SIMILARITY_BINS = 20  # of width 0.05
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A data set's JSON files as read; `certificate` is None before an audit."""
+    """A dataset's JSON files as read; `certificate` is None before an audit."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -39,10 +39,10 @@ class Documents:
 
 
 def read_documents(folder: Path) -> Documents:
-    """InputError where the folder holds no data set, or one of a version without quality_report.json."""
+    """InputError where the folder holds no dataset, or one of a version without quality_report.json."""
     if not (folder / "manifest.json").is_file():
         remedy = "Name a folder that 'gpu-dcgen build' published."
-        raise InputError(f"{folder}: is no data set (it holds no manifest.json).\n{remedy}")
+        raise InputError(f"{folder}: is no dataset (it holds no manifest.json).\n{remedy}")
     names = ("manifest", "quality_report", "vocabulary")
     found = {name: read_json(folder / f"{name}.json", _ANEW) for name in names}
     certificate = folder / "certificate.json"

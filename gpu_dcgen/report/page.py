@@ -67,7 +67,7 @@ class Chart:
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     wide: bool = False
-    splits: bool = True  # whether its colours are splits
+    splits: bool = True  # whether its colors are splits
 
 
 def render(documents: Documents, n_samples: int) -> str:

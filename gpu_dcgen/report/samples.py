@@ -1,4 +1,4 @@
-"""A few groups of a data set as a reader looks at them: the history, the positive, and why each negative is there."""
+"""A few groups of a dataset as a reader looks at them: the history, the positive, and why each negative is there."""
 
 from __future__ import annotations
 

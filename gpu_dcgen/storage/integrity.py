@@ -1,4 +1,4 @@
-"""Whether a data set is as it was published: every file there, of its size, readable, and the same to the bit.
+"""Whether a dataset is as it was published: every file there, of its size, readable, and the same to the bit.
 
 manifest.json lists the size and the SHA-256 of every other file, and `manifest_sha256`, its own: that of its JSON without this
 line. It proves that nothing changed by accident, not who made it: `gpu-dcgen audit --key` signs.
@@ -30,7 +30,7 @@ def own_checksum(manifest: dict[str, Any]) -> str:
 
 
 def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
-    """What is wrong with a data set's files, one line a file; [] when nothing is.
+    """What is wrong with a dataset's files, one line a file; [] when nothing is.
 
     Looks at every file's size and every Parquet file's footer; with `checksums` reads every byte. Files that the manifest does
     not list (reports, certificates) are not looked at. `dataset` may be a URL. InputError where there is no manifest.
@@ -45,7 +45,7 @@ def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
         files, sha256 = dict(manifest["files"]), manifest["checksums"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"manifest.json: cannot be understood ({type(error).__name__}: {error})"]
-    problems = [] if intact else ["manifest.json: was changed after the data set was published"]
+    problems = [] if intact else ["manifest.json: was changed after the dataset was published"]
     rows: dict[str, int] = {}
     for name, size in files.items():
         problems += _looks_wrong(folder, name, size, rows)
@@ -72,7 +72,7 @@ def _open(dataset: Path | str) -> Any:
 
 
 class _Folder:
-    """A data set on this machine; `remote.datasets` has the same for a URL."""
+    """A dataset on this machine; `remote.datasets` has the same for a URL."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,7 +84,7 @@ class _Folder:
             return path.read_bytes()
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be read ({error.strerror}).\nGive the folder of a data set."
+                f"{path}: cannot be read ({error.strerror}).\nGive the folder of a dataset."
             ) from error
 
     def size(self, name: str) -> int | None:

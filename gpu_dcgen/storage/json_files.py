@@ -1,4 +1,4 @@
-"""Reading the JSON files of a data set."""
+"""Reading the JSON files of a dataset."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..errors import InputError
 
 
 def read_json(
-    path: Path, remedy: str = "Copy the data set again, or build it anew."
+    path: Path, remedy: str = "Copy the dataset again, or build it anew."
 ) -> dict[str, Any]:
-    """A JSON object of a data set; InputError where it is missing, cannot be read or is none."""
+    """A JSON object of a dataset; InputError where it is missing, cannot be read or is none."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: not there; expected a data set that 'gpu-dcgen build' made.\n{remedy}"
+            f"{path}: not there; expected a dataset that 'gpu-dcgen build' made.\n{remedy}"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error

@@ -1,8 +1,8 @@
-"""Where a build is made, and how it takes the place of the data set that it replaces (D23).
+"""Where a build is made, and how it takes the place of the dataset that it replaces (D23).
 
 Beside an output `name` stands `.name.staging` while a build of it runs, and after one that died:
 `data`, what is to be published; `checkpoints`, finished work to go on from; `lock`, held by the build that runs; and for a
-moment `publishing`, which says that `data` is complete, and `old`, the data set that was there before. While `publishing` is
+moment `publishing`, which says that `data` is complete, and `old`, the dataset that was there before. While `publishing` is
 there, the output's manifest decides what happened; so it goes last but for `lock`, without which another build could begin.
 """
 
@@ -33,7 +33,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)
 class Staging:
     """A folder beside the output in which everything is written, and which becomes the output in one step.
 
-    One build at a time holds an output's staging folder. What a build that died has left is set right first: a data set
+    One build at a time holds an output's staging folder. What a build that died has left is set right first: a dataset
     that had stepped aside steps back, and the rest is removed, unless it is to be gone on from (`resume`).
     """
 
@@ -113,7 +113,7 @@ class Staging:
                     raise
                 raise OutputError(
                     f"{self.output.parent}: this file system has no locks ({error.strerror}).\n"
-                    "Build on a local disk, and copy the data set there."
+                    "Build on a local disk, and copy the dataset there."
                 ) from error
             os.close(handle)
 
@@ -147,7 +147,7 @@ class Staging:
             )
         if not (self.output / "manifest.json").is_file():
             raise OutputError(
-                f"{self.output} is there already and is no data set (it holds no manifest.json); --overwrite replaces data "
+                f"{self.output} is there already and is no dataset (it holds no manifest.json); --overwrite replaces data "
                 "sets only.\nChoose another OUTPUT, or remove it yourself."
             )
         if not os.access(
@@ -169,7 +169,7 @@ class Staging:
                 _flush(Path(folder) / name)
 
     def publish(self) -> str | None:
-        """Put the data in the output's place, in one step where the file system can; the old data set goes last.
+        """Put the data in the output's place, in one step where the file system can; the old dataset goes last.
 
         Returns a warning where what is left over cannot be removed. `published` is right also after an interrupt.
         """
@@ -229,7 +229,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _manifest_digest(folder: Path) -> str | None:
-    """SHA-256 of a data set's manifest, None where there is none."""
+    """SHA-256 of a dataset's manifest, None where there is none."""
     manifest = folder / "manifest.json"
     return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
 

@@ -1,4 +1,4 @@
-"""From the files of a data set to batches of tensors, and to the proof that a model can learn from them.
+"""From the files of a dataset to batches of tensors, and to the proof that a model can learn from them.
 
     files.py         what a split consists of: parts, row groups, manifest; every check before the first read
     vocabularies.py  ids and category values to the integers that models take

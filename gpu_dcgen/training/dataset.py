@@ -23,10 +23,10 @@ Layout = Literal["samples", "groups"]
 
 
 class ContrastiveDataset(Dataset[Sample]):
-    """A split of a data set, sample by sample in file order, in the contract's `sample_format`.
+    """A split of a dataset, sample by sample in file order, in the contract's `sample_format`.
 
     A sample is a dict of `user_features` and `item_features` (dicts of tensors), `label` (float32) and `metadata` (times,
-    sources and weights). With layout "samples" an index is a row of labelled pairs: a user and one candidate; with
+    sources and weights). With layout "samples" an index is a row of labeled pairs: a user and one candidate; with
     "groups" it is a positive with its negatives side by side: `item_features` and `label` of shape (width,). Codes and
     indices are int32 and count from 1; 0 is unknown, and padding behind sequences.
 
@@ -43,9 +43,9 @@ class ContrastiveDataset(Dataset[Sample]):
         columns: Iterable[str] | None = None,
         cache_bytes: int = 256 * 2**20,
     ) -> None:
-        """`path`: a data set's folder (`split` says which, train unless given), or a split's file or folder in it.
+        """`path`: a dataset's folder (`split` says which, train unless given), or a split's file or folder in it.
 
-        `layout` None: as the files are, "samples" of labelled pairs, else "groups". `columns`: those to read, by the
+        `layout` None: as the files are, "samples" of labeled pairs, else "groups". `columns`: those to read, by the
         contract's names; None: all. InputError when the files cannot be used, ConfigError when an argument cannot.
         """
         self.files = open_split(path, split)

@@ -38,7 +38,7 @@ def export(
     tuples: Parquet, a row a positive, all columns texts: anchor (the names of the user's latest purchases, oldest first),
     positive, negative_1, negative_2, ... (hard ones first). An item without a name goes by its id.
 
-    The file appears when it is complete. InputError when the data set cannot be used, OutputError when `output` is there
+    The file appears when it is complete. InputError when the dataset cannot be used, OutputError when `output` is there
     and not to be overwritten, or cannot hold the ids.
     """
     files = open_split(dataset, split)
@@ -70,7 +70,7 @@ def _write_inter(files: SplitFiles, output: Path) -> int:
             except pa.ArrowInvalid as error:
                 raise OutputError(
                     f"{files.folder}: a user_id or item_id has a tab, a quotation mark or a line break, which .inter files "
-                    f"cannot hold ({error}).\nExport tuples, or build the data set with other ids."
+                    f"cannot hold ({error}).\nExport tuples, or build the dataset with other ids."
                 ) from error
             n_rows += table.num_rows
     return n_rows

@@ -1,4 +1,4 @@
-"""What a split of a data set consists of: its parts, their row groups, its manifest; checked before the first row is read."""
+"""What a split of a dataset consists of: its parts, their row groups, its manifest; checked before the first row is read."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """One split of a data set on disk; small, immutable and fit to be pickled."""
+    """One split of a dataset on disk; small, immutable and fit to be pickled."""
 
-    folder: Path  # the data set's
+    folder: Path  # the dataset's
     split: str
     shape: str  # labeled_pair, n_tuple or triplet (D19)
     parts: tuple[Path, ...]
@@ -99,26 +99,26 @@ class SplitFiles:
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{part}: row group {row_group.number} cannot be read ({error}).\n"
-                "The file is damaged: copy the data set again, or build it anew."
+                "The file is damaged: copy the dataset again, or build it anew."
             ) from error
 
 
 def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
-    """The files of `split` in the data set `path`, or those of the split's file or folder `path` itself.
+    """The files of `split` in the dataset `path`, or those of the split's file or folder `path` itself.
 
     InputError when something is missing, damaged, of another size than the manifest says, or of another contract; ConfigError
-    for a URL: copy the data set first.
+    for a URL: copy the dataset first.
     """
     folder, split = _place(local(path), split)
     manifest = read_json(folder / "manifest.json", "Give its folder, or a split's file inside it.")
     if missing := [name for name in _NEEDED if name not in manifest]:
         raise InputError(
-            f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the data set again, or build it anew."
+            f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the dataset again, or build it anew."
         )
     if manifest.get("contract") != CONTRACT:
         raise InputError(
             f"{folder / 'manifest.json'}: contract {manifest.get('contract')!r}, expected {CONTRACT!r}.\n"
-            "Build the data set anew with this version, or read it with the version that built it."
+            "Build the dataset anew with this version, or read it with the version that built it."
         )
     for name in _BESIDE:
         _check_size(folder, name, manifest["files"].get(name))
@@ -146,17 +146,17 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Columns of a single file of a data set; InputError when it cannot be read."""
+    """Columns of a single file of a dataset; InputError when it cannot be read."""
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}).\nCopy the data set again, or build it anew."
+            f"{path}: cannot be read ({error}).\nCopy the dataset again, or build it anew."
         ) from error
 
 
 def _place(path: Path, split: str | None) -> tuple[Path, str]:
-    """The data set's folder and the split that are meant."""
+    """The dataset's folder and the split that are meant."""
     if path.name.endswith(_SUFFIX):
         named = path.name.removesuffix(_SUFFIX)
         if split not in (None, named):
@@ -180,7 +180,7 @@ def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ..
     }
     if not sizes:
         raise InputError(
-            f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the data set anew."
+            f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the dataset anew."
         )
     for file, size in sizes.items():
         _check_size(folder, file, size)
@@ -191,16 +191,16 @@ def _check_size(folder: Path, file: str, size: int | None) -> None:
     path = folder / file
     if size is None:
         raise InputError(
-            f"{folder / 'manifest.json'}: does not list {file}.\nCopy the data set again, or build it anew."
+            f"{folder / 'manifest.json'}: does not list {file}.\nCopy the dataset again, or build it anew."
         )
     if not path.is_file():
         raise InputError(
-            f"{path}: not there, but manifest.json lists it.\nCopy the data set again, or build it anew."
+            f"{path}: not there, but manifest.json lists it.\nCopy the dataset again, or build it anew."
         )
     if path.stat().st_size != size:
         raise InputError(
-            f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}: a damaged copy, or another data set's file.\n"
-            "Copy the data set again, or build it anew."
+            f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}: a damaged copy, or another dataset's file.\n"
+            "Copy the dataset again, or build it anew."
         )
 
 
@@ -209,7 +209,7 @@ def _footer(part: Path) -> pq.FileMetaData:
         return pq.read_metadata(part)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{part}: its footer cannot be read ({error}).\nCopy the data set again, or build it anew."
+            f"{part}: its footer cannot be read ({error}).\nCopy the dataset again, or build it anew."
         ) from error
 
 
@@ -222,7 +222,7 @@ def _check_schema(part: Path, found: pa.Schema, expected: pa.Schema) -> None:
         )
     if not found.equals(expected):
         raise InputError(
-            f"{part}: other columns than in the first part.\nParts of two data sets are mixed: build it anew."
+            f"{part}: other columns than in the first part.\nParts of two datasets are mixed: build it anew."
         )
 
 
@@ -245,7 +245,7 @@ def _with_row_groups(files: SplitFiles) -> SplitFiles:
     if sum(sizes) != counted:
         raise InputError(
             f"{files.parts[0]}: the split {files.split!r} has {sum(sizes):,} positives, manifest.json says {counted:,}.\n"
-            "Copy the data set again, or build it anew."
+            "Copy the dataset again, or build it anew."
         )
     firsts = accumulate(sizes, initial=0)
     groups = (

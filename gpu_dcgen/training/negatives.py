@@ -1,4 +1,4 @@
-"""This epoch's negatives of each positive, drawn from those that the data set stores for it.
+"""This epoch's negatives of each positive, drawn from those that the dataset stores for it.
 
 All that holds of a stored negative (on sale then, not owned, D11 to D13) holds of what is drawn. Build more than a
 training step needs (`negative_sampling.random_negatives_per_positive`), and each epoch shows the model others.

@@ -1,4 +1,4 @@
-"""The probe: does a model learn from this data set, and what do its hard negatives and in-batch negatives add? (D21)
+"""The probe: does a model learn from this dataset, and what do its hard negatives and in-batch negatives add? (D21)
 
 A small two-tower model is trained once for each kind of negatives, with equal seeds, steps and settings, and ranks all
 items for positives of val and test beside rankings that need no training.
@@ -16,7 +16,7 @@ from .dataset import Sample
 from .in_batch import InBatch
 from .losses import info_nce
 from .rankings import (
-    Catalogue,
+    Catalog,
     Scores,
     evaluate,
     item_cf,
@@ -53,8 +53,8 @@ def probe(
 ) -> dict[str, Any]:
     """Train and rank; figures by ranking and split, as a dict fit for JSON. `say` is told what is being done.
 
-    `n_positives`: of each of val and test, at most so many are ranked, a seeded choice. Same data set, arguments, machine
-    and torch: same figures. InputError when the data set cannot be used.
+    `n_positives`: of each of val and test, at most so many are ranked, a seeded choice. Same dataset, arguments, machine
+    and torch: same figures. InputError when the dataset cannot be used.
     """
     evaluations = {
         split: read_evaluation(folder, split, n_positives=n_positives, seed=seed)
@@ -63,17 +63,17 @@ def probe(
     stream = ContrastiveStream(folder, "train")
     figures: dict[str, dict[str, dict[str, float]]] = {}
 
-    def measure(name: str, scores: Callable[[Catalogue], Scores]) -> None:
+    def measure(name: str, scores: Callable[[Catalog], Scores]) -> None:
         say(f"ranking by {name}")
         figures[name] = {
-            split: evaluate(scores(found.catalogue), found) for split, found in evaluations.items()
+            split: evaluate(scores(found.catalog), found) for split, found in evaluations.items()
         }
 
     most_bought, similar = popularity(folder), item_cf(folder, stream.vocabularies.items)
     measure("popularity", lambda _: most_bought)
     measure("recent popularity", recent_popularity)
     measure("item CF", lambda _: similar)
-    measure("repurchase", lambda catalogue: repurchase(recent_popularity(catalogue)))
+    measure("repurchase", lambda catalog: repurchase(recent_popularity(catalog)))
     losses = {}
     for kind, (hard, from_batch) in KINDS.items():
         if hard and not stream.files.n_hard:
@@ -83,7 +83,7 @@ def probe(
         )
         measure(
             f"model, {kind}",
-            lambda catalogue, model=model: of_model(model, catalogue, stream.vocabularies),
+            lambda catalog, model=model: of_model(model, catalog, stream.vocabularies),
         )
     best = max(
         (name for name in figures if name.startswith("model")),
@@ -151,7 +151,7 @@ def train(
 
 
 @torch.no_grad()
-def of_model(model: TwoTower, catalogue: Catalogue, vocabularies: Vocabularies) -> Scores:
+def of_model(model: TwoTower, catalog: Catalog, vocabularies: Vocabularies) -> Scores:
     """Scores of all items as of the positive's snapshot."""
     static = {
         name: torch.from_numpy(vocabularies.item_categories[name]) for name in ITEM_CATEGORIES
@@ -164,7 +164,7 @@ def of_model(model: TwoTower, catalogue: Catalogue, vocabularies: Vocabularies) 
         found = users.new_empty((len(users), vocabularies.n_items + 1))
         for snapshot in snapshots.unique():
             items = model.items(
-                {**static, **{name: table[snapshot] for name, table in catalogue.features.items()}}
+                {**static, **{name: table[snapshot] for name, table in catalog.features.items()}}
             )
             rows = snapshots == snapshot
             found[rows] = users[rows] @ items.T

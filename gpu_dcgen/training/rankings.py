@@ -1,6 +1,6 @@
 """Rankings of all items for the positives of a split, and how high the item stands that was bought.
 
-The catalogue is the whole vocabulary. What a ranking knows is of the training period, or as of the positive.
+The catalog is the whole vocabulary. What a ranking knows is of the training period, or as of the positive.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Scores = Callable[[Sample, Tensor], Tensor]  # (positives, their snapshots (n,))
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """What the rows of a split tell of every item at each snapshot (D6): (snapshots, items + 1) each; 0 where no row tells."""
 
     features: dict[str, Tensor]
@@ -46,11 +46,11 @@ class Evaluation:
 
     positives: Sample
     target: Tensor  # (n,) int64 item_index
-    catalogue: Catalogue
+    catalog: Catalog
 
 
 def read_evaluation(folder: Path, split: str, *, n_positives: int, seed: int) -> Evaluation:
-    """The positives to be ranked, and the catalogue as of their moments."""
+    """The positives to be ranked, and the catalog as of their moments."""
     dataset = ContrastiveDataset(
         folder, split, layout="groups", columns=[*USER_COLUMNS, "timestamp", "item_id"]
     )
@@ -61,7 +61,7 @@ def read_evaluation(folder: Path, split: str, *, n_positives: int, seed: int) ->
     )
 
 
-def _catalogue(dataset: ContrastiveDataset) -> Catalogue:
+def _catalogue(dataset: ContrastiveDataset) -> Catalog:
     files, n_items = dataset.files, dataset.vocabularies.n_items
     windows, step = (
         files.manifest["split"]["windows_ns"],
@@ -70,21 +70,21 @@ def _catalogue(dataset: ContrastiveDataset) -> Catalogue:
     first = windows["first"] // _DAY_NS * _DAY_NS
     n_snapshots = (windows["last"] - first) // step + 1
     features = {name: torch.zeros((n_snapshots, n_items + 1)) for name in ITEM_NUMBERS}
-    catalogue = Catalogue(features, first, step)
+    catalog = Catalog(features, first, step)
     reader = RowGroupReader(files, dataset.vocabularies, ["item_id", "timestamp", *ITEM_NUMBERS])
     for row_group in files.row_groups:
         block = reader.read(row_group)
         item = block.item_features["item_index"].long()
-        snapshot = catalogue.snapshot(block.metadata["timestamp"])[:, None].expand_as(item)
+        snapshot = catalog.snapshot(block.metadata["timestamp"])[:, None].expand_as(item)
         for name, table in features.items():
             table[snapshot, item] = block.item_features[name]
-    return catalogue
+    return catalog
 
 
 def evaluate(scores: Scores, evaluation: Evaluation) -> dict[str, float]:
     """recall@50 (the share of positives among the first 50) and NDCG@10 (one relevant item a positive)."""
     ranks = []
-    snapshots = evaluation.catalogue.snapshot(evaluation.positives["metadata"]["timestamp"])
+    snapshots = evaluation.catalog.snapshot(evaluation.positives["metadata"]["timestamp"])
     for at in range(0, len(evaluation.target), _CHUNK):
         rows = slice(at, at + _CHUNK)
         ranks.append(
@@ -126,9 +126,9 @@ def popularity(folder: Path) -> Scores:
     return lambda positives, _: counts.repeat(len(positives["label"]), 1)
 
 
-def recent_popularity(catalogue: Catalogue) -> Scores:
+def recent_popularity(catalog: Catalog) -> Scores:
     """`item_popularity_score`: purchases in the 28 days before the positive's snapshot."""
-    return lambda _, snapshots: catalogue.features["item_popularity_score"][snapshots]
+    return lambda _, snapshots: catalog.features["item_popularity_score"][snapshots]
 
 
 def repurchase(fallback: Scores) -> Scores:

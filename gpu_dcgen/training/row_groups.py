@@ -160,7 +160,7 @@ class RowGroupReader:
         self.columns = offered if columns is None else list(dict.fromkeys(columns))
         if unknown := [name for name in self.columns if name not in offered]:
             raise ConfigError(
-                f"columns: {unknown[0]!r} is not there; this data set offers {', '.join(offered)}."
+                f"columns: {unknown[0]!r} is not there; this dataset offers {', '.join(offered)}."
             )
 
     def read(self, row_group: RowGroup) -> Block:
@@ -260,7 +260,7 @@ def _check_groups(label: Tensor, where: str) -> None:
     if not (label[:, 0] == 1).all() or int(label.count_nonzero()) != len(label):
         raise InputError(
             f"{where}: rows are not in groups of a positive and its {label.shape[1] - 1} negatives (D16).\n"
-            "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no data set any more."
+            "Use files as 'gpu-dcgen build' wrote them: sorted or filtered ones are no dataset any more."
         )
 
 

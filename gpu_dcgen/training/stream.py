@@ -153,14 +153,14 @@ class ContrastiveStream(IterableDataset[Sample]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken; workers and ranks may be other ones, what determines the order may not.
 
-        ConfigError when the state is of another version, data set, seed or order.
+        ConfigError when the state is of another version, dataset, seed or order.
         """
         expected = {"version": _STATE, **self._order_settings()}
         for name, value in expected.items():
             if state.get(name) != value:
                 raise ConfigError(
                     f"state_dict: {name} is {state.get(name)!r}, this stream has {value!r}.\n"
-                    "Resume with the data set and the settings that the state was taken with."
+                    "Resume with the dataset and the settings that the state was taken with."
                 )
         self._epoch, self._position, self._iteration = state["epoch"], state["position"], None
 
@@ -344,6 +344,6 @@ def _check_arguments(
 def _share(wanted: int | None, stored: int, name: str) -> int:
     if wanted is not None and not 0 <= wanted <= stored:
         raise ConfigError(
-            f"{name} {wanted}: this data set stores {stored} a positive; ask for 0 to {stored}."
+            f"{name} {wanted}: this dataset stores {stored} a positive; ask for 0 to {stored}."
         )
     return stored if wanted is None else wanted

@@ -1,4 +1,4 @@
-"""A small two-tower model: enough to see whether a data set teaches anything, quick enough for two cores.
+"""A small two-tower model: enough to see whether a dataset teaches anything, quick enough for two cores.
 
 The user's vector is made of the history's items and of what is known of the user and the moment; the item's of its id,
 its categories and what its snapshot knows. The score is their product.

@@ -1,4 +1,4 @@
-"""The values of a data set as integers that models take: codes from 1, and 0 for what is unknown."""
+"""The values of a dataset as integers that models take: codes from 1, and 0 for what is unknown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IdIndex:
             if not (self._sorted[1:] == self._sorted[:-1]).any():
                 return
         raise InputError(
-            f"{len(ids):,} ids: some are there twice.\nCopy the data set again, or build it anew."
+            f"{len(ids):,} ids: some are there twice.\nCopy the dataset again, or build it anew."
         )
 
     def __len__(self) -> int:
@@ -133,12 +133,12 @@ def _unknown(where: str, column: str, value: str) -> InputError:
     )
     return InputError(
         f"{where}: column {column!r} has {value!r}, which {source} does not know.\n"
-        "Files of two data sets are mixed: copy the data set again, or build it anew."
+        "Files of two datasets are mixed: copy the dataset again, or build it anew."
     )
 
 
 def load_vocabularies(folder: Path) -> Vocabularies:
-    """Read the vocabularies of a data set. InputError when they are missing, damaged, or contradict each other."""
+    """Read the vocabularies of a dataset. InputError when they are missing, damaged, or contradict each other."""
     mappings = read_json(folder / "category_mappings.json")["mappings"]
     categories = {
         column: {value: code + 1 for value, code in values.items()}
@@ -150,7 +150,7 @@ def load_vocabularies(folder: Path) -> Vocabularies:
     )
     if not np.array_equal(items["item_index"].to_numpy(), np.arange(1, items.num_rows + 1)):
         raise InputError(
-            f"{folder / 'item_vocabulary.parquet'}: item_index does not count from 1.\nBuild the data set anew."
+            f"{folder / 'item_vocabulary.parquet'}: item_index does not count from 1.\nBuild the dataset anew."
         )
     users = read_table(folder / "user_sequences.parquet", ["user_id"])
     known = Vocabularies(

@@ -1,4 +1,4 @@
-"""audit() on data sets that nobody has touched: it agrees with the build, whatever the settings and the dress of the inputs."""
+"""audit() on datasets that nobody has touched: it agrees with the build, whatever the settings and the dress of the inputs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_was_built_passes(variant, seed, tmp_path):
 @settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=shops(), variant=st.sampled_from(sorted(MORE_VARIANTS)))
 def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
-    """Shops of which no data set can be made do not count as examples."""
+    """Shops of which no dataset can be made do not count as examples."""
     folder = tmp_path_factory.mktemp("shop")
     try:
         output = built(tables, folder, tiny_config(**MORE_VARIANTS[variant]))
@@ -232,7 +232,7 @@ def test_hostile_category_names(tmp_path):
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no data set"):
+    with pytest.raises(InputError, match="is no dataset"):
         audit(tmp_path, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The audit catches what it is there to catch: one defect each is planted in a written data set, and the named rule fails."""
+"""The audit catches what it is there to catch: one defect each is planted in a written dataset, and the named rule fails."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_files_that_changed_after_the_audit_are_named(tmp_path):
 
 
 def test_a_second_audit_of_the_same_folder_sees_the_same(tmp_path):
-    """The certificate beside the data set is no file of it."""
+    """The certificate beside the dataset is no file of it."""
     output = built(shop(), tmp_path)
     first, second = (audit(tmp_path / "input", output) for _ in range(2))
     moving = {"audited_at", "signature"}

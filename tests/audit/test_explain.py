@@ -123,7 +123,7 @@ def test_a_negative_that_was_put_there_by_somebody_does_not_agree(tmp_path, worl
 def test_what_is_no_sample_id_is_refused(sample_id, shop):
     with pytest.raises(
         InputError,
-        match="is no sample_id of this data set; expected one such as train-0000000012-03",
+        match="is no sample_id of this dataset; expected one such as train-0000000012-03",
     ):
         explain(shop / "output", sample_id, shop / "input")
 

@@ -1,10 +1,10 @@
-"""Exact against approximate neighbors on made-up catalogues: seconds, memory, recall, and where they cross (D10).
+"""Exact against approximate neighbors on made-up catalogs: seconds, memory, recall, and where they cross (D10).
 
     python -m tests.benchmarks.approximate                              10,000 items
-    python -m tests.benchmarks.approximate --items 100000 --top-k 100   another catalogue
+    python -m tests.benchmarks.approximate --items 100000 --top-k 100   another catalog
     python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
 
-Catalogues are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
+Catalogs are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
 H&M's: 12 users an item, 22 purchases a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000
 users of 1,000 purchases each; whole ones like resellers, of 3,000; stocks are those of 500 wholesalers with 20,000 purchases
 each. The engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a
@@ -42,7 +42,7 @@ N_TASTES, OWN_TASTE, N_CLUSTERS = (
 ENGINES = ("exact", "approximate", "brute", "faiss")
 
 
-def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
+def catalog(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
     """A weighted matrix of `n_items`; weights between 2^11 and 2^13."""
     chance = np.random.default_rng(seed)
     users, median, sigma = BASKETS[baskets]
@@ -76,7 +76,7 @@ def catalogue(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
 def measure(
     n_items: int, baskets: str, top_k: int, candidates: float, engine: str, n_threads: int
 ) -> dict[str, Any]:
-    """Seconds, pairs, peak memory of one engine, after a first run on a little catalogue that compiles what it needs."""
+    """Seconds, pairs, peak memory of one engine, after a first run on a little catalog that compiles what it needs."""
     backend, progress = NumpyBackend(n_threads), ProgressTracker()
     settings = {"top_k": top_k}
     if engine != "exact":
@@ -92,8 +92,8 @@ def measure(
             matrix, config, backend, progress, searched=searched
         )
 
-    run(catalogue(1_000, "light"))
-    matrix = catalogue(n_items, baskets)
+    run(catalog(1_000, "light"))
+    matrix = catalog(n_items, baskets)
     before = backend.memory()["peak_bytes"]
     began = time.perf_counter()
     (lengths, *_), info = run(matrix)

@@ -1,4 +1,4 @@
-"""Whole builds with default settings: from the tables to the published data set, by stages as the fastest's manifest has them."""
+"""Whole builds with default settings: from the tables to the published dataset, by stages as the fastest's manifest has them."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _same(a: Any, b: Any, name: str) -> bool:
 
 
 def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> BuildResult | None:
-    """Build, and fail where any file or count differs; None where both find that no data set can be made."""
+    """Build, and fail where any file or count differs; None where both find that no dataset can be made."""
     write_shop(tables, folder / "input")
     try:
         result = build(folder / "input", folder / "output", config, backend="cpu", overwrite=True)
@@ -145,13 +145,13 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
 def test_build_equals_the_oracle(variant, seed, tmp_path):
     tables = random_shop(seed, n_users=16, n_items=24, n_rows=260)
     result = compare(tables, tiny_config(**VARIANTS[variant]), tmp_path)
-    assert result is not None, "the shop gave no data set: choose another seed"
+    assert result is not None, "the shop gave no dataset: choose another seed"
 
 
 @settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=shops(), variant=st.sampled_from(sorted(VARIANTS)))
 def test_build_equals_the_oracle_on_any_shop(tables, variant, tmp_path_factory):
-    """And where the build refuses, the oracle finds no data set either; such shops do not count as examples."""
+    """And where the build refuses, the oracle finds no dataset either; such shops do not count as examples."""
     assume(
         compare(tables, tiny_config(**VARIANTS[variant]), tmp_path_factory.mktemp("shop"))
         is not None

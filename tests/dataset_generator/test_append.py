@@ -125,7 +125,7 @@ def test_the_report_counts_the_whole(tmp_path):
 
 
 def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
-    """Also where that row is of a customer too rare to be in the data set: it moves no sample, and every week."""
+    """Also where that row is of a customer too rare to be in the dataset: it moves no sample, and every week."""
     tables = log()
     first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
     for row in tables["transactions"]:
@@ -195,7 +195,7 @@ def test_new_rows_alone_are_refused(tmp_path):
 
 def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
     tables = write_shop(log(), tmp_path / "tables")
-    with pytest.raises(InputError, match="manifest.json: not there; expected a data set"):
+    with pytest.raises(InputError, match="manifest.json: not there; expected a dataset"):
         append(tables, tmp_path / "nothing")
     old = build(tables, tmp_path / "dataset", growing(output={"appendable": False}), backend="cpu")
     assert not (old.output / "append.json").exists()
@@ -224,7 +224,7 @@ def test_fingerprints_that_were_changed_are_refused(tmp_path):
 
 @contextmanager
 def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
-    """The data set that stands after an append to it has died; while the context lasts, so does every other build."""
+    """The dataset that stands after an append to it has died; while the context lasts, so does every other build."""
     tables = log()
     old = build(
         write_shop(until(tables, TODAY), tmp_path / "before"),
@@ -241,7 +241,7 @@ def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
-    """Linked files are those of the data set that stands: a build that goes on by other means must not write into them."""
+    """Linked files are those of the dataset that stands: a build that goes on by other means must not write into them."""
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         linked = inodes(tmp_path / ".dataset.staging" / "data")
         assert set(of_split(linked, "train").items()) <= set(inodes(old).items())
@@ -291,7 +291,7 @@ def test_resources_can_be_others(tmp_path):
 
 
 def test_who_works_is_said_anew(tmp_path, monkeypatch):
-    """A data set that a cluster built grows without it, where the command says by whom."""
+    """A dataset that a cluster built grows without it, where the command says by whom."""
     tables = write_shop(until(log(), TODAY), tmp_path / "tables")
     old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
     manifest = json.loads((old / "manifest.json").read_text())
@@ -342,4 +342,4 @@ def test_the_command_says_what_was_kept_and_why_not(tmp_path):
     ]
     assert built["manifest"]["append"]["anew"] == {}
     refused = CliRunner().invoke(app, ["append", now, str(tmp_path / "nothing")])
-    assert refused.exit_code == 2 and "Give the folder of a data set" in refused.stderr
+    assert refused.exit_code == 2 and "Give the folder of a dataset" in refused.stderr

@@ -214,7 +214,7 @@ def test_another_version_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
     assert set(new.manifest["append"]["anew"].values()) == {
-        "the data set was made by another version of gpu-dcgen"
+        "the dataset was made by another version of gpu-dcgen"
     }
 
 
@@ -230,7 +230,7 @@ def test_other_settings_keep_nothing(tmp_path):
     how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
     new = build(tmp_path / "now", old.output, growing(seed=7), **how)
     assert set(new.manifest["append"]["anew"].values()) == {
-        "the data set was made with other settings"
+        "the dataset was made with other settings"
     }
 
 

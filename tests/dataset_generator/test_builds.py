@@ -82,7 +82,7 @@ def test_another_seed_is_another_data_set(usual, tmp_path):
 
 
 def test_golden_digest(usual):
-    """A change of these bytes breaks every user's data set: say so in the CHANGELOG."""
+    """A change of these bytes breaks every user's dataset: say so in the CHANGELOG."""
     assert usual["content_digest"] == GOLDEN
 
 
@@ -115,7 +115,7 @@ def with_another_future(tables: Tables, cut: int, seed: int = 5) -> Tables:
 
 
 def what_train_knows(folder: Path, manifest: dict) -> dict:
-    """Everything in a data set that must depend on the train window alone."""
+    """Everything in a dataset that must depend on the train window alone."""
     sequences = read(folder / "output" / "user_sequences.parquet")
     train = [row for row, split in enumerate(sequences["split"]) if split == "train"]
     return {

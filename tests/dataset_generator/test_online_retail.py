@@ -22,7 +22,7 @@ USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 
 @dataclass
 class RetailBuild:
-    """The data set, its manifest, and what the raw rows say."""
+    """The dataset, its manifest, and what the raw rows say."""
 
     folder: Path
     manifest: dict[str, Any]

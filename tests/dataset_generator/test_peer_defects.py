@@ -71,7 +71,7 @@ def test_draws_are_uniform_over_what_is_left():
 
 @pytest.fixture(scope="module")
 def dates_only(tmp_path_factory) -> tuple[dict, dict[str, dict[str, list]]]:
-    """A shop with dates and large baskets, nothing filtered, and its data set's columns by split."""
+    """A shop with dates and large baskets, nothing filtered, and its dataset's columns by split."""
     folder = tmp_path_factory.mktemp("dates")
     tables = random_shop(7, n_users=16, n_items=24, n_rows=300, n_dates=9)
     config = tiny_config(filtering={"min_user_interactions": 1, "min_item_interactions": 1})

@@ -49,7 +49,7 @@ def inputs(tmp_path, monkeypatch) -> Path:
 
 
 def made(inputs: Path, output: Path, **options: Any) -> dict[str, str]:
-    """SHA-256 of the data set's files but for those that tell of times."""
+    """SHA-256 of the dataset's files but for those that tell of times."""
     settings = options.pop("config", tiny_config())
     folder = build(inputs, output, settings, backend="cpu", **options).output
     files = {
@@ -288,7 +288,7 @@ def test_a_disk_that_is_too_small_is_told_before_a_sample_is_made(inputs, tmp_pa
     free = shutil._ntuple_diskusage(10**9, 10**9, 1000)
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda path: free)
     with pytest.raises(
-        OutputError, match="1,000 bytes are free on its disk, and the data set needs about"
+        OutputError, match="1,000 bytes are free on its disk, and the dataset needs about"
     ):
         made(inputs, tmp_path / "output", progress=told)
     assert any(text.startswith("resource_exhaustion: ") for text in told.texts)

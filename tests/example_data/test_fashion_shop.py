@@ -38,7 +38,7 @@ from gpu_dcgen.example_data.fashion_shop.marginals import (
     sizes_at,
 )
 from gpu_dcgen.example_data.fashion_shop.prices import plan_prices
-from gpu_dcgen.example_data.fashion_shop.similarity_fit import neighbour_shares
+from gpu_dcgen.example_data.fashion_shop.similarity_fit import neighbor_shares
 
 TABLES = ("articles", "customers", "transactions")
 
@@ -268,17 +268,17 @@ def test_articles_are_bought_again_now_and_then(shop):
 
 def test_tastes_give_articles_similar_ones_and_less_similar_ones(shop):
     got = {f.name: f.got for f in shop[1].fit}
-    assert 0.4 < got["articles with a neighbour of cosine 0.3 to 0.8"] < 0.95
-    assert got["articles with 5 neighbours of cosine 0.3 to 0.8"] > 0.05
-    assert 0.9 < got["neighbours of cosine below 0.3"] < 1
+    assert 0.4 < got["articles with a neighbor of cosine 0.3 to 0.8"] < 0.95
+    assert got["articles with 5 neighbors of cosine 0.3 to 0.8"] > 0.05
+    assert 0.9 < got["neighbors of cosine below 0.3"] < 1
 
 
 def test_favourites_are_near_each_other_and_every_style_gets_its_share():
-    favourites = draw_tastes(np.random.default_rng(0), 20_000, np.full(100, 0.01))
-    apart = np.abs(favourites[:, 1:] - favourites[:, :1])
+    favorites = draw_tastes(np.random.default_rng(0), 20_000, np.full(100, 0.01))
+    apart = np.abs(favorites[:, 1:] - favorites[:, :1])
     near = np.minimum(apart, 100 - apart) <= 10
     assert 0.5 < near.mean() < 0.8  # a fifth, were they anywhere
-    assert np.bincount(favourites.ravel(), minlength=100) == pytest.approx(
+    assert np.bincount(favorites.ravel(), minlength=100) == pytest.approx(
         np.full(100, 800), rel=0.15
     )
 
@@ -384,7 +384,7 @@ def test_neighbour_shares_by_hand():
     # (cosine 10 / sqrt(200) = 0.71).
     customer = np.repeat(np.arange(20), np.where(np.arange(20) < 10, 3, 2)).astype(np.int32)
     article = np.concatenate([[0, 1, 2]] * 10 + [[0, 1]] * 10).astype(np.int32)
-    any_neighbour, in_band, five, below = neighbour_shares(customer, article, 20, 4)
+    any_neighbour, in_band, five, below = neighbor_shares(customer, article, 20, 4)
     assert (any_neighbour, in_band, five, below) == (1.0, 1.0, 0.0, 0.0)
 
 
@@ -396,9 +396,9 @@ def test_distances_know_equal_from_disjoint():
 
 def test_a_figure_without_a_published_value_says_so(shop):
     assert {f.name for f in shop[1].fit if f.target is None} == {
-        "articles with a neighbour (5 customers in common)",
-        "articles with a neighbour of cosine 0.3 to 0.8",
-        "articles with 5 neighbours of cosine 0.3 to 0.8",
-        "neighbours of cosine below 0.3",
+        "articles with a neighbor (5 customers in common)",
+        "articles with a neighbor of cosine 0.3 to 0.8",
+        "articles with 5 neighbors of cosine 0.3 to 0.8",
+        "neighbors of cosine below 0.3",
     }
     assert all(isinstance(f, Fit) and isinstance(f.got, float) for f in shop[1].fit)

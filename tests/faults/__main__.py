@@ -40,7 +40,7 @@ def matrix(shop: Workshop, folder: Path, seconds: float) -> None:
 
 
 def soak(shop: Workshop, folder: Path, inputs: Path, n_kills: int) -> None:
-    """Kill builds of one data set at random times, go on from what is there, and compare with one that nobody killed."""
+    """Kill builds of one dataset at random times, go on from what is there, and compare with one that nobody killed."""
     (shop.folder / "soak.yaml").write_text("output:\n  groups_per_part: 2000\n")
     job = {"inputs": str(inputs), "config": "soak"}
     began = time.monotonic()

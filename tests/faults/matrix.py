@@ -153,7 +153,7 @@ def every_case(shop: Workshop, folder: Path) -> Iterator[Case]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a data set, by name, but for those that tell of times."""
+    """SHA-256 of the files of a dataset, by name, but for those that tell of times."""
     files = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
@@ -166,7 +166,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault at a point, over an older data set or none; what follows goes on (`resume`) or begins anew."""
+    """A fault at a point, over an older dataset or none; what follows goes on (`resume`) or begins anew."""
 
     fault: str | None
     at: str | None = None
@@ -222,7 +222,7 @@ def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
 
 
 def whole(output: Path) -> dict[str, str] | None:
-    """SHA-256 of every file of a data set; None where there is none."""
+    """SHA-256 of every file of a dataset; None where there is none."""
     if not output.exists():
         return None
     return {
@@ -235,12 +235,12 @@ def whole(output: Path) -> dict[str, str] | None:
 def stands(
     shop: Workshop, output: Path, older: dict[str, str] | None, published: bool, case: Case
 ) -> None:
-    """What is at the output is the older data set, untouched, or the new one, complete."""
+    """What is at the output is the older dataset, untouched, or the new one, complete."""
     if not published:
-        assert whole(output) == older, f"{case}: the older data set was touched"
+        assert whole(output) == older, f"{case}: the older dataset was touched"
         return
-    assert validate(output, checksums=True) == [], f"{case}: half a data set is published"
-    assert contents(output) == shop.files, f"{case}: another data set is published"
+    assert validate(output, checksums=True) == [], f"{case}: half a dataset is published"
+    assert contents(output) == shop.files, f"{case}: another dataset is published"
 
 
 def follow_up(shop: Workshop, case: Case, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever befalls a build: the older data set stays whole, nothing half is published, the next build is as if unhurt."""
+"""Whatever befalls a build: the older dataset stays whole, nothing half is published, the next build is as if unhurt."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shop(tmp_path_factory) -> Iterator[Workshop]:
 
 
 def older(shop: Workshop, output: Path) -> dict[str, str]:
-    """A data set of an earlier build at the output."""
+    """A dataset of an earlier build at the output."""
     shutil.copytree(shop.folder / "older" / "output", output)
     return whole(output)
 
@@ -205,7 +205,7 @@ needs_root = pytest.mark.skipif(
 
 
 @needs_root
-@pytest.mark.parametrize("what", ["parent", "older data set"])
+@pytest.mark.parametrize("what", ["parent", "older dataset"])
 def test_what_may_not_be_written_to_is_said_at_once(what, shop, tmp_path):
     output = tmp_path / "sets" / "output"
     before = older(shop, output)
@@ -214,11 +214,11 @@ def test_what_may_not_be_written_to_is_said_at_once(what, shop, tmp_path):
             folder.chmod(0o755)
     for folder in (tmp_path / "sets", output):
         folder.chmod(0o777)
-    (output if what == "older data set" else tmp_path / "sets").chmod(0o555)
+    (output if what == "older dataset" else tmp_path / "sets").chmod(0o555)
     met = shop.build(output, "--overwrite", expect=False, uid=NOBODY)
     assert met["code"] == 2, met["stderr"]
     assert "stage load_shop#1" not in met["points"], "not after hours"
-    assert str(output if what == "older data set" else tmp_path / "sets") in " ".join(
+    assert str(output if what == "older dataset" else tmp_path / "sets") in " ".join(
         met["stderr"].split()
     )
     assert whole(output) == before

@@ -122,7 +122,7 @@ def compare(tables: Path, work: Path, name: str) -> dict[str, Any]:
 
 
 def tables_of(name: str, work: Path, given: dict[str, Path]) -> Path:
-    """The folder of a data set: given, or made once in `work`: complete_journey, or synth_SCALE."""
+    """The folder of a dataset: given, or made once in `work`: complete_journey, or synth_SCALE."""
     folder = given.get(name, work / name)
     if not (folder / "transactions.parquet").exists():
         if name == "complete_journey":
@@ -135,7 +135,7 @@ def tables_of(name: str, work: Path, given: dict[str, Path]) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--work", type=Path, default=Path("selfcheck"), help="folder for tables and data sets"
+        "--work", type=Path, default=Path("selfcheck"), help="folder for tables and datasets"
     )
     parser.add_argument("--output", type=Path, default=Path("selfcheck.json"))
     parser.add_argument(

@@ -22,7 +22,7 @@ def tables(tmp_path_factory):
 def test_engines_agree_and_recall_is_measured(tables):
     answer = compare_engines(tables, NumpyBackend(1), nearest=("brute", "cuml"))
     assert answer["good"] and answer["exact"]["pairs"] > 0
-    assert answer["brute"]["recall_at_100"] == 1.0  # twice top_k candidates cover this catalogue
+    assert answer["brute"]["recall_at_100"] == 1.0  # twice top_k candidates cover this catalog
     assert "cuml" in answer["cuml"]["missing"].lower()
 
 

@@ -221,7 +221,7 @@ def test_overwrite_replaces_data_sets_only(tmp_path):
     (tmp_path / "output" / "thesis.tex").write_text("years of work")
     result = run(tmp_path, "--overwrite")
     assert result.exit_code == 2
-    assert "is no data set" in " ".join(result.stderr.split())
+    assert "is no dataset" in " ".join(result.stderr.split())
     assert (tmp_path / "output" / "thesis.tex").read_text() == "years of work"
 
 

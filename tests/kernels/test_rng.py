@@ -60,7 +60,7 @@ def test_below_is_exact_at_the_edges(word, n):
 
 
 def test_purposes_are_numbers_of_the_format():
-    """A change of these changes every data set."""
+    """A change of these changes every dataset."""
     names = (
         "RANDOM_NEGATIVE",
         "FALLBACK_NEGATIVE",
@@ -80,7 +80,7 @@ def test_splitmix_is_the_published_one():
 
 
 def test_draws_are_uniform_and_without_drift():
-    """16 cells of 64,000 draws: chi-square of 15 degrees at 0.1 %; neighbours are uncorrelated."""
+    """16 cells of 64,000 draws: chi-square of 15 degrees at 0.1 %; neighbors are uncorrelated."""
     draws = np.array(
         [rng.below(np.uint64(rng.draw(np.uint64(12345), counter)), 16) for counter in range(64_000)]
     )

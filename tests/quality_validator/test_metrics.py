@@ -1,4 +1,4 @@
-"""Stage 9: every planted fault is counted under its own name, and a data set with one is not published (D20)."""
+"""Stage 9: every planted fault is counted under its own name, and a dataset with one is not published (D20)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PASSING = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A little data set, its report, and the tables it was made of."""
+    """A little dataset, its report, and the tables it was made of."""
     folder = tmp_path_factory.mktemp("gates")
     tables = random_shop(3, n_users=16, n_items=24, n_rows=260)
     write_shop(tables, folder / "input")

@@ -1,4 +1,4 @@
-"""A data set at a URL is whole or has no manifest, and is that of a folder."""
+"""A dataset at a URL is whole or has no manifest, and is that of a folder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def made(shop: Path, where: Path | str, seed: int = 42, **options: Any) -> Build
 
 
 def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of a data set's files but for those that tell of times."""
+    """SHA-256 of a dataset's files but for those that tell of times."""
     files = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_data_set_is_not_touched(url, bucket, shop, tmp_path
     bucket.put("sets/one/thesis.txt", b"ten years of work")
     for overwrite in (False, True):
         with pytest.raises(
-            OutputError, match="is no data set .it holds no manifest.json, but thesis.txt."
+            OutputError, match="is no dataset .it holds no manifest.json, but thesis.txt."
         ):
             made(shop, url, overwrite=overwrite)
     assert bucket.names("sets/one") == ["thesis.txt"] and not left_here(tmp_path)
@@ -275,7 +275,7 @@ def test_what_the_old_set_leaves_is_told_and_no_failure(url, bucket, shop, monke
     told = Listener()
     made(shop, url, overwrite=True, progress=told)
     assert (
-        "published, but files of the data set before it are still there: not allowed" in told.texts
+        "published, but files of the dataset before it are still there: not allowed" in told.texts
     )
     assert validate(url) == []
 

@@ -24,7 +24,7 @@ def data_set(folder: Path, text: str = "old") -> Path:
 
 
 def staged(output: Path, text: str = "new", *, overwrite: bool = False) -> Staging:
-    """A data set in its staging folder."""
+    """A dataset in its staging folder."""
     staging = Staging(output, overwrite)
     data_set(staging.path, text)
     return staging
@@ -80,14 +80,14 @@ def test_a_file_is_never_replaced(overwrite, tmp_path):
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match="is no data set"):
+    with pytest.raises(OutputError, match="is no dataset"):
         Staging(tmp_path / "output", overwrite=True)
     assert names(tmp_path / "output") == ["thesis.tex"]
 
 
 def test_a_folder_called_manifest_makes_no_data_set(tmp_path):
     (tmp_path / "output" / "manifest.json").mkdir(parents=True)
-    with pytest.raises(OutputError, match="is no data set"):
+    with pytest.raises(OutputError, match="is no dataset"):
         Staging(tmp_path / "output", overwrite=True)
 
 
@@ -173,7 +173,7 @@ def test_names_that_cannot_change_places_are_an_error(tmp_path):
 
 
 def test_a_link_goes_on_pointing_to_its_folder(tmp_path):
-    """What is replaced is the data set behind the link, on its own disk."""
+    """What is replaced is the dataset behind the link, on its own disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "output").symlink_to(data_set(tmp_path / "disk" / "sets"))
     staging = staged(tmp_path / "output", overwrite=True)

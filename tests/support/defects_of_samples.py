@@ -168,7 +168,7 @@ def a_price_category_one_too_high(f):
 
 @breaks("item_features")
 def a_colour_of_another_item(f):
-    f.set(TEST, "item_color_group", 1, lambda colour: "Black" if colour != "Black" else "White")
+    f.set(TEST, "item_color_group", 1, lambda color: "Black" if color != "Black" else "White")
 
 
 @breaks("calendar")

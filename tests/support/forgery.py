@@ -1,4 +1,4 @@
-"""Written data sets that somebody has tampered with, and whose manifest was then made to fit.
+"""Written datasets that somebody has tampered with, and whose manifest was then made to fit.
 
 A defect is a function that changes a `Forgery`; `breaks` files it under the rule of the audit that must see it.
 """
@@ -44,7 +44,7 @@ def breaks(rule: str) -> Callable[[Callable[[Forgery], None]], Callable[[Forgery
 
 
 class Forgery:
-    """A data set of plain files, to be changed cell by cell; `world` is what the oracle says of it."""
+    """A dataset of plain files, to be changed cell by cell; `world` is what the oracle says of it."""
 
     def __init__(self, folder: Path, world: World, width: int) -> None:
         self.folder, self.world, self.width = folder, world, width

@@ -54,7 +54,7 @@ def test_an_allowed_draw_is_taken_at_once_and_the_counter_runs_on(monkeypatch):
 
 
 def band_of(**sampling) -> list[int]:
-    """Of item 0's neighbours at 0.9, 0.8, 0.5, 0.3 and 0.2."""
+    """Of item 0's neighbors at 0.9, 0.8, 0.5, 0.3 and 0.2."""
     similarities = enumerate((0.9, 0.8, 0.5, 0.3, 0.2), start=1)
     ranked = [reference.Neighbor(item, np.float32(s), 2) for item, s in similarities]
     miner = miner_of(sales(("u", "a", 0), ("v", "a", 9)), [ranked], negative_sampling=sampling)
@@ -190,7 +190,7 @@ def test_equal_scores_go_to_the_smaller_item():
 
 
 def test_missing_hard_negatives_are_fallbacks_and_counted():
-    """No neighbours, no other buyer of a, one group only: nothing is offered. e is a sibling: never hard, but random."""
+    """No neighbors, no other buyer of a, one group only: nothing is offered. e is a sibling: never hard, but random."""
     codes = {"a": {"product_code": "7"}, "e": {"product_code": "7"}}
     tables = sales(
         *(("v", item, 1) for item in "bcde"), ("u", "a", 0), ("u", "a", 9), ("v", "b", 20), **codes

@@ -93,7 +93,7 @@ def test_resampling_repeats_by_the_whole_part_and_by_chance_once_more():
 
 def test_a_whole_group_by_hand():
     """Days 0..20, cut1 on day 12, snapshots every 2 days. u buys b on day 9 (snapshot 4 is day 8) after a on day 0 and
-    day 1. On sale: a, b, c, d. c and d are free: v bought b and c, so c is b's neighbour (1 of sqrt 2 x 1 buyers); d is
+    day 1. On sale: a, b, c, d. c and d are free: v bought b and c, so c is b's neighbor (1 of sqrt 2 x 1 buyers); d is
     left. Train prices 1, 1, 2, 4, 4, 4: quartiles 1, 2, 4, p1 is 1, p99 is 4. Popularity: a twice, the others once."""
     tables = sales(
         ("u", "a", 0, 1.0, 2), ("u", "a", 1, 1.0, 1), ("u", "b", 9, 4.0, 2),

@@ -1,4 +1,4 @@
-"""The oracle's matrix and neighbours against numbers worked out by hand from the decisions (D9, D10)."""
+"""The oracle's matrix and neighbors against numbers worked out by hand from the decisions (D9, D10)."""
 
 from __future__ import annotations
 

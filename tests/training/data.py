@@ -1,4 +1,4 @@
-"""Data sets for the tests of `gpu_dcgen.training`: a little shop in all three shapes, and what its files say."""
+"""Datasets for the tests of `gpu_dcgen.training`: a little shop in all three shapes, and what its files say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANNELS = {1: "offline", 2: "online", 7: "online"}
 
 @cache
 def built(shape: str = "labeled_pair") -> Path:
-    """A data set of many small row groups and parts; not to be written to (see `copied`)."""
+    """A dataset of many small row groups and parts; not to be written to (see `copied`)."""
     folder = Path(mkdtemp(prefix="gpu-dcgen-training-"))
     tables = write_shop(
         random_shop(3, n_users=24, n_items=30, n_rows=700, n_dates=30, span_days=60, minutes=True),
@@ -43,7 +43,7 @@ def built(shape: str = "labeled_pair") -> Path:
 
 
 def copied(folder: Path, shape: str = "labeled_pair") -> Path:
-    """A data set of one's own, to be damaged."""
+    """A dataset of one's own, to be damaged."""
     return Path(shutil.copytree(built(shape), folder / shape))
 
 
@@ -86,7 +86,7 @@ def parts(dataset: Path, split: str = "train") -> list[Path]:
 
 
 def lengthened(folder: Path, times: int) -> Path:
-    """The labelled pairs with each row of the training split's first part `times` over, as one part of as many row groups."""
+    """The labeled pairs with each row of the training split's first part `times` over, as one part of as many row groups."""
     dataset = copied(folder)
     first = parts(dataset)[0]
     table = pq.read_table(first)

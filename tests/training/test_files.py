@@ -1,4 +1,4 @@
-"""A data set that is damaged, incomplete, mixed or of another version is refused before it can mislead a training run."""
+"""A dataset that is damaged, incomplete, mixed or of another version is refused before it can mislead a training run."""
 
 from __future__ import annotations
 
@@ -261,6 +261,6 @@ def open_both(dataset):
 def test_a_column_that_is_not_there_is_refused():
     files = open_split(built("n_tuple"))
     with pytest.raises(
-        ConfigError, match="'item_price_category' is not there; this data set offers user_id"
+        ConfigError, match="'item_price_category' is not there; this dataset offers user_id"
     ):
         RowGroupReader(files, load_vocabularies(files.folder), ["item_price_category"])

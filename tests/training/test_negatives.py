@@ -1,4 +1,4 @@
-"""Each epoch's negatives are some of those that the data set stores, others each time, the same for the same seed."""
+"""Each epoch's negatives are some of those that the dataset stores, others each time, the same for the same seed."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_model_learns_whose_half_of_the_shop_it_is(tmp_path):
     model, loss = train(
         tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, say=lambda _: None
     )
-    scores = of_model(model, evaluation.catalogue, load_vocabularies(tmp_path / "out"))
+    scores = of_model(model, evaluation.catalog, load_vocabularies(tmp_path / "out"))
     assert (
         evaluate(scores, evaluation)["ndcg@10"]
         > 1.3 * evaluate(popularity(tmp_path / "out"), evaluation)["ndcg@10"]

@@ -42,7 +42,7 @@ def test_recall_and_ndcg_are_means_over_positives(evaluation, monkeypatch):
     few = rankings.Evaluation(
         rankings._rows(evaluation.positives, slice(0, 5)),
         evaluation.target[:5],
-        evaluation.catalogue,
+        evaluation.catalog,
     )
     found = evaluate(lambda positives, snapshots: torch.zeros((5, 1)), few)
     assert found == {
@@ -62,21 +62,20 @@ def test_all_positives_of_the_split_are_ranked_or_a_seeded_choice(evaluation):
 
 
 def test_the_catalogue_knows_of_each_snapshot_what_its_rows_say(evaluation):
-    items, catalogue = item_index(built()), evaluation.catalogue
+    items, catalog = item_index(built()), evaluation.catalog
     told = set()
     for row in rows(built(), "val"):
-        snapshot, item = (row["timestamp"].value - catalogue.first) // WEEK, items[row["item_id"]]
+        snapshot, item = (row["timestamp"].value - catalog.first) // WEEK, items[row["item_id"]]
         assert (
-            catalogue.features["item_popularity_score"][snapshot, item].item()
+            catalog.features["item_popularity_score"][snapshot, item].item()
             == row["item_popularity_score"]
         )
-        assert catalogue.features["item_price_normalized"][snapshot, item].item() == (
+        assert catalog.features["item_price_normalized"][snapshot, item].item() == (
             row["item_price_normalized"] or 0
         )
         told.add((snapshot, item))
     known = {
-        tuple(place)
-        for place in torch.nonzero(catalogue.features["item_popularity_score"]).tolist()
+        tuple(place) for place in torch.nonzero(catalog.features["item_popularity_score"]).tolist()
     }
     assert known <= told
 
@@ -92,8 +91,8 @@ def test_popularity_counts_the_positives_of_training(evaluation):
 
 def test_recent_popularity_is_that_of_the_positives_snapshot(evaluation):
     snapshots = torch.tensor([20, 25])
-    scores = recent_popularity(evaluation.catalogue)(None, snapshots)
-    assert torch.equal(scores, evaluation.catalogue.features["item_popularity_score"][[20, 25]])
+    scores = recent_popularity(evaluation.catalog)(None, snapshots)
+    assert torch.equal(scores, evaluation.catalog.features["item_popularity_score"][[20, 25]])
 
 
 def test_repurchase_ranks_the_history_backwards_and_then_the_others():

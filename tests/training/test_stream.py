@@ -269,7 +269,7 @@ def test_batches_can_be_pinned_or_put_on_a_device():
         ({"rank": 2, "n_ranks": 2}, "rank 2 of n_ranks 2"),
         ({"n_ranks": 10**6}, "fewer than one for each rank"),
         ({"device": "cpu", "pin_memory": True}, "device and pin_memory"),
-        ({"n_hard": 9}, "n_hard 9: this data set stores 2"),
+        ({"n_hard": 9}, "n_hard 9: this dataset stores 2"),
         ({"layout": "x"}, "layout 'x'"),
         ({"distinct_items": True, "columns": ["season"]}, "the columns leave out item_id"),
     ],

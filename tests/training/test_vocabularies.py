@@ -1,4 +1,4 @@
-"""Ids and categories become the integers that the data set's vocabularies give them."""
+"""Ids and categories become the integers that the dataset's vocabularies give them."""
 
 from __future__ import annotations
 

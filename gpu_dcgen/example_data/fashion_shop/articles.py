@@ -2,7 +2,7 @@
 
 Colours of one product share a `product_code`; a *look* is a few products that are bought together (a bikini's two halves,
 a suit); a *style* is some eighty articles for one taste. Articles are numbered in the order (index group, price tier,
-style, look, product), so every one of these is a run of neighbours, and styles near each other suit similar customers.
+style, look, product), so every one of these is a run of neighbors, and styles near each other suit similar customers.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ INDEX_GROUP = {  # index -> index group
 class Assortment:
     """`n` articles in the order (index group, price tier, style, look, product)."""
 
-    product: np.ndarray  # (n,) int32  0..products-1, equal for the colours of one product
+    product: np.ndarray  # (n,) int32  0..products-1, equal for the colors of one product
     look: np.ndarray  # (n,) int32  rising
     style: np.ndarray  # (n,) int32  rising
     look_style: np.ndarray  # (looks,) int32
@@ -129,7 +129,7 @@ def plan_assortment(n_articles: int, n_rows: int, seed: int) -> Assortment:
 
 
 def product_sizes(rng: np.random.Generator, n_articles: int) -> np.ndarray:
-    """Articles (colours) of each product, (products,) int64, with sum `n_articles`, by the published histogram."""
+    """Articles (colors) of each product, (products,) int64, with sum `n_articles`, by the published histogram."""
     histogram = marginals()["articles_per_product_code"]
     values = np.asarray(list(histogram), dtype=np.int64)
     shares = np.asarray(list(histogram.values()), dtype=np.float64)
@@ -268,7 +268,7 @@ def group_products(rng, sizes, index_group, season):
 
 
 def popularity(rng: np.random.Generator, look: np.ndarray, product: np.ndarray) -> np.ndarray:
-    """Attraction (n,) float64, standard normal: colours of a product and parts of a look do about equally well."""
+    """Attraction (n,) float64, standard normal: colors of a product and parts of a look do about equally well."""
     by_look = rng.standard_normal(int(look.max()) + 1)[look]
     by_product = rng.standard_normal(int(product.max()) + 1)[product]
     return 0.65 * by_look + 0.45 * by_product + 0.6124 * rng.standard_normal(look.shape[0])

@@ -31,7 +31,7 @@ NUMBERS_A_LINE, NUMBERS_AN_ATTEMPT = 4, 6
 class Wants(NamedTuple):
     """Tables of `Demand` and `Assortment` as the kernel takes them."""
 
-    favourite_weights: np.ndarray
+    favorite_weights: np.ndarray
     phase: np.ndarray
     offsets: np.ndarray
     article: np.ndarray
@@ -58,7 +58,7 @@ def kernel_tables(
     assortment: Assortment, demand: Demand, prices: Prices, seed: int
 ) -> tuple[Wants, Tags]:
     wants = Wants(
-        favourite_weights=np.asarray(FAVOURITE_WEIGHTS),
+        favorite_weights=np.asarray(FAVOURITE_WEIGHTS),
         phase=demand.phase,
         offsets=demand.offsets,
         article=demand.article,
@@ -86,7 +86,7 @@ def fill_baskets(
     """Article (lines,) int32 and cents (lines,) int32 of all lines of a chunk, in order of visits."""
     offsets = np.concatenate(([0], np.cumsum(customers.visit_lines, dtype=np.int64)))
     article, cents = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=np.int32)
-    visits = (customers.visit_customer, customers.visit_day, offsets, customers.favourites)
+    visits = (customers.visit_customer, customers.visit_day, offsets, customers.favorites)
     fill_lines(purpose_key(seed, LINES), customers.first, *visits, wants, tags, article, cents)
     return article, cents
 
@@ -118,25 +118,25 @@ def holds(articles, reset_counters, end, article):
 
 
 @numba.njit(cache=True)
-def choose_style(u_explore, u, day, favourites, wants):
-    """A favourite, by weight and by how much it is wanted that day; sometimes, or where none is on sale, any style."""
+def choose_style(u_explore, u, day, favorites, wants):
+    """A favorite, by weight and by how much it is wanted that day; sometimes, or where none is on sale, any style."""
     if u_explore >= EXPLORE_SHARE:
         total = 0.0
-        for k in range(favourites.shape[0]):
+        for k in range(favorites.shape[0]):
             total += (
-                wants.favourite_weights[k]
-                * wants.day_share[day, favourites[k]]
-                / wants.base_share[favourites[k]]
+                wants.favorite_weights[k]
+                * wants.day_share[day, favorites[k]]
+                / wants.base_share[favorites[k]]
             )
         left = u * total
-        for k in range(favourites.shape[0]):
+        for k in range(favorites.shape[0]):
             left -= (
-                wants.favourite_weights[k]
-                * wants.day_share[day, favourites[k]]
-                / wants.base_share[favourites[k]]
+                wants.favorite_weights[k]
+                * wants.day_share[day, favorites[k]]
+                / wants.base_share[favorites[k]]
             )
             if left < 0.0:
-                return np.int64(favourites[k])
+                return np.int64(favorites[k])
     n = wants.day_cumulative.shape[1]
     return first_above(wants.day_cumulative[day], 0, n, u * wants.day_cumulative[day, n - 1])
 
@@ -173,7 +173,7 @@ def choose_companion(u, slot, day, wants):
 
 @numba.njit(cache=True)
 def choose_article(
-    key, counter, day, previous, favourites, articles, mine, reset_counters, line, wants
+    key, counter, day, previous, favorites, articles, mine, reset_counters, line, wants
 ):
     """A slot for `line`: a companion of slot `previous` (-1: none), or by taste; new to the basket where a few draws find that.
 
@@ -190,7 +190,7 @@ def choose_article(
         ):
             slot = choose_companion(uniform(key, c + 1), previous, day, wants)
         if slot < 0:
-            style = choose_style(uniform(key, c + 2), uniform(key, c + 3), day, favourites, wants)
+            style = choose_style(uniform(key, c + 2), uniform(key, c + 3), day, favorites, wants)
             slot = choose_slot(uniform(key, c + 4), style, day, wants)
         article = wants.article[slot]
         if holds(articles, reset_counters, line, article):
@@ -219,7 +219,7 @@ def fill_lines(
     visit_customer,
     visit_day,
     visit_offsets,
-    favourites,
+    favorites,
     wants,
     tags,
     articles,
@@ -259,7 +259,7 @@ def fill_lines(
                     c_choice,
                     day,
                     slot,
-                    favourites[customer],
+                    favorites[customer],
                     articles,
                     mine,
                     reset_counters,

@@ -27,14 +27,14 @@ ONLINE_BETA = (1.5, 0.63)  # a customer's chance to buy online, before the fit's
 N_FAVOURITES = 4
 FAVOURITE_WEIGHTS = (0.55, 0.25, 0.13, 0.07)
 TASTE_SPREAD = 0.03  # sigma around the customer's place on the ring of styles
-STRAY_SHARE = 0.25  # favourites anywhere on the ring
+STRAY_SHARE = 0.25  # favorites anywhere on the ring
 AGE_SHIFT = (
     0.15,
     0.0,
     -0.7,
     0.1,
     0.0,
-)  # of the standard normal age rank, by index group of the first favourite
+)  # of the standard normal age rank, by index group of the first favorite
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Customers:
     """One chunk of `n` customers and their visits, by (customer, day)."""
 
     first: int  # number of the first customer
-    favourites: np.ndarray  # (n, N_FAVOURITES) int32  styles
+    favorites: np.ndarray  # (n, N_FAVOURITES) int32  styles
     age: np.ndarray  # (n,) float64  NaN for null
     club: np.ndarray  # (n,) int8  code into CLUB, -1 for null
     news: np.ndarray  # (n,) int8  code into NEWS, -1 for null
@@ -77,12 +77,12 @@ def draw_customers(
 ) -> Customers:
     """The `n` customers of chunk number `chunk`."""
     rng = generator(seed, purpose=4, part=chunk)
-    favourites = draw_tastes(rng, n, demand.base_share)
-    attributes = draw_attributes(rng, style_group[favourites[:, 0]])
+    favorites = draw_tastes(rng, n, demand.base_share)
+    attributes = draw_attributes(rng, style_group[favorites[:, 0]])
     bought = rng.random(n) < marginals()["rows"]["customers_with_tx"] / SIZES["customers"]
     return Customers(
         first=chunk * CHUNK,
-        favourites=favourites,
+        favorites=favorites,
         **attributes,
         **draw_visits(rng, np.flatnonzero(bought), intensity),
     )
@@ -91,7 +91,7 @@ def draw_customers(
 def draw_tastes(rng: np.random.Generator, n: int, base_share: np.ndarray) -> np.ndarray:
     """Favourite styles (n, N_FAVOURITES) int32: near the customer's place on the ring of styles, some anywhere.
 
-    The ring measures styles by demand, so uniform places give every style the customers it needs; neighbours on
+    The ring measures styles by demand, so uniform places give every style the customers it needs; neighbors on
     it share index group and price level, and customers near each other share styles.
     """
     place = rng.random(n)[:, None] + TASTE_SPREAD * rng.standard_normal((n, N_FAVOURITES))
@@ -102,7 +102,7 @@ def draw_tastes(rng: np.random.Generator, n: int, base_share: np.ndarray) -> np.
 
 
 def draw_attributes(rng: np.random.Generator, group: np.ndarray) -> dict[str, np.ndarray]:
-    """Age, club, news, FN and Active of customers whose first favourite is of index `group` (n,), with the published shares."""
+    """Age, club, news, FN and Active of customers whose first favorite is of index `group` (n,), with the published shares."""
     n = group.shape[0]
     facts, total = marginals(), SIZES["customers"]
     values, cumulative = ages()

@@ -1,7 +1,7 @@
 """What is wanted when: the share of every article in each week's demand, as tables that a draw walks down.
 
 A draw goes from a style to an article on sale that week (`Demand.cumulative` over a style-week's slots) and from an
-article to another of its look (the neighbouring slots). Weeks of different styles begin on different weekdays, so that
+article to another of its look (the neighboring slots). Weeks of different styles begin on different weekdays, so that
 new articles come out on all days of the week.
 """
 

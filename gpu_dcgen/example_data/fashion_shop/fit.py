@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ...errors import InputError
 from .marginals import FIRST_DAY, N_DAYS, SIZES, UNITS_PER_PRICE, ages, marginals, month_of_day
-from .similarity_fit import neighbour_shares
+from .similarity_fit import neighbor_shares
 
 TOP_SHARE = 1000 / SIZES["articles"]  # the published top 1000, as a share of the articles
 LAST_QUARTER, LAST_WEEK = 91, 7  # days
@@ -287,7 +287,7 @@ def repeats(n_customers: int, n_articles: int, lines: Lines) -> list[Fit]:
         (pair >> np.uint64(17)).astype(np.int32),
         (pair & np.uint64((1 << 17) - 1)).astype(np.int32),
     )
-    any_neighbour, in_band, five_in_band, below = neighbour_shares(
+    any_neighbour, in_band, five_in_band, below = neighbor_shares(
         customer, article, n_customers, n_articles
     )
     rows = marginals()["rows"]
@@ -304,10 +304,10 @@ def repeats(n_customers: int, n_articles: int, lines: Lines) -> list[Fit]:
             again,
             "share",
         ),
-        Fit("articles with a neighbour (5 customers in common)", None, any_neighbour, "share"),
-        Fit("articles with a neighbour of cosine 0.3 to 0.8", None, in_band, "share"),
-        Fit("articles with 5 neighbours of cosine 0.3 to 0.8", None, five_in_band, "share"),
-        Fit("neighbours of cosine below 0.3", None, below, "share"),
+        Fit("articles with a neighbor (5 customers in common)", None, any_neighbour, "share"),
+        Fit("articles with a neighbor of cosine 0.3 to 0.8", None, in_band, "share"),
+        Fit("articles with 5 neighbors of cosine 0.3 to 0.8", None, five_in_band, "share"),
+        Fit("neighbors of cosine below 0.3", None, below, "share"),
     ]
 
 

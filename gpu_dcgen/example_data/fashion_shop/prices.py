@@ -73,7 +73,7 @@ class Prices:
 def plan_prices(assortment: Assortment, demand: Demand, day_rows: np.ndarray, seed: int) -> Prices:
     """Set tags so that, over the rows expected, product groups and months have their published mean prices.
 
-    Products of a style have its price level, colours of a product one price.
+    Products of a style have its price level, colors of a product one price.
     """
     rng = generator(seed, purpose=8)
     published = marginals()["price"]["mean_by_product_group"]

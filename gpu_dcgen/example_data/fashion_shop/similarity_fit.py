@@ -10,11 +10,11 @@ MIN_COMMON, LOW, HIGH = 5, 0.3, 0.8  # the contract's similarity settings
 MIN_BUYERS = 10
 
 
-def neighbour_shares(
+def neighbor_shares(
     customer: np.ndarray, article: np.ndarray, n_customers: int, n_articles: int
 ) -> tuple[float, float, float, float]:
-    """Of evenly sampled articles with 10 customers or more, the shares with a neighbour, with one and with five of cosine in
-    (0.3, 0.8]; and of their neighbours the share below. Pairs (customer, article) are distinct and sorted.
+    """Of evenly sampled articles with 10 customers or more, the shares with a neighbor, with one and with five of cosine in
+    (0.3, 0.8]; and of their neighbors the share below. Pairs (customer, article) are distinct and sorted.
     """
     by_customer = np.searchsorted(customer, np.arange(n_customers + 1)).astype(np.int64)
     order = np.argsort(article, kind="stable")
@@ -50,7 +50,7 @@ def neighbour_shares(
 def count_neighbours(
     sample, by_article, customer_of, by_customer, article_of, buyers, common, found
 ):
-    """Neighbours of each sampled article with cosine up to HIGH: all of them, and those above LOW."""
+    """Neighbors of each sampled article with cosine up to HIGH: all of them, and those above LOW."""
     for s in range(sample.shape[0]):
         item = sample[s]
         for p in range(by_article[item], by_article[item + 1]):

@@ -99,7 +99,7 @@ def write_articles(path: Path, assortment: Assortment, seed: int) -> tuple[pa.Ar
         "product_type_name": type_name[assortment.product],
         "product_group_name": np.asarray(names("product_group_name"))[assortment.product_group],
         "graphical_appearance_name": np.asarray(names("graphical_appearance_name"))[appearance],
-        "colour_group_name": np.asarray(names("colour_group_name"))[colours(assortment, rng)],
+        "colour_group_name": np.asarray(names("colour_group_name"))[colors(assortment, rng)],
         "department_name": department_names(assortment),
         "index_name": index_names[assortment.index],
         "index_group_name": index_group[assortment.index],
@@ -119,8 +119,8 @@ def shares(column: str) -> np.ndarray:
     return counts / counts.sum()
 
 
-def colours(assortment: Assortment, rng: np.random.Generator) -> np.ndarray:
-    """Colour codes (n,) by the published shares; one draw in order of products gives most products distinct colours."""
+def colors(assortment: Assortment, rng: np.random.Generator) -> np.ndarray:
+    """Color codes (n,) by the published shares; one draw in order of products gives most products distinct colors."""
     points = (rng.random() + np.arange(assortment.n) * 0.6180339887498949) % 1.0
     return np.searchsorted(np.cumsum(shares("colour_group_name"))[:-1], points, side="right")
 

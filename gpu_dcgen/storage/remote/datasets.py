@@ -1,4 +1,4 @@
-"""A published data set at a URL, as `integrity.validate` looks at one."""
+"""A published dataset at a URL, as `integrity.validate` looks at one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RemoteDataset:
         """The manifest's bytes; InputError where there is none."""
         if "manifest.json" not in self._sizes:
             raise InputError(
-                f"{self._remote / 'manifest.json'}: is not there.\nGive the folder of a data set that is published."
+                f"{self._remote / 'manifest.json'}: is not there.\nGive the folder of a dataset that is published."
             )
         return self._remote.read("manifest.json")
 

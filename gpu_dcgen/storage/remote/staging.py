@@ -1,8 +1,8 @@
-"""A data set is built in a local folder and published at a URL: every file but manifest.json, proved there, then manifest.json.
+"""A dataset is built in a local folder and published at a URL: every file but manifest.json, proved there, then manifest.json.
 
-An object store has no step that replaces a folder. Instead a reader who sees a manifest sees a whole data set: an old manifest
+An object store has no step that replaces a folder. Instead a reader who sees a manifest sees a whole dataset: an old manifest
 goes before the first file of the new set comes, the new one comes when every other file has been proved there, and files of the
-old set go after that. In between there is no data set at the URL. While it lasts, the object UNFINISHED says so, and after a
+old set go after that. In between there is no dataset at the URL. While it lasts, the object UNFINISHED says so, and after a
 build that died. The object LOCK belongs to the build that runs.
 """
 
@@ -111,13 +111,13 @@ class RemoteStaging(Staging):
         if UNFINISHED in there:
             if not (self._goes_on or self._replaces):
                 raise OutputError(
-                    f"{self.place}: holds a data set that a build has begun to publish, and not ended.\n"
+                    f"{self.place}: holds a dataset that a build has begun to publish, and not ended.\n"
                     "Go on with --resume, replace it with --overwrite, or choose another OUTPUT."
                 )
         elif MANIFEST not in there:
             raise OutputError(
-                f"{self.place} is there already and is no data set (it holds no {MANIFEST}, but {min(there)}); --overwrite "
-                "replaces data sets only.\nChoose another OUTPUT, or remove it yourself."
+                f"{self.place} is there already and is no dataset (it holds no {MANIFEST}, but {min(there)}); --overwrite "
+                "replaces datasets only.\nChoose another OUTPUT, or remove it yourself."
             )
         elif not self._replaces:
             raise OutputError(
@@ -125,7 +125,7 @@ class RemoteStaging(Staging):
             )
 
     def publish(self) -> str | None:
-        """Copy the data set to its URL, manifest.json last, and remove what else is there; a warning where that fails."""
+        """Copy the dataset to its URL, manifest.json last, and remove what else is there; a warning where that fails."""
         files = {
             path.relative_to(self.path).as_posix(): path
             for path in sorted(self.path.rglob("*"))
@@ -136,7 +136,7 @@ class RemoteStaging(Staging):
         self._publishing = True
         self._remote.write(
             UNFINISHED,
-            f"a data set is being published by {socket.gethostname()} since {time.ctime()}".encode(),
+            f"a dataset is being published by {socket.gethostname()} since {time.ctime()}".encode(),
         )
         self._remote.remove([MANIFEST])
         n_bytes = sum(path.stat().st_size for path in files.values())
@@ -165,12 +165,12 @@ class RemoteStaging(Staging):
         self._progress.advance(file.stat().st_size)
 
     def _remove_others(self, names: set[str]) -> str | None:
-        """What the old data set has left, and at last the word that this one is unfinished: it is published by now."""
+        """What the old dataset has left, and at last the word that this one is unfinished: it is published by now."""
         try:
             others = self._remote.entries().keys() - names - {LOCK, UNFINISHED}
             self._remote.remove([*sorted(others), UNFINISHED])
         except DcgenError as error:
-            return f"published, but files of the data set before it are still there: {error}"
+            return f"published, but files of the dataset before it are still there: {error}"
         return None
 
     def _require_held(self) -> None:

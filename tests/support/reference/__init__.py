@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Unbuildable(Exception):
-    """No data set can be made of the tables under the configuration; the text says why."""
+    """No dataset can be made of the tables under the configuration; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class World:
 
 
 def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
-    """The whole build of clean tables, as `config` (a DatasetConfig) says; Unbuildable where no data set exists.
+    """The whole build of clean tables, as `config` (a DatasetConfig) says; Unbuildable where no dataset exists.
 
     `partly` puts up with splits that have no positive.
     """

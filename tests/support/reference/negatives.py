@@ -90,7 +90,7 @@ class Miner:
     # -------------------------------------------------------------------------------------------------
 
     def item_cf(self, item: int) -> list[int]:
-        """Neighbours inside the band, by similarity or by rank, the first `item_cf_top_k` of them."""
+        """Neighbors inside the band, by similarity or by rank, the first `item_cf_top_k` of them."""
         ranked = self.neighbors[item]
         if self.settings.hard_band == "percentile":
             low, high = (math.floor(share(p) * len(ranked)) for p in self.settings.percentile_range)

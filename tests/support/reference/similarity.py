@@ -1,4 +1,4 @@
-"""The weighted matrix before cut1 (D9) and each item's neighbours (D10), pair by pair.
+"""The weighted matrix before cut1 (D9) and each item's neighbors (D10), pair by pair.
 
 Readings where the decisions leave room: a user's degree counts all cells of the matrix row, views included; the
 median of an even number of weights is the lower one; the median price factor of an empty matrix is 1.

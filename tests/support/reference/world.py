@@ -95,7 +95,7 @@ class Log:
         return self.articles[item].get("product_group_name")
 
     def siblings(self, item: int, other: int) -> bool:
-        """Whether both are the same product in other colours; a null code is nobody's sibling."""
+        """Whether both are the same product in other colors; a null code is nobody's sibling."""
         code = self.articles[item].get("product_code")
         return code is not None and code == self.articles[other].get("product_code")
 
