@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
-from .backend.runs import offsets_of
+from .backend.protocol import Array
+from .backend.runs import offsets_from_lengths
 from .errors import InputError
 from .kernels import rows
 from .kernels.rng import mix_array
-
-Array = Any
 
 NULL_HASH = np.uint64(0x6E756C6C)
 NOT_DIGESTED = frozenset(
@@ -164,7 +163,7 @@ def code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
 
 def _slice_hashes(column: Lists, backend: Any) -> Array:
     xp = backend.xp
-    offsets = offsets_of(xp, column.lengths)
+    offsets = offsets_from_lengths(xp, column.lengths)
     dtype = column.values.dtype
     n_elements = int(offsets[-1])
     elements = xp.empty(n_elements, dtype=dtype)
@@ -244,7 +243,9 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
     ):
         lengths = backend.from_host(pc.list_value_length(array).to_numpy())
         return _list_hashes(
-            offsets_of(xp, lengths), _arrow_hashes(array.flatten(), where, backend), backend
+            offsets_from_lengths(xp, lengths),
+            _arrow_hashes(array.flatten(), where, backend),
+            backend,
         )
     if types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("ns")).view(pa.int64())

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .backend.protocol import Backend
+from .backend.protocol import Array, Backend
 from .backend.runs import run_starts
 from .config.dataset_config import DatasetConfig, exactly
 from .kernels import rng
@@ -18,8 +18,6 @@ from .preparation.interactions import Interactions
 from .preparation.splits import Positives
 from .preparation.windows import DAY
 from .similarity_computer.compute import Neighbors
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
-from .backend.protocol import Backend
+from .backend.protocol import Array, Backend
 from .config.dataset_config import DatasetConfig
 from .contract.schema import (
     AGE_GROUPS,
@@ -26,7 +26,6 @@ from .preparation.windows import DAY
 from .sequence_builder import Calendar, history_windows
 from .similarity_computer.compute import Neighbors
 
-Array = Any
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 _AGE_BOUNDS = (16, 25, 35, 45, 55)  # lower ends of AGE_GROUPS
 _MOST_DAYS = 32767  # user_lifetime_days is int16

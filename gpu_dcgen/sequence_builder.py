@@ -7,15 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .backend.protocol import Backend
-from .backend.runs import counts, offsets_of, repeat_index
+from .backend.protocol import Array, Backend
+from .backend.runs import count_codes, offsets_from_lengths, repeat_index
 from .config.dataset_config import DatasetConfig
 from .contract.schema import SEASONS
 from .preparation.interactions import Interactions
 from .preparation.splits import SplitPlan
 from .preparation.windows import DAY
 
-Array = Any
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 _HOUR = 3_600_000_000_000
 
@@ -98,18 +97,18 @@ def build_user_sequences(
     split = plan.user_split
     if config.split.strategy == "temporal":
         for k, positives in enumerate(plan.positives):
-            present = counts(xp, interactions.user[positives.row], interactions.n_users) > 0
+            present = count_codes(xp, interactions.user[positives.row], interactions.n_users) > 0
             split = xp.where(present, k, split).astype(xp.int8)
     known = xp.maximum(split, 0)
     ends = backend.from_host(plan.windows.ends)
     inside = (split[interactions.user] >= 0) & (interactions.time < ends[known[interactions.user]])
-    n_inside = counts(xp, interactions.user[inside], interactions.n_users)
+    n_inside = count_codes(xp, interactions.user[inside], interactions.n_users)
     user = xp.nonzero(
         (split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length))
     )[0]
     length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
     del inside
-    offsets = offsets_of(xp, length)
+    offsets = offsets_from_lengths(xp, length)
     which = repeat_index(xp, length).astype(xp.int32)
     first_row = interactions.user_offsets[user] + n_inside[user] - length
     row = (first_row - offsets[:-1])[which] + xp.arange(which.shape[0], dtype=xp.int64)

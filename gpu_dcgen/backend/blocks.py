@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-Array = Any
+from .protocol import Array
 
 
 @dataclass(frozen=True)

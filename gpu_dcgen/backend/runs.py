@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from .protocol import Backend
-
-Array = Any
+from .protocol import Array, Backend
 
 
 def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
@@ -49,21 +47,21 @@ def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
     return xp.searchsorted(codes, xp.arange(n_codes + 1, dtype=codes.dtype)).astype(xp.int64)
 
 
-def counts(xp: Any, codes: Array, n_codes: int) -> Array:
+def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
     """How often each code 0..n_codes-1 occurs: (n_codes,) int64."""
     if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
         return xp.zeros(n_codes, dtype=xp.int64)
     return xp.bincount(codes, minlength=n_codes).astype(xp.int64)
 
 
-def offsets_of(xp: Any, lengths: Array) -> Array:
+def offsets_from_lengths(xp: Any, lengths: Array) -> Array:
     """Offsets (m + 1,) int64 of runs of `lengths` laid end to end."""
     offsets = xp.zeros(lengths.shape[0] + 1, dtype=xp.int64)
     offsets[1:] = xp.cumsum(lengths.astype(xp.int64))
     return offsets
 
 
-def run_maximum(xp: Any, values: Array, first: Array) -> Array:
+def run_maxima(xp: Any, values: Array, first: Array) -> Array:
     """The largest value of each run that begins at `first`; runs are short (copies of one line, purchases of one item)."""
     n = int(values.shape[0])
     lengths = xp.diff(xp.concatenate([first, xp.full(1, n, dtype=first.dtype)]))

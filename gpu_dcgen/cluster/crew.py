@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from .. import __version__
+from ..backend.protocol import Array
 from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError, DcgenError, OutputError
 from ..monitoring.progress import ProgressTracker
@@ -26,7 +27,6 @@ from ..storage.checkpoints import Checkpoints
 from .attempts import Attempts
 from .connection import CONNECT_S, connect
 
-Array = Any
 _LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
 # without an answer, until idle workers do what others hold; more where answers took a third as long
 # before

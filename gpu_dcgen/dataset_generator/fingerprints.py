@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..backend.protocol import Array
 from ..config.dataset_config import DatasetConfig
 from ..digest import code_hashes, vocabulary
 from ..kernels.rng import mix_array
@@ -18,7 +19,6 @@ from ..quality_validator.candidate_funnel import sampled_bits
 from ..quality_validator.metrics import place_column
 from ..samples import ITEM_CATEGORIES, StageResults
 
-Array = Any
 Counted = list[Any]  # how many things were digested, and their digest as 16 hex digits
 _AT_ONCE = 1 << 22  # bounds the memory
 _ODD = 0xD6E8FEB86659FD93  # its powers set the columns of a thing apart

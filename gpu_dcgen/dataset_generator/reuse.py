@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..backend.protocol import Backend
+from ..backend.protocol import Array, Backend
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest
@@ -29,7 +29,6 @@ from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.json_files import read_json
 
-Array = Any
 FILE = "append.json"
 _BY_ITEM = (
     "positive_items",

@@ -8,12 +8,11 @@ from typing import Any, Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..backend import runs as segments
+from ..backend.protocol import Array
+from ..backend.runs import count_codes, repeat_index
 from ..errors import InputError
 from ..resources import require_memory
 from .sources import Source, unreadable
-
-Array = Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 INT64_MAX = 2**63 - 1
@@ -126,7 +125,7 @@ class Reader:
         """A value per file as a value per row."""
         rows = self.backend.from_host(pa.array(self.source.rows, pa.int64()).to_numpy())
         return self.backend.from_host(per_file.to_numpy(zero_copy_only=False))[
-            segments.repeat_index(self.backend.xp, rows)
+            repeat_index(self.backend.xp, rows)
         ]
 
 
@@ -144,7 +143,7 @@ def gather(backend: Any, lookup: pa.Array, codes: Array) -> Array:
 
 def compact(backend: Any, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
     """Codes (n,) int32 and host values without the values that no row has; order is kept."""
-    rows = segments.counts(backend.xp, codes + 1, len(values) + 1)[1:]
+    rows = count_codes(backend.xp, codes + 1, len(values) + 1)[1:]
     used = pa.array(backend.to_host(rows > 0))
     kept = values.filter(used)
     if len(kept) == len(values):

@@ -13,11 +13,10 @@ from typing import Any, Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..backend import runs as segments
+from ..backend.protocol import Array
+from ..backend.runs import count_codes
 from ..errors import InputError
 from .sources import Source, unreadable
-
-Array = Any
 
 COLLAPSED = 255  # in a verdict: an identical copy of a kept row
 SHOWN_CHARACTERS = 120  # of a bad value in a message
@@ -70,7 +69,7 @@ class Verdict:
 
     @classmethod
     def of(cls, source: Source, reason: Array, backend: Any) -> "Verdict":
-        counts = [int(count) for count in backend.to_host(segments.counts(backend.xp, reason, 256))]
+        counts = [int(count) for count in backend.to_host(count_codes(backend.xp, reason, 256))]
         rejects = {name: counts[k] for k, name in enumerate(REASONS[source.table], 1) if counts[k]}
         rows = {
             "read": source.n_rows,

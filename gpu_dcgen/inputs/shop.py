@@ -14,14 +14,13 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..backend import runs as segments
+from ..backend.protocol import Array
+from ..backend.runs import count_codes, run_starts
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import CLUB_STATUS, CRITICAL_QUALITY_SCORE, NEWS_FREQUENCY
 from .columns import Reader, compact, gather, sorted_distinct
 from .rejects import COLLAPSED, MAX_PRICE, Verdict, first_reason, settle
 from .sources import Source, find_sources
-
-Array = Any
 
 ITEM_COLUMNS = {
     "product_group": "product_group_name",
@@ -231,13 +230,13 @@ def _judge_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
     reason = first_reason(xp, codes.shape[0], [codes < 0])
     rows = xp.nonzero(codes >= 0)[0]
     rows = rows[xp.argsort(codes[rows], kind="stable")]
-    starts = segments.run_starts(xp, codes[rows])
+    starts = run_starts(xp, codes[rows])
     run = xp.cumsum(starts) - 1
     first = rows[starts][run]
     differs = xp.zeros(rows.shape[0], dtype=bool)
     for column in columns:
         differs |= column[rows] != column[first]
-    conflict = segments.counts(xp, run[differs], rows.shape[0]) > 0
+    conflict = count_codes(xp, run[differs], rows.shape[0]) > 0
     reason[rows] = xp.where(conflict[run], 2, xp.where(starts, 0, COLLAPSED)).astype(xp.uint8)
     return reason
 

@@ -30,7 +30,7 @@ from ..resources import existing
 from ..samples import StageResults
 from ..sequence_builder import UserSequences
 from .log_sample import LogSample, write_samples_of
-from .trial import Output, Start, Trial, try_stages, start, write_some
+from .trial import Output, Start, Trial, start, try_stages, write_some
 
 SAMPLE_ROWS = 1_200_000  # transactions that are tried: a few seconds on two cores
 _WHOLE = 1.3  # times as many: a log no longer than this is tried as it is, and its rows are exact

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts, offsets_of, repeat_index, run_starts
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes, offsets_from_lengths, repeat_index, run_starts
 from ..config.dataset_config import DatasetConfig
 from ..errors import InputError
 from ..kernels import rng
@@ -15,7 +15,6 @@ from .interactions import Interactions
 from .splits import SplitPlan, measure_shares
 from .windows import DAY
 
-Array = Any
 SEGMENTS = ("new_users", "active_users", "churned_users")
 
 
@@ -69,7 +68,7 @@ def _user_segments(interactions: Interactions, cut1: int, days: int, backend: Ba
     xp = backend.xp
     edge = cut1 - days * DAY
     start = interactions.user_offsets[:-1]
-    n_before = counts(xp, interactions.user[interactions.time < cut1], interactions.n_users)
+    n_before = count_codes(xp, interactions.user[interactions.time < cut1], interactions.n_users)
     first = interactions.time[start]
     last = interactions.time[start + xp.maximum(n_before - 1, 0)]
     return xp.where(first >= edge, 0, xp.where(last < edge, 2, 1)).astype(xp.int8)
@@ -168,7 +167,7 @@ def resample(
     uniform = (key >> xp.uint64(11)).astype(xp.float64) / 2.0**53
     copies = xp.floor(weight + uniform).astype(xp.int64)
     source = repeat_index(xp, copies)
-    copy = xp.arange(source.shape[0], dtype=xp.int64) - offsets_of(xp, copies)[source]
+    copy = xp.arange(source.shape[0], dtype=xp.int64) - offsets_from_lengths(xp, copies)[source]
     if not source.shape[0]:
         raise InputError(
             f"balancing: resampling leaves none of {len(train)} train positives: their weights are all near 0.\n"

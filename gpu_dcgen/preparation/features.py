@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts, offsets_of, run_offsets, run_starts, sort_order
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes, offsets_from_lengths, run_offsets, run_starts, sort_order
 from ..config.dataset_config import DatasetConfig
 from ..errors import InputError
 from ..kernels.users import preferred_channels
 from .interactions import Interactions
 from .windows import DAY, iso
 
-Array = Any
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
 PRICE_CATEGORIES = 4
 _MOST_UNITS = 1 << 62  # of one item's sales: their sums stay within int64
@@ -158,7 +157,7 @@ def _price_edges(
     xp = backend.xp
     rows = xp.nonzero(interactions.time < cut1)[0]
     paid = interactions.price[rows]
-    below = xp.cumsum(counts(xp, paid, len(units)))
+    below = xp.cumsum(count_codes(xp, paid, len(units)))
     n = int(paid.shape[0])
     ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
     codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
@@ -246,7 +245,7 @@ class _Counter:
 
     def up_to(self, n_rows: int) -> Array:
         if n_rows > self._rows:
-            self._counts = self._counts + counts(
+            self._counts = self._counts + count_codes(
                 self._xp, self._item[self._rows : n_rows], self._n_items
             )
             self._rows = n_rows
@@ -283,7 +282,7 @@ class _PriceRuns:
                 f"only up to {_MOST_UNITS / PRICE_UNIT:.3g} are summed exactly.\n"
                 "Give prices in a larger unit: divide the column by 1000."
             )
-        self._before = offsets_of(xp, paid)  # sums may wrap; differences do not
+        self._before = offsets_from_lengths(xp, paid)  # sums may wrap; differences do not
         del paid
         day = interactions.time[by_item] // DAY
         begins = run_starts(xp, interactions.item[by_item], day)

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts, run_maximum, run_offsets, run_starts, sort_order
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
 from ..config.dataset_config import DatasetConfig
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.shop import Category, Shop
 from .windows import DAY, cut_windows
-
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _distinct(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) -> tuple
     ]
     order = sort_order(backend, keys)
     first = xp.nonzero(run_starts(xp, shop.user[order], ticks[order], shop.item[order]))[0]
-    return order[first], run_maximum(xp, shop.price[order], first)
+    return order[first], run_maxima(xp, shop.price[order], first)
 
 
 def _baskets(xp: Any, user: Array, tick: Array, user_offsets: Array) -> tuple[Array, Array]:
@@ -195,12 +193,12 @@ def _k_core(
     sides = ((user, shop.n_users), (item, shop.n_items))
     lost, kept = [0, 0], layers[0][:0]
     for fresh in layers:
-        settled = [counts(xp, codes[kept], n_codes) for codes, n_codes in sides]
+        settled = [count_codes(xp, codes[kept], n_codes) for codes, n_codes in sides]
         before = -1
         while fresh.shape[0] != before:
             before = fresh.shape[0]
             for side, (codes, n_codes) in enumerate(sides):
-                enough = settled[side] + counts(xp, codes[fresh], n_codes) >= minimum[side]
+                enough = settled[side] + count_codes(xp, codes[fresh], n_codes) >= minimum[side]
                 survivors = fresh[enough[codes[fresh]]]
                 lost[side] += int(fresh.shape[0] - survivors.shape[0])
                 fresh = survivors
@@ -222,7 +220,7 @@ def _require_vocabulary(n_items: int, config: DatasetConfig) -> None:
 
 def _recode(xp: Any, codes: Array, n_codes: int) -> tuple[Array, Array]:
     """Codes without gaps, int32, and the old code of each new one (in order)."""
-    present = counts(xp, codes, n_codes) > 0
+    present = count_codes(xp, codes, n_codes) > 0
     new = (xp.cumsum(present) - 1).astype(xp.int32)
     return new[codes], xp.nonzero(present)[0]
 

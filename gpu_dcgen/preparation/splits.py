@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts, run_starts
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes, run_starts
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..errors import GateError, InputError
@@ -19,7 +19,6 @@ from .features import Features
 from .interactions import Interactions
 from .windows import Windows, wanted_shares
 
-Array = Any
 _ONE = 1 << 14  # the multiplier 1.0
 _LEAST, _MOST = 1 << 4, 1 << 24  # multipliers 1/1024 .. 1024
 _JITTER_BITS = 10  # of 20: scores within 0.1 % are ties, decided by a seeded hash
@@ -81,7 +80,9 @@ def plan_splits(
     available = xp.stack(
         [
             xp.minimum(
-                counts(xp, interactions.user[long_enough & (window == k)], interactions.n_users),
+                count_codes(
+                    xp, interactions.user[long_enough & (window == k)], interactions.n_users
+                ),
                 cap,
             )
             for k in range(3)
@@ -243,7 +244,7 @@ def _corpus_too_small(
     snapshots = features.snapshots
     code = interactions.item_columns["product_code"].codes
     n_siblings = int(
-        counts(
+        count_codes(
             xp, code[code >= 0], max(1, len(interactions.item_columns["product_code"].values))
         ).max()
     )
@@ -294,7 +295,7 @@ def measure_shares(
                 "or move the cuts with split.train_share / split.val_share."
             )
         share = len(p) / n_all
-        users = counts(xp, interactions.user[p.row], interactions.n_users) > 0
+        users = count_codes(xp, interactions.user[p.row], interactions.n_users) > 0
         shares[p.split] = {
             "positives": len(p),
             "share": share,
@@ -311,7 +312,7 @@ def measure_shares(
 def positive_users(interactions: Interactions, plan: SplitPlan, backend: Backend) -> list[Array]:
     """For each split, whether a user has positives in it, (U,) bool."""
     return [
-        counts(backend.xp, interactions.user[p.row], interactions.n_users) > 0
+        count_codes(backend.xp, interactions.user[p.row], interactions.n_users) > 0
         for p in plan.positives
     ]
 

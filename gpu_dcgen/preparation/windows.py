@@ -6,13 +6,11 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
 
-from ..backend.protocol import Backend
+from ..backend.protocol import Array, Backend
 from ..config.dataset_config import DatasetConfig, exactly
 from ..errors import InputError
 
-Array = Any
 DAY = 86_400_000_000_000  # nanoseconds
 
 

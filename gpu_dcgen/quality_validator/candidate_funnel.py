@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend.protocol import Backend
+from ..backend.protocol import Array, Backend
 from ..config.dataset_config import DatasetConfig
 from ..kernels import rng
 from ..kernels.funnel import OUTCOMES, trace_candidates
@@ -19,7 +19,6 @@ from ..preparation.splits import SplitPlan
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults
 
-Array = Any
 POOLED = SOURCES[:FALLBACK]  # the sources that offer candidates
 _MOST_BITS = 6
 _ENOUGH_POSITIVES = 4096  # shares of what they are offered are then known to about a point

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
@@ -16,7 +16,6 @@ from ..preparation.windows import DAY
 from ..samples import Group, StageResults
 from .candidate_funnel import count_candidates
 
-Array = Any
 WEEK = 7 * DAY
 BINS = 20  # of shares 0..1: prices and similarities; one more counts those that are not known
 ACTIVITY_BITS = 20  # users by earlier purchases: 0, 1, 2..3, 4..7, ... ; the last bin is open
@@ -99,7 +98,7 @@ class QualityMetrics:
         if int(found.max()):
             for bit, name in enumerate(VIOLATIONS):
                 self.violations[name] += int(((found >> bit) & 1).sum())
-        drawn = counts(xp, group.negatives.source.reshape(-1), len(SOURCES))
+        drawn = count_codes(xp, group.negatives.source.reshape(-1), len(SOURCES))
         for name, count in zip(SOURCES, backend.to_host(drawn).tolist(), strict=True):
             self.hard_by_source[name] += count
         self.relaxed += int(group.negatives.relaxed.sum())
@@ -117,7 +116,7 @@ class QualityMetrics:
         n_random = xp.full(1, n * (width - 1 - n_hard), dtype=xp.int64)
         tally["drawn"] = xp.concatenate([drawn, n_random])
         random_later = later[:, 1 + n_hard :].astype(xp.int64).sum().reshape(1)
-        tally["later"] = xp.concatenate([counts(xp, afterwards, len(SOURCES)), random_later])
+        tally["later"] = xp.concatenate([count_codes(xp, afterwards, len(SOURCES)), random_later])
         if n_hard and not unknown:
             tally["candidates"] = count_candidates(group, results, config, backend)
         self._add_tallies({group.positives.split: tally})
@@ -167,14 +166,16 @@ def _described(
     ]
     absent = [log.age[user] < 0, *categories, features.preferred_channel[row] < 0, channel < 0]
     tally = {
-        "positive_items": counts(xp, group.item[:, 0], n_items),
-        "hard_items": counts(xp, group.item[:, 1 : 1 + n_hard].reshape(-1), n_items),
-        "random_items": counts(xp, group.item[:, 1 + n_hard :].reshape(-1), n_items),
-        "weeks": counts(
+        "positive_items": count_codes(xp, group.item[:, 0], n_items),
+        "hard_items": count_codes(xp, group.item[:, 1 : 1 + n_hard].reshape(-1), n_items),
+        "random_items": count_codes(xp, group.item[:, 1 + n_hard :].reshape(-1), n_items),
+        "weeks": count_codes(
             xp, (time - log.first_time) // WEEK, (log.last_time - log.first_time) // WEEK + 1
         ),
-        "activity": counts(xp, xp.searchsorted(edges, n_before, side="right"), ACTIVITY_BITS + 1),
-        "history": counts(
+        "activity": count_codes(
+            xp, xp.searchsorted(edges, n_before, side="right"), ACTIVITY_BITS + 1
+        ),
+        "history": count_codes(
             xp, group.history_length, config.sequence_processing.max_sequence_length + 1
         ),
         "price": _binned(price, price == price, xp),
@@ -196,4 +197,4 @@ def _described(
 def _binned(shares: Array, known: Array, xp: Any) -> Array:
     """Shares 0..1 counted in BINS of equal width, then those that are not known: (BINS + 1,) int64."""
     place = xp.minimum((xp.where(known, shares, 0) * BINS).astype(xp.int64), BINS - 1)
-    return counts(xp, xp.where(known, place, BINS), BINS + 1)
+    return count_codes(xp, xp.where(known, place, BINS), BINS + 1)

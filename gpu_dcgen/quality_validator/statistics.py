@@ -8,8 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes
 from ..config.dataset_config import DatasetConfig
 from ..contract.schema import SPLITS, arrow_schema, columns_of
 from ..inputs.shop import MAX_AGE, InputReport
@@ -21,7 +21,6 @@ from .candidate_funnel import describe_candidates
 from .distances import ks_p, total_variation
 from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
 
-Array = Any
 _PAIRS = tuple(combinations(range(len(SPLITS)), 2))
 _TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
 
@@ -68,12 +67,12 @@ def describe(
         _by_category(t["positive_items"], "product_group", results, backend) for t in tallies
     ]
     source = _by_category(
-        backend.to_host(counts(backend.xp, log.item, log.n_items)).tolist(),
+        backend.to_host(count_codes(backend.xp, log.item, log.n_items)).tolist(),
         "product_group",
         results,
         backend,
     )
-    weeks = counts(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
+    weeks = count_codes(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
     n_negatives = max(1, metrics.negatives_verified)
     width = 1 + config.negatives_per_positive
     diversity = _diversity(total["measured"][ALIKE_PAIRS], metrics.groups, width - 1)
@@ -251,7 +250,7 @@ def _coverage(
     group = log.item_columns["product_group"].codes + 1
     n_groups = len(log.item_columns["product_group"].values) + 1
     kept_groups, found_groups = (
-        int((counts(xp, codes, n_groups) > 0).sum()) for codes in (group, group[present])
+        int((count_codes(xp, codes, n_groups) > 0).sum()) for codes in (group, group[present])
     )
     return {
         "user_coverage": n_users / max(1, int(long_enough.sum())),

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import offsets_of, repeat_index
+from ..backend.protocol import Array, Backend
+from ..backend.runs import offsets_from_lengths, repeat_index
 from ..config.dataset_config import DatasetConfig
 from ..errors import BackendError
 from ..kernels.pairs import score_pairs
@@ -26,7 +26,6 @@ from . import exact as exact_neighbors
 from .exact import PAIR_BYTES, NeighborWorkers, nearest_by_buyers
 from .matrix import MatrixByItemAndUser, WeightedMatrix
 
-Array = Any
 # vectors are whole numbers no longer than this: their products stay below 2^24, so float32 adds
 # them exactly
 VECTOR_NORM = 4064
@@ -128,7 +127,7 @@ def less_work(matrix: WeightedMatrix, config: DatasetConfig, backend: Backend) -
     products = before[matrix.item_offsets[1:]] - before[matrix.item_offsets[:-1]]
     best_sold = xp.sort(xp.where(able, degree, 0), kind="stable")[int(degree.shape[0]) - width :]
     fewer = xp.searchsorted(best_sold, degree)  # of the best sold, those with fewer buyers
-    steps = offsets_of(xp, best_sold)[fewer] + (width - fewer) * degree
+    steps = offsets_from_lengths(xp, best_sold)[fewer] + (width - fewer) * degree
     search = STEP_PRODUCTS * steps + VECTOR_PRODUCTS * n_able
     searched = able & (search < products)
     vectors = (
@@ -156,7 +155,7 @@ def _without(searched: Array, sides: MatrixByItemAndUser, xp: Any) -> MatrixByIt
     return replace(
         sides,
         by_item=(
-            offsets_of(xp, xp.where(searched, 0, lengths)),
+            offsets_from_lengths(xp, xp.where(searched, 0, lengths)),
             item_user[kept],
             item_weight[kept],
         ),
@@ -168,12 +167,14 @@ def _merged(
 ) -> tuple[Array, ...]:
     """Lengths and columns of a block whose items `rows`, empty in `counted`, have what is in `scored`."""
     lengths = counted[0]
-    begins = offsets_of(xp, lengths)[:-1]
-    begins[rows] = int(counted[1].shape[0]) + offsets_of(xp, scored[0])[:-1]
+    begins = offsets_from_lengths(xp, lengths)[:-1]
+    begins[rows] = int(counted[1].shape[0]) + offsets_from_lengths(xp, scored[0])[:-1]
     lengths[rows] = scored[0]
     run = repeat_index(xp, lengths)
     source = (
-        begins[run] + xp.arange(int(run.shape[0]), dtype=xp.int64) - offsets_of(xp, lengths)[run]
+        begins[run]
+        + xp.arange(int(run.shape[0]), dtype=xp.int64)
+        - offsets_from_lengths(xp, lengths)[run]
     )
     return lengths, *(
         xp.concatenate(columns)[source] for columns in zip(counted[1:], scored[1:], strict=True)
@@ -310,7 +311,10 @@ def _recall(
         [(2 * k + 1) * n_items // (2 * n_sampled) for k in range(n_sampled)]
     ].tolist()
     sides = matrix.sides(backend) if bool(searched.any()) else None
-    bounds, missing = backend.to_host(offsets_of(xp, lengths)).tolist(), backend.to_host(searched)
+    bounds, missing = (
+        backend.to_host(offsets_from_lengths(xp, lengths)).tolist(),
+        backend.to_host(searched),
+    )
     n_exact, n_found = [0, 0], [0, 0]
     for i in sampled:
         found = item[bounds[i] : bounds[i + 1]]

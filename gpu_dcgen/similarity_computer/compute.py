@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import offsets_of
+from ..backend.protocol import Array, Backend
+from ..backend.runs import offsets_from_lengths
 from ..config.dataset_config import DatasetConfig
 from ..preparation.interactions import Interactions
 from . import approximate as approximate_neighbors
 from . import exact as exact_neighbors
 from .exact import NeighborWorkers
 from .matrix import WeightedMatrix, build_matrix
-
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def compute_neighbors(
         **more,
     }
     return Neighbors(
-        offsets_of(xp, lengths), item, similarity, common_users, matrix.known_until, info
+        offsets_from_lengths(xp, lengths), item, similarity, common_users, matrix.known_until, info
     )
 
 

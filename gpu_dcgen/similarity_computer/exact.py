@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..backend.halving import split_on_out_of_memory
-from ..backend.protocol import Backend
+from ..backend.protocol import Array, Backend
 from ..config.dataset_config import DatasetConfig
 from .matrix import MatrixByItemAndUser, WeightedMatrix
 
-Array = Any
 # of a neighbor, before and after it is laid end to end: item, similarity, common users
 PAIR_BYTES = 24
 

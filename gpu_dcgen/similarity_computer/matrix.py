@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.protocol import Backend
-from ..backend.runs import counts, run_maximum, run_offsets, run_starts, sort_order
+from ..backend.protocol import Array, Backend
+from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
 from ..config.dataset_config import DatasetConfig
 from ..preparation.interactions import Interactions
 
-Array = Any
 # weight sums beside 21 bits of common users in one int64 (Cauchy-Schwarz bounds them)
 _PACKED_SUM_BITS = 42
 _WIDE_SUM_BITS = 62
@@ -72,7 +71,7 @@ def build_matrix(
     n_users, n_items = interactions.n_users, interactions.n_items
     rows = xp.nonzero(interactions.time < cut1)[0]
     user = interactions.user[rows]
-    n_before = counts(xp, user, n_users)
+    n_before = count_codes(xp, user, n_users)
     stop = interactions.user_offsets[:-1] + n_before  # a user's rows before cut1 lead its run
     rows = rows[rows >= stop[user] - config.filtering.max_user_interactions]
     user, item = interactions.user[rows], interactions.item[rows]
@@ -85,7 +84,7 @@ def build_matrix(
         if (
             config.filtering.counts == "window"
         ):  # who or what is kept for later purchases alone is not known yet
-            sold = counts(xp, interactions.item[interactions.time < cut1], n_items) > 0
+            sold = count_codes(xp, interactions.item[interactions.time < cut1], n_items) > 0
             counted &= (n_before[viewer] > 0) & sold[viewed]
         seen = xp.nonzero(counted)[0]
         ranked = xp.sort(price_factor, kind="stable")
@@ -99,12 +98,12 @@ def build_matrix(
     order = sort_order(backend, [(user, n_users), (item, n_items)])
     user, item = user[order], item[order]
     first = xp.nonzero(run_starts(xp, user, item))[0]
-    factor = run_maximum(xp, factor[order], first)
+    factor = run_maxima(xp, factor[order], first)
     user, item = user[first], item[first]
-    degree = counts(xp, user, n_users)
+    degree = count_codes(xp, user, n_users)
     if config.similarity.user_idf:
         n_known = int(
-            (counts(xp, item, n_items) > 0).sum()
+            (count_codes(xp, item, n_items) > 0).sum()
         )  # of the matrix: what comes after cut1 changes no weight
         table = [0.0] + [math.log(n_known / n) for n in range(1, int(degree.max()) + 1)]
         factor = factor * _rounded(table, backend)[degree[user]]

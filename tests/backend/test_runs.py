@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_dcgen.backend import runs as segments
+from gpu_dcgen.backend import runs
 
 EASY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -39,7 +39,7 @@ def keys(draw) -> list[tuple[list[int], int]]:
 @EASY
 @given(keys=keys())
 def test_sort_order_is_that_of_tuples_and_stable(backend, keys):
-    order = segments.sort_order(backend, [(array(backend, values), size) for values, size in keys])
+    order = runs.sort_order(backend, [(array(backend, values), size) for values, size in keys])
     rows = list(zip(*(values for values, _ in keys), strict=True))
     assert order.dtype == np.int64
     assert backend.to_host(order).tolist() == sorted(range(len(rows)), key=rows.__getitem__)
@@ -49,7 +49,7 @@ def test_sort_order_is_that_of_tuples_and_stable(backend, keys):
 @given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_run_starts_are_where_any_key_changes(backend, pairs):
     pairs.sort()
-    starts = segments.run_starts(
+    starts = runs.run_starts(
         backend.xp, *(array(backend, column, np.int32) for column in zip(*pairs, strict=True))
     )
     assert backend.to_host(starts).tolist() == [
@@ -61,8 +61,8 @@ def test_run_starts_are_where_any_key_changes(backend, pairs):
 @given(values=codes(5), n_codes=st.integers(6, 9))
 def test_offsets_and_counts_are_those_of_the_codes(backend, values, n_codes):
     values.sort()
-    offsets = segments.run_offsets(backend.xp, array(backend, values, np.int32), n_codes)
-    count = segments.counts(backend.xp, array(backend, values, np.int32), n_codes)
+    offsets = runs.run_offsets(backend.xp, array(backend, values, np.int32), n_codes)
+    count = runs.count_codes(backend.xp, array(backend, values, np.int32), n_codes)
     assert backend.to_host(offsets).tolist() == [
         sum(v < code for v in values) for code in range(n_codes + 1)
     ]
@@ -74,26 +74,26 @@ def test_offsets_and_counts_are_those_of_the_codes(backend, values, n_codes):
 @given(lengths=codes(4, min_size=1))
 def test_runs_laid_end_to_end(backend, lengths):
     xp = backend.xp
-    assert backend.to_host(segments.offsets_of(xp, array(backend, lengths))).tolist() == [
+    assert backend.to_host(runs.offsets_from_lengths(xp, array(backend, lengths))).tolist() == [
         0,
         *np.cumsum(lengths),
     ]
-    index = segments.repeat_index(xp, array(backend, lengths))
+    index = runs.repeat_index(xp, array(backend, lengths))
     assert backend.to_host(index).tolist() == np.repeat(np.arange(len(lengths)), lengths).tolist()
 
 
 def test_no_runs_hold_no_elements(backend):
     none = array(backend, [])
-    assert backend.to_host(segments.offsets_of(backend.xp, none)).tolist() == [0]
-    assert backend.to_host(segments.repeat_index(backend.xp, none)).tolist() == []
+    assert backend.to_host(runs.offsets_from_lengths(backend.xp, none)).tolist() == [0]
+    assert backend.to_host(runs.repeat_index(backend.xp, none)).tolist() == []
 
 
 @EASY
-@given(runs=st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=6), min_size=1, max_size=12))
-def test_run_maximum_is_of_each_run(backend, runs):
-    values = [value for run in runs for value in run]
-    first = np.cumsum([0, *map(len, runs[:-1])])
-    largest = segments.run_maximum(
-        backend.xp, array(backend, values, np.float64), array(backend, first)
-    )
-    assert backend.to_host(largest).tolist() == [max(run) for run in runs]
+@given(
+    groups=st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=6), min_size=1, max_size=12)
+)
+def test_run_maxima_are_those_of_each_run(backend, groups):
+    values = [value for group in groups for value in group]
+    first = np.cumsum([0, *map(len, groups[:-1])])
+    largest = runs.run_maxima(backend.xp, array(backend, values, np.float64), array(backend, first))
+    assert backend.to_host(largest).tolist() == [max(group) for group in groups]

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from gpu_dcgen.backend.runs import offsets_of
+from gpu_dcgen.backend.runs import offsets_from_lengths
 from gpu_dcgen.sequence_builder import build_user_sequences, history_windows
 
 from .measure import Case, Log, Work
@@ -60,7 +60,7 @@ def per_positive(log: Log, *, threads: int) -> Work:
 
     def of_block(first: int) -> pa.Array:
         start, length = history_windows(interactions, rows[first : first + size], LENGTH, backend)
-        offsets = offsets_of(np, length)
+        offsets = offsets_from_lengths(np, length)
         items = np.empty(offsets[-1], np.int32)
         _copy_runs(interactions.item, start, offsets, items)
         return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(items))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_dcgen.backend.runs import offsets_of
+from gpu_dcgen.backend.runs import offsets_from_lengths
 from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.inputs.shop import load_shop
@@ -114,7 +114,7 @@ def recall(
     xp, n_items = backend.xp, int(expected[0].shape[0])
 
     def pairs(lengths: Any, item: Any, most: int) -> Any:
-        offsets = offsets_of(xp, lengths)
+        offsets = offsets_from_lengths(xp, lengths)
         place = xp.arange(item.shape[0], dtype=xp.int64)
         row = xp.searchsorted(offsets, place, side="right") - 1
         first = place - offsets[row] < most

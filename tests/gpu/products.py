@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpu_dcgen.backend.protocol import Array
 from gpu_dcgen.backend.runs import repeat_index, run_offsets, sort_order
 from gpu_dcgen.errors import BackendError
 
-Array = Any
 EXACT_SUM = 1 << 53  # float64 holds all whole numbers up to here
 _DENSE_BYTES = 1 << 30  # of one dense matrix: users x items of a block, or items x items of a block
 _ONE = 0x3F800000  # the bits of float32 1.0

@@ -18,7 +18,7 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
 from gpu_dcgen.kernels.checks import VIOLATIONS
 from gpu_dcgen.quality_validator.metrics import QualityMetrics
-from gpu_dcgen.samples import Group, StageResults, gather_groups, collect_results
+from gpu_dcgen.samples import Group, StageResults, collect_results, gather_groups
 from gpu_dcgen.sequence_builder import build_calendar
 from tests.inputs.test_refusals import TINY
 from tests.support.shops import random_shop, tiny_config, write_shop

@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 import pytest
 
-from gpu_dcgen.backend.runs import offsets_of, repeat_index, run_offsets, run_starts
+from gpu_dcgen.backend.runs import offsets_from_lengths, repeat_index, run_offsets, run_starts
 from gpu_dcgen.kernels import rng
 from tests.support import cupy_surface
 from tests.support.agreement import same
@@ -272,7 +272,7 @@ def _segments(xp, a, f):
         run_starts(xp, ordered),
         run_offsets(xp, ordered, 5),
         repeat_index(xp, a),
-        offsets_of(xp, a),
+        offsets_from_lengths(xp, a),
     )
 
 

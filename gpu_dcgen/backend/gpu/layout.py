@@ -14,8 +14,9 @@ import pyarrow as pa
 from cpu_fallback.parquet import numpy_type, require_codes, require_fit, require_lists
 
 from ..blocks import Codes, Lists, Matrix, SampleIds, Values
-from ..runs import offsets_of, repeat_index
-from .transfers import Array, Transfers
+from ..protocol import Array
+from ..runs import offsets_from_lengths, repeat_index
+from .transfers import Transfers
 
 _MASK_BYTES = 64  # libcudf reads validity masks in whole cache lines
 _DIGITS = 10  # of the group's number in a sample id
@@ -124,7 +125,7 @@ def _words(codes: Array, vocabulary: Any, repeats: int, xp: Any) -> Words:
 
 def _lists(type_: pa.DataType, column: Lists, entries: slice, xp: Any) -> Nested:
     starts, lengths = column.starts[entries], column.lengths[entries]
-    offsets = offsets_of(xp, _repeated(lengths, column.repeats, xp))
+    offsets = offsets_from_lengths(xp, _repeated(lengths, column.repeats, xp))
     require_lists(type_, column.values, starts, lengths, int(offsets[-1]))
     row = repeat_index(xp, xp.diff(offsets))
     place = _repeated(starts, column.repeats, xp)[row] + xp.arange(row.shape[0]) - offsets[row]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pylibcudf as plc
 from pylibcudf.io import parquet, types
 
+from ..protocol import Array
 from . import layout
-from .transfers import Array, Transfers
+from .transfers import Transfers
 
 _CODECS = {"zstd": types.CompressionType.ZSTD, "snappy": types.CompressionType.SNAPPY}
 _NO_LIMIT = (

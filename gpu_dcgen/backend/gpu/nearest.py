@@ -10,7 +10,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-Array = Any
+from ..protocol import Array
+
 EXACT_SCORE = 1 << 24  # whole numbers up to this are exact in float32
 BRUTE_VECTORS = 500_000  # `auto` asks FAISS beyond this many, where it is installed
 FAISS_MOST = 2048  # neighbors that FAISS selects on a GPU

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from cpu_fallback import tables as cpu
 from cpu_fallback.parquet import numpy_type
 
-from .transfers import Array, Transfers
+from ..protocol import Array
+from .transfers import Transfers
 
 Pair = tuple[Array, Array]  # values and valid, both (n,)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Array = Any  # cupy.ndarray
+from ..protocol import Array
 
 
 class Transfers:
