@@ -1,5 +1,5 @@
 """`python -m gpu_dcgen` is `gpu-dcgen`."""
 
-from .cli.build_commands import app
+from .cli import app
 
 app(prog_name="gpu-dcgen")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.contract.gates import GATE_NAMES, GATES
 from gpu_dcgen.example_data.fashion_shop import generate

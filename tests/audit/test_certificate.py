@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gpu_dcgen.audit import audit, read_key, verify
 from gpu_dcgen.audit.checks import RULES
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.errors import InputError, OutputError
 from tests.audit.test_audit import built, shop
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from gpu_dcgen.audit import audit, verify
 from gpu_dcgen.cards import write_cards
 from gpu_dcgen.cards.readme import cell
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.contract.schema import CARDS, FILES, SHAPES, arrow_schema, columns_of
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import gpu_dcgen
 from gpu_dcgen.backend.gpu import device
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.cli.options import Ended
 from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.errors import (

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpu_dcgen.audit import audit
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import builder as dataset_generator
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import append, build

@@ -34,7 +34,7 @@ LIMIT_S = 60  # after which a child hangs
 
 def warm(inputs: Path, output: Path, config: Path) -> None:
     """Import all and compile all: a build."""
-    from gpu_dcgen.cli.build_commands import app
+    from gpu_dcgen.cli import app
 
     with contextlib.suppress(SystemExit):
         app(
@@ -113,7 +113,7 @@ def _child(job: dict[str, Any], folder: Path) -> int:
     )  # where it hangs, if it does
     _settle(job)
     watcher.begin()
-    from gpu_dcgen.cli.build_commands import app
+    from gpu_dcgen.cli import app
 
     try:
         app(

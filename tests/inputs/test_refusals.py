@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from tests.support.shops import DAY, Tables, random_shop, write_shop
 
 TINY = [

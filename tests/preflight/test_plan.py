@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError, InputError

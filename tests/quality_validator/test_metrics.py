@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen import samples
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
 from gpu_dcgen.kernels.checks import VIOLATIONS

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 pytest.importorskip("jinja2", reason="pip install '.[report]'")
 pytest.importorskip("vl_convert", reason="pip install '.[report]'")
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError
 from gpu_dcgen.report import write_report

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cpu_fallback import NumpyBackend
 from cpu_fallback import nearest as cpu_nearest
 from gpu_dcgen.backend.gpu import nearest as gpu_nearest
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.config.loading import load_config
 from gpu_dcgen.errors import BackendError, ConfigError
 from gpu_dcgen.monitoring.progress import ProgressTracker

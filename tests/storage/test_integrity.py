@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.storage.integrity import validate

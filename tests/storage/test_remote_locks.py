@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.errors import OutputError
 from gpu_dcgen.monitoring.progress import ProgressTracker

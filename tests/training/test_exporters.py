@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from typer.testing import CliRunner
 
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.errors import OutputError
 from gpu_dcgen.training.exporters import export
 from tests.training.data import ALL_SHAPES, accept_sizes, built, copied, item_index, parts, rows

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 from typer.testing import CliRunner
 
 from gpu_dcgen import build
-from gpu_dcgen.cli.build_commands import app
+from gpu_dcgen.cli import app
 from gpu_dcgen.training.probe import KINDS, of_model, probe, train
 from gpu_dcgen.training.rankings import evaluate, popularity, read_evaluation
 from gpu_dcgen.training.vocabularies import load_vocabularies
