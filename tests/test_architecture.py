@@ -22,8 +22,8 @@ FLOORS = (
     {"contract", "errors", "kernels"},
     {"backend", "config"},
     {"digest", "monitoring", "resources"},
-    {"audit", "example_data", "inputs", "storage"},
-    {"cards", "preparation", "report", "training"},
+    {"auditing", "example_data", "inputs", "storage"},
+    {"cards", "preparation", "reporting", "training"},
     {"sequence_builder", "similarity_computer"},
     {"negative_sampler"},
     {"samples"},
@@ -56,12 +56,12 @@ MAY_IMPORT_NUMPY = {
     "gpu_dcgen.storage.checkpoints": "writes and maps arrays of the host",
     "gpu_dcgen.example_data.complete_journey": "makes tables on the host",
     "gpu_dcgen.backend.gpu": "the GPU backend carries arrays to and from the host",
-    "gpu_dcgen.audit": "proves finished files on the host, without the stages and their backends",
-    "gpu_dcgen.audit.explain": "reads finished files on the host",
+    "gpu_dcgen.auditing": "proves finished files on the host, without the stages and their backends",
+    "gpu_dcgen.auditing.explain": "reads finished files on the host",
     "gpu_dcgen.training": "reads finished files on the host, and hands them to torch",
 }
 # What the audit may import: it is worth something only as a second writing.
-AUDIT_MAY_IMPORT = {"__version__", "audit", "config", "contract", "errors", "monitoring"}
+AUDIT_MAY_IMPORT = {"__version__", "auditing", "config", "contract", "errors", "monitoring"}
 TRAINING_MAY_IMPORT = {"contract", "errors", "storage", "training"}
 HEAVY = ("numpy", "numba", "pyarrow", "pandas", "torch", "scipy")
 MAX_LINES = 420
@@ -274,7 +274,7 @@ def test_a_circle_an_arrow_and_a_floor_are_found():
 
 def test_the_audit_knows_nothing_of_the_build():
     modules = package_imports("gpu_dcgen")
-    audits = {m: names for m, names in modules.items() if inside(m, {"gpu_dcgen.audit"})}
+    audits = {m: names for m, names in modules.items() if inside(m, {"gpu_dcgen.auditing"})}
     assert len(audits) > 10
     ours = {name for names in audits.values() for name in names if inside(name, {"gpu_dcgen"})}
     assert {room_of(name) for name in ours} <= AUDIT_MAY_IMPORT

@@ -118,7 +118,7 @@ def audit(
     """
     tracker = tracker_for(as_json, quiet)
     with exit_codes(debug, tracker):
-        from ..audit import audit, read_key
+        from ..auditing import audit, read_key
         from . import rendering as summary
 
         path = certificate or dataset / "certificate.json"
@@ -193,7 +193,7 @@ def verify(
     Exit code 3 when something was changed, or when the audit found a rule that does not hold.
     """
     with exit_codes(debug):
-        from ..audit import read_key, verify
+        from ..auditing import read_key, verify
 
         if found := verify(certificate, dataset, read_key(key)):
             typer.echo("\n".join(found))
@@ -221,7 +221,7 @@ def report(
     Needs two packages more: pip install 'gpu-dcgen[report]'.
     """
     with exit_codes(debug):
-        from ..report import write_report
+        from ..reporting import write_report
 
         path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")

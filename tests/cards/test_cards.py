@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gpu_dcgen.audit import audit, verify
+from gpu_dcgen.auditing import audit, verify
 from gpu_dcgen.cards import write_cards
 from gpu_dcgen.cards.readme import cell
 from gpu_dcgen.cli import app

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.audit import audit
+from gpu_dcgen.auditing import audit
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import builder as dataset_generator
 from gpu_dcgen.dataset_generator import pipeline

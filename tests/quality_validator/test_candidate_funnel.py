@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_dcgen.audit import read_world
-from gpu_dcgen.audit.explain import _read_pairs
-from gpu_dcgen.audit.mining import Miner, Positive
+from gpu_dcgen.auditing import read_world
+from gpu_dcgen.auditing.explain import _read_pairs
+from gpu_dcgen.auditing.mining import Miner, Positive
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels.funnel import OUTCOMES
 from gpu_dcgen.quality_validator import candidate_funnel

@@ -18,8 +18,8 @@ pytest.importorskip("vl_convert", reason="pip install '.[report]'")
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError
-from gpu_dcgen.report import write_report
-from gpu_dcgen.report.numbers import shortened, text_of
+from gpu_dcgen.reporting import write_report
+from gpu_dcgen.reporting.numbers import shortened, text_of
 from tests.support.shops import random_shop, tiny_config, write_shop
 
 CHROMIUM = next(
@@ -266,8 +266,8 @@ def test_samples_are_those_of_the_files_in_every_shape(shape, tmp_path):
 
 
 def test_samples_say_what_the_rows_say(dataset):
-    from gpu_dcgen.report.documents import read_documents
-    from gpu_dcgen.report.samples import read_samples
+    from gpu_dcgen.reporting.documents import read_documents
+    from gpu_dcgen.reporting.samples import read_samples
 
     samples = read_samples(read_documents(dataset), 6)
     assert [sample.split for sample in samples] == ["train", "train", "val", "val", "test", "test"]
@@ -303,7 +303,7 @@ def test_samples_say_what_the_rows_say(dataset):
 
 
 def test_the_histogram_counts_every_pair_of_items(dataset):
-    from gpu_dcgen.report.documents import read_documents, similarity_counts
+    from gpu_dcgen.reporting.documents import read_documents, similarity_counts
 
     found = similarity_counts(read_documents(dataset))
     similarity = pq.read_table(dataset / "item_similarity_matrix.parquet")["similarity"].to_pylist()

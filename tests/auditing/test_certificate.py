@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.audit import audit, read_key, verify
-from gpu_dcgen.audit.checks import RULES
+from gpu_dcgen.auditing import audit, read_key, verify
+from gpu_dcgen.auditing.checks import RULES
 from gpu_dcgen.cli import app
 from gpu_dcgen.errors import InputError, OutputError
-from tests.audit.test_audit import built, shop
+from tests.auditing.test_audit import built, shop
 
 KEY = b"sixteen bytes or more"
 

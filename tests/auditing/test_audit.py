@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from cpu_fallback.tables import times as build_times
-from gpu_dcgen import audit as auditing
-from gpu_dcgen.audit import audit
-from gpu_dcgen.audit.columns import _nanoseconds as nanoseconds
+from gpu_dcgen import auditing
+from gpu_dcgen.auditing import audit
+from gpu_dcgen.auditing.columns import _nanoseconds as nanoseconds
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
 from tests.dataset_generator.test_against_reference import VARIANTS

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen.audit import audit
+from gpu_dcgen.auditing import audit
 from gpu_dcgen.dataset_generator.builder import build
 from tests.support import defects_of_files, defects_of_samples, reference
 from tests.support.forgery import CONFIG, DEFECTS, WIDTH, Forgery

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gpu_dcgen.audit.explain import explain
+from gpu_dcgen.auditing.explain import explain
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
