@@ -42,7 +42,7 @@ def _open_gpu(memory_limit: int | None) -> Backend:
 
     device = find_device()
     try:
-        from .gpu.backend import CudaBackend
+        from .gpu.cuda_backend import CudaBackend
 
         return CudaBackend(device, memory_limit)
     except (ImportError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
+from packaging.version import Version
 
 from ..config.dataset_config import DatasetConfig, usable_cores
 from ..config.loading import load_config
@@ -122,14 +123,9 @@ def _package(name: str, least: str) -> Check:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Check(name, "not installed", f">= {least}", "fail", remedy)
-    return _check(
-        name, version, f">= {least}", _release(version) >= _release(least), "fail", remedy
-    )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (2, 4, 6) of 2.4.6rc1."""
-    return tuple(int(number) for number in re.match(r"\d+(\.\d+)*", version)[0].split("."))
+    # Pre-releases count as the release that they lead to.
+    is_new_enough = Version(Version(version).base_version) >= Version(least)
+    return _check(name, version, f">= {least}", is_new_enough, "fail", remedy)
 
 
 def _kernels() -> Check:

@@ -10,8 +10,8 @@ import types
 import numpy as np
 import pytest
 
-from gpu_dcgen.backend import protocol as backend
 from gpu_dcgen.backend.gpu import device
+from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.preflight import doctor
 
@@ -187,9 +187,9 @@ def test_what_is_missing_is_named(change, text, machine):
         device.find_device()
     assert str(error.value).startswith(text)
     with pytest.raises(BackendError) as asked_for:
-        backend.select_backend("gpu")
+        select_backend("gpu")
     assert str(asked_for.value) == f"--backend gpu: {error.value}"
-    chosen, reason = backend.select_backend("auto", n_threads=1)
+    chosen, reason = select_backend("auto", n_threads=1)
     assert chosen.name == "cpu"
     assert reason == f"no GPU: {str(error.value).splitlines()[0].rstrip('.')}"
 
@@ -210,4 +210,4 @@ def test_libraries_without_a_device_are_worth_a_warning(machine):
 
 def test_an_unknown_backend_is_refused():
     with pytest.raises(BackendError, match="unknown backend 'tpu'; expected auto, cpu or gpu"):
-        backend.select_backend("tpu")
+        select_backend("tpu")

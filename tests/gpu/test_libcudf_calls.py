@@ -26,8 +26,9 @@ from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import vocabulary
 
 plc = pytest.importorskip("pylibcudf", reason="RAPIDS is not installed: its calls are not checked")
-libcudf = pytest.importorskip("gpu_dcgen.backend.gpu.libcudf")
-cupy = pytest.importorskip("cupy")
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed: its functions are not checked")
+
+from gpu_dcgen.backend.gpu import libcudf  # noqa: E402  it imports RAPIDS
 
 SOURCES = sorted(Path(gpu_dcgen.backend.gpu.__file__).parent.glob("*.py"))
 OURS = [

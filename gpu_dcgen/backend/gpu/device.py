@@ -14,12 +14,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from packaging.version import Version
+
 from ...errors import BackendError
 
-LEAST_CAPABILITY = (7, 5)  # RAPIDS: Turing and later
-LEAST = {  # releases
-    "pylibcudf": (26, 10),  # whose calls this package was written against
-    "cupy": (14, 2),  # before, sorts without enough memory gave wrong results (cupy#9894)
+MIN_CAPABILITY = (7, 5)  # RAPIDS: Turing and later
+MIN_VERSIONS = {
+    # The release that this package was written against.
+    "pylibcudf": "26.10",
+    # Earlier releases sort wrongly where memory does not suffice (cupy#9894).
+    "cupy": "14.2",
 }
 PER_THREAD_STREAMS = (
     "CUDF_PER_THREAD_STREAM",
@@ -80,15 +84,17 @@ def find_device() -> Device:
     index = _asked("choosing a device", cupy.cuda.runtime.getDevice)
     properties = _asked("asking the device", lambda: cupy.cuda.runtime.getDeviceProperties(index))
     name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
-    if capability < LEAST_CAPABILITY:
+    if capability < MIN_CAPABILITY:
         raise BackendError(
             f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later."
         )
-    for package, (major, minor) in LEAST.items():
+    for package, minimum in MIN_VERSIONS.items():
         version = _import(package).__version__
-        if _release(version) < (major, minor):
+        # A pre-release counts as the release that it leads to.
+        if Version(Version(version).base_version) < Version(minimum):
             raise BackendError(
-                f"{package} {version} is too old; {major}.{minor} or later is needed.\nInstall it: {INSTALL}."
+                f"{package} {version} is too old; {minimum} or later is needed.\n"
+                f"Install it: {INSTALL}."
             )
     found = _asked(
         "compiling and running a first kernel", lambda: int((cupy.arange(4) ** 2 + 1).sum())
@@ -133,10 +139,6 @@ def _asked(what: str, question: Any) -> Any:
     except Exception as error:
         text = f"{what} failed: {type(error).__name__}: {error}\n'gpu-dcgen doctor' shows what is installed."
         raise BackendError(text) from error
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split(".")[:2])
 
 
 def _cuda_version(number: int) -> str:

@@ -11,7 +11,8 @@ from tests.test_architecture import parameters, protocol_methods
 
 pytest.importorskip("cudf", reason="RAPIDS is not installed: the GPU machine is not looked at")
 cupy = pytest.importorskip("cupy")
-machine = pytest.importorskip("gpu_dcgen.backend.gpu.machine")
+
+from gpu_dcgen.backend.gpu import cuda_backend  # noqa: E402  it imports RAPIDS
 
 
 class Memory:
@@ -29,7 +30,7 @@ class Memory:
 @pytest.fixture
 def backend():
     """The machine, but for its memory: 132 multiprocessors and nothing to run on."""
-    made = object.__new__(machine.CudaBackend)
+    made = object.__new__(cuda_backend.CudaBackend)
     made.device = type("Device", (), {"n_multiprocessors": 132})
     made._memory, made._n_exhausted = Memory(64 << 30), 0
     return made
@@ -37,8 +38,12 @@ def backend():
 
 def test_it_spells_the_protocol(backend):
     methods = protocol_methods()
-    assert {name: parameters(getattr(machine.CudaBackend, name)) for name in methods} == methods
-    assert not [name for name in Backend.__annotations__ if not hasattr(machine.CudaBackend, name)]
+    assert {
+        name: parameters(getattr(cuda_backend.CudaBackend, name)) for name in methods
+    } == methods
+    assert not [
+        name for name in Backend.__annotations__ if not hasattr(cuda_backend.CudaBackend, name)
+    ]
 
 
 def test_its_memory_calls_are_rmms():
@@ -62,7 +67,7 @@ def test_its_memory_calls_are_rmms():
 def test_little_grids_do_not_warn():
     from numba.cuda import config
 
-    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 0  # machine has been imported
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 0  # cuda_backend sets it
 
 
 def test_arrays_are_handed_to_numba_without_waiting():
@@ -77,7 +82,7 @@ def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
     backend._memory = Memory(free)
     lane_bytes, entry_bytes = 236_000, 36_000  # as at H&M's size
     lanes = backend.lanes(lane_bytes)
-    assert lanes % machine.launch.BLOCK_THREADS == 0 and 128 <= lanes <= 132 * 512
+    assert lanes % cuda_backend.launch.BLOCK_THREADS == 0 and 128 <= lanes <= 132 * 512
     assert lanes * lane_bytes <= free / 4
     assert 1 <= backend.block_size(10_000, entry_bytes) <= 1 << 18
     assert backend.block_size(10_000, entry_bytes) * entry_bytes <= free / 4
@@ -85,7 +90,7 @@ def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
 
 def test_one_block_of_lanes_is_the_least(backend):
     backend._memory = Memory(0)
-    assert backend.lanes(1 << 20) == machine.launch.BLOCK_THREADS
+    assert backend.lanes(1 << 20) == cuda_backend.launch.BLOCK_THREADS
     assert backend.block_size(10_000, 1 << 20) == 1
 
 
