@@ -34,6 +34,7 @@ class Backend(Protocol):
     def for_each(self, kernel: Any, n: int, *arrays: Array, lanes: int = 1) -> None:
         """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order.
 
+        An argument is an array, a number of the host, or a NamedTuple of these.
         Kernels with scratch get `(row, lane, *arrays)`: no two rows that run at the same time share a lane in 0..lanes-1.
         """
 

@@ -36,6 +36,13 @@ class RowKernel:
     scratch: bool
 
 
+def map_arrays(function: Callable, argument: Any) -> Any:
+    """Apply `function` to a kernel argument; of a NamedTuple to each field, in nested ones too."""
+    if isinstance(argument, tuple) and hasattr(argument, "_fields"):
+        return type(argument)(*(map_arrays(function, field) for field in argument))
+    return function(argument)
+
+
 def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
     """`compiler(function)`, with the compiled helpers that it calls replaced by their own functions under `compiler`."""
     names = dict(function.__globals__)

@@ -19,6 +19,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.backend.gpu import launch, similarity
 from gpu_dcgen.dataset_generator.builder import build
+from gpu_dcgen.kernels import map_arrays
 from tests.support.shops import tiny_config
 
 LANES, BLOCK_THREADS = 8, 4
@@ -42,9 +43,7 @@ class SimulatedBackend(NumpyBackend):
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
         self.ran.append(kernel.python.__name__)
-        shared = [
-            FakeCUDAArray(array) if isinstance(array, np.ndarray) else array for array in arrays
-        ]  # not copied
+        shared = [map_arrays(_as_device_array, array) for array in arrays]
         launch.run(kernel, n, *shared, lanes=lanes, block_threads=BLOCK_THREADS)
 
     def similarity_block(
@@ -54,6 +53,11 @@ class SimulatedBackend(NumpyBackend):
         return similarity.similarity_block(
             np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits
         )
+
+
+def _as_device_array(value: Any) -> Any:
+    """An array as one of the simulated device, not copied."""
+    return FakeCUDAArray(value) if isinstance(value, np.ndarray) else value
 
 
 def widen_integers() -> None:

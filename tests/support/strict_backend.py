@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -18,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.kernels import recompiled
+from gpu_dcgen.kernels import map_arrays, recompiled
 from tests.support.cupy_surface import DTYPES
 from tests.support.strict_array import StrictArray, Syncs
 from tests.support.strict_functions import StrictNamespace
@@ -53,7 +54,10 @@ class StrictBackend:
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
         """Rows in a shuffled order, lanes in turns. IndexError names the kernel that left an array."""
-        plain = [_kernel_argument(position, array) for position, array in enumerate(arrays)]
+        plain = [
+            map_arrays(partial(_kernel_argument, position), array)
+            for position, array in enumerate(arrays)
+        ]
         rows = self._order.permutation(operator.index(n))
         try:
             _checked_loop(kernel)(rows, *((lanes,) if kernel.scratch else ()), *plain)
@@ -204,6 +208,8 @@ def _lower(value: Any) -> Any:
         return value.host
     if isinstance(value, np.ndarray):
         raise TypeError("expected arrays of the device, found a NumPy array; use backend.from_host")
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return map_arrays(_lower, value)
     if isinstance(value, (tuple, list)):
         return type(value)(_lower(part) for part in value)
     if isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -66,6 +67,21 @@ def scales(row, factor, share, values, out):
     out[row] = values[row] * factor + (1 if share > 0.5 else 0)
 
 
+class Scaling(NamedTuple):
+    values: Any
+    factor: int
+
+
+class Scaled(NamedTuple):
+    scaling: Scaling
+    out: Any
+
+
+@row_kernel
+def scales_nested(row, scaled):
+    scaled.out[row] = scaled.scaling.values[row] * scaled.scaling.factor
+
+
 def test_a_kernel_of_unsigned_integers_gives_the_cpu_result(strict):
     keys = np.arange(5000, dtype=np.uint64) * np.uint64(2**62 + 12345)
     cpu = np.empty_like(keys)
@@ -122,6 +138,17 @@ def test_kernels_take_device_arrays_and_host_numbers(strict):
             strict.for_each(scales, 4, wrong, 0.5, values, out)
     with pytest.raises(TypeError):
         strict.for_each(scales, values[0], 2, 0.5, values, out)
+
+
+def test_kernels_take_named_tuples_of_arrays(strict):
+    values, out = strict.from_host(A), strict.xp.empty(4, dtype=strict.xp.int64)
+    strict.for_each(scales_nested, 4, Scaled(Scaling(values, 3), out))
+    assert same(out.host, A.astype(np.int64) * 3)
+    host = np.empty(4, np.int64)
+    NumpyBackend(1).for_each(scales_nested, 4, Scaled(Scaling(A, 3), host))
+    assert same(host, out.host)
+    with pytest.raises(TypeError, match="argument 0"):
+        strict.for_each(scales_nested, 4, Scaled(Scaling(A, 3), out))
 
 
 class RecordingHost:

@@ -11,6 +11,7 @@ import cupyx.scipy.sparse
 from numba import cuda
 from numba.cuda import config as numba_config
 
+from ...kernels import map_arrays
 from . import launch, nearest, similarity, tables
 from .device import Device
 from .libcudf import Vocabularies
@@ -54,7 +55,7 @@ class CudaBackend:
         return self
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
-        launch.run(kernel, n, *(_argument(array) for array in arrays), lanes=lanes)
+        launch.run(kernel, n, *(map_arrays(_argument, array) for array in arrays), lanes=lanes)
 
     def lanes(self, lane_bytes: int) -> int:
         """A multiple of a thread block, so that every lane gets a thread; one block when memory holds no more."""
