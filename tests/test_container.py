@@ -18,6 +18,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTAINERS = (ROOT / "docs" / "guide" / "containers.md").read_text("utf-8")
+GPU = (ROOT / "docs" / "guide" / "gpu.md").read_text("utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
@@ -124,7 +126,7 @@ def test_rapids_has_one_version():
     assert conda("cudf") == conda("cuml") == f"={version}"
     (base,) = [base for path in DOCKERFILES for base in bases(path) if base.startswith("rapidsai/")]
     assert base.startswith(f"rapidsai/base:{version}-")
-    assert f"RAPIDS {version}" in README
+    assert f"RAPIDS {version}" in CONTAINERS and f"RAPIDS {version}" in GPU
 
 
 @pytest.mark.parametrize("cuda", ["12", "13"])
@@ -144,7 +146,7 @@ def test_both_cuda_versions_can_be_had_everywhere_and_13_is_the_default():
     assert re.search(r"^FROM rapidsai/\S+-cuda\$\{CUDA\}-", dockerfile, re.MULTILINE), (
         "--build-arg CUDA=12 takes the other one"
     )
-    assert "`gpu-cu13`" in README and "`gpu-cu12`" in README
+    assert "`gpu-cu13`" in GPU and "`gpu-cu12`" in GPU
 
 
 def test_cupy_has_the_same_bound_everywhere():
@@ -322,14 +324,14 @@ def test_only_the_job_for_gpus_asks_for_one():
     assert "deploy" not in COMPOSE["services"]["build-cpu"]
 
 
-# README.md
+# docs/guide/containers.md
 
 
 def docker_commands() -> list[str]:
-    return re.findall(r"^\$ (docker .*)$", README, re.MULTILINE)
+    return re.findall(r"^\$ (docker .*)$", CONTAINERS, re.MULTILINE)
 
 
-def test_the_readme_builds_and_runs_each_image():
+def test_the_guide_builds_and_runs_each_image():
     built = dict(
         re.findall(
             r"docker build --file (\S+) --tag (\S+) \.$", "\n".join(docker_commands()), re.MULTILINE

