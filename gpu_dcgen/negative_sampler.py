@@ -13,7 +13,7 @@ from .kernels import rng
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
 from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, PRICE_SHIFT, RANK_SHIFT
-from .preparation.features import Features, Snapshots
+from .preparation.features import AsOfFeatures, ItemSnapshots
 from .preparation.interactions import Interactions
 from .preparation.splits import Positives
 from .preparation.windows import DAY
@@ -51,7 +51,7 @@ class Negatives:
 
 
 def prepare_sources(
-    interactions: Interactions, features: Features, config: DatasetConfig, backend: Backend
+    interactions: Interactions, features: AsOfFeatures, config: DatasetConfig, backend: Backend
 ) -> NegativeSources:
     """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
     xp, settings = backend.xp, config.negative_sampling
@@ -113,7 +113,7 @@ def _time_ranks(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
     return rank, time[starts]
 
 
-def _pack_facts(snapshots: Snapshots, xp: Any) -> Array:
+def _pack_facts(snapshots: ItemSnapshots, xp: Any) -> Array:
     """(K, I) int64 of `kernels.pool`; a snapshot at a time, so that what is computed on the way stays small."""
     facts = xp.empty(snapshots.on_sale.shape, dtype=xp.int64)
     group = (snapshots.group.astype(xp.int64) + 1) << GROUP_SHIFT
@@ -136,7 +136,7 @@ def sample_negatives(
     positives: Positives,
     rows: slice,
     interactions: Interactions,
-    features: Features,
+    features: AsOfFeatures,
     neighbors: Neighbors,
     sources: NegativeSources,
     config: DatasetConfig,

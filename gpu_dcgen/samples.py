@@ -19,7 +19,7 @@ from .digest import vocabulary
 from .kernels.pool import SOURCES
 from .negative_sampler import Negatives, NegativeSources, sample_negatives
 from .preparation.balancing import Balance, positive_weights
-from .preparation.features import Features
+from .preparation.features import AsOfFeatures
 from .preparation.interactions import Interactions
 from .preparation.splits import Positives, SplitPlan
 from .preparation.windows import DAY
@@ -36,7 +36,7 @@ class StageResults:
     """Everything that a block of samples is made of: the stages' results and the vocabularies of the files."""
 
     interactions: Interactions
-    features: Features
+    features: AsOfFeatures
     neighbors: Neighbors
     sources: NegativeSources
     balance: Balance | None  # None: every sample weighs 1
@@ -52,7 +52,7 @@ class StageResults:
 
 def collect_results(
     interactions: Interactions,
-    features: Features,
+    features: AsOfFeatures,
     neighbors: Neighbors,
     sources: NegativeSources,
     balance: Balance | None,

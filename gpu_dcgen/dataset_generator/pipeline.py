@@ -20,7 +20,7 @@ from ..outputs import manifest as descriptions
 from ..outputs.samples import Workers, lay_out_parts, require_rows, write_samples
 from ..outputs.tables import item_blocks, sequence_blocks, similarity_blocks, write_file
 from ..preparation.balancing import Balance, compute_balance, resample
-from ..preparation.features import Features, compute_features
+from ..preparation.features import AsOfFeatures, compute_features
 from ..preparation.interactions import Interactions, build_interactions
 from ..preparation.splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
 from ..preparation.windows import Windows, cut_windows
@@ -57,7 +57,7 @@ def run_pipeline(
     n_groups = sum(len(positives) for positives in results.plan.positives)
     _require_room(folder, n_groups, results, sequences, config, timer)
     parts = lay_out_parts(folder, results, config)
-    require_disjoint_users(results.interactions, results.plan, config, backend)
+    require_disjoint_users(results.interactions, results.plan, config.split, backend)
     with timer.stage("samples", total=n_groups * config.rows_per_positive):
         made_by, made_of = key_of_maker(config, backend), {}
         if config.output.appendable:
@@ -177,20 +177,20 @@ def _read(
         shop = load_shop(inputs, config, backend, rejects=rejects)
     with timer.stage("interactions"):
         log = build_interactions(shop, config, backend)
-        windows = cut_windows(shop.time, log.first_time, log.last_time, config, backend)
+        windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)
     return shop.report, log, windows
 
 
 def _features(
     log: Interactions, windows: Windows, config: DatasetConfig, backend: Backend, timer: BuildTimer
-) -> Features:
+) -> AsOfFeatures:
     with timer.stage("features"):
         return compute_features(log, windows.cut1, config, backend)
 
 
 def _plan(
     log: Interactions,
-    features: Features,
+    features: AsOfFeatures,
     windows: Windows,
     config: DatasetConfig,
     backend: Backend,
@@ -199,11 +199,11 @@ def _plan(
     with timer.stage("splits"):
         plan, balance = plan_splits(log, features, windows, config, backend), None
         if config.category_balancing.mode != "off":
-            balance = compute_balance(log, plan, config, backend)
+            balance = compute_balance(log, plan, config.category_balancing, backend)
         if config.category_balancing.mode == "resample":
             plan = resample(balance, log, plan, config, backend)
         if config.output.order == "shuffled":
-            plan = order_positives(plan, config, backend)
+            plan = order_positives(plan, config.seed, backend)
     return plan, balance
 
 

@@ -23,7 +23,7 @@ from ..contract.schema import SPLITS
 from ..digest import ContentDigest
 from ..errors import ConfigError, InputError
 from ..outputs.samples import Part, PartRecord
-from ..preparation.windows import iso
+from ..preparation.windows import format_time
 from ..quality_validator.metrics import WEEK, QualityMetrics
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
@@ -215,7 +215,7 @@ def describe_splits(
             values = backend.to_host(vector[order] if name in _BY_ITEM else vector).tolist()
             tallies[name] = _shortened(values) if name in (*_BY_ITEM, "weeks") else values
         described[split] = {
-            "made_at": made_at.get(split, iso(results.generated_at)),
+            "made_at": made_at.get(split, format_time(results.generated_at)),
             "made_of": made_of[split],
             "digest": record.digest.hex(),
             **{name: getattr(record.metrics, name) for name in _COUNTED},
@@ -278,7 +278,7 @@ def _moved(split: str, before: list[int], now: list[int]) -> str:
 
 def _moment(nanoseconds: int) -> str:
     """A time as short as it can be said."""
-    day, _, time = iso(nanoseconds).rstrip("Z").rstrip("0").rstrip(".").partition("T")
+    day, _, time = format_time(nanoseconds).rstrip("Z").rstrip("0").rstrip(".").partition("T")
     return day if set(time) <= set("0:") else f"{day} {time}"
 
 

@@ -23,7 +23,7 @@ from ..digest import ContentDigest
 from ..inputs.shop import InputReport
 from ..preparation.balancing import Balance
 from ..preparation.features import PRICE_UNIT
-from ..preparation.windows import iso
+from ..preparation.windows import format_time
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.integrity import OWN_CHECKSUM, own_checksum
@@ -126,7 +126,7 @@ def manifest(
     return {
         "contract": CONTRACT,
         "generator": {"name": "gpu-dcgen", "version": __version__},
-        "generated_at": iso(results.generated_at),
+        "generated_at": format_time(results.generated_at),
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "versions": {
@@ -144,7 +144,8 @@ def manifest(
         "split": {
             "strategy": config.split.strategy,
             "windows": {
-                name: iso(getattr(windows, name)) for name in ("first", "cut1", "cut2", "last")
+                name: format_time(getattr(windows, name))
+                for name in ("first", "cut1", "cut2", "last")
             },
             "windows_ns": {
                 name: getattr(windows, name) for name in ("first", "cut1", "cut2", "last")

@@ -1,1 +1,1 @@
-"""Stages 2 to 4: interactions, item snapshots, windows, splits, weights."""
+"""Stages 2 to 4: interactions, features as of a time, windows, splits, weights."""

@@ -1,14 +1,14 @@
-"""Stage 4b: what each train positive weighs: category x segment x recency (D18), or which copies of it are made."""
+"""Stage 4b: weigh train positives by category, segment and recency, or resample (D18)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, repeat_index, run_starts
-from ..config.dataset_config import DatasetConfig
+from ..config.dataset_config import CategoryBalancing, DatasetConfig
 from ..errors import InputError
 from ..kernels import rng
 from .interactions import Interactions
@@ -20,11 +20,13 @@ SEGMENTS = ("new_users", "active_users", "churned_users")
 
 @dataclass(frozen=True)
 class Balance:
-    """Weight tables; a train positive's weight is (category x segment) x recency, rounded once to float32."""
+    """Weight tables of the train positives.
 
-    category: tuple[
-        float, ...
-    ]  # by product group code + 1 (the first is the null group's); 0.0 where absent
+    A positive's weight is (category x segment) x recency, rounded once to float32.
+    """
+
+    # by product group code + 1 (the first is the null group's); 0.0 where absent
+    category: tuple[float, ...]
     segment: tuple[float, float, float]  # new, active, churned; 0.0 where empty
     recency: tuple[float, ...]  # by whole days before cut1
     user_segment: Array  # (U,) int8
@@ -32,39 +34,37 @@ class Balance:
     warnings: tuple[str, ...]
 
 
+class _Cell(NamedTuple):
+    """Number of train positives with one product group, segment and age."""
+
+    group: int  # code + 1
+    segment: int
+    age: int  # whole days before cut1
+    n: int
+
+
 def compute_balance(
-    interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend
+    interactions: Interactions, plan: SplitPlan, settings: CategoryBalancing, backend: Backend
 ) -> Balance:
-    """Weights from the train positives and from interactions before cut1 alone (D8, D18)."""
-    xp, settings = backend.xp, config.category_balancing
+    """Compute weights from train positives and interactions before cut1 alone (D8, D18)."""
     cut1 = plan.windows.cut1
-    rows = plan.positives[0].row
-    segment = _user_segments(interactions, cut1, settings.segment_days, backend)
-    group = interactions.item_columns["product_group"]
-    n_groups = len(group.values) + 1
-    age = (cut1 - interactions.time[rows]) // DAY
+    user_segment = _find_user_segments(interactions, cut1, settings.segment_days, backend)
+    n_groups = len(interactions.item_columns["product_group"].values) + 1
     n_ages = (cut1 - interactions.first_time) // DAY + 1
-    cell = (
-        (group.codes[interactions.item[rows]].astype(xp.int64) + 1) * 3
-        + segment[interactions.user[rows]]
-    ) * n_ages + age
-    cell = xp.sort(cell, kind="stable")
-    first = xp.nonzero(run_starts(xp, cell))[0]
-    n_cell = xp.diff(xp.concatenate([first, xp.full(1, cell.shape[0], dtype=first.dtype)]))
-    entries = [
-        (code // (3 * n_ages), code // n_ages % 3, code % n_ages, n)
-        for code, n in zip(
-            backend.to_host(cell[first]).tolist(), backend.to_host(n_cell).tolist(), strict=True
-        )
-    ]
+    cells = _count_cells(interactions, plan, user_segment, n_ages, backend)
     recency = tuple(2.0 ** (-days / settings.recency_half_life_days) for days in range(n_ages))
-    category = _category_weights(entries, n_groups, config)
-    segment_weights, info, warnings = _segment_weights(entries, category, recency, config)
-    return Balance(category, segment_weights, recency, segment, info, warnings)
+    category = _compute_category_weights(cells, n_groups, settings)
+    segment, info, warnings = _compute_segment_weights(cells, category, recency, settings)
+    return Balance(category, segment, recency, user_segment, info, warnings)
 
 
-def _user_segments(interactions: Interactions, cut1: int, days: int, backend: Backend) -> Array:
-    """0 new, 1 active, 2 churned, as of cut1 (U,) int8; a user first seen later is new."""
+def _find_user_segments(
+    interactions: Interactions, cut1: int, days: int, backend: Backend
+) -> Array:
+    """Return each user's segment as of cut1 (U,) int8: 0 new, 1 active, 2 churned.
+
+    A user first seen at cut1 or later is new.
+    """
     xp = backend.xp
     edge = cut1 - days * DAY
     start = interactions.user_offsets[:-1]
@@ -74,14 +74,38 @@ def _user_segments(interactions: Interactions, cut1: int, days: int, backend: Ba
     return xp.where(first >= edge, 0, xp.where(last < edge, 2, 1)).astype(xp.int8)
 
 
-def _category_weights(
-    entries: list[tuple[int, int, int, int]], n_groups: int, config: DatasetConfig
+def _count_cells(
+    interactions: Interactions,
+    plan: SplitPlan,
+    user_segment: Array,
+    n_ages: int,
+    backend: Backend,
+) -> list[_Cell]:
+    """Count the train positives by (product group, segment, age), in this order."""
+    xp, rows = backend.xp, plan.positives[0].row
+    group = interactions.item_columns["product_group"].codes[interactions.item[rows]] + 1
+    segment = user_segment[interactions.user[rows]]
+    age = (plan.windows.cut1 - interactions.time[rows]) // DAY
+    code = (group.astype(xp.int64) * len(SEGMENTS) + segment) * n_ages + age
+    code = xp.sort(code, kind="stable")
+    first = xp.nonzero(run_starts(xp, code))[0]
+    n = xp.diff(xp.concatenate([first, xp.full(1, code.shape[0], dtype=first.dtype)]))
+    cells = []
+    for cell, size in zip(
+        backend.to_host(code[first]).tolist(), backend.to_host(n).tolist(), strict=True
+    ):
+        rest, age_of_cell = divmod(cell, n_ages)
+        cells.append(_Cell(*divmod(rest, len(SEGMENTS)), age_of_cell, size))
+    return cells
+
+
+def _compute_category_weights(
+    cells: list[_Cell], n_groups: int, settings: CategoryBalancing
 ) -> tuple[float, ...]:
-    """Inverse share to the smoothing power, with mean 1 over the positives, clipped last."""
-    settings = config.category_balancing
+    """Return inverse shares to the smoothing power, with mean 1 over positives, clipped."""
     samples = [0] * n_groups
-    for group, _, _, n in entries:
-        samples[group] += n
+    for cell in cells:
+        samples[cell.group] += cell.n
     n_all = sum(samples)
     power = settings.smoothing_factor
     mean = math.fsum((n / n_all) ** (1 - power) for n in samples if n)
@@ -93,49 +117,57 @@ def _category_weights(
     )
 
 
-def _segment_weights(
-    entries, category: tuple[float, ...], recency: tuple[float, ...], config: DatasetConfig
-):
-    """Weights that bring the segments' shares of category x recency weight to the targets; an empty one's goes to the others."""
-    settings = config.category_balancing
+def _compute_segment_weights(
+    cells: list[_Cell],
+    category: tuple[float, ...],
+    recency: tuple[float, ...],
+    settings: CategoryBalancing,
+) -> tuple[tuple[float, float, float], dict[str, Any], tuple[str, ...]]:
+    """Return the segments' weights, their `Balance.info` and warnings.
+
+    The weights bring the segments' shares of category x recency weight to their targets; the
+    target of an empty segment is distributed over the others.
+    """
     samples = [0, 0, 0]
-    mass: list[list[float]] = [[], [], []]
-    for group, segment, age, n in entries:
+    terms: list[list[float]] = [[], [], []]
+    for group, segment, age, n in cells:
         samples[segment] += n
-        mass[segment].append(n * (category[group] * recency[age]))
-    masses = [math.fsum(part) for part in mass]
+        terms[segment].append(n * (category[group] * recency[age]))
+    masses = [math.fsum(part) for part in terms]
     total = math.fsum(masses)
     reachable = math.fsum(
         target for target, n in zip(settings.target_distribution, samples, strict=True) if n
     )
     weights, segments, warnings = [], {}, []
-    for name, target, n, part in zip(
+    for name, target, n, mass in zip(
         SEGMENTS, settings.target_distribution, samples, masses, strict=True
     ):
-        wanted = target / reachable if n and reachable else 0.0
-        weights.append((wanted / (part / total) if reachable else 1.0) if part else 0.0)
+        share = target / reachable if n and reachable else 0.0
+        weights.append((share / (mass / total) if reachable else 1.0) if mass else 0.0)
         segments[name] = {
             "samples": n,
-            "share_before": part / total,
-            "share_after": wanted,
+            "share_before": mass / total,
+            "share_after": share,
             "target": target,
             "weight": weights[-1],
         }
         if n < settings.min_samples_per_segment:
             warnings.append(
-                f"balancing: {name} has {n} train positives, fewer than {settings.min_samples_per_segment}"
+                f"balancing: {name} has {n} train positives, fewer than "
+                f"{settings.min_samples_per_segment}"
             )
-        if abs(wanted - target) > settings.balance_threshold * target:
+        if abs(share - target) > settings.balance_threshold * target:
             warnings.append(
-                f"balancing: {name} has a weighted share of {wanted:.1%}, target {target:.1%}"
+                f"balancing: {name} has a weighted share of {share:.1%}, target {target:.1%}"
             )
-    return tuple(weights), {"segments": segments}, tuple(warnings)
+    new, active, churned = weights
+    return (new, active, churned), {"segments": segments}, tuple(warnings)
 
 
 def positive_weights(
     balance: Balance, interactions: Interactions, rows: Array, cut1: int, backend: Backend
 ) -> Array:
-    """The weight (n,) float64 of train positives at `rows`: (category x segment) x recency."""
+    """Return the weights (n,) float64 of train positives at `rows` of the interactions."""
     xp = backend.xp
     group = interactions.item_columns["product_group"].codes[interactions.item[rows]] + 1
     segment = balance.user_segment[interactions.user[rows]]
@@ -152,7 +184,10 @@ def resample(
     config: DatasetConfig,
     backend: Backend,
 ) -> SplitPlan:
-    """Replace train positives by floor(weight + h) copies, h a seeded uniform number: the weights' effect without weights."""
+    """Replace each train positive by floor(weight + h) copies, h a seeded uniform number.
+
+    In expectation this has the effect of the weights, without a column of weights.
+    """
     xp = backend.xp
     train = plan.positives[0]
     weight = positive_weights(balance, interactions, train.row, plan.windows.cut1, backend)
@@ -165,15 +200,17 @@ def resample(
     ):
         key = rng.fold_array(key, values)
     uniform = (key >> xp.uint64(11)).astype(xp.float64) / 2.0**53
-    copies = xp.floor(weight + uniform).astype(xp.int64)
-    source = repeat_index(xp, copies)
-    copy = xp.arange(source.shape[0], dtype=xp.int64) - offsets_from_lengths(xp, copies)[source]
+    n_copies = xp.floor(weight + uniform).astype(xp.int64)
+    source = repeat_index(xp, n_copies)
+    copy = xp.arange(source.shape[0], dtype=xp.int64) - offsets_from_lengths(xp, n_copies)[source]
     if not source.shape[0]:
         raise InputError(
-            f"balancing: resampling leaves none of {len(train)} train positives: their weights are all near 0.\n"
-            "Raise category_balancing.recency_half_life_days, or use category_balancing.mode: weights."
+            f"balancing: resampling leaves none of {len(train)} train positives: their weights are "
+            "all near 0.\n"
+            "Raise category_balancing.recency_half_life_days, or use category_balancing.mode: "
+            "weights."
         )
     resampled = replace(train, row=train.row[source], copy=copy.astype(xp.int32))
     positives = (resampled, *plan.positives[1:])
-    shares, warnings = measure_shares(interactions, positives, config, backend)
+    shares, warnings = measure_shares(interactions, positives, config.split, backend)
     return replace(plan, positives=positives, shares=shares, warnings=warnings)

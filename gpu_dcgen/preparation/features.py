@@ -1,4 +1,7 @@
-"""Stage 3: Interactions -> what was known at each time: ownership, item snapshots, the items on sale (D6, D8, D11)."""
+"""Stage 3: compute what was known at each time: ownership, item snapshots, items on sale.
+
+See D6 (features as of a time), D8 (price edges of the train window), D11 (the corpus).
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from ..config.dataset_config import DatasetConfig
 from ..errors import InputError
 from ..kernels.users import preferred_channels
 from .interactions import Interactions
-from .windows import DAY, iso
+from .windows import DAY, format_time
 
 PRICE_UNIT = 1 << 20  # prices are summed and compared in integer units of 2^-20
 PRICE_CATEGORIES = 4
-_MOST_UNITS = 1 << 62  # of one item's sales: their sums stay within int64
+_MAX_SUM = 1 << 62  # units of one item's sales: their sums stay within int64
 
 
 @dataclass(frozen=True)
-class Snapshots:
-    """What is known about each item at the midnights S_k = origin + k * step, from interactions before S_k alone.
+class ItemSnapshots:
+    """State of each item at the midnights S_k = origin + k * step.
 
-    A sample at time t uses k = (t - origin) // step, for its positive and its negatives alike (D6).
+    It is computed from interactions before S_k alone. A sample at time t uses k = (t - origin) // step, for its positive and its negatives alike (D6).
     """
 
     origin: int  # nanoseconds: midnight of the first day
@@ -35,71 +38,74 @@ class Snapshots:
     on_sale: Array  # (K, I) bool
     corpus_offsets: Array  # (K+1,) int64  each snapshot's run in the two arrays below
     corpus: Array  # (C,) int32  items on sale, rising within a snapshot
-    cells: (
-        Array  # (C,) int32  the same items by (price category, product group, item), unknown first
-    )
+    # (C,) int32  the same items by (price category, product group, item), unknown first
+    cells: Array
     # (K, 5 * (G + 1) + 1) int32  runs of `cells` within the snapshot, by (category + 1) * (G + 1) +
     # group + 1
     cell_offsets: Array
     group: Array  # (I,) int32  product group, -1 null
     n_groups: int  # G
 
+    def number_of(self, time: Array) -> Array:
+        """Return the snapshot k (n,) int64 that a sample at each `time` (n,) int64 uses."""
+        return (time - self.origin) // self.step
+
 
 @dataclass(frozen=True)
-class Features:
-    """As-of knowledge per interaction, per (user, item) pair and per item snapshot."""
+class AsOfFeatures:
+    """What was known as of a time: per interaction, per (user, item) pair, per item snapshot."""
 
     preferred_channel: Array  # (E,) int8  the user's most frequent channel strictly before, -1 none
     is_repurchase: Array  # (E,) bool  the user had bought the item strictly before
     owned_offsets: Array  # (U+1,) int64  each user's run in the two arrays below
     owned_item: Array  # (N,) int32  distinct items of the user, rising
     owned_since: Array  # (N,) int64  time of the first purchase
-    units: Any  # host list (P,) int  each distinct price in units of 2^-20; [] without prices
-    price_edges: tuple[
-        int, ...
-    ]  # p1, p25, p50, p75, p99 of the train window in units; () without prices
-    edges_known_until: (
-        int | None
-    )  # nanoseconds: the time of the latest purchase that they were computed from
-    snapshots: Snapshots
+    units: list[int]  # (P,) each distinct price in units of 2^-20; [] without prices
+    # p1, p25, p50, p75, p99 of the train window in units; () without prices
+    price_edges: tuple[int, ...]
+    # nanoseconds: time of the latest purchase that the edges are computed from
+    edges_known_until: int | None
+    snapshots: ItemSnapshots
     warnings: tuple[str, ...]
 
 
 def compute_features(
     interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend
-) -> Features:
-    """Build everything that samples look up as of their time.
+) -> AsOfFeatures:
+    """Compute everything that samples look up as of their time.
 
-    Price edges come from interactions before `cut1` alone (D8); all else looks strictly back from its own time. Raises
-    InputError where there is no interaction before it.
+    Price edges come from interactions before `cut1` alone (D8); everything else from interactions
+    strictly before its own time. Raises InputError where no interaction is before `cut1`.
     """
     if not bool((interactions.time < cut1).any()):
         raise InputError(
-            f"transactions: no interaction is left in the train window, before {iso(cut1)}, of {interactions.n_rows} in all.\n"
-            "Lower filtering.min_user_interactions or filtering.min_item_interactions, cut later (split.train_share, "
-            "split.val_from), or bring a longer log."
+            "transactions: no interaction is left in the train window, before "
+            f"{format_time(cut1)}, of {interactions.n_rows} in all.\n"
+            "Lower filtering.min_user_interactions or filtering.min_item_interactions, cut later "
+            "(split.train_share, split.val_from), or use a longer log."
         )
-    repurchase, owned_offsets, owned_item, owned_since = _ownership(interactions, backend)
-    units = [
-        round(price * PRICE_UNIT) for price in interactions.prices.tolist()
-    ]  # rounds half to even
-    edges, edges_known_until = _price_edges(interactions, units, cut1, backend)
-    return Features(
-        preferred_channel=_preferred_channels(interactions, backend),
-        is_repurchase=repurchase,
+    is_repurchase, owned_offsets, owned_item, owned_since = _find_first_purchases(
+        interactions, backend
+    )
+    # `round` rounds half to even.
+    units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]
+    edges, edges_known_until = _compute_price_edges(interactions, units, cut1, backend)
+    return AsOfFeatures(
+        preferred_channel=_find_preferred_channels(interactions, backend),
+        is_repurchase=is_repurchase,
         owned_offsets=owned_offsets,
         owned_item=owned_item,
         owned_since=owned_since,
         units=units,
         price_edges=edges,
         edges_known_until=edges_known_until,
-        snapshots=_take_snapshots(interactions, units, edges, config, backend),
-        warnings=_warnings(edges, config),
+        snapshots=_build_snapshots(interactions, units, edges, config, backend),
+        warnings=_list_warnings(edges, config),
     )
 
 
-def _preferred_channels(interactions: Interactions, backend: Backend) -> Array:
-    """Each user's most frequent channel strictly before each interaction (E,) int8."""
+def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Array:
+    """Return each user's most frequent channel strictly before each interaction (E,) int8."""
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
     lanes = backend.lanes(128 * 4)
@@ -117,41 +123,51 @@ def _preferred_channels(interactions: Interactions, backend: Backend) -> Array:
     return preferred
 
 
-def _ownership(interactions: Interactions, backend: Backend) -> tuple[Array, Array, Array, Array]:
-    """Whether each interaction repeats an earlier one (E,) bool; each user's distinct items and when they were first bought."""
+def _find_first_purchases(
+    interactions: Interactions, backend: Backend
+) -> tuple[Array, Array, Array, Array]:
+    """Find when each user bought each item first.
+
+    Returns whether each interaction repeats an earlier one (E,) bool, and `owned_offsets`,
+    `owned_item` and `owned_since` of AsOfFeatures.
+    """
     xp = backend.xp
-    # (user, item, time): positions in the rows' own order rise with time within a user, so a stable
-    # sort keeps it.
+    # (user, item, time): a user's rows are in order of time, and a stable sort preserves that.
     order = sort_order(
         backend,
         [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)],
     )
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
-    first = run_starts(xp, user, item)
-    starts = xp.nonzero(first)[0]
+    is_first = run_starts(xp, user, item)
+    starts = xp.nonzero(is_first)[0]
     since = time[starts]
-    repurchase = xp.empty(interactions.n_rows, dtype=bool)
-    repurchase[order] = time > since[xp.cumsum(first) - 1]
-    return repurchase, run_offsets(xp, user[starts], interactions.n_users), item[starts], since
+    is_repurchase = xp.empty(interactions.n_rows, dtype=bool)
+    is_repurchase[order] = time > since[xp.cumsum(is_first) - 1]
+    return is_repurchase, run_offsets(xp, user[starts], interactions.n_users), item[starts], since
 
 
-def _warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
-    found = []
+def _list_warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
+    warnings = []
     if len(set(edges[1:4])) < len(edges[1:4]):
-        found.append(
-            "prices: two quartiles of the train window's prices are equal, so a price category is empty (D6)"
+        warnings.append(
+            "prices: two quartiles of the train window's prices are equal, so a price category is "
+            "empty (D6)"
         )
     if config.negative_sampling.corpus == "all":
-        found.append(
-            "negative_sampling.corpus: all draws items that were not on sale, whose features can give the label away (D11)"
+        warnings.append(
+            "negative_sampling.corpus: all draws items that were not on sale, and their features "
+            "can give the label away (D11)"
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
-def _price_edges(
+def _compute_price_edges(
     interactions: Interactions, units: list[int], cut1: int, backend: Backend
 ) -> tuple[tuple[int, ...], int | None]:
-    """Nearest-rank 1st, 25th, 50th, 75th and 99th percentiles of the prices paid before cut1, in units; when the last was."""
+    """Return percentiles of the prices paid before cut1, in units, and the time of the last.
+
+    The 1st, 25th, 50th, 75th and 99th, by nearest rank.
+    """
     if not units:
         return (), None
     xp = backend.xp
@@ -164,13 +180,14 @@ def _price_edges(
     return tuple(units[code] for code in codes.tolist()), int(interactions.time[rows].max())
 
 
-def _take_snapshots(
+def _build_snapshots(
     interactions: Interactions,
     units: list[int],
     edges: tuple[int, ...],
     config: DatasetConfig,
     backend: Backend,
-) -> Snapshots:
+) -> ItemSnapshots:
+    """Compute each snapshot in turn, counting each interaction once."""
     xp = backend.xp
     n_items, step = interactions.n_items, config.features.snapshot_days * DAY
     origin = interactions.first_time // DAY * DAY
@@ -178,23 +195,21 @@ def _take_snapshots(
     group = interactions.item_columns["product_group"]
     n_groups = len(group.values)
 
-    prices = _PriceRuns(interactions, units, edges, backend) if units else None
+    prices = _MeanPrices(interactions, units, edges, backend) if units else None
     item_by_time = interactions.item[interactions.by_time]
     time_by_time = interactions.time[interactions.by_time]
-    sales = _Counter(xp, item_by_time, n_items)
-    before_popular = _Counter(xp, item_by_time, n_items)
-    before_live = _Counter(xp, item_by_time, n_items)
+    sales = _SalesCounter(xp, item_by_time, n_items)
+    sales_before_popularity = _SalesCounter(xp, item_by_time, n_items)
+    sales_before_live = _SalesCounter(xp, item_by_time, n_items)
 
     def rows_before(back_days: int) -> list[int]:
-        """For each snapshot, the number of interactions before S_k - back_days."""
-        instants = backend.from_host(
-            [origin + k * step - back_days * DAY for k in range(n_snapshots)]
-        )
-        return backend.to_host(xp.searchsorted(time_by_time, instants)).tolist()
+        """Return for each snapshot the number of interactions before S_k - back_days."""
+        times = backend.from_host([origin + k * step - back_days * DAY for k in range(n_snapshots)])
+        return backend.to_host(xp.searchsorted(time_by_time, times)).tolist()
 
-    at_instant = rows_before(0)
-    at_popular = rows_before(config.features.popularity_days)
-    at_live = rows_before(config.negative_sampling.live_days)
+    n_known = rows_before(0)
+    n_unpopular = rows_before(config.features.popularity_days)
+    n_stale = rows_before(config.negative_sampling.live_days)
     popularity = xp.zeros((n_snapshots, n_items), dtype=xp.float32)
     price = xp.full((n_snapshots, n_items), math.nan, dtype=xp.float32)
     category = xp.full((n_snapshots, n_items), -1, dtype=xp.int8)
@@ -203,24 +218,22 @@ def _take_snapshots(
     cell_offsets = xp.empty((n_snapshots, width + 1), dtype=xp.int32)
     corpora, cells, sizes = [], [], [0]
     for k in range(n_snapshots):
-        sold = sales.up_to(at_instant[k])
-        since_popular = before_popular.up_to(at_popular[k])
-        recent = sold - since_popular
-        popularity[k] = _log_scaled(recent, backend)
+        sold = sales.count(n_known[k])
+        sold_before = sales_before_popularity.count(n_unpopular[k])
+        popularity[k] = _log_scale(sold - sold_before, backend)
         if prices is not None:
-            price[k], category[k] = prices.as_of(sold, since_popular)
+            price[k], category[k] = prices.as_of(sold, sold_before)
         if config.negative_sampling.corpus == "live":
-            on_sale[k] = sold - before_live.up_to(at_live[k]) > 0
+            on_sale[k] = sold - sales_before_live.count(n_stale[k]) > 0
         items = xp.nonzero(on_sale[k])[0].astype(xp.int32)
         cell = (category[k][items].astype(xp.int32) + 1) * (n_groups + 1) + group.codes[items] + 1
         order = xp.argsort(cell, kind="stable")
-        cell_offsets[k] = xp.searchsorted(cell[order], xp.arange(width + 1, dtype=xp.int32)).astype(
-            xp.int32
-        )
+        bounds = xp.searchsorted(cell[order], xp.arange(width + 1, dtype=xp.int32))
+        cell_offsets[k] = bounds.astype(xp.int32)
         corpora.append(items)
         cells.append(items[order])
         sizes.append(sizes[-1] + int(items.shape[0]))
-    return Snapshots(
+    return ItemSnapshots(
         origin=origin,
         step=step,
         popularity=popularity,
@@ -236,38 +249,45 @@ def _take_snapshots(
     )
 
 
-class _Counter:
-    """Interactions per item among the first n rows by time, for rising n: each row is counted once."""
+class _SalesCounter:
+    """Interactions per item among the first n rows by time, for rising n."""
 
     def __init__(self, xp: Any, item_by_time: Array, n_items: int) -> None:
         self._xp, self._item, self._n_items = xp, item_by_time, n_items
-        self._rows, self._counts = 0, xp.zeros(n_items, dtype=xp.int64)
+        self._n_rows = 0
+        self._counts: Array = xp.zeros(n_items, dtype=xp.int64)
 
-    def up_to(self, n_rows: int) -> Array:
-        if n_rows > self._rows:
+    def count(self, n_rows: int) -> Array:
+        """Return the interactions per item (I,) int64 among the first `n_rows`."""
+        if n_rows > self._n_rows:
             self._counts = self._counts + count_codes(
-                self._xp, self._item[self._rows : n_rows], self._n_items
+                self._xp, self._item[self._n_rows : n_rows], self._n_items
             )
-            self._rows = n_rows
+            self._n_rows = n_rows
         return self._counts
 
 
-def _log_scaled(sales: Array, backend: Backend) -> Array:
-    """log1p(sales) / log1p(the largest sales) as float32, by a table of logarithms rounded to 24 bits."""
+def _log_scale(sales: Array, backend: Backend) -> Array:
+    """Return log1p(sales) / log1p(the largest sales) as float32, 0 without sales."""
     xp = backend.xp
-    n_most = int(sales.max())
-    if n_most == 0:
+    max_sales = int(sales.max())
+    if max_sales == 0:
         return xp.zeros(sales.shape[0], dtype=xp.float32)
-    table = (
-        backend.from_host([math.log1p(n) for n in range(n_most + 1)])
-        .astype(xp.float32)
-        .astype(xp.float64)
-    )
-    return (table[sales] / table[n_most]).astype(xp.float32)
+    table = round_table([math.log1p(n) for n in range(max_sales + 1)], backend)
+    return (table[sales] / table[max_sales]).astype(xp.float32)
 
 
-class _PriceRuns:
-    """Mean price of each item over a run of its interactions, by prefix sums in (item, time) order."""
+def round_table(table: list[float], backend: Backend) -> Array:
+    """Return a host table (n,) as float64 rounded to the 24 bits of a float32.
+
+    So that the last bit of a platform's libm does not matter.
+    """
+    xp = backend.xp
+    return backend.from_host(table).astype(xp.float32).astype(xp.float64)
+
+
+class _MeanPrices:
+    """Mean price of each item over a run of its rows, by prefix sums in (item, time) order."""
 
     def __init__(
         self, interactions: Interactions, units: list[int], edges: tuple[int, ...], backend: Backend
@@ -275,34 +295,40 @@ class _PriceRuns:
         xp = self._xp = backend.xp
         by_item = interactions.by_item
         paid = backend.from_host(units).astype(xp.int64)[interactions.price[by_item]]
-        most = float(xp.bincount(interactions.item[by_item], weights=paid.astype(xp.float64)).max())
-        if most >= _MOST_UNITS:
+        item = interactions.item[by_item]
+        max_sum = float(xp.bincount(item, weights=paid.astype(xp.float64)).max())
+        if max_sum >= _MAX_SUM:
             raise InputError(
-                f"transactions: the prices paid for one item sum to {most / PRICE_UNIT:.3g}; "
-                f"only up to {_MOST_UNITS / PRICE_UNIT:.3g} are summed exactly.\n"
+                f"transactions: the prices paid for one item sum to {max_sum / PRICE_UNIT:.3g}; "
+                f"only up to {_MAX_SUM / PRICE_UNIT:.3g} are summed exactly.\n"
                 "Give prices in a larger unit: divide the column by 1000."
             )
-        self._before = offsets_from_lengths(xp, paid)  # sums may wrap; differences do not
+        self._sum_before = offsets_from_lengths(xp, paid)  # sums may wrap; differences do not
         del paid
         day = interactions.time[by_item] // DAY
-        begins = run_starts(xp, interactions.item[by_item], day)
-        del day
-        self._new_day = xp.cumsum(begins) - 1
-        self._day_start = xp.nonzero(begins)[0]
+        is_new_day = run_starts(xp, item, day)
+        del item, day
+        self._day = xp.cumsum(is_new_day) - 1  # of each row, over all items
+        self._day_start = xp.nonzero(is_new_day)[0]
         self._first = interactions.item_offsets[:-1]
         self._edges = edges
 
-    def as_of(self, sold: Array, sold_before_window: Array) -> tuple[Array, Array]:
-        """Normalized price (I,) float32 and category (I,) int8 from the window, else from the last known day (D6)."""
+    def as_of(self, sold: Array, sold_before: Array) -> tuple[Array, Array]:
+        """Return normalized prices (I,) float32, NaN unknown, and categories (I,) int8 (D6).
+
+        `sold` (I,) int64 counts each item's sales before the snapshot, `sold_before` (I,) int64
+        those before the window that ends at it. A price is the mean over the window's sales;
+        without any, over the sales of the last day that has some.
+        """
         xp = self._xp
         low, _, _, _, high = self._edges
         stop = self._first + sold
-        last = xp.maximum(stop - 1, 0)
-        last_day = self._day_start[self._new_day[last]]
-        start = xp.where(sold > sold_before_window, self._first + sold_before_window, last_day)
-        known = sold > 0
-        count = xp.where(known, stop - start, 1)
-        mean = (self._before[stop] - self._before[xp.where(known, start, stop)]) / count
+        last_day = self._day_start[self._day[xp.maximum(stop - 1, 0)]]
+        start = xp.where(sold > sold_before, self._first + sold_before, last_day)
+        is_known = sold > 0
+        n_sales = xp.where(is_known, stop - start, 1)
+        total = self._sum_before[stop] - self._sum_before[xp.where(is_known, start, stop)]
+        mean = total / n_sales
         scaled = (
             xp.clip((mean - low) / (high - low), 0.0, 1.0)
             if high > low
@@ -311,6 +337,5 @@ class _PriceRuns:
         category = xp.zeros(mean.shape[0], dtype=xp.int8)
         for edge in self._edges[1:4]:
             category += (mean > edge).astype(xp.int8)
-        return xp.where(known, scaled, math.nan).astype(xp.float32), xp.where(
-            known, category, -1
-        ).astype(xp.int8)
+        price = xp.where(is_known, scaled, math.nan).astype(xp.float32)
+        return price, xp.where(is_known, category, -1).astype(xp.int8)

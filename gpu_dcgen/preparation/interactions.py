@@ -1,14 +1,15 @@
-"""Stage 2: Shop -> Interactions: duplicate lines collapsed, rare users and items filtered, rows in sorted runs (D4, D5)."""
+"""Stage 2: merge duplicate lines, filter rare users and items, sort the rows (D4, D5)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
 from ..config.dataset_config import DatasetConfig
+from ..config.splitting import Filtering
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.shop import Category, Shop
@@ -17,9 +18,10 @@ from .windows import DAY, cut_windows
 
 @dataclass(frozen=True)
 class Interactions:
-    """Kept interactions in (user, time, item) order, with what is fixed about their users and items.
+    """Interactions that pass the filters, in (user, time, item) order, and their users' data.
 
-    Users and items are coded anew, 0..U-1 and 0..I-1 in the order of their ids, over those that survive the filter.
+    Users and items have new codes, 0..U-1 and 0..I-1 in the order of their ids, over those that
+    pass the filters.
     """
 
     user: Array  # (E,) int32  rising
@@ -37,95 +39,92 @@ class Interactions:
     prices: Any  # host (P,) float64  distinct prices; empty when the log has none
     user_ids: Any  # host pyarrow strings (U,)
     item_ids: Any  # host pyarrow strings (I,)
-    user_key: (
-        Array  # (U,) uint64  hash of each id: what draws are keyed by, whoever else there is (D22)
-    )
+    # (U,) uint64  hash of each id, the key of its draws: independent of other users (D22)
+    user_key: Array
     item_key: Array  # (I,) uint64
     age: Array  # (U,) int16  -1 null
     user_columns: dict[str, Category]
     item_columns: dict[str, Category]
-    views: tuple[Array, Array, Array] | None  # time, user, item of views of kept users and items
-    first_time: int  # of all accepted rows, before collapse and filter (D7)
+    # time, user, item of the views of these users and items
+    views: tuple[Array, Array, Array] | None
+    first_time: int  # of all accepted rows, before duplicates are merged and rows filtered (D7)
     last_time: int
     n_accepted: int  # accepted transaction rows
     dropped: dict[str, int]  # rows lost here: collapsed, cold_user, cold_item
 
     @property
     def n_users(self) -> int:
+        """Number of users, U."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """Number of items, I."""
         return len(self.item_ids)
 
     @property
     def n_rows(self) -> int:
+        """Number of interactions, E."""
         return int(self.item.shape[0])
 
 
-def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> Interactions:
-    """Collapse duplicate lines (D4), filter to the k-core (D5), and sort.
+class _Lines(NamedTuple):
+    """Lines of the log in (user, time, item) order, one for each combination of these."""
 
-    A distinct (user, item, time) is one interaction: the largest price, the smallest known channel. Users and items
-    below the minimum go, in turns, until none is left below (the greatest fixed point does not depend on the turns);
-    with `filtering.counts: window` first among the rows before the first cut, and what is left then stays, and so on.
-    Raises InputError when nothing survives or all rows share one time.
+    row: Array  # (n,) int64  row of the log
+    user: Array  # (n,) int32  code of the Shop
+    item: Array  # (n,) int32
+    price: Array  # (n,) int32  largest price code of the lines that were merged
+
+    def take(self, index: Array) -> _Lines:
+        """Select lines by index."""
+        return _Lines(*(column[index] for column in self))
+
+
+def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> Interactions:
+    """Merge duplicate lines (D4), filter to the k-core (D5), and sort.
+
+    A distinct (user, item, time) is one interaction, with the largest price and the smallest known
+    channel. Users and items with too few interactions are dropped in turns until all that remain
+    have enough (the greatest fixed point does not depend on the order of the turns). With
+    `filtering.counts: window` the rows before the first cut are filtered alone; those that remain
+    stay, and the rows of the next window are filtered beside them.
+    Raises InputError when no row remains or all rows have the same time.
     """
     xp = backend.xp
-    n_accepted = int(shop.time.shape[0])
-    first_time, last_time = int(shop.time.min()), int(shop.time.max())
-    if first_time == last_time:
-        raise InputError(
-            f"transactions: all {n_accepted} rows have the same time; a split by time needs at least two.\n"
-            "Check that t_dat is the purchase time, or map another column with inputs.columns."
-        )
-    resolution = _resolution(shop.time, first_time)
-    n_ticks = (last_time - first_time) // resolution + 1
-    ticks = ((shop.time - first_time) // resolution).astype(
-        xp.int32 if n_ticks < 1 << 31 else xp.int64
-    )
-    order, price = _distinct(shop, ticks, n_ticks, backend)
-    user, item = shop.user[order], shop.item[order]
-    dropped = {"collapsed": n_accepted - int(order.shape[0])}
-
-    layers = [xp.arange(order.shape[0])]
+    first_time, last_time = _time_range(shop)
+    ticks, n_ticks = _to_ticks(shop.time, first_time, last_time, xp)
+    lines = _merge_duplicates(shop, ticks, n_ticks, backend)
+    dropped = {"collapsed": int(shop.time.shape[0]) - int(lines.row.shape[0])}
+    layers = [xp.arange(lines.row.shape[0])]
     if config.filtering.counts == "window":
-        time, cuts = (
-            shop.time[order],
-            cut_windows(shop.time, first_time, last_time, config, backend),
-        )
-        window = (time >= cuts.cut1).astype(xp.int8) + (time >= cuts.cut2).astype(xp.int8)
+        cuts = cut_windows(shop.time, first_time, last_time, config.split, backend)
+        window = cuts.number_of(xp, shop.time[lines.row])
         layers = [xp.nonzero(window == k)[0] for k in range(3)]
-    kept, dropped["cold_user"], dropped["cold_item"] = _k_core(xp, user, item, layers, shop, config)
+    remaining, dropped["cold_user"], dropped["cold_item"] = _find_k_core(
+        lines, layers, shop, config.filtering, xp
+    )
     del layers
-    if not kept.shape[0]:
-        raise InputError(
-            f"transactions: no interaction is left of {n_accepted} rows: no group of users with >= "
-            f"{config.filtering.min_user_interactions} and items with >= {config.filtering.min_item_interactions} interactions.\n"
-            "Lower filtering.min_user_interactions or filtering.min_item_interactions, or bring a longer log."
-        )
-    order, price = order[kept], price[kept]
-    user, user_of = _recode(xp, user[kept], shop.n_users)
-    item, item_of = _recode(xp, item[kept], shop.n_items)
-    del kept
-    n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
-    _require_vocabulary(n_items, config)
+    lines = lines.take(remaining)
+    del remaining
 
-    tick, user_offsets = ticks[order], run_offsets(xp, user, n_users)
+    user, user_of = _recode(xp, lines.user, shop.n_users)
+    item, item_of = _recode(xp, lines.item, shop.n_items)
+    n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
+    _require_items(n_items, config)
+    tick, user_offsets = ticks[lines.row], run_offsets(xp, user, n_users)
     del ticks
     by_item = sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)])
     by_time = sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)])
-    basket_start, basket = _baskets(xp, user, tick, user_offsets)
-    user_ids, item_ids = (
-        shop.user_ids.take(backend.to_host(user_of)),
-        shop.item_ids.take(backend.to_host(item_of)),
-    )
+    basket_start, basket = _number_baskets(xp, user, tick, user_offsets)
+    user_ids = shop.user_ids.take(backend.to_host(user_of))
+    item_ids = shop.item_ids.take(backend.to_host(item_of))
     return Interactions(
         user=user,
         item=item,
-        time=shop.time[order],
-        price=price,
-        channel=shop.channel[order],
+        time=shop.time[lines.row],
+        price=lines.price,
+        channel=shop.channel[lines.row],
         user_offsets=user_offsets,
         basket_start=basket_start,
         basket=basket,
@@ -138,20 +137,51 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         user_key=backend.from_host(hash_strings(user_ids)),
         item_key=backend.from_host(hash_strings(item_ids)),
         age=shop.age[user_of],
-        user_columns=_gather(shop.user_columns, user_of),
-        item_columns=_gather(shop.item_columns, item_of),
-        views=_kept_views(xp, shop, user_of, item_of),
+        user_columns=_take_rows(shop.user_columns, user_of),
+        item_columns=_take_rows(shop.item_columns, item_of),
+        views=_select_views(xp, shop, user_of, item_of),
         first_time=first_time,
         last_time=last_time,
-        n_accepted=n_accepted,
+        n_accepted=int(shop.time.shape[0]),
         dropped=dropped,
     )
 
 
-def _distinct(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) -> tuple[Array, Array]:
-    """Lines of the log, one for each (user, tick, item), in this order; and the largest price of the lines that it stands for.
+def _time_range(shop: Shop) -> tuple[int, int]:
+    """Return the first and the last accepted time; InputError where they are equal."""
+    first, last = int(shop.time.min()), int(shop.time.max())
+    if first == last:
+        raise InputError(
+            f"transactions: all {int(shop.time.shape[0])} rows have the same time; a split by time "
+            "needs at least two.\n"
+            "Check that t_dat is the purchase time, or map another column with inputs.columns."
+        )
+    return first, last
 
-    It is that with the smallest known channel.
+
+def _to_ticks(time: Array, first: int, last: int, xp: Any) -> tuple[Array, int]:
+    """Return times since `first` in ticks of the log's resolution, and the count of ticks.
+
+    Short sort keys take fewer passes.
+    """
+    resolution = _find_resolution(time, first)
+    n_ticks = (last - first) // resolution + 1
+    dtype = xp.int32 if n_ticks < 1 << 31 else xp.int64
+    return ((time - first) // resolution).astype(dtype), n_ticks
+
+
+def _find_resolution(time: Array, origin: int) -> int:
+    """Return the coarsest of day, minute, second, millisecond, ns that divides all times."""
+    for unit in (DAY, 60_000_000_000, 1_000_000_000, 1_000_000):
+        if not bool(((time - origin) % unit != 0).any()):
+            return unit
+    return 1
+
+
+def _merge_duplicates(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) -> _Lines:
+    """Merge the lines of each (user, tick, item) into that with the smallest known channel.
+
+    It gets the largest price of the lines that it stands for.
     """
     xp = backend.xp
     channel_rank = xp.where(shop.channel < 0, 127, shop.channel).astype(xp.int8)
@@ -163,82 +193,93 @@ def _distinct(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) -> tuple
     ]
     order = sort_order(backend, keys)
     first = xp.nonzero(run_starts(xp, shop.user[order], ticks[order], shop.item[order]))[0]
-    return order[first], run_maxima(xp, shop.price[order], first)
+    price = run_maxima(xp, shop.price[order], first)
+    row = order[first]
+    return _Lines(row, shop.user[row], shop.item[row], price)
 
 
-def _baskets(xp: Any, user: Array, tick: Array, user_offsets: Array) -> tuple[Array, Array]:
-    """Of each row, the first row of its basket (n,) int64, and its basket's number among the user's (n,) int32."""
-    begins = run_starts(xp, user, tick)
-    number = xp.cumsum(begins)  # 1, 2, ... over all baskets
-    basket = (number - number[user_offsets[:-1]][user]).astype(xp.int32)
-    return xp.nonzero(begins)[0][number - 1], basket
-
-
-def _resolution(time: Array, origin: int) -> int:
-    """The coarsest of day, minute, second, millisecond that divides all times: short keys sort in fewer passes."""
-    for unit in (DAY, 60_000_000_000, 1_000_000_000, 1_000_000):
-        if not bool(((time - origin) % unit != 0).any()):
-            return unit
-    return 1
-
-
-def _k_core(
-    xp: Any, user: Array, item: Array, layers: Sequence[Array], shop: Shop, config: DatasetConfig
+def _find_k_core(
+    lines: _Lines, layers: Sequence[Array], shop: Shop, filtering: Filtering, xp: Any
 ) -> tuple[Array, int, int]:
-    """Rows that survive (indices, rising) and how many fell with a cold user and with a cold item.
+    """Return the lines that remain, rising, and how many a rare user or item dropped.
 
-    Each layer of rows is filtered beside what is left of the layers before it, which stays.
+    Each layer of lines is filtered beside what remains of the layers before it, which stays.
+    Raises InputError where no line remains.
     """
-    minimum = (config.filtering.min_user_interactions, config.filtering.min_item_interactions)
-    sides = ((user, shop.n_users), (item, shop.n_items))
-    lost, kept = [0, 0], layers[0][:0]
-    for fresh in layers:
-        settled = [count_codes(xp, codes[kept], n_codes) for codes, n_codes in sides]
-        before = -1
-        while fresh.shape[0] != before:
-            before = fresh.shape[0]
+    minimum = (filtering.min_user_interactions, filtering.min_item_interactions)
+    sides = ((lines.user, shop.n_users), (lines.item, shop.n_items))
+    n_dropped, remaining = [0, 0], layers[0][:0]
+    for layer in layers:
+        n_settled = [count_codes(xp, codes[remaining], n_codes) for codes, n_codes in sides]
+        n_before = -1
+        while layer.shape[0] != n_before:
+            n_before = layer.shape[0]
             for side, (codes, n_codes) in enumerate(sides):
-                enough = settled[side] + count_codes(xp, codes[fresh], n_codes) >= minimum[side]
-                survivors = fresh[enough[codes[fresh]]]
-                lost[side] += int(fresh.shape[0] - survivors.shape[0])
-                fresh = survivors
-        kept = xp.concatenate([kept, fresh]) if kept.shape[0] else fresh
-    return (xp.sort(kept, kind="stable") if len(layers) > 1 else kept), lost[0], lost[1]
-
-
-def _require_vocabulary(n_items: int, config: DatasetConfig) -> None:
-    """InputError where no group could be completed: too few items for a positive and its negatives (D12)."""
-    settings = config.negative_sampling
-    if n_items <= config.negatives_per_positive:
+                is_frequent = (
+                    n_settled[side] + count_codes(xp, codes[layer], n_codes) >= minimum[side]
+                )
+                survivors = layer[is_frequent[codes[layer]]]
+                n_dropped[side] += int(layer.shape[0] - survivors.shape[0])
+                layer = survivors
+        remaining = xp.concatenate([remaining, layer]) if remaining.shape[0] else layer
+    if not remaining.shape[0]:
         raise InputError(
-            f"transactions: {n_items} items are left after filtering, too few for a positive and "
-            f"{settings.hard_negatives_per_positive} hard and {settings.random_negatives_per_positive} random negatives.\n"
-            "Lower negative_sampling.random_negatives_per_positive or hard_negatives_per_positive, or "
-            "filtering.min_item_interactions."
+            f"transactions: no interaction is left of {int(shop.time.shape[0])} rows: no group of "
+            f"users with >= {minimum[0]} and items with >= {minimum[1]} interactions.\n"
+            "Lower filtering.min_user_interactions or filtering.min_item_interactions, or use a "
+            "longer log."
         )
+    if len(layers) > 1:
+        remaining = xp.sort(remaining, kind="stable")
+    return remaining, n_dropped[0], n_dropped[1]
 
 
 def _recode(xp: Any, codes: Array, n_codes: int) -> tuple[Array, Array]:
-    """Codes without gaps, int32, and the old code of each new one (in order)."""
-    present = count_codes(xp, codes, n_codes) > 0
-    new = (xp.cumsum(present) - 1).astype(xp.int32)
-    return new[codes], xp.nonzero(present)[0]
+    """Return codes without gaps, int32, and the old code of each new one (in order)."""
+    is_present = count_codes(xp, codes, n_codes) > 0
+    new = (xp.cumsum(is_present) - 1).astype(xp.int32)
+    return new[codes], xp.nonzero(is_present)[0]
 
 
-def _gather(columns: dict[str, Category], rows: Array) -> dict[str, Category]:
+def _require_items(n_items: int, config: DatasetConfig) -> None:
+    """Raise InputError where no group can be filled: too few items for the negatives (D12)."""
+    sampling = config.negative_sampling
+    if n_items <= config.negatives_per_positive:
+        raise InputError(
+            f"transactions: {n_items} items are left after filtering, too few for a positive and "
+            f"{sampling.hard_negatives_per_positive} hard and "
+            f"{sampling.random_negatives_per_positive} random negatives.\n"
+            "Lower negative_sampling.random_negatives_per_positive or hard_negatives_per_positive, "
+            "or filtering.min_item_interactions."
+        )
+
+
+def _number_baskets(xp: Any, user: Array, tick: Array, user_offsets: Array) -> tuple[Array, Array]:
+    """Return the first row of each row's basket (n,) int64, and its number (n,) int32.
+
+    A basket is the rows of a user at one time; numbers count from 0 within a user.
+    """
+    is_first = run_starts(xp, user, tick)
+    number = xp.cumsum(is_first)  # 1, 2, ... over all baskets
+    basket = (number - number[user_offsets[:-1]][user]).astype(xp.int32)
+    return xp.nonzero(is_first)[0][number - 1], basket
+
+
+def _take_rows(columns: dict[str, Category], rows: Array) -> dict[str, Category]:
     return {name: Category(column.codes[rows], column.values) for name, column in columns.items()}
 
 
-def _kept_views(
+def _select_views(
     xp: Any, shop: Shop, user_of: Array, item_of: Array
 ) -> tuple[Array, Array, Array] | None:
+    """Return the views of users and items that remain, with their new codes."""
     if shop.views is None:
         return None
     time, user, item = shop.views
     new_user = _new_codes(xp, user_of, shop.n_users)[user]
     new_item = _new_codes(xp, item_of, shop.n_items)[item]
-    kept = xp.nonzero((new_user >= 0) & (new_item >= 0))[0]
-    return time[kept], new_user[kept], new_item[kept]
+    rows = xp.nonzero((new_user >= 0) & (new_item >= 0))[0]
+    return time[rows], new_user[rows], new_item[rows]
 
 
 def _new_codes(xp: Any, old_of_new: Array, n_old: int) -> Array:

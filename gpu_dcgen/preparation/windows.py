@@ -1,4 +1,4 @@
-"""The time axis, and where it is cut in train, val and test (D7)."""
+"""Cut the time axis into the train, val and test windows (D7)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
+from typing import Any
 
 from ..backend.protocol import Array, Backend
-from ..config.dataset_config import DatasetConfig, exactly
+from ..config.dataset_config import exactly
+from ..config.splitting import Split
 from ..errors import InputError
 
 DAY = 86_400_000_000_000  # nanoseconds
 
 
-def iso(nanoseconds: int) -> str:
-    """A time as ISO 8601 in UTC, to the nanosecond."""
+def format_time(nanoseconds: int) -> str:
+    """Format nanoseconds since 1970 as ISO 8601 in UTC, to the nanosecond."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The time axis cut in three: train [first, cut1), val [cut1, cut2), test [cut2, last]; nanoseconds."""
+    """Three windows of nanoseconds: train [first, cut1), val [cut1, cut2), test [cut2, last]."""
 
     first: int
     cut1: int
@@ -31,28 +33,33 @@ class Windows:
 
     @property
     def starts(self) -> tuple[int, int, int]:
+        """The first time of each split's window."""
         return self.first, self.cut1, self.cut2
 
     @property
     def ends(self) -> tuple[int, int, int]:
-        """Each split's window holds times strictly before its end."""
+        """The end of each split's window; times in the window are strictly before it."""
         return self.cut1, self.cut2, self.last + 1
 
+    def number_of(self, xp: Any, time: Array) -> Array:
+        """Return the window of each `time` (n,) int64 as (n,) int8: 0 train, 1 val, 2 test."""
+        return (time >= self.cut1).astype(xp.int8) + (time >= self.cut2).astype(xp.int8)
 
-def cut_windows(
-    times: Array, first: int, last: int, config: DatasetConfig, backend: Backend
-) -> Windows:
-    """Cut where `split.val_from` and `test_from` say, else at the train share and the train + val share of the time axis,
-    exactly, or of the rows (`windows: rows`).
 
-    `times` (T,) int64 are those of all accepted rows, in any order. Raises InputError when a window would be empty.
+def cut_windows(times: Array, first: int, last: int, split: Split, backend: Backend) -> Windows:
+    """Cut the time axis at `split.val_from` and `test_from`, or by the shares of the splits.
+
+    Without the two dates, the cuts are at the train share and the train + val share of the time
+    axis, computed exactly, or of the rows (`windows: rows`).
+
+    `times` (T,) int64 are those of all accepted rows, in any order. Raises InputError when a
+    window would be empty.
     """
-    settings = config.split
-    train, val, _ = wanted_shares(config)
+    train, val, _ = wanted_shares(split)
     until_val = train + val
-    if settings.cuts is not None:
-        cut1, cut2 = settings.cuts
-    elif settings.windows == "rows":
+    if split.cuts is not None:
+        cut1, cut2 = split.cuts
+    elif split.windows == "rows":
         ranked, n = backend.xp.sort(times, kind="stable"), int(times.shape[0])
         cut1, cut2 = (
             int(ranked[min(n - 1, math.floor(share * n))]) for share in (train, until_val)
@@ -61,19 +68,22 @@ def cut_windows(
         cut1, cut2 = (math.ceil(first + share * (last - first)) for share in (train, until_val))
     if first < cut1 < cut2 <= last:
         return Windows(first, cut1, cut2, last)
-    if settings.cuts is not None:
+    if split.cuts is not None:
         raise InputError(
-            f"transactions: the log runs from {iso(first)} to {iso(last)}, and split.val_from {iso(cut1)} and split.test_from "
-            f"{iso(cut2)} do not cut it in three windows.\nName two moments within the log, or leave both out."
+            f"transactions: the log runs from {format_time(first)} to {format_time(last)}; "
+            f"split.val_from {format_time(cut1)} and split.test_from {format_time(cut2)} do not "
+            "cut it into three windows.\n"
+            "Choose two times within the log, or leave both out."
         )
     raise InputError(
-        f"transactions: the time axis cannot be cut in three windows: {settings.windows} cuts fall on {iso(cut1)} and "
-        f"{iso(cut2)} within {iso(first)}..{iso(last)}.\n"
-        "Bring a log with more distinct times, or change split.train_share / split.windows."
+        f"transactions: the time axis cannot be cut in three windows: {split.windows} cuts fall "
+        f"on {format_time(cut1)} and {format_time(cut2)} within "
+        f"{format_time(first)}..{format_time(last)}.\n"
+        "Use a log with more distinct times, or change split.train_share / split.windows."
     )
 
 
-def wanted_shares(config: DatasetConfig) -> tuple[Fraction, Fraction, Fraction]:
-    """Shares of train, val and test as they were written."""
-    train, val = exactly(config.split.train_share), exactly(config.split.val_share)
+def wanted_shares(split: Split) -> tuple[Fraction, Fraction, Fraction]:
+    """Return the configured shares of train, val and test as exact decimals."""
+    train, val = exactly(split.train_share), exactly(split.val_share)
     return train, val, 1 - train - val

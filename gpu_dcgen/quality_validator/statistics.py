@@ -292,7 +292,7 @@ def _split_values(
 ) -> dict[str, float | None]:
     windows, temporal = results.plan.windows, config.split.strategy == "temporal"
     train, val, test = positive_users(results.interactions, results.plan, backend)
-    wanted = [float(share) for share in wanted_shares(config)]
+    wanted = [float(share) for share in wanted_shares(config.split)]
     spans = [
         end - start
         for start, end in zip(

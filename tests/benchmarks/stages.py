@@ -42,7 +42,7 @@ def prepare(tables: Path, folder: Path, threads: int) -> None:
     config, backend = setting(threads)
     shop = load_shop(tables, config, backend)
     log = build_interactions(shop, config, backend)
-    windows = cut_windows(shop.time, log.first_time, log.last_time, config, backend)
+    windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)
     features = compute_features(log, windows.cut1, config, backend)
     plan = plan_splits(log, features, windows, config, backend)
     matrix = build_matrix(log, windows.cut1, config, backend)
@@ -50,7 +50,7 @@ def prepare(tables: Path, folder: Path, threads: int) -> None:
         "log": log,
         "features": features,
         "plan": plan,
-        "balance": compute_balance(log, plan, config, backend),
+        "balance": compute_balance(log, plan, config.category_balancing, backend),
         "neighbors": compute_neighbors(log, windows.cut1, config, backend, ProgressTracker()),
         "matrix": matrix.csr(backend).astype("float32"),
     }

@@ -75,7 +75,7 @@ def _matrix(tables: Path, config: DatasetConfig, backend: Any) -> WeightedMatrix
     log = build_interactions(shop, config, backend)
     return build_matrix(
         log,
-        cut_windows(shop.time, log.first_time, log.last_time, config, backend).cut1,
+        cut_windows(shop.time, log.first_time, log.last_time, config.split, backend).cut1,
         config,
         backend,
     )

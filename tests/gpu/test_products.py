@@ -51,7 +51,7 @@ def test_a_real_shop_is_that_of_the_kernel(online_retail):
     backend, config = NumpyBackend(2), DatasetConfig()
     shop = load_shop(online_retail, config, backend)
     log = build_interactions(shop, config, backend)
-    windows = cut_windows(shop.time, log.first_time, log.last_time, config, backend)
+    windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)
     matrix = build_matrix(log, windows.cut1, config, backend)
     kernel, dense = both(backend, matrix, 200, 700, min_common=5, top_k=100)
     assert dense == kernel

@@ -37,7 +37,9 @@ def stages_of(case: str, backend: Any, **more: Any) -> Stages:
 
 
 def balance_of(stages: Stages) -> Balance:
-    return compute_balance(stages.log, stages.plan, stages.config, stages.backend)
+    return compute_balance(
+        stages.log, stages.plan, stages.config.category_balancing, stages.backend
+    )
 
 
 def weights_of(stages: Stages, balance: Balance) -> list[float]:

@@ -72,9 +72,9 @@ def test_windows_are_cut_to_the_nanosecond(times, shares, windows):
     cuts = find_cuts(times, config.split)
     if not cuts.t0 < cuts.cut1 < cuts.cut2 <= cuts.t1:
         with pytest.raises(InputError, match="cannot be cut in three windows"):
-            cut_windows(np.array(times), min(times), max(times), config, backend)
+            cut_windows(np.array(times), min(times), max(times), config.split, backend)
         return
-    ours = cut_windows(np.array(times), min(times), max(times), config, backend)
+    ours = cut_windows(np.array(times), min(times), max(times), config.split, backend)
     assert (ours.first, ours.cut1, ours.cut2, ours.last) == cuts
 
 
@@ -189,7 +189,7 @@ def test_a_train_window_that_filtering_leaves_empty_names_the_remedy(backend):
 
 def test_shuffled_groups_follow_their_seeded_keys(backend):
     stages = Stages(backend, random_shop(3, n_users=16, n_items=24, n_rows=300), tiny_config())
-    shuffled = order_positives(stages.plan, stages.config, backend)
+    shuffled = order_positives(stages.plan, stages.config.seed, backend)
     for k, (before, after) in enumerate(
         zip(stages.plan.positives, shuffled.positives, strict=True)
     ):

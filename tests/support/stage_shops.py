@@ -20,7 +20,7 @@ from gpu_dcgen.config.dataset_config import DatasetConfig
 from gpu_dcgen.inputs.shop import Category, InputReport, Shop, load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.negative_sampler import NegativeSources, prepare_sources
-from gpu_dcgen.preparation.features import Features, compute_features
+from gpu_dcgen.preparation.features import AsOfFeatures, compute_features
 from gpu_dcgen.preparation.interactions import Interactions, build_interactions
 from gpu_dcgen.preparation.splits import SplitPlan, plan_splits
 from gpu_dcgen.preparation.windows import Windows, cut_windows
@@ -125,11 +125,11 @@ class Stages:
     @cached_property
     def windows(self) -> Windows:
         return cut_windows(
-            self.shop.time, self.log.first_time, self.log.last_time, self.config, self.backend
+            self.shop.time, self.log.first_time, self.log.last_time, self.config.split, self.backend
         )
 
     @cached_property
-    def features(self) -> Features:
+    def features(self) -> AsOfFeatures:
         return compute_features(self.log, self.windows.cut1, self.config, self.backend)
 
     @cached_property
