@@ -159,7 +159,7 @@ def sample_negatives(
     source = xp.empty((n, n_hard), dtype=xp.int8)
     similarity = xp.empty((n, n_hard), dtype=xp.float32)
     relaxed = xp.zeros(n, dtype=xp.int32)
-    owned = (features.owned_offsets, features.owned_item, features.owned_since)
+    owned = features.ownership
     if n_hard:
         lanes, scratch = mining_scratch(sources, interactions.n_items, backend)
         moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
@@ -201,14 +201,11 @@ def sample_negatives(
             neighbors.offsets,
             neighbors.item,
             neighbors.similarity,
-            snapshots.corpus_offsets,
-            snapshots.corpus,
-            snapshots.cells,
-            snapshots.cell_offsets,
+            *snapshots.corpus[:-1],
             snapshots.on_sale,
             sources.facts,
             snapshots.price_category,
-            snapshots.n_groups,
+            snapshots.corpus.n_groups,
             code,
             *owned,
             *scratch,
@@ -231,8 +228,8 @@ def sample_negatives(
         copy,
         snapshot,
         positives.window_end,
-        snapshots.corpus_offsets,
-        snapshots.corpus,
+        snapshots.corpus.offsets,
+        snapshots.corpus.item,
         *owned,
         code,
         negatives,

@@ -14,6 +14,7 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, run_offsets, run_starts, sort_order
 from ..config.dataset_config import DatasetConfig
 from ..errors import InputError
+from ..kernels.arguments import Corpus, Ownership
 from ..kernels.users import preferred_channels
 from .interactions import Interactions
 from .windows import DAY, format_time
@@ -36,15 +37,8 @@ class ItemSnapshots:
     price: Array  # (K, I) float32  normalized price 0..1, NaN unknown
     price_category: Array  # (K, I) int8  0..3 for Q1..Q4, -1 unknown
     on_sale: Array  # (K, I) bool
-    corpus_offsets: Array  # (K+1,) int64  each snapshot's run in the two arrays below
-    corpus: Array  # (C,) int32  items on sale, rising within a snapshot
-    # (C,) int32  the same items by (price category, product group, item), unknown first
-    cells: Array
-    # (K, 5 * (G + 1) + 1) int32  runs of `cells` within the snapshot, by (category + 1) * (G + 1) +
-    # group + 1
-    cell_offsets: Array
+    corpus: Corpus  # the items on sale
     group: Array  # (I,) int32  product group, -1 null
-    n_groups: int  # G
 
     def number_of(self, time: Array) -> Array:
         """Return the snapshot k (n,) int64 that a sample at each `time` (n,) int64 uses."""
@@ -57,9 +51,7 @@ class AsOfFeatures:
 
     preferred_channel: Array  # (E,) int8  the user's most frequent channel strictly before, -1 none
     is_repurchase: Array  # (E,) bool  the user had bought the item strictly before
-    owned_offsets: Array  # (U+1,) int64  each user's run in the two arrays below
-    owned_item: Array  # (N,) int32  distinct items of the user, rising
-    owned_since: Array  # (N,) int64  time of the first purchase
+    ownership: Ownership  # distinct items of each user, and when each was first bought
     units: list[int]  # (P,) each distinct price in units of 2^-20; [] without prices
     # p1, p25, p50, p75, p99 of the train window in units; () without prices
     price_edges: tuple[int, ...]
@@ -84,18 +76,14 @@ def compute_features(
             "Lower filtering.min_user_interactions or filtering.min_item_interactions, cut later "
             "(split.train_share, split.val_from), or use a longer log."
         )
-    is_repurchase, owned_offsets, owned_item, owned_since = _find_first_purchases(
-        interactions, backend
-    )
+    is_repurchase, ownership = _find_first_purchases(interactions, backend)
     # `round` rounds half to even.
     units = [round(price * PRICE_UNIT) for price in interactions.prices.tolist()]
     edges, edges_known_until = _compute_price_edges(interactions, units, cut1, backend)
     return AsOfFeatures(
         preferred_channel=_find_preferred_channels(interactions, backend),
         is_repurchase=is_repurchase,
-        owned_offsets=owned_offsets,
-        owned_item=owned_item,
-        owned_since=owned_since,
+        ownership=ownership,
         units=units,
         price_edges=edges,
         edges_known_until=edges_known_until,
@@ -123,14 +111,8 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
     return preferred
 
 
-def _find_first_purchases(
-    interactions: Interactions, backend: Backend
-) -> tuple[Array, Array, Array, Array]:
-    """Find when each user bought each item first.
-
-    Returns whether each interaction repeats an earlier one (E,) bool, and `owned_offsets`,
-    `owned_item` and `owned_since` of AsOfFeatures.
-    """
+def _find_first_purchases(interactions: Interactions, backend: Backend) -> tuple[Array, Ownership]:
+    """Return whether each interaction repeats an earlier one (E,) bool, and the ownership."""
     xp = backend.xp
     # (user, item, time): a user's rows are in order of time, and a stable sort preserves that.
     order = sort_order(
@@ -143,7 +125,8 @@ def _find_first_purchases(
     since = time[starts]
     is_repurchase = xp.empty(interactions.n_rows, dtype=bool)
     is_repurchase[order] = time > since[xp.cumsum(is_first) - 1]
-    return is_repurchase, run_offsets(xp, user[starts], interactions.n_users), item[starts], since
+    offsets = run_offsets(xp, user[starts], interactions.n_users)
+    return is_repurchase, Ownership(offsets, item[starts], since)
 
 
 def _list_warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
@@ -240,12 +223,14 @@ def _build_snapshots(
         price=price,
         price_category=category,
         on_sale=on_sale,
-        corpus_offsets=backend.from_host(sizes).astype(xp.int64),
-        corpus=xp.concatenate(corpora),
-        cells=xp.concatenate(cells),
-        cell_offsets=cell_offsets,
+        corpus=Corpus(
+            offsets=backend.from_host(sizes).astype(xp.int64),
+            item=xp.concatenate(corpora),
+            cell_item=xp.concatenate(cells),
+            cell_offsets=cell_offsets,
+            n_groups=n_groups,
+        ),
         group=group.codes,
-        n_groups=n_groups,
     )
 
 

@@ -254,8 +254,8 @@ def _find_too_small(
         count_codes(xp, product.codes[product.codes >= 0], max(1, len(product.values))).max()
     )
     snapshot = snapshots.number_of(interactions.time[rows])
-    size = xp.diff(snapshots.corpus_offsets)[snapshot]
-    n_owned = xp.diff(features.owned_offsets)[interactions.user[rows]]
+    size = xp.diff(snapshots.corpus.offsets)[snapshot]
+    n_owned = xp.diff(features.ownership.offsets)[interactions.user[rows]]
     is_doubtful = size - n_owned - n_siblings < n_negatives
     rows, snapshot = rows[is_doubtful], snapshot[is_doubtful]
     if not rows.shape[0]:
@@ -268,11 +268,9 @@ def _find_too_small(
         interactions.item[rows],
         snapshot,
         backend.from_host(windows.ends)[window[rows]],
-        snapshots.corpus_offsets,
-        snapshots.corpus,
-        features.owned_offsets,
-        features.owned_item,
-        features.owned_since,
+        snapshots.corpus.offsets,
+        snapshots.corpus.item,
+        *features.ownership,
         product.codes,
         n_eligible,
     )

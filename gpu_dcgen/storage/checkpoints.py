@@ -180,7 +180,7 @@ class _Writer:
                 return value
             case list():
                 return [self.tree(one) for one in value]
-            case tuple():
+            case tuple() if not hasattr(value, "_fields"):
                 return {"tuple": [self.tree(one) for one in value]}
             case dict():
                 return {"dict": [[self.tree(key), self.tree(one)] for key, one in value.items()]}
@@ -188,14 +188,11 @@ class _Writer:
                 return {"strings": self._array(_ipc(value))}
             case np.ndarray():
                 return {"host": self._array(value)}
-        if dataclasses.is_dataclass(value):
-            kind = type(value)
-            if kind.__module__.partition(".")[0] == _PACKAGE:
-                fields = {
-                    field.name: self.tree(getattr(value, field.name))
-                    for field in dataclasses.fields(value)
-                }
-                return {"of": [kind.__module__, kind.__qualname__], "fields": fields}
+        kind = type(value)
+        names = _field_names(kind)
+        if names and kind.__module__.partition(".")[0] == _PACKAGE:
+            fields = {name: self.tree(getattr(value, name)) for name in names}
+            return {"of": [kind.__module__, kind.__qualname__], "fields": fields}
         if hasattr(value, "dtype") and hasattr(value, "shape"):
             return {"array": self._array(self._backend.to_host(value))}
         raise TypeError(f"a checkpoint cannot hold {type(value)}")
@@ -255,10 +252,17 @@ def _ipc(strings: pa.Array) -> np.ndarray:
     return np.frombuffer(sink.getvalue(), np.uint8)
 
 
+def _field_names(kind: Any) -> tuple[str, ...]:
+    """The fields of a dataclass or NamedTuple; () of other types."""
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    return getattr(kind, "_fields", ())
+
+
 def _dataclass(module: str, name: str) -> type:
     if module.partition(".")[0] != _PACKAGE:
         raise ValueError(f"a checkpoint names {module}.{name}, which is not of {_PACKAGE}.")
     kind = getattr(importlib.import_module(module), name)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise ValueError(f"a checkpoint names {module}.{name}, which is no dataclass.")
+    if not (isinstance(kind, type) and _field_names(kind)):
+        raise ValueError(f"a checkpoint names {module}.{name}, which has no fields.")
     return kind

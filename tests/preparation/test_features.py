@@ -55,17 +55,11 @@ def test_snapshots_are_the_oracles(stages):
 
 
 def test_corpora_and_cells_hold_what_is_on_sale(stages):
-    """`cells` are the corpus by (price category, product group, item), unknown first, and its offsets bound each pair's run."""
+    """Cells are runs of the corpus by (price category, product group, item), unknown first."""
     snapshots, oracle = stages.features.snapshots, stages.oracle_snapshots
-    offsets, cell_offsets = (
-        stages.host(snapshots.corpus_offsets),
-        stages.host(snapshots.cell_offsets),
-    )
-    corpus, cells, group = (
-        stages.host(snapshots.corpus),
-        stages.host(snapshots.cells),
-        stages.host(snapshots.group),
-    )
+    *arrays, n_groups = snapshots.corpus
+    offsets, corpus, cells, cell_offsets = map(stages.host, arrays)
+    group = stages.host(snapshots.group)
     category = stages.host(snapshots.price_category)
     assert offsets[0] == 0
     for k, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
@@ -75,7 +69,7 @@ def test_corpora_and_cells_hold_what_is_on_sale(stages):
         )
         runs = zip(cell_offsets[k][:-1], cell_offsets[k][1:], strict=True)
         for number, (start, stop) in enumerate(runs):
-            where = (number // (snapshots.n_groups + 1) - 1, number % (snapshots.n_groups + 1) - 1)
+            where = (number // (n_groups + 1) - 1, number % (n_groups + 1) - 1)
             assert all(
                 (category[k][j], group[j]) == where for j in cells[first + start : first + stop]
             )
@@ -106,14 +100,7 @@ def test_users_are_known_as_of_each_row(stages):
 
 
 def test_ownership_begins_with_the_first_purchase(stages):
-    offsets, item, since = (
-        stages.host(array)
-        for array in (
-            stages.features.owned_offsets,
-            stages.features.owned_item,
-            stages.features.owned_since,
-        )
-    )
+    offsets, item, since = map(stages.host, stages.features.ownership)
     for user in range(stages.log.n_users):
         own = stages.oracle.of_user(user)
         expected = {e.item: min(other.time for other in own if other.item == e.item) for e in own}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cpu_fallback import NumpyBackend
+from gpu_dcgen.kernels.arguments import Ownership
 from gpu_dcgen.preparation.splits import Positives, Windows
 from gpu_dcgen.storage.checkpoints import Checkpoints
 from tests.support.strict_array import StrictArray
@@ -92,6 +93,7 @@ def test_a_value_comes_back_as_it_was(machine, tmp_path):
         "strings": pa.array(["a", None, "ö" * 100]),
         "no strings": pa.array([], pa.string()),
         "windows": Windows(1, 2, 3, 4),
+        "named": Ownership(*(xp.arange(n, dtype=xp.int64) for n in (3, 2, 2))),
         "positives": Positives(
             "train", xp.arange(3, dtype=xp.int64), xp.zeros(3, dtype=xp.int32), 1, 2
         ),
