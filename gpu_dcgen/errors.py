@@ -33,7 +33,7 @@ _SECRETS = tuple(  # what to look for: the secret, behind a group that is shown
 _HEAD, _TAIL = 8000, 1000  # characters of a longer text that are shown
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """The text without what is secret in URLs and settings of storage: passwords, tokens, signatures, webhooks' paths.
 
     Of a very long text the middle is left out.
@@ -48,7 +48,7 @@ def redacted(text: str) -> str:
     return text
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text as any terminal and log can take it: control characters and halves of characters are escaped."""
     return "".join(map(_escaped, text))
 
@@ -63,13 +63,13 @@ def _escaped(character: str) -> str:
 class DcgenError(Exception):
     """Base of every error this package raises on purpose; its text says where, what, and what to do.
 
-    The text is made `printable`, and secrets are `redacted`: it may end in any log.
+    The text is made escaped by `escape_controls`, its secrets hidden by `redact`: it may end in any log.
     """
 
     exit_code = 1
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(redacted(text)))
+        super().__init__(escape_controls(redact(text)))
 
 
 class ConfigError(DcgenError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from .backend.protocol import Array, Backend
 from .backend.runs import run_starts
-from .config.dataset_config import DatasetConfig, exactly
+from .config import DatasetConfig, to_fraction
 from .kernels import rng
 from .kernels.draws import draw_random
 from .kernels.hard import mine_hard
@@ -61,11 +61,11 @@ def prepare_sources(
         + settings.category_draws
     )
     score = settings.score
-    denominator = math.lcm(*(exactly(share).denominator for share in settings.percentile_range))
+    denominator = math.lcm(*(to_fraction(share).denominator for share in settings.percentile_range))
     values = {
         "n_hard": settings.hard_negatives_per_positive,
         "own_group_cap": math.floor(
-            exactly(settings.diversity_threshold) * settings.hard_negatives_per_positive
+            to_fraction(settings.diversity_threshold) * settings.hard_negatives_per_positive
         ),
         "item_cf_top_k": settings.item_cf_top_k,
         "buyers": settings.collaborative_buyers,
@@ -77,8 +77,8 @@ def prepare_sources(
         "w_popularity": round(score.popularity * FIXED_ONE),
         "w_diversity": round(score.diversity * FIXED_ONE),
         "by_percentile": int(settings.hard_band == "percentile"),
-        "band_from": int(exactly(settings.percentile_range[0]) * denominator),
-        "band_to": int(exactly(settings.percentile_range[1]) * denominator),
+        "band_from": int(to_fraction(settings.percentile_range[0]) * denominator),
+        "band_to": int(to_fraction(settings.percentile_range[1]) * denominator),
         "band_of": denominator,
     }
     band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])

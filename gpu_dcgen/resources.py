@@ -11,7 +11,7 @@ from threading import Lock
 
 import psutil
 
-from .config.dataset_config import DatasetConfig
+from .config import DatasetConfig
 from .errors import BackendError, InputError, OutputError
 
 GB = 10**9

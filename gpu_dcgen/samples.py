@@ -7,7 +7,7 @@ from typing import Any
 
 from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
 from .backend.protocol import Array, Backend
-from .config.dataset_config import DatasetConfig
+from .config import DatasetConfig
 from .contract.schema import (
     AGE_GROUPS,
     NEGATIVE_DETAILS,

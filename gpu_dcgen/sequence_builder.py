@@ -9,7 +9,7 @@ from typing import Any
 
 from .backend.protocol import Array, Backend
 from .backend.runs import count_codes, offsets_from_lengths, repeat_index
-from .config.dataset_config import DatasetConfig
+from .config import DatasetConfig
 from .contract.schema import SEASONS
 from .preparation.interactions import Interactions
 from .preparation.splits import SplitPlan

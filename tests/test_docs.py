@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpu_dcgen.cli import app
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.contract.gates import GATE_NAMES, GATES
 from gpu_dcgen.example_data.fashion_shop import generate
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_dcgen.errors import ConfigError, DcgenError, InputError, printable, redacted
+from gpu_dcgen.errors import ConfigError, DcgenError, InputError, escape_controls, redact
 from tests.support.input_tables import CUSTOMERS, load, write
 
 SECRET = "hunter2/+x"
@@ -47,18 +47,18 @@ HARMLESS = (
 
 @pytest.mark.parametrize(("text", "shown"), SECRETS.values(), ids=SECRETS)
 def test_secrets_are_hidden_and_the_rest_is_shown(text, shown):
-    assert redacted(text) == shown
+    assert redact(text) == shown
     assert str(DcgenError(text)) == shown
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_no_secret_is_shown(text):
-    assert redacted(text) == printable(text) == text
+    assert redact(text) == escape_controls(text) == text
 
 
 def test_no_secret_is_cut_open_where_a_long_text_is_shortened():
     for n in range(9_900, 10_100):
-        assert SECRET[:6] not in redacted(
+        assert SECRET[:6] not in redact(
             "x" * 50_000 + f" s3://key:{SECRET}@bucket " + "y" * (n - 9_000)
         )
 
@@ -67,12 +67,12 @@ def test_no_secret_is_cut_open_where_a_long_text_is_shortened():
     "text", ["s3://" * 200_000, "https://hook/" * 80_000, "passwd=" * 150_000, "a:/?" * 250_000]
 )
 def test_hostile_texts_take_no_time(text):
-    assert len(redacted(text)) < 30_000
+    assert len(redact(text)) < 30_000
 
 
 def test_controls_directions_and_halves_are_escaped():
     assert (
-        printable("a\x1b[31m\u202e\x00\ud800\r\nb\tü") == "a\\x1b[31m\\u202e\\x00\\ud800\\r\nb\tü"
+        escape_controls("a\x1b[31m\u202e\x00\ud800\r\nb\tü") == "a\\x1b[31m\\u202e\\x00\\ud800\\r\nb\tü"
     )
 
 
@@ -83,7 +83,7 @@ def test_an_input_url_shows_no_password():
 
 
 def test_a_config_url_shows_no_signature():
-    from gpu_dcgen.config.loading import load_config
+    from gpu_dcgen.config import load_config
 
     with pytest.raises(ConfigError) as caught:
         load_config(Path(f"https://example.org/c.yaml?sig={SECRET}"))

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import __version__
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import CONTRACT
 from ..errors import InputError
 from ..monitoring.progress import ProgressTracker

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config.dataset_config import DatasetConfig
-from ..contract.schema import CARDS, FILES, arrow_schema
+from ..config import DatasetConfig
+from ..contract.schema import CARDS, FILES, make_arrow_schema
 from ..errors import InputError
 from .checks import Findings
 from .hashes import ContentDigest
@@ -110,7 +110,7 @@ def check_schemas(dataset: Path, config: Any, findings: Findings) -> set[str]:
     good = set()
     for name in FILES:
         n_negatives = config.negatives_per_positive
-        expected = arrow_schema(name, config.output.extra_columns, config.output.shape, n_negatives)
+        expected = make_arrow_schema(name, config.output.extra_columns, config.output.shape, n_negatives)
         parts = parts_of(dataset, name)
         faults = [
             fault for part in parts for fault in _schema_faults(part, dataset, expected, findings)

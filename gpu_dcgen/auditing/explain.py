@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import InputError
 from . import World, read_world
 from .cells import codes, flat

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..contract.schema import arrow_schema
+from ..contract.schema import make_arrow_schema
 from .cells import NULL, OTHER, Want, codes, flat, numbers, read
 from .checks import Findings, Show
 from .dataset import Batch
@@ -57,7 +57,7 @@ class GroupComparer:
         self._width = 1 + config.negatives_per_positive  # of a group
         self._rows = config.rows_per_positive  # that a group takes in the file
         name, output = f"{SPLITS[window.split]}_dataset", config.output
-        self._schema = arrow_schema(
+        self._schema = make_arrow_schema(
             name, output.extra_columns, output.shape, config.negatives_per_positive
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from ..contract.schema import columns_of
+from ..contract.schema import get_columns
 from .cells import NULL, flat, numbers
 from .checks import Findings
 from .groups import Groups
@@ -93,7 +93,7 @@ def probe(sample: Sample, item_index: np.ndarray, config: Any, findings: Finding
 def _features(table: pa.Table, config: Any) -> dict[str, np.ndarray]:
     """Every feature that is no list, as whole numbers; a text as the number of its value, NULL for null."""
     found = {}
-    for column in columns_of(f"{SPLITS[0]}_dataset", config.output.extra_columns):
+    for column in get_columns(f"{SPLITS[0]}_dataset", config.output.extra_columns):
         if column.role != "feature" or column.type.startswith("list"):
             continue
         values = flat(table[column.name])

@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract.schema import AGE_GROUPS, NEGATIVE_DETAILS, NEGATIVE_SOURCES, SEASONS, arrow_schema
+from ..contract.schema import (
+    AGE_GROUPS,
+    NEGATIVE_DETAILS,
+    NEGATIVE_SOURCES,
+    SEASONS,
+    make_arrow_schema,
+)
 from .cells import Want, codes, flat, numbers, want_numbers, want_texts
 from .checks import SHOWN, Findings
 from .dataset import check_nulls
@@ -42,7 +48,7 @@ def check_similarities(
     Where the dataset does not claim to be `complete` (approximate search), pairs may be missing; those written must be exact.
     """
     file, settings = "item_similarity_matrix.parquet", config.similarity
-    if not check_nulls(file, 0, table, arrow_schema("item_similarity_matrix"), findings):
+    if not check_nulls(file, 0, table, make_arrow_schema("item_similarity_matrix"), findings):
         return None
     item, other = (
         codes(flat(table[name]), log.item_ids) for name in ("item_id", "similar_item_id")
@@ -136,7 +142,7 @@ def check_user_sequences(
 ) -> None:
     """user_sequences, all rows: who is in it, what was bought before the window's end, sessions and encodings."""
     file, settings = "user_sequences.parquet", config.sequence_processing
-    if not check_nulls(file, 0, table, arrow_schema("user_sequences"), findings):
+    if not check_nulls(file, 0, table, make_arrow_schema("user_sequences"), findings):
         return
     split = plan.user_split.astype(np.int64)
     if config.split.strategy == "temporal":
@@ -301,7 +307,7 @@ def check_vocabularies(
 
 def _check_item_vocabulary(table: pa.Table, log: Log, findings: Findings) -> None:
     file = "item_vocabulary.parquet"
-    good = check_nulls(file, 0, table, arrow_schema("item_vocabulary"), findings)
+    good = check_nulls(file, 0, table, make_arrow_schema("item_vocabulary"), findings)
     if not good or not findings.equal("vocabularies", file, "rows", table.num_rows, log.n_items):
         return
     findings.count("vocabularies", log.n_items)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.dataset_config import DatasetConfig
-from ..contract.schema import FILES, SPLITS, Column, columns_of, file_of
+from ..config import DatasetConfig
+from ..contract.schema import FILES, SPLITS, Column, get_columns, get_file
 from ..errors import InputError
 from ..storage.json_files import read_json
 
@@ -103,8 +103,8 @@ def describe(dataset: Path) -> Described:
             )
             if not files or any(file not in manifest["checksums"] for file in files):
                 raise ValueError(f"it does not list {name}.parquet with its checksum")
-            columns = columns_of(name, extra, shape)
-            tables.append(Table(name, file_of(name, shape).row, columns, files, rows.get(name)))
+            columns = get_columns(name, extra, shape)
+            tables.append(Table(name, get_file(name, shape).row, columns, files, rows.get(name)))
         needed = (
             "content_digest",
             "generated_at",

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..contract.schema import SPLITS, Column
-from ..errors import printable
+from ..errors import escape_controls
 from .described import Described, Table, is_list, value_type
 
 _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
@@ -30,7 +30,7 @@ def render(described: Described) -> str:
 
 def cell(value: Any) -> str:
     """A value as text of a Markdown table: one line, escaped, of bounded length."""
-    text = " ".join(printable(str(value)).split())
+    text = " ".join(escape_controls(str(value)).split())
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return _MARKDOWN.sub(r"\\\1", text)
 

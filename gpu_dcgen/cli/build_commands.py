@@ -39,7 +39,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..config.dataset_config import DatasetConfig
+    from ..config import DatasetConfig
     from ..dataset_generator.builder import BuildResult
 
 
@@ -322,7 +322,7 @@ def plan(
     with exit_codes(debug, tracker):
         from dataclasses import asdict
 
-        from ..config.loading import load_config
+        from ..config import load_config
         from ..dataset_generator.builder import select
         from ..preflight import plan as planning
         from . import rendering as summary
@@ -355,9 +355,7 @@ def config(
     with exit_codes(debug):
         import json
 
-        from ..config.dataset_config import DatasetConfig
-        from ..config.loading import load_config
-        from ..config.rendering import config_as_yaml
+        from ..config import DatasetConfig, load_config, render_config
 
         if check is not None:
             load_config(check)
@@ -365,7 +363,7 @@ def config(
         if schema:
             typer.echo(json.dumps(DatasetConfig.model_json_schema(), indent=2))
         if yaml or not (schema or check):
-            typer.echo(config_as_yaml(DatasetConfig()), nl=False)
+            typer.echo(render_config(DatasetConfig()), nl=False)
 
 
 def _settings(options: dict[str, object]) -> list[str]:
@@ -382,7 +380,7 @@ def _build(
     **options: Any,
 ) -> BuildResult:
     """Load the settings, look at the machine, build."""
-    from ..config.loading import load_config
+    from ..config import load_config
 
     loaded = load_config(config, settings)
     _look_ahead(inputs, options.get("workplace") or output, loaded, tracker)

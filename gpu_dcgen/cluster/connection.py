@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..config.dataset_config import DatasetConfig, usable_cores
+from ..config import DatasetConfig, count_usable_cores
 from ..errors import BackendError, MissingPackageError
 from ..monitoring.progress import ProgressTracker
 
@@ -81,7 +81,7 @@ def _quiet_client() -> Iterator[None]:
 
 def _processes(distributed: Any, config: DatasetConfig) -> Any:
     """A local cluster of single-threaded processes; `memory_limit` is shared out among them."""
-    n_workers = min(config.resources.num_workers, usable_cores())
+    n_workers = min(config.resources.num_workers, count_usable_cores())
     limit = config.resources.memory_limit
     with _settings():
         return distributed.LocalCluster(

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from .. import __version__
 from ..backend.protocol import Array
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import BackendError, DcgenError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part

@@ -17,7 +17,7 @@ from distributed import get_worker
 from .. import __version__
 from ..backend.protocol import Backend
 from ..backend.select import select_backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part, PartRecord, write_parts

@@ -1,6 +1,47 @@
-"""Every setting of a build, checked."""
+"""Every setting of a build, checked: `DatasetConfig`, its sections, reading and printing."""
 
-from .dataset_config import DatasetConfig
-from .loading import load_config
+from .dataset_config import PROFILES, DatasetConfig, count_usable_cores
+from .loading import describe_problems, load_config
+from .log_sections import FeaturesConfig, FilteringConfig, InputsConfig, SplitConfig
+from .rendering import describe_choices, render_config
+from .run_sections import (
+    MemoryOptimizationConfig,
+    MonitoringConfig,
+    OutputConfig,
+    QualityConfig,
+    ResourcesConfig,
+)
+from .sample_sections import (
+    CategoryBalancingConfig,
+    NegativeSamplingConfig,
+    ScoreWeights,
+    SequenceProcessingConfig,
+    SimilarityConfig,
+)
+from .section import Section, to_fraction
 
-__all__ = ["DatasetConfig", "load_config"]
+__all__ = [
+    "PROFILES",
+    "CategoryBalancingConfig",
+    "DatasetConfig",
+    "FeaturesConfig",
+    "FilteringConfig",
+    "InputsConfig",
+    "MemoryOptimizationConfig",
+    "MonitoringConfig",
+    "NegativeSamplingConfig",
+    "OutputConfig",
+    "QualityConfig",
+    "ResourcesConfig",
+    "ScoreWeights",
+    "Section",
+    "SequenceProcessingConfig",
+    "SimilarityConfig",
+    "SplitConfig",
+    "count_usable_cores",
+    "describe_choices",
+    "describe_problems",
+    "load_config",
+    "render_config",
+    "to_fraction",
+]

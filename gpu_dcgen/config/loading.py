@@ -1,8 +1,10 @@
-"""YAML files and `section.key=value` overrides -> DatasetConfig; every refusal names the key at fault."""
+"""Read YAML files and `section.key=value` overrides; every error names the key."""
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,118 +13,155 @@ from pydantic import ValidationError
 
 from ..errors import ConfigError
 from .dataset_config import DatasetConfig
+from .section import Section
 
-MOST_BYTES = 1 << 18  # of a file; all settings with their meaning take 16 KiB
-MOST_VALUES = 10_000  # of a file; there are some hundred settings
+MAX_BYTES = 1 << 18  # of a file; all settings with their meaning take 16 KiB
+MAX_VALUES = 10_000  # of a file; there are some hundred settings
+_MAX_SHOWN = 80  # characters of a value in a message
+# Raised on hostile YAML: by deep nests, numbers of many digits, impossible dates.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 
-def load_config(
-    path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()
-) -> DatasetConfig:
-    """Read a YAML file and apply `section.key=value` overrides (values are YAML); ConfigError names the key at fault."""
-    data: Any = {} if path is None else _read(Path(path))
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> DatasetConfig:
+    """Read a YAML file and apply overrides to it.
+
+    An override is `section.key=value` with a value in YAML. Without `path`, overrides apply to the
+    defaults. ConfigError names each key that cannot be used.
+
+    Example:
+        >>> load_config(overrides=["split.train_share=0.7"]).split.train_share
+        0.7
+    """
+    data: dict[Any, Any] = {} if path is None else _read_file(Path(path))
     parameters = data.get("config_parameters")
-    if (
-        isinstance(parameters, dict) and not parameters.keys() & data.keys()
-    ):  # so that overrides meet them
-        data = {
-            **{name: value for name, value in data.items() if name != "config_parameters"},
-            **parameters,
-        }
+    # Unfolded here already, so that an override changes the section that the file has.
+    if isinstance(parameters, dict) and not parameters.keys() & data.keys():
+        del data["config_parameters"]
+        data |= parameters
     for override in overrides:
-        _set(data, override)
+        _apply_override(data, override)
     try:
         return DatasetConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from error
+        lines = [
+            f"{path or 'configuration'}: {error.error_count()} setting(s) cannot be used:",
+            *(f"  {problem}" for problem in describe_problems(error)),
+            "'gpu-dcgen config' prints every key with its default and meaning.",
+        ]
+        raise ConfigError("\n".join(lines)) from error
 
 
-def _read(path: Path) -> dict:
+def describe_problems(error: ValidationError) -> list[str]:
+    """Describe each setting that pydantic refused, as "where: found; expected."."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"])) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            fault = "unknown key" + _suggest_key(problem["loc"])
+        elif problem["type"] == "value_error":  # of our own validators, which say what they found
+            fault = problem["msg"].removeprefix("Value error, ")
+        else:
+            expected = problem["msg"].replace("Input should be", "expected", 1)
+            fault = f"found {problem['input']!r:.{_MAX_SHOWN}}; {expected}"
+        lines.append(f"{where}: {fault}.")
+    return lines
+
+
+def _suggest_key(location: tuple[int | str, ...]) -> str:
+    """Return the end of a message that suggests a key of the section with a similar name."""
+    section: Any = DatasetConfig
+    *parents, key = location
+    for name in parents:
+        section = section.model_fields[name].annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            return ""
+    close = difflib.get_close_matches(str(key), section.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _read_file(path: Path) -> dict[Any, Any]:
     try:
         with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    if len(raw) > MOST_BYTES:
         raise ConfigError(
-            f"{path}: is larger than {MOST_BYTES:,} bytes, which no configuration is.\nName the right file."
+            f"{path}: cannot be read ({error.strerror}).\nName a YAML file that you may read."
+        ) from error
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(
+            f"{path}: is larger than {MAX_BYTES:,} bytes, which no configuration is.\n"
+            "Name the right file."
         )
     try:
-        data = _parsed(raw.decode("utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = _parse_yaml(raw.decode("utf-8")) or {}
+    except _YAML_ERRORS as error:
         raise ConfigError(f"{path}: is not valid YAML.\n{error}") from error
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{path}: expected sections like 'negative_sampling:', found {type(data).__name__}."
+            f"{path}: found {type(data).__name__}; expected sections like 'negative_sampling:'.\n"
+            "'gpu-dcgen config' prints a complete file."
         )
     return data
 
 
-def _parsed(text: str) -> Any:
-    """The YAML document's plain values. ValueError where keys are doubled, or aliases multiply it beyond any configuration."""
+def _parse_yaml(text: str) -> Any:
+    """Parse a document of plain values.
+
+    ValueError where a key occurs twice, or where aliases multiply it beyond MAX_VALUES.
+    """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _require_plain(node, {})
+        _count_values(node, {})
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _require_plain(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """Values in `node` with its aliases written out; `sizes` holds those of nodes seen before, 0 while one is being counted."""
-    if node in sizes:
-        if sizes[node] == 0:
-            raise ValueError(f"an alias stands within what it repeats{node.start_mark}")
-        return sizes[node]
-    sizes[node] = 0
+def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
+    """Count the values in `node` with its aliases written out; ValueError above MAX_VALUES.
+
+    `counts` holds the counts of nodes seen before, 0 for those that are being counted.
+    """
+    if node in counts:
+        if counts[node] == 0:
+            raise ValueError(f"an alias is inside what it repeats{node.start_mark}")
+        return counts[node]
+    counts[node] = 0
     children: list[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
-            raise ValueError(
-                f"key {Counter(keys).most_common(1)[0][0]!r} is given twice{node.start_mark}"
-            )
+            key = Counter(keys).most_common(1)[0][0]
+            raise ValueError(f"key {key!r} occurs twice{node.start_mark}")
         children = [part for pair in node.value for part in pair]
     n = 1
     for child in children:
-        n += _require_plain(child, sizes)
-        if n > MOST_VALUES:
+        n += _count_values(child, counts)
+        if n > MAX_VALUES:
             raise ValueError(
-                f"it has more than {MOST_VALUES:,} values, with its aliases written out"
+                f"it has more than {MAX_VALUES:,} values, with its aliases written out"
             )
-    sizes[node] = n
+    counts[node] = n
     return n
 
 
-def _set(data: dict, override: str) -> None:
+def _apply_override(data: dict[Any, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
         raise ConfigError(
-            f"--set {override}: expected section.key=value, as in --set split.train_share=0.7"
+            f"--set {override}: expected section.key=value.\n"
+            "For example: --set split.train_share=0.7"
         )
     try:
-        value = _parsed(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = _parse_yaml(text)
+    except _YAML_ERRORS as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML.\n{error}") from error
     *sections, key = name.strip().split(".")
     for section in sections:
-        data[section] = (
-            dict(data.get(section) or {}) if isinstance(data.get(section) or {}, dict) else {}
-        )
+        current = data.get(section)
+        data[section] = dict(current) if isinstance(current, dict) else {}
         data = data[section]
     data[key] = value
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    lines = [f"{path or 'configuration'}: {error.error_count()} setting(s) cannot be used:"]
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        fault = f"{problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80})"
-        lines.append(
-            f"  {where}: {'unknown key' if problem['type'] == 'extra_forbidden' else fault}."
-        )
-    lines.append("'gpu-dcgen config' prints every key with its default and meaning.")
-    return "\n".join(lines)

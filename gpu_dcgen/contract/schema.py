@@ -1,6 +1,6 @@
 """The contract's schema, vocabularies and thresholds, as data ("Output Specifications", "Performance Requirements").
 
-Column order and type names are the contract's; what D17 adds stands behind them. `arrow_schema` turns them into the
+Column order and type names are the contract's; what D17 adds stands behind them. `make_arrow_schema` turns them into the
 schema that every file carries, whichever machine wrote it.
 """
 
@@ -317,20 +317,20 @@ class WriterSettings:
     statistics: tuple[str, ...] = ()  # columns with minima and maxima
 
 
-def file_of(file: str, shape: str = "labeled_pair") -> File:
+def get_file(file: str, shape: str = "labeled_pair") -> File:
     """A file by its name without suffix; of a split's dataset, in one of the `SHAPES`."""
     return SHAPES[shape] if FILES[file] is SAMPLES else FILES[file]
 
 
-def columns_of(
+def get_columns(
     file: str, extra_columns: bool = True, shape: str = "labeled_pair"
 ) -> tuple[Column, ...]:
     """The columns of a file, in order; `extra_columns` False leaves those of D17 out."""
-    found = file_of(file, shape)
+    found = get_file(file, shape)
     return found.columns + (found.extra_columns if extra_columns else ())
 
 
-def writer_settings(
+def make_writer_settings(
     file: str,
     *,
     compression_level: int = 3,
@@ -338,7 +338,7 @@ def writer_settings(
     shape: str = "labeled_pair",
 ) -> WriterSettings:
     """How to write a file; the level counts for ZSTD only."""
-    columns, compression = columns_of(file, shape=shape), file_of(file, shape).compression
+    columns, compression = get_columns(file, shape=shape), get_file(file, shape).compression
     encodings = {
         column.name: column.encoding or _ENCODINGS.get(column.type, "DICTIONARY")
         for column in columns
@@ -354,7 +354,7 @@ def writer_settings(
     )
 
 
-def arrow_schema(
+def make_arrow_schema(
     file: str, extra_columns: bool = True, shape: str = "labeled_pair", n_negatives: int = 15
 ) -> Any:
     """The pyarrow schema of a file, column roles in the metadata of each field and of the schema (D17).
@@ -378,7 +378,7 @@ def arrow_schema(
             return pa.list_(pa.field("element", arrow_type(name[6:-1])), n_negatives)
         return named[name] if name in named else getattr(pa, name)()
 
-    columns = columns_of(file, extra_columns, shape)
+    columns = get_columns(file, extra_columns, shape)
     fields = [
         pa.field(c.name, arrow_type(c.type), c.nullable, {"role": c.role, "contract_type": c.type})
         for c in columns

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import InputError
 from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of

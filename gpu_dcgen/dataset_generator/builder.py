@@ -12,7 +12,7 @@ from typing import Any
 
 from ..backend.protocol import Backend
 from ..backend.select import select_backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from ..inputs.sources import find_sources
 from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks, write_prometheus

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backend.protocol import Array
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..digest import code_hashes, vocabulary
 from ..kernels.rng import mix_array
 from ..preparation.balancing import positive_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest, vocabulary
 from ..errors import BackendError, OutputError

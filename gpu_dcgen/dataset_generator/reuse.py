@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..backend.protocol import Array, Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest
 from ..errors import ConfigError, InputError

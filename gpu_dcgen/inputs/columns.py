@@ -12,7 +12,7 @@ from ..backend.protocol import Array
 from ..backend.runs import count_codes, repeat_index
 from ..errors import InputError
 from ..resources import require_memory
-from .sources import Source, unreadable
+from .sources import Source, explain_unreadable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 INT64_MAX = 2**63 - 1
@@ -36,7 +36,7 @@ class Reader:
         except MemoryError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise InputError(unreadable(str(source.path), error)) from error
+            raise InputError(explain_unreadable(str(source.path), error)) from error
         self._columns = {name: columns[theirs] for name, theirs in source.columns.items()}
 
     def encode(self, name: str) -> tuple[Array, pa.Array]:
@@ -112,10 +112,10 @@ class Reader:
         except MemoryError:
             raise
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise InputError(unreadable(f"{label}: column {theirs!r}", error)) from error
+            raise InputError(explain_unreadable(f"{label}: column {theirs!r}", error)) from error
         if (found := values.shape[0]) != expected:
             raise InputError(
-                unreadable(
+                explain_unreadable(
                     f"{label}: column {theirs!r}", f"it has {found} values for {expected} rows"
                 )
             )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ..backend.protocol import Array
 from ..backend.runs import count_codes
 from ..errors import InputError
-from .sources import Source, unreadable
+from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # in a verdict: an identical copy of a kept row
 SHOWN_CHARACTERS = 120  # of a bad value in a message
@@ -166,7 +166,7 @@ def _rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
     except MemoryError:
         raise
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(unreadable(str(source.path), error)) from error
+        raise InputError(explain_unreadable(str(source.path), error)) from error
 
 
 def _read_rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:

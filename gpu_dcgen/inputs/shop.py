@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ..backend.protocol import Array
 from ..backend.runs import count_codes, run_starts
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import CLUB_STATUS, CRITICAL_QUALITY_SCORE, NEWS_FREQUENCY
 from .columns import Reader, compact, gather, sorted_distinct
 from .rejects import COLLAPSED, MAX_PRICE, Verdict, first_reason, settle

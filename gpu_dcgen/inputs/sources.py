@@ -108,7 +108,7 @@ class Source:
             try:
                 check_pages(file, footer, self.columns.values())
             except (OSError, FooterError) as error:
-                raise InputError(unreadable(str(file), error)) from error
+                raise InputError(explain_unreadable(str(file), error)) from error
 
     def place(self, position: int) -> str:
         """Where a row of the table (from 0) is found, as a message says it."""
@@ -250,7 +250,7 @@ def _open_file(path: Path, table_path: Path) -> _File:
             schema = parquet.schema_arrow
         str(schema)  # names that are not UTF-8 are refused here
     except (OSError, FooterError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise InputError(unreadable(str(path), error)) from error
+        raise InputError(explain_unreadable(str(path), error)) from error
     folders = path.relative_to(table_path).parts[:-1] if path != table_path else ()
     pairs = (part.partition("=") for part in folders if "=" in part)
     partitions = {
@@ -259,7 +259,7 @@ def _open_file(path: Path, table_path: Path) -> _File:
     return _File(path, schema, footer, partitions)
 
 
-def unreadable(where: str, error: Exception | str) -> str:
+def explain_unreadable(where: str, error: Exception | str) -> str:
     """The text of an InputError about a file that Parquet readers refuse."""
     reason = " ".join(str(error).split())
     return f"{where}: cannot be read as Parquet ({reason:.200}).\nWrite the file again, or remove it from the folder."

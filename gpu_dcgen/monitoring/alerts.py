@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..config.quality import Monitoring
+from ..config import MonitoringConfig
 from ..errors import ConfigError
 from .progress import JsonLinesTracker, Level, ProgressTracker
 
@@ -154,7 +154,7 @@ class EventFile(JsonLinesTracker):
 
 
 def open_sinks(
-    monitoring: Monitoring, progress: ProgressTracker, files: ExitStack
+    monitoring: MonitoringConfig, progress: ProgressTracker, files: ExitStack
 ) -> list[ProgressTracker]:
     """The sinks that the settings ask for; `files` closes them. ConfigError where one cannot work."""
     sinks: list[ProgressTracker] = []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 from ..backend.protocol import Backend
-from ..config.dataset_config import usable_cores
+from ..config import count_usable_cores
 from ..contract.schema import (
     MAX_CPU_SHARE,
     MAX_DISK_BYTES_PER_S,
@@ -103,7 +103,7 @@ class BuildTimer:
             "target_rate": _at_least(rate, TARGET_ROWS_PER_S),
             "max_memory_usage": at_most(memory["peak_bytes"], MAX_MEMORY_BYTES, "bytes"),
             "max_cpu_usage": at_most(
-                (time.process_time() - self._cpu_began) / elapsed / usable_cores(),
+                (time.process_time() - self._cpu_began) / elapsed / count_usable_cores(),
                 MAX_CPU_SHARE,
                 "share of all cores",
             ),

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from ..backend.blocks import Block
 from ..backend.halving import split_on_out_of_memory
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
-from ..contract.schema import arrow_schema, writer_settings
+from ..config import DatasetConfig
+from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest
 from ..errors import GateError
 from ..quality_validator.metrics import QualityMetrics
@@ -373,11 +373,11 @@ class _SampleWriter:
     def _open(self, part: Part) -> Any:
         output = self._config.output
         name = f"{self._have.plan.positives[part.split].split}_dataset"
-        schema = arrow_schema(
+        schema = make_arrow_schema(
             name, output.extra_columns, output.shape, self._config.negatives_per_positive
         )
         rows = output.groups_per_row_group * self._config.rows_per_positive
-        settings = writer_settings(
+        settings = make_writer_settings(
             name,
             compression_level=output.compression_level,
             rows_per_row_group=rows,

@@ -7,8 +7,8 @@ from typing import Any, Iterable, Iterator
 
 from ..backend.blocks import Block, Codes, Lists, Values, Vocabulary
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
-from ..contract.schema import arrow_schema, writer_settings
+from ..config import DatasetConfig
+from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
 from ..inputs.shop import Category
 from ..resources import DiskRate
@@ -25,9 +25,9 @@ def write_file(
     """Write one of the contract's single files from its blocks."""
     name = path.stem
     digest = ContentDigest()
-    settings = writer_settings(name, compression_level=config.output.compression_level)
+    settings = make_writer_settings(name, compression_level=config.output.compression_level)
     disk = DiskRate(config.resources.max_disk_rate)
-    with backend.part_writer(path, arrow_schema(name), settings) as writer:
+    with backend.part_writer(path, make_arrow_schema(name), settings) as writer:
         for block in blocks:
             digest.add(block, backend)
             writer.write(block)

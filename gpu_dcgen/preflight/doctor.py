@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from packaging.version import Version
 
-from ..config.dataset_config import DatasetConfig, usable_cores
-from ..config.loading import load_config
+from ..config import DatasetConfig, count_usable_cores, load_config
 from ..errors import BackendError, DcgenError
 from ..resources import existing
 from ..storage.locations import is_url
@@ -168,7 +167,7 @@ def _container_limits() -> list[int]:
 
 
 def _cores() -> Check:
-    cores = usable_cores()
+    cores = count_usable_cores()
     return _check(
         "cores",
         str(cores),

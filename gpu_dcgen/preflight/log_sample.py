@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..digest import hash_strings
 from ..errors import InputError
-from ..inputs.sources import Source, unreadable
+from ..inputs.sources import Source, explain_unreadable
 
 _BATCH_ROWS = 1 << 20  # read at a time, whatever the file's row groups hold
 
@@ -47,7 +47,7 @@ def write_samples_of(
             try:
                 rows = _write_file(file, source, [folder / inside for folder in folders], shares)
             except (OSError, pa.ArrowException) as error:
-                raise InputError(unreadable(str(file), error)) from error
+                raise InputError(explain_unreadable(str(file), error)) from error
             if source.table == "transactions":
                 written = [total + n for total, n in zip(written, rows, strict=True)]
     n_rows = sources["transactions"].n_rows

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import MAX_MEMORY_BYTES, MAX_SECONDS, SPLITS
 from ..errors import InputError
 from ..inputs.sources import find_sources

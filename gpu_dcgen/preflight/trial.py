@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..backend.protocol import Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..dataset_generator.pipeline import run_stages, write_tables
 from ..errors import BackendError
 from ..example_data.fashion_shop import generate

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, repeat_index, run_starts
-from ..config.dataset_config import CategoryBalancing, DatasetConfig
+from ..config import CategoryBalancingConfig, DatasetConfig
 from ..errors import InputError
 from ..kernels import rng
 from .interactions import Interactions
@@ -44,7 +44,7 @@ class _Cell(NamedTuple):
 
 
 def compute_balance(
-    interactions: Interactions, plan: SplitPlan, settings: CategoryBalancing, backend: Backend
+    interactions: Interactions, plan: SplitPlan, settings: CategoryBalancingConfig, backend: Backend
 ) -> Balance:
     """Compute weights from train positives and interactions before cut1 alone (D8, D18)."""
     cut1 = plan.windows.cut1
@@ -100,7 +100,7 @@ def _count_cells(
 
 
 def _compute_category_weights(
-    cells: list[_Cell], n_groups: int, settings: CategoryBalancing
+    cells: list[_Cell], n_groups: int, settings: CategoryBalancingConfig
 ) -> tuple[float, ...]:
     """Return inverse shares to the smoothing power, with mean 1 over positives, clipped."""
     samples = [0] * n_groups
@@ -121,7 +121,7 @@ def _compute_segment_weights(
     cells: list[_Cell],
     category: tuple[float, ...],
     recency: tuple[float, ...],
-    settings: CategoryBalancing,
+    settings: CategoryBalancingConfig,
 ) -> tuple[tuple[float, float, float], dict[str, Any], tuple[str, ...]]:
     """Return the segments' weights, their `Balance.info` and warnings.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, run_offsets, run_starts, sort_order
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import InputError
 from ..kernels.arguments import Corpus, Ownership
 from ..kernels.users import preferred_channels

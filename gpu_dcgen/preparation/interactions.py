@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
-from ..config.dataset_config import DatasetConfig
-from ..config.splitting import Filtering
+from ..config import DatasetConfig, FilteringConfig
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.shop import Category, Shop
@@ -199,7 +198,7 @@ def _merge_duplicates(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) 
 
 
 def _find_k_core(
-    lines: _Lines, layers: Sequence[Array], shop: Shop, filtering: Filtering, xp: Any
+    lines: _Lines, layers: Sequence[Array], shop: Shop, filtering: FilteringConfig, xp: Any
 ) -> tuple[Array, int, int]:
     """Return the lines that remain, rising, and how many a rare user or item dropped.
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_starts
-from ..config.dataset_config import DatasetConfig
-from ..config.splitting import Split
+from ..config import DatasetConfig, SplitConfig
 from ..contract.schema import SPLITS
 from ..errors import GateError, InputError
 from ..kernels import rng
@@ -278,7 +277,7 @@ def _find_too_small(
 
 
 def measure_shares(
-    interactions: Interactions, positives: Sequence[Positives], split: Split, backend: Backend
+    interactions: Interactions, positives: Sequence[Positives], split: SplitConfig, backend: Backend
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
     """Return positives, share and users of each split, and a warning for each share far off.
 
@@ -321,7 +320,7 @@ def positive_users(interactions: Interactions, plan: SplitPlan, backend: Backend
 
 
 def require_disjoint_users(
-    interactions: Interactions, plan: SplitPlan, split: Split, backend: Backend
+    interactions: Interactions, plan: SplitPlan, split: SplitConfig, backend: Backend
 ) -> None:
     """Raise GateError where a user has positives in two splits (D7).
 

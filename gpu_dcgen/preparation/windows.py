@@ -9,8 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..backend.protocol import Array, Backend
-from ..config.dataset_config import exactly
-from ..config.splitting import Split
+from ..config import SplitConfig, to_fraction
 from ..errors import InputError
 
 DAY = 86_400_000_000_000  # nanoseconds
@@ -46,7 +45,9 @@ class Windows:
         return (time >= self.cut1).astype(xp.int8) + (time >= self.cut2).astype(xp.int8)
 
 
-def cut_windows(times: Array, first: int, last: int, split: Split, backend: Backend) -> Windows:
+def cut_windows(
+    times: Array, first: int, last: int, split: SplitConfig, backend: Backend
+) -> Windows:
     """Cut the time axis at `split.val_from` and `test_from`, or by the shares of the splits.
 
     Without the two dates, the cuts are at the train share and the train + val share of the time
@@ -83,7 +84,7 @@ def cut_windows(times: Array, first: int, last: int, split: Split, backend: Back
     )
 
 
-def wanted_shares(split: Split) -> tuple[Fraction, Fraction, Fraction]:
+def wanted_shares(split: SplitConfig) -> tuple[Fraction, Fraction, Fraction]:
     """Return the configured shares of train, val and test as exact decimals."""
-    train, val = exactly(split.train_share), exactly(split.val_share)
+    train, val = to_fraction(split.train_share), to_fraction(split.val_share)
     return train, val, 1 - train - val

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend.protocol import Array, Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..kernels import rng
 from ..kernels.funnel import OUTCOMES, trace_candidates
 from ..kernels.pool import FALLBACK, RANK_SHIFT, SOURCES

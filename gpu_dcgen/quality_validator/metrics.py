@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
 from ..kernels.pool import SOURCES

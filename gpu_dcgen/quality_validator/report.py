@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.schema import CONTRACT
 from ..errors import ConfigError
 from ..monitoring.alerts import TrackerGroup

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
-from ..config.dataset_config import DatasetConfig
-from ..contract.schema import SPLITS, arrow_schema, columns_of
+from ..config import DatasetConfig
+from ..contract.schema import SPLITS, get_columns, make_arrow_schema
 from ..inputs.shop import MAX_AGE, InputReport
 from ..kernels.checks import ALIKE_PAIRS, SAME_KIND, UNPRICED, VIOLATIONS
 from ..preparation.balancing import SEGMENTS, Balance
@@ -185,7 +185,7 @@ def _structure(
         if not path.is_file() or name == "rejects":
             continue
         written, n_files = pq.ParquetFile(path), n_files + 1
-        wanted = arrow_schema(
+        wanted = make_arrow_schema(
             name, output.extra_columns, output.shape, config.negatives_per_positive
         )
         n_right += [(f.name, f.type) for f in written.schema_arrow] == [
@@ -374,7 +374,7 @@ def _completeness(
     null |= dict.fromkeys(
         ("item_price_category", "item_price_normalized"), total["measured"][UNPRICED]
     )
-    names = [c.name for c in columns_of("train_dataset", extra_columns=False)]
+    names = [c.name for c in get_columns("train_dataset", extra_columns=False)]
     return {
         n: 1 - null.get(n, 0) / n_rows
         for n in names

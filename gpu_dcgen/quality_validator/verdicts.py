@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..contract.gates import GATES, OUR_THRESHOLDS, Gate, Severity
 from ..errors import GateError
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import offsets_from_lengths, repeat_index
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..errors import BackendError
 from ..kernels.pairs import score_pairs
 from ..kernels.rng import ITEM_VECTORS, fold_array, purpose_key

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import offsets_from_lengths
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..preparation.interactions import Interactions
 from . import approximate as approximate_neighbors
 from . import exact as exact_neighbors

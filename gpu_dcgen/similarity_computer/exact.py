@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ..backend.halving import split_on_out_of_memory
 from ..backend.protocol import Array, Backend
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from .matrix import MatrixByItemAndUser, WeightedMatrix
 
 # of a neighbor, before and after it is laid end to end: item, similarity, common users

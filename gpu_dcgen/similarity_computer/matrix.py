@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
-from ..config.dataset_config import DatasetConfig
+from ..config import DatasetConfig
 from ..preparation.interactions import Interactions
 
 # weight sums beside 21 bits of common users in one int64 (Cauchy-Schwarz bounds them)

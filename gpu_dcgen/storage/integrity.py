@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..config.dataset_config import usable_cores
+from ..config import count_usable_cores
 from ..contract.schema import SPLITS
 from ..errors import InputError
 from .checksums import sha256_of
@@ -53,7 +53,7 @@ def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
     problems += _rows_that_lack(manifest, rows, whole)
     if checksums:
         names = [name for name in files if name not in whole]
-        with ThreadPoolExecutor(usable_cores(), "checksums") as pool:
+        with ThreadPoolExecutor(count_usable_cores(), "checksums") as pool:
             for name, found in zip(names, pool.map(folder.sha256, names), strict=True):
                 if found != sha256.get(name):
                     listed = str(sha256.get(name))[:12]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ..contract.schema import columns_of
+from ..contract.schema import get_columns
 from ..errors import ConfigError, InputError
 from .files import RowGroup, SplitFiles
 from .vocabularies import ITEM_CATEGORIES, Vocabularies, dictionary_codes, entries
@@ -36,7 +36,7 @@ _NOT_READ = (
     "generation_timestamp",
 )  # the first is `sample_number` in words, the second is in the manifest
 _ITEM_COLUMNS = tuple(
-    column.name for column in columns_of("train_dataset") if column.name.startswith("item_")
+    column.name for column in get_columns("train_dataset") if column.name.startswith("item_")
 )
 
 # Columns of the file that hold a column of the contract for a positive and for its negatives, where
@@ -153,7 +153,7 @@ class RowGroupReader:
         self._sources = _SOURCES[files.shape]
         offered = [
             column.name
-            for column in columns_of("train_dataset")
+            for column in get_columns("train_dataset")
             if column.name not in (*_NOT_READ, *_NOT_OFFERED[files.shape])
             and set(self._in_file(column.name)) <= set(files.schema.names)
         ]

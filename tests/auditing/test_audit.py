@@ -91,7 +91,7 @@ def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
 
 def test_the_default_settings_pass_too(tmp_path):
     """Groups of 16, five hard negatives, weekly snapshots: on a shop of its size."""
-    from gpu_dcgen.config.dataset_config import DatasetConfig
+    from gpu_dcgen.config import DatasetConfig
     from gpu_dcgen.example_data.fashion_shop import generate
 
     generate(tmp_path / "input", scale=0.001)

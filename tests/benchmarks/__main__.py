@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow.dataset
 
-from gpu_dcgen.config.dataset_config import usable_cores
+from gpu_dcgen.config import count_usable_cores
 
 from . import builds, machine, negatives, sequences, similarity, stages, writing
 from .growth import growth
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="real logs"
     )
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=count_usable_cores())
     parser.add_argument(
         "--backend",
         choices=("auto", "cpu", "gpu"),

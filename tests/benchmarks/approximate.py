@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from gpu_dcgen.similarity_computer import exact as exact_neighbors

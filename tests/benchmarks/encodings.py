@@ -152,7 +152,7 @@ class Shop:
             "negative_detail": Codes(detail, self.vocabularies["negative_detail"]),
             "is_repurchase": Values(user % 20 == 0, **by_user),
         }
-        names = [column.name for column in contract.columns_of("train_dataset")]
+        names = [column.name for column in contract.get_columns("train_dataset")]
         return Block(
             first_group * ROWS_PER_GROUP, len(slot), {name: columns[name] for name in names}
         )
@@ -184,7 +184,7 @@ def cost(blocks: list[Block], names: list[str], settings: Any, folder: Path) -> 
         dataclasses.replace(block, columns={name: block.columns[name] for name in names})
         for block in blocks
     ]
-    schema = pa.schema([contract.arrow_schema("train_dataset").field(name) for name in names])
+    schema = pa.schema([contract.make_arrow_schema("train_dataset").field(name) for name in names])
     n_rows = sum(block.n_rows for block in blocks)
     runs = [write_seconds(chosen, schema, settings, folder) for _ in range(REPEATS)]
     return {
@@ -211,7 +211,7 @@ def throughput(
     blocks: list[Block], n_threads: int, settings: Any, folder: Path, backend: Any
 ) -> dict[str, float]:
     """Rows a second of `n_threads` writers, each with its own part, digest included; by the clock, and by one core's time."""
-    schema = contract.arrow_schema("train_dataset")
+    schema = contract.make_arrow_schema("train_dataset")
 
     def one_part(part: int) -> tuple[float, float, int]:
         digest_s = digest_seconds(blocks, backend)
@@ -265,7 +265,7 @@ def alternatives(blocks: list[Block], settings: Any, folder: Path) -> dict[str, 
     """Each column under every encoding that its type allows, with and without statistics; then the file under other settings."""
     table = {}
     numbers = ("PLAIN", "BYTE_STREAM_SPLIT")
-    for column in contract.columns_of("train_dataset"):
+    for column in contract.get_columns("train_dataset"):
         encodings = ["DICTIONARY"]
         if column.name == "sample_id":
             encodings = ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"]
@@ -309,7 +309,7 @@ def main() -> None:
         shop.block(g, options.groups_per_block)
         for g in range(0, options.groups, options.groups_per_block)
     ]
-    settings = contract.writer_settings("train_dataset")
+    settings = contract.make_writer_settings("train_dataset")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

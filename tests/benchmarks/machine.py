@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from gpu_dcgen.config.dataset_config import usable_cores
+from gpu_dcgen.config import count_usable_cores
 
 from .measure import ROOT
 
@@ -22,7 +22,7 @@ def describe() -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
         "commit": commit(),
         "processor": processor(),
-        "cores": usable_cores(),
+        "cores": count_usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpu_dcgen.backend.protocol import Backend
 from gpu_dcgen.backend.select import select_backend
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.shop import load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.negative_sampler import prepare_sources

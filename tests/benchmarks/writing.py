@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpu_dcgen.backend.blocks import Block
-from gpu_dcgen.contract.schema import arrow_schema, writer_settings
+from gpu_dcgen.contract.schema import make_arrow_schema, make_writer_settings
 from gpu_dcgen.samples import gather_groups, labeled_pairs
 
 from .measure import Case, Log, Work
@@ -124,7 +124,7 @@ def _dealt(blocks: list[Block], n_parts: int) -> list[list[Block]]:
 
 def _write_part(path: Path, blocks: list[Block], backend: Any) -> None:
     with backend.part_writer(
-        path, arrow_schema(FILE), writer_settings(FILE, rows_per_row_group=160_000)
+        path, make_arrow_schema(FILE), make_writer_settings(FILE, rows_per_row_group=160_000)
     ) as writer:
         for block in blocks:
             writer.write(block)

@@ -18,7 +18,7 @@ from gpu_dcgen.auditing import audit, verify
 from gpu_dcgen.cards import write_cards
 from gpu_dcgen.cards.readme import cell
 from gpu_dcgen.cli import app
-from gpu_dcgen.contract.schema import CARDS, FILES, SHAPES, arrow_schema, columns_of
+from gpu_dcgen.contract.schema import CARDS, FILES, SHAPES, get_columns, make_arrow_schema
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError
 from gpu_dcgen.storage.integrity import validate
@@ -150,9 +150,9 @@ def test_the_readme_gives_the_numbers_of_the_manifest(made):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_column_of_the_contract_is_described_in_a_sentence(shape):
     for file in FILES:
-        for column in columns_of(file, shape=shape):
+        for column in get_columns(file, shape=shape):
             assert re.fullmatch(r"[A-Z01].+\.", column.description), (file, column.name)
-    for field in arrow_schema("train_dataset", shape=shape):
+    for field in make_arrow_schema("train_dataset", shape=shape):
         assert b"description" not in field.metadata  # footers stay as they were
 
 

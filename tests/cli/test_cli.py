@@ -15,7 +15,7 @@ import gpu_dcgen
 from gpu_dcgen.backend.gpu import device
 from gpu_dcgen.cli import app
 from gpu_dcgen.cli.options import Ended
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import (
     BackendError,
     ConfigError,

@@ -165,7 +165,7 @@ def address(tmp_path_factory) -> Iterator[str]:
 
 @needs_dask
 def test_two_processes_write_what_one_does(inputs, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(settings, "usable_cores", lambda: 2)
+    monkeypatch.setattr(settings, "count_usable_cores", lambda: 2)
     straight, told = made(inputs, tmp_path / "straight"), Listener()
     assert made(inputs, tmp_path / "output", config=shared_out(), progress=told) == straight
     told_of = json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]

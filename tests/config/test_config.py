@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_dcgen.config.dataset_config import DatasetConfig, Section, exactly, usable_cores
-from gpu_dcgen.config.loading import load_config
-from gpu_dcgen.config.rendering import config_as_yaml
+from gpu_dcgen.config import (
+    DatasetConfig,
+    Section,
+    count_usable_cores,
+    load_config,
+    render_config,
+    to_fraction,
+)
 from gpu_dcgen.errors import ConfigError
 
 CONTRACT = """
@@ -102,16 +107,18 @@ def test_what_is_printed_reads_back_as_the_same_configuration(tmp_path):
         category_balancing={"mode": "off"},
     )
     for config in (DatasetConfig(), changed):
-        assert load_config(write(tmp_path, config_as_yaml(config))) == config
+        assert load_config(write(tmp_path, render_config(config))) == config
 
 
 def test_printed_settings_stand_under_their_meaning():
-    text = config_as_yaml(DatasetConfig())
+    text = render_config(DatasetConfig())
     assert "  channels: {1: offline, 2: online}\n" in text
     assert re.search(
-        r"  # Random negatives per positive \(D12\)\.\n  random_negatives_per_positive: 10\n", text
+        r"  # Negatives per positive [^:]*\(D12\)[^:]* From 0 to 256\.\n"
+        r"  random_negatives_per_positive: 10\n",
+        text,
     )
-    assert "One of: chronological, shuffled.\n  order: chronological" in text
+    assert "One of: chronological, shuffled." in " ".join(text.split("order: chronological")[0].split())
 
 
 def test_every_setting_is_documented():
@@ -147,25 +154,29 @@ def test_every_setting_has_a_default_and_the_schema_names_it():
         ("inputs: {channels: {300: online}}", "300"),
         (
             "category_balancing: {target_distribution: [0.2, 0.6, 0.3]}",
-            "category_balancing: target_distribution: the shares sum to 1.1, not 1",
+            "category_balancing: target_distribution: found shares that sum to 1.1; expected 1.",
         ),
         (
             "category_balancing: {min_weight: 6}",
-            "category_balancing: min_weight 6.0 is above max_weight 5.0",
+            "category_balancing: found min_weight 6.0 and max_weight 5.0; expected the minimum",
         ),
         (
             "negative_sampling: {similarity_threshold: 0.8}",
-            "negative_sampling: similarity_threshold 0.8 is not below similarity_ceiling 0.8",
+            "negative_sampling: found similarity_threshold 0.8 and similarity_ceiling 0.8; expected",
         ),
         (
             "negative_sampling: {percentile_range: [0.5, 0.2]}",
-            "negative_sampling: percentile_range (0.5, 0.2) does not rise",
+            "negative_sampling: found percentile_range [0.5, 0.2]; expected the first share",
         ),
         (
             "negative_sampling: {percentile_range: [0.5, 0.5]}",
-            "negative_sampling: percentile_range (0.5, 0.5) does not rise",
+            "negative_sampling: found percentile_range [0.5, 0.5]; expected the first share",
         ),
-        ("seed: -1", "seed"),
+        ("seed: -1", "seed: found -1; expected greater than or equal to 0."),
+        ("output: {order: random}", "output.order: found 'random'; expected 'chronological' or"),
+        ("negative_sampling: {score: {prise: 1}}", "score.prise: unknown key; did you mean price?"),
+        ("negative_samplin: {}", "negative_samplin: unknown key; did you mean negative_sampling?"),
+        ("zzz: 1", "  zzz: unknown key.\n"),
         ("- a list", "sections"),
         ("split: [", "YAML"),
         (
@@ -281,12 +292,12 @@ def test_a_configuration_cannot_be_changed_afterwards():
 
 def test_usable_cores_are_those_the_process_may_run_on_else_all(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert usable_cores() == 3
+    assert count_usable_cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 12)
-    assert usable_cores() == 12
+    assert count_usable_cores() == 12
     monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert usable_cores() == 1
+    assert count_usable_cores() == 1
 
 
 def test_threads_are_never_more_than_the_usable_cores(monkeypatch):
@@ -296,7 +307,7 @@ def test_threads_are_never_more_than_the_usable_cores(monkeypatch):
 
 
 def test_shares_are_the_decimals_that_were_written():
-    assert exactly(0.29) * 100 == 29 != 0.29 * 100 // 1
+    assert to_fraction(0.29) * 100 == 29 != 0.29 * 100 // 1
 
 
 def test_rows_per_positive_counts_the_positive():

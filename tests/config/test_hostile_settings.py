@@ -11,16 +11,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
-from gpu_dcgen.config.loading import MOST_BYTES, load_config
+from gpu_dcgen.config import DatasetConfig, load_config
+from gpu_dcgen.config.loading import MAX_BYTES
 from gpu_dcgen.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-OWN_SOURCE = {
-    "gpu_dcgen/gpu/launch.py": {"exec"}
-}  # a grid's loop around a kernel, made of the kernel's own name and parameters
+# A grid's loop around a kernel, made of the kernel's own name and parameters.
+OWN_SOURCE = {"gpu_dcgen/backend/gpu/launch.py": {"exec"}}
 
 LEVELS = "".join(
     f"{chr(98 + k)}: &{chr(98 + k)} [{','.join(['*' + chr(97 + k)] * 10)}]\n" for k in range(8)
@@ -35,11 +34,11 @@ HOSTILE = {
         "more than 10,000 values, with its aliases written out",
     ),
     "a billion merges": ("a: &a {x: 1, y: 2}\n" + MERGES, "more than 10,000 values"),
-    "an alias of itself": ("split: &a [*a]", "an alias stands within what it repeats"),
+    "an alias of itself": ("split: &a [*a]", "an alias is inside what it repeats"),
     "a deep nest": ("split: " + "[" * 3000, "not valid YAML"),
     "a number of many digits": ("seed: " + "9" * 5000, "not valid YAML"),
     "a day that never was": ("seed: 2020-13-45", "month must be in 1..12"),
-    "a key twice": ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+    "a key twice": ("seed: 1\nseed: 2", "key 'seed' occurs twice"),
     "Python's objects": (
         "seed: !!python/object/apply:os.system [ls]",
         "could not determine a constructor",
@@ -54,7 +53,7 @@ HOSTILE = {
     ),
     "a path for a table": ("inputs: {columns: {../../etc: {price: x}}}", "inputs.columns"),
     "a control character": ("seed: \x01", "not valid YAML"),
-    "too large": ("# " + "x" * MOST_BYTES, "is larger than 262,144 bytes"),
+    "too large": ("# " + "x" * MAX_BYTES, "is larger than 262,144 bytes"),
 }
 
 

@@ -64,13 +64,13 @@ def values_of(type_):
 
 
 def test_sample_columns_are_the_contracts_in_its_order():
-    columns = contract.columns_of("train_dataset", extra_columns=False)
+    columns = contract.get_columns("train_dataset", extra_columns=False)
     assert [(c.name, c.type) for c in columns] == list(CONTRACT_TYPES.items())
 
 
 @pytest.mark.parametrize("split", contract.SPLITS)
 def test_every_split_has_the_contracts_arrow_types(split):
-    schema = contract.arrow_schema(f"{split}_dataset", extra_columns=False)
+    schema = contract.make_arrow_schema(f"{split}_dataset", extra_columns=False)
     assert {
         field.name: field.type for field in schema if field.name != "user_interaction_sequence"
     } == {
@@ -82,7 +82,7 @@ def test_every_split_has_the_contracts_arrow_types(split):
 
 
 def test_extra_columns_stand_behind_the_contracts():
-    schema = contract.arrow_schema("val_dataset")
+    schema = contract.make_arrow_schema("val_dataset")
     assert schema.names[: len(CONTRACT_TYPES)] == list(CONTRACT_TYPES)
     assert schema.names[len(CONTRACT_TYPES) :] == [
         "sample_weight",
@@ -101,13 +101,13 @@ def test_what_gives_the_label_away_is_never_a_feature(shape):
         "is_repurchase",
         "negative_similarity_score",
     )
-    roles = {c.name: c.role for c in contract.columns_of("train_dataset", shape=shape)}
+    roles = {c.name: c.role for c in contract.get_columns("train_dataset", shape=shape)}
     assert all(roles.get(name, "metadata") == "metadata" for name in leaks)
     assert roles["user_id"] == roles["item_id"] == "id"
 
 
 def test_roles_are_written_on_each_field_and_on_the_schema():
-    schema = contract.arrow_schema("train_dataset")
+    schema = contract.make_arrow_schema("train_dataset")
     assert json.loads(schema.metadata[b"roles"]) == {
         f.name: f.metadata[b"role"].decode() for f in schema
     }
@@ -116,7 +116,7 @@ def test_roles_are_written_on_each_field_and_on_the_schema():
 
 
 def test_keys_and_labels_are_never_null():
-    schema = contract.arrow_schema("train_dataset")
+    schema = contract.make_arrow_schema("train_dataset")
     assert not any(
         schema.field(n).nullable
         for n in ("user_id", "item_id", "label", "timestamp", "sample_id", "sample_weight")
@@ -129,13 +129,13 @@ def test_keys_and_labels_are_never_null():
 
 def test_ids_of_sequences_and_negatives_are_strings_in_every_file():
     for file, shape in EVERY_FILE:
-        for field in contract.arrow_schema(file, shape=shape):
+        for field in contract.make_arrow_schema(file, shape=shape):
             if field.name.endswith("item_id") or field.name == "user_id":
                 assert values_of(field.type) == pa.string(), (file, shape, field.name)
 
 
 def test_n_tuples_have_one_entry_a_negative():
-    schema = contract.arrow_schema("train_dataset", shape="n_tuple", n_negatives=7)
+    schema = contract.make_arrow_schema("train_dataset", shape="n_tuple", n_negatives=7)
     negatives = [f for f in schema if f.name.startswith("negative_")]
     assert len(negatives) == 7
     assert all(f.type.list_size == 7 for f in negatives)
@@ -143,29 +143,29 @@ def test_n_tuples_have_one_entry_a_negative():
 
 
 def test_triplets_have_the_same_columns_for_both_items():
-    names = contract.arrow_schema("train_dataset", shape="triplet").names
+    names = contract.make_arrow_schema("train_dataset", shape="triplet").names
     assert {n for n in names if n.startswith("item_")} == {
         n[9:] for n in names if n.startswith("negative_item_")
     }
 
 
 def test_the_shape_changes_the_splits_only():
-    assert contract.arrow_schema("user_sequences", shape="n_tuple") == contract.arrow_schema(
+    assert contract.make_arrow_schema("user_sequences", shape="n_tuple") == contract.make_arrow_schema(
         "user_sequences"
     )
 
 
 def test_settings_follow_the_contracts_codecs():
-    assert contract.writer_settings("train_dataset", compression_level=5).compression_level == 5
-    assert contract.writer_settings("user_sequences").compression == "zstd"
-    matrix = contract.writer_settings("item_similarity_matrix", compression_level=5)
+    assert contract.make_writer_settings("train_dataset", compression_level=5).compression_level == 5
+    assert contract.make_writer_settings("user_sequences").compression == "zstd"
+    matrix = contract.make_writer_settings("item_similarity_matrix", compression_level=5)
     assert (matrix.compression, matrix.compression_level) == ("snappy", None)
 
 
 @pytest.mark.parametrize("file, shape", EVERY_FILE)
 def test_settings_name_columns_of_their_file(file, shape):
-    settings = contract.writer_settings(file, shape=shape)
-    names = {c.name for c in contract.columns_of(file, shape=shape)}
+    settings = contract.make_writer_settings(file, shape=shape)
+    names = {c.name for c in contract.get_columns(file, shape=shape)}
     assert {*settings.encodings, *settings.statistics} <= names
     assert set(settings.encodings.values()) <= {"PLAIN", "DELTA_BYTE_ARRAY"}
 

@@ -44,9 +44,9 @@ def word_list(name):
 def sample_block(n_groups=6, first_group=0, seed=0):
     """A block of the full schema, group columns once a group, and its rows as a pyarrow table."""
     rng = np.random.default_rng([seed, first_group])
-    schema = contract.arrow_schema("train_dataset")
+    schema = contract.make_arrow_schema("train_dataset")
     columns, rows = {}, {}
-    for column in contract.columns_of("train_dataset"):
+    for column in contract.get_columns("train_dataset"):
         name, type_ = column.name, column.type
         of_group = name.startswith("user_") or name in OF_GROUP
         repeats = WIDTH if of_group else 1
@@ -88,9 +88,9 @@ def sample_block(n_groups=6, first_group=0, seed=0):
 
 
 def write(path, blocks, schema=None, **changes):
-    schema = schema or contract.arrow_schema("train_dataset")
+    schema = schema or contract.make_arrow_schema("train_dataset")
     with PartWriter(
-        path, schema, replace(contract.writer_settings("train_dataset"), **changes)
+        path, schema, replace(contract.make_writer_settings("train_dataset"), **changes)
     ) as writer:
         for block in blocks:
             writer.write(block)
@@ -119,7 +119,7 @@ def test_pyarrow_reads_the_contracts_schema_and_the_values(tmp_path):
     blocks, tables = zip(*(sample_block(6, g) for g in (0, 6, 12)), strict=True)
     found = pq.read_table(write(tmp_path / "a.parquet", blocks))
     found.validate(full=True)
-    assert found.schema.equals(contract.arrow_schema("train_dataset"), check_metadata=True)
+    assert found.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
     assert decoded(found) == decoded(pa.concat_tables(tables))
 
 
@@ -127,8 +127,8 @@ def test_polars_pandas_and_duckdb_read_strings_and_categories(tmp_path):
     block, table = sample_block(50)
     path = write(tmp_path / "a.parquet", [block], rows_per_row_group=80)
     expected = decoded(table)
-    categories = [c.name for c in contract.columns_of("train_dataset") if c.type == "category"]
-    strings = [c.name for c in contract.columns_of("train_dataset") if c.type == "string"]
+    categories = [c.name for c in contract.get_columns("train_dataset") if c.type == "category"]
+    strings = [c.name for c in contract.get_columns("train_dataset") if c.type == "string"]
 
     by_polars = pl.read_parquet(path)
     assert all(by_polars[name].dtype == pl.Categorical for name in categories)
@@ -158,7 +158,7 @@ def test_polars_pandas_and_duckdb_read_strings_and_categories(tmp_path):
 
 @pytest.mark.parametrize("name", ["user_age_group", "user_id"])
 def test_a_column_without_any_value_reads_as_nulls_everywhere(tmp_path, name):
-    schema = pa.schema([contract.arrow_schema("train_dataset").field(name).with_nullable(True)])
+    schema = pa.schema([contract.make_arrow_schema("train_dataset").field(name).with_nullable(True)])
     block = Block(0, 6, {name: Codes(np.full(3, -1, np.int8), vocabulary([], CPU), 2)})
     path = write(tmp_path / "a.parquet", [block], schema)
     assert pq.read_table(path).schema == schema
@@ -229,7 +229,7 @@ def test_a_row_group_carries_the_ids_that_occur_in_it_alone(tmp_path):
 
 def test_a_category_has_the_same_dictionary_in_every_row_group(tmp_path):
     column = Codes(np.array([0, 0, 2, 2]), vocabulary(contract.SEASONS, CPU))
-    type_ = contract.arrow_schema("train_dataset").field("season").type
+    type_ = contract.make_arrow_schema("train_dataset").field("season").type
     found = write_column(tmp_path / "a.parquet", type_, column, 4, rows_per_row_group=2)
     assert found.dictionary.to_pylist() == list(contract.SEASONS)
 
@@ -237,7 +237,7 @@ def test_a_category_has_the_same_dictionary_in_every_row_group(tmp_path):
 def test_filters_on_time_and_user_skip_row_groups(tmp_path):
     blocks = [sample_block(6, g)[0] for g in (0, 6, 12)]
     metadata = pq.read_metadata(write(tmp_path / "a.parquet", blocks))
-    names = contract.arrow_schema("train_dataset").names
+    names = contract.make_arrow_schema("train_dataset").names
     times = [metadata.row_group(k).column(names.index("timestamp")) for k in range(3)]
     assert all(
         t.statistics.has_min_max and t.has_column_index and t.has_offset_index for t in times
@@ -250,14 +250,14 @@ def test_filters_on_time_and_user_skip_row_groups(tmp_path):
 
 def test_columns_that_no_filter_needs_have_no_statistics(tmp_path):
     metadata = pq.read_metadata(write(tmp_path / "a.parquet", [sample_block()[0]]))
-    item = contract.arrow_schema("train_dataset").names.index("item_id")
+    item = contract.make_arrow_schema("train_dataset").names.index("item_id")
     assert not metadata.row_group(0).column(item).is_stats_set
 
 
 def test_a_part_without_rows_has_the_schema(tmp_path):
     found = pq.read_table(write(tmp_path / "a.parquet", []))
     assert found.num_rows == 0
-    assert found.schema.equals(contract.arrow_schema("train_dataset"), check_metadata=True)
+    assert found.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
 
 
 @given(
@@ -281,7 +281,7 @@ def test_lists_are_slices_repeated(tmp_path_factory, slices, repeats, kind):
 
 
 def test_lists_of_times_read_as_times(tmp_path):
-    field = contract.arrow_schema("user_sequences").field("timestamps")
+    field = contract.make_arrow_schema("user_sequences").field("timestamps")
     column = Lists(np.array([0, DAY, 2 * DAY]), np.array([1]), np.array([2], np.int32))
     found = write_column(tmp_path / "a.parquet", field.type, column, 1)
     assert found.type == field.type
@@ -324,9 +324,9 @@ def test_sample_ids_of_wide_groups_have_longer_slots(tmp_path, n_slots):
 
 @pytest.mark.parametrize("shape", ["n_tuple", "triplet"])
 def test_other_shapes_have_settings_that_write(tmp_path, shape):
-    schema = contract.arrow_schema("train_dataset", shape=shape, n_negatives=2)
+    schema = contract.make_arrow_schema("train_dataset", shape=shape, n_negatives=2)
     path = tmp_path / "a.parquet"
-    with PartWriter(path, schema, contract.writer_settings("train_dataset", shape=shape)):
+    with PartWriter(path, schema, contract.make_writer_settings("train_dataset", shape=shape)):
         pass
     assert pq.read_schema(path).equals(schema, check_metadata=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_dcgen.backend.runs import offsets_from_lengths
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.inputs.shop import load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker

@@ -68,8 +68,8 @@ def test_both_machines_write_the_same_table(tmp_path, on_device):
     blocks = [sample_block(20, first)[0] for first in (0, 20)]
     theirs = write(tmp_path / "gpu.parquet", blocks, rows_per_row_group=24)
     schema, settings = (
-        contract.arrow_schema("train_dataset"),
-        contract.writer_settings("train_dataset", rows_per_row_group=24),
+        contract.make_arrow_schema("train_dataset"),
+        contract.make_writer_settings("train_dataset", rows_per_row_group=24),
     )
     with PartWriter(tmp_path / "cpu.parquet", schema, settings) as writer:
         for block in blocks:
@@ -99,7 +99,7 @@ def leaves(file):
 
 @pytest.mark.parametrize("shape", ["n_tuple", "triplet"])
 def test_other_shapes_have_the_same_schema_with_rows_too(tmp_path, shape):
-    schema = contract.arrow_schema("train_dataset", shape=shape, n_negatives=3)
+    schema = contract.make_arrow_schema("train_dataset", shape=shape, n_negatives=3)
     words = vocabulary(["a", "b"], CPU)
     block = Block(0, 2, {field.name: column_of(field.type, words) for field in schema})
     path = write(tmp_path / "a.parquet", [block], schema, encodings={})

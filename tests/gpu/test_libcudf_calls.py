@@ -69,9 +69,9 @@ FILES = [(name, "labeled_pair") for name in contract.FILES] + [
 
 @pytest.mark.parametrize("name, shape", FILES)
 def test_every_file_of_the_contract_has_columns_metadata_and_options(tmp_path, name, shape):
-    schema = contract.arrow_schema(name, shape=shape)
+    schema = contract.make_arrow_schema(name, shape=shape)
     metadata = {key.decode(): value.decode() for key, value in key_value_metadata(schema).items()}
-    settings = contract.writer_settings(name, shape=shape)
+    settings = contract.make_writer_settings(name, shape=shape)
     writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, settings, metadata, None)
     table = plc.Table([writer._column(laid_out(field.type)) for field in schema])
     assert [column.type().id() for column in table.columns()] == [
@@ -118,7 +118,7 @@ def test_columns_see_the_memory_of_their_arrays():
 @pytest.mark.parametrize("statistics", [(), ("x",)])
 def test_every_setting_of_a_writer_has_an_option(tmp_path, compression, statistics):
     settings = replace(
-        contract.writer_settings("train_dataset"), compression=compression, statistics=statistics
+        contract.make_writer_settings("train_dataset"), compression=compression, statistics=statistics
     )
     settings = replace(settings, encodings={"x": "PLAIN"})
     schema = pa.schema([pa.field("x", pa.int8())])
@@ -277,7 +277,7 @@ def test_cupy_has_every_function_that_is_called_of_xp():
 
 
 def test_the_schema_travels_as_text():
-    schema = contract.arrow_schema("train_dataset")
+    schema = contract.make_arrow_schema("train_dataset")
     metadata = key_value_metadata(schema)
     assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"]))).equals(
         schema, check_metadata=True

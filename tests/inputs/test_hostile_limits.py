@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpu_dcgen import resources as limits
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError, InputError, OutputError
 from gpu_dcgen.resources import available_memory, estimated_bytes, require_memory, require_room
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from gpu_dcgen.config.quality import Monitoring
+from gpu_dcgen.config import MonitoringConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, InputError
 from gpu_dcgen.monitoring.alerts import TrackerGroup, Webhook, open_sinks, write_prometheus
@@ -108,7 +108,7 @@ def test_a_build_tells_its_event_file_and_prometheus(tmp_path):
 )
 def test_a_sink_that_cannot_work_is_refused_before_the_build(settings, told):
     with ExitStack() as files, pytest.raises(ConfigError, match=told):
-        open_sinks(Monitoring.model_validate(settings), ProgressTracker(), files)
+        open_sinks(MonitoringConfig.model_validate(settings), ProgressTracker(), files)
 
 
 def test_a_failed_build_leaves_prometheus_a_zero(tmp_path):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.monitoring import timing as performance

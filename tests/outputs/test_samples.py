@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cpu_fallback import PartWriter
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.outputs import samples as parts

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.preflight import doctor
 
 

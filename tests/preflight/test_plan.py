@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.cli import app
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError, InputError
 from gpu_dcgen.example_data.fashion_shop import generate

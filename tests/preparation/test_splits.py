@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.preparation import splits
 from gpu_dcgen.preparation.splits import order_positives

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.contract.gates import GATE_NAMES, GATES, OUR_THRESHOLDS, OURS
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, GateError

@@ -16,7 +16,7 @@ from cpu_fallback import NumpyBackend
 from cpu_fallback import nearest as cpu_nearest
 from gpu_dcgen.backend.gpu import nearest as gpu_nearest
 from gpu_dcgen.cli import app
-from gpu_dcgen.config.loading import load_config
+from gpu_dcgen.config import load_config
 from gpu_dcgen.errors import BackendError, ConfigError
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.similarity_computer import matrix as weighted_matrix
 from gpu_dcgen.similarity_computer.matrix import build_matrix
 from tests.support.reference.similarity import cell_weights, find_neighbors, integer_weights

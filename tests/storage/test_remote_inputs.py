@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, DcgenError, InputError, MissingPackageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import BuildResult, append, build
 from tests.support.shops import DAY, FIRST_DAY, Tables, random_shop, tiny_config, write_shop
 

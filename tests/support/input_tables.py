@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.shop import load_shop
 
 ARTICLES = {"article_id": ["a2", "a1", "a3"], "product_group_name": ["Shoes", None, "Bags"]}

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 
 DAY = 86_400 * 10**9
 MINUTE = 60 * 10**9

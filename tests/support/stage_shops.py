@@ -16,7 +16,7 @@ from typing import Any, Sequence
 import numpy as np
 import pyarrow as pa
 
-from gpu_dcgen.config.dataset_config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.shop import Category, InputReport, Shop, load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.negative_sampler import NegativeSources, prepare_sources

@@ -1,0 +1,143 @@
+"""Sections that say how the log is read: inputs, filtering, split and features."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from .section import Count, Days, Section, Share
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Channel = Annotated[int, Field(ge=0, le=127)]  # the contract's column is int8
+
+
+class InputsConfig(Section):
+    """Which tables and columns are read, and what happens to bad rows (D1 to D3)."""
+
+    columns: dict[Literal["articles", "customers", "transactions", "views"], dict[str, str]] = {}
+    """Names of columns in your files where they differ from ours, per table. `{transactions:
+    {t_dat: order_date}}` reads `order_date` as `t_dat`. Empty: they do not differ."""
+    article_id_width: Annotated[int, Field(ge=0, le=64)] = 0
+    """Characters to which integer article ids are padded with leading zeros (H&M: 10). 0: they are
+    not padded. Ids that are text are never padded."""
+    channels: dict[Channel, Literal["online", "offline"]] = {1: "offline", 2: "online"}
+    """Meaning of each `sales_channel_id` (0 to 127): `online` or `offline` (D3). The default has
+    H&M's ids. Other ids become null, with a warning."""
+    price: Literal["column", "none"] = "column"
+    """Whether transactions have prices. `column`: the column `price` is required. `none`: the log
+    has no prices; price features are null and price weights 1."""
+    on_bad_rows: Literal["fail", "reject"] = "fail"
+    """What happens to rows that cannot be used (D2). `fail`: the build stops and names them, so
+    that no row is lost unnoticed. `reject`: they go to rejects.parquet, and the others are used."""
+    min_quality_score: Share = 0.95
+    """With `on_bad_rows: reject`, the build stops unless clean rows / all rows is above this share.
+    The default is the contract's."""
+    views: bool = True
+    """Whether views.parquet is read where the folder holds it; views add to similarities (D9)."""
+
+
+class FilteringConfig(Section):
+    """Which users and items have enough interactions to take part (D5)."""
+
+    min_user_interactions: Count = 5
+    """Interactions that a user needs. Users and items with fewer are dropped repeatedly, until all
+    others have enough. The default is the contract's."""
+    min_item_interactions: Count = 10
+    """Interactions that an item needs; see `min_user_interactions`. The default is the
+    contract's."""
+    max_user_interactions: Count = 1000
+    """Most positives of a user in a split and, separately, most interactions of a user in the
+    similarity matrix: the latest are used. Features and histories use all. The default is the
+    contract's."""
+    counts: Literal["log", "window"] = "log"
+    """Up to when interactions are counted. `log`: over the whole log, which drops fewest rows.
+    `window`: up to the end of each split's window, so that later rows change no earlier split."""
+
+
+def _require_date(value: Any) -> Any:
+    """Refuse the numbers that pydantic would read as seconds since 1970."""
+    if not (isinstance(value, date) or (isinstance(value, str) and _DATE.match(value))):
+        raise ValueError(
+            f"found {value!r:.80}; expected a date such as 2020-08-01, or a date and time in UTC"
+        )
+    return value
+
+
+def _to_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _to_nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+Moment = Annotated[datetime, BeforeValidator(_require_date), AfterValidator(_to_utc)]
+
+
+class SplitConfig(Section):
+    """How users and time are divided into train, val and test (D7)."""
+
+    strategy: Literal["temporal_user_disjoint", "temporal", "hash"] = "temporal_user_disjoint"
+    """Which split a user's purchases go to. `temporal_user_disjoint`: each user is in one split,
+    chosen so that most positives remain. `temporal`: a user may be in several splits, and all
+    positives remain. `hash`: each user is in the split given by a hash of the id, whatever the log
+    holds."""
+    windows: Literal["calendar", "rows"] = "calendar"
+    """What the shares divide. `calendar`: the time from the first row to the last. `rows`: the
+    rows, in order of time."""
+    val_from: Moment | None = None
+    """First moment of val: a date, or a date and time, in UTC. Together with `test_from` it fixes
+    the cuts, so that a growing log does not move them. Null: the shares decide."""
+    test_from: Moment | None = None
+    """First moment of test, later than `val_from`: a date, or a date and time, in UTC. Null: the
+    shares decide."""
+    train_share: Share = 0.8
+    """Share of the time (or rows) before the first cut, and of the positives that train should get.
+    The default is the contract's."""
+    val_share: Share = 0.1
+    """Share of the time (or rows) between the cuts, and of the positives that val should get; test
+    gets the rest. The default is the contract's."""
+
+    @model_validator(mode="after")
+    def _require_a_share_for_test(self) -> Self:
+        if self.train_share <= 0 or self.val_share <= 0 or self.train_share + self.val_share >= 1:
+            raise ValueError(
+                f"found train_share {self.train_share} and val_share {self.val_share}; "
+                "expected both above 0, with a sum below 1 that leaves a share for test"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_rising_cuts(self) -> Self:
+        if (self.val_from is None) != (self.test_from is None):
+            raise ValueError("found one of val_from and test_from; expected both or neither")
+        if self.val_from and self.test_from and self.val_from >= self.test_from:
+            raise ValueError(
+                f"found val_from {self.val_from.isoformat()} and test_from "
+                f"{self.test_from.isoformat()}; expected val_from before test_from"
+            )
+        return self
+
+    @property
+    def cuts(self) -> tuple[int, int] | None:
+        """`val_from` and `test_from` in nanoseconds since 1970 UTC; None where they are not set."""
+        if self.val_from is None or self.test_from is None:
+            return None
+        return _to_nanoseconds(self.val_from), _to_nanoseconds(self.test_from)
+
+
+class FeaturesConfig(Section):
+    """How features of items and of time are computed (D6)."""
+
+    snapshot_days: Days = 7
+    """Days from one snapshot of the items' features to the next; a sample uses the latest before
+    it. The default is a week, so that each snapshot covers all weekdays alike."""
+    popularity_days: Days = 28
+    """Days before a snapshot that an item's popularity and mean price are computed from. The
+    default is four weeks."""
+    hemisphere: Literal["northern", "southern"] = "northern"
+    """Where the shop is, for the column `season`. Northern: December to February is Winter."""
