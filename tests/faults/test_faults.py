@@ -140,10 +140,10 @@ def test_of_many_that_resume_at_once_one_does(shop, tmp_path):
 def test_a_clock_that_jumps_changes_no_sample(shop, tmp_path):
     """What time it is shows in `generated_at` alone, and that is when the first of the builds began."""
     died = shop.build(
-        tmp_path / "output", expect=False, timer="jumps", fault="SIGKILL", at="stage write_tables#1"
+        tmp_path / "output", expect=False, clock="jumps", fault="SIGKILL", at="stage write_tables#1"
     )
     assert died["code"] == -9
-    shop.build(tmp_path / "output", "--resume", timer="jumps")
+    shop.build(tmp_path / "output", "--resume", clock="jumps")
     straight = shop.folder / "straight" / "output"
     assert digests(tmp_path / "output") == digests(straight)
 
@@ -276,7 +276,7 @@ def test_a_disk_that_is_full_loses_nothing_and_can_be_gone_on_from(tmp_path):
 )
 def test_writes_that_are_short_or_fail_in_the_kernel(tmp_path):
     """Where Arrow writes in C++, and Python sees nothing of it."""
-    preload, source = tmp_path / "writes.so", Path(__file__).parent / "faults" / "writes.c"
+    preload, source = tmp_path / "writes.so", Path(__file__).parent / "writes.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", preload, source, "-ldl"], check=True)
     shop = Workshop(tmp_path, preload=preload)
     assert outcome(shop, Case(None), tmp_path / "short", writes=["short", 0]) == "finished"

@@ -48,7 +48,7 @@ class Watcher:
         self._once_more = False
 
     def begin(self) -> None:
-        """TrackerGroup from now on; for this process there is no end of it."""
+        """Watch this process from now on, until it ends."""
         from cpu_fallback import PartWriter
         from gpu_dcgen.dataset_generator import pipeline
         from gpu_dcgen.storage import checkpoints, staging

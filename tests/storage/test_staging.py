@@ -246,7 +246,7 @@ def test_two_builds_of_one_output_do_not_meet(tmp_path):
 LOCKS = """
 import sys, time
 from pathlib import Path
-from gpu_dcgen.staging import Staging
+from gpu_dcgen.storage.staging import Staging
 staging = Staging(Path(sys.argv[1]), overwrite=False)
 (staging.path / "half").write_text("")
 print("locked", flush=True)
