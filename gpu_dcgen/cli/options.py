@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 
 from ..errors import ConfigError, DcgenError, OutputError
 from ..monitoring.progress import JsonLinesTracker, RichTracker
-from ..storage import locations as places
+from ..storage.locations import parse_location, require_local
 
 # A paragraph that begins with \b is printed as it stands.
 EXAMPLES = """\b
@@ -55,7 +55,7 @@ DEMO = Path("gpu-dcgen-demo")
 def anywhere(text: str) -> Path | str:
     """An argument that is a folder here or a URL."""
     try:
-        return places.place(text)
+        return parse_location(text)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -63,7 +63,7 @@ def anywhere(text: str) -> Path | str:
 def here(text: str) -> Path:
     """An argument that is a folder here."""
     try:
-        return places.local(text)
+        return require_local(text)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
 

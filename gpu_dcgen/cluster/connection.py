@@ -90,7 +90,7 @@ def _processes(distributed: Any, config: DatasetConfig) -> Any:
             memory_limit=None if limit is None else limit // n_workers,
             host="127.0.0.1",
             dashboard_address=_ANY_PORT,
-            silence_logs=logging.ERROR,  # who dies and is replaced, `crew` tells in our words
+            silence_logs=logging.ERROR,  # who dies and is replaced, `executor` tells in our words
         )
 
 

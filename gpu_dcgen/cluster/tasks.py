@@ -101,10 +101,10 @@ def find_neighbors(job: Job, first: int, last: int) -> Done:
     file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
     own = Checkpoints(job.folder, backend, _refuse)
     try:
-        own.put(file.name, nearest_by_buyers(first, last, sides, job.config, backend))
+        own.save(file.name, nearest_by_buyers(first, last, sides, job.config, backend))
         own.flush()
     finally:
-        own.close(wanted=False)
+        own.close(save_pending=False)
     return _done(file, backend, halved)
 
 
@@ -147,7 +147,7 @@ def _ingredients(job: Job) -> StageResults:
 
 
 def _get(job: Job, name: str) -> Any:
-    found = Checkpoints(job.checkpoints, _backend(job, get_worker())).get(name)
+    found = Checkpoints(job.checkpoints, _backend(job, get_worker())).load(name)
     if found is None:
         raise BackendError(
             f"worker {get_worker().address} on {socket.gethostname()}: {job.checkpoints / name} is not there, or not as it was "

@@ -23,7 +23,7 @@ from ..outputs.samples import Workers
 from ..quality_validator.report import conclude, read_baseline, summary_of
 from ..storage.checkpoints import Checkpoints
 from ..storage.json_files import write_json
-from ..storage.locations import is_url, place
+from ..storage.locations import is_url, parse_location
 from ..storage.staging import Staging
 from .build_key import key_of_build, require_same_inputs
 from .pipeline import run_pipeline
@@ -63,7 +63,7 @@ def build(
     Raises ConfigError, InputError, OutputError, BackendError or GateError; on any error nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
-    inputs, output = place(inputs), place(output)
+    inputs, output = parse_location(inputs), parse_location(output)
     compared = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         watch = TrackerGroup(progress, open_sinks(config.monitoring, progress, files))
@@ -86,7 +86,7 @@ def build(
                     find_sources(inputs, config.inputs)["transactions"].n_rows, inputs
                 )
             key = key_of_build(inputs, config, backend)
-            differs = checkpoints.open(key, staging.empty)
+            differs = checkpoints.open(key, staging.clear)
             log = files.enter_context(EventFile(staging.path / "build_log.jsonl", progress))
             watch.add(log)
             watch.message("info", f"backend: {backend.name} ({reason})")
@@ -100,7 +100,7 @@ def build(
                 manifest, found = run_pipeline(
                     inputs, staging.path, config, backend, timer, checkpoints, workers, earlier
                 )
-                manifest["cluster"] = None if workers is None else workers.told()
+                manifest["cluster"] = None if workers is None else workers.manifest_entry()
             require_same_inputs(key, manifest)
             manifest["backend"] = {"name": backend.name, "reason": reason, **backend.versions()}
             with timer.stage("flush"):
@@ -115,7 +115,7 @@ def build(
             log.close()
             manifest = complete(manifest, staging.path)
             write_json(staging.path / "manifest.json", manifest)
-            checkpoints.close(wanted=False)
+            checkpoints.close(save_pending=False)
             if (left := staging.publish()) is not None:
                 watch.message("warning", left)
         except BaseException as error:
@@ -128,12 +128,12 @@ def build(
             raise
         else:
             watch.completed(
-                sum(split["rows"] for split in manifest["counts"].values()), staging.place
+                sum(split["rows"] for split in manifest["counts"].values()), staging.location
             )
         finally:
             if config.monitoring.prometheus is not None:
                 write_prometheus(config.monitoring.prometheus, report, manifest)
-    return BuildResult(staging.place, manifest)
+    return BuildResult(staging.location, manifest)
 
 
 def append(
@@ -193,8 +193,8 @@ def _put_away(
 ) -> None:
     """What becomes of the staging folder after an error: it is kept for who goes on from it, or removed; the lock goes."""
     try:
-        staging.set_right()  # again: what interrupted it may have done so there
-        checkpoints.close(wanted=not staging.published)
+        staging.recover_publication()  # again: what interrupted it may have done so there
+        checkpoints.close(save_pending=not staging.published)
         resumable = (
             not staging.published
             and not isinstance(error, _UNALTERABLE)
@@ -203,9 +203,9 @@ def _put_away(
         if not resumable:
             staging.discard()
     finally:
-        staging.keep()
+        staging.release_lock()
     if staging.published:
-        watch.message("warning", f"the dataset had been published: {staging.place}")
+        watch.message("warning", f"the dataset had been published: {staging.location}")
     elif resumable and not isinstance(error, GateError):
         watch.message(
             "warning",

@@ -90,7 +90,7 @@ def run_pipeline(
     made = descriptions.manifest(
         folder, config, report, results, balance, files, written, timer.warnings
     )
-    return {**made, "append": None if earlier is None else earlier.told()}, found
+    return {**made, "append": None if earlier is None else earlier.manifest_entry()}, found
 
 
 def _tell(earlier: PreviousDataset, timer: BuildTimer) -> None:
@@ -138,15 +138,15 @@ def run_stages(
     """
 
     def once(name: str, make: Callable[[], Any]) -> Any:
-        if checkpoints is not None and (found := checkpoints.get(name)) is not None:
+        if checkpoints is not None and (found := checkpoints.load(name)) is not None:
             timer.record_restored(name, found["seconds"])
             return found["made"]
         began, made = time.perf_counter(), make()
         if checkpoints is not None:
-            checkpoints.put(name, {"seconds": time.perf_counter() - began, "made": made})
+            checkpoints.save(name, {"seconds": time.perf_counter() - began, "made": made})
         return made
 
-    generated_at = time.time_ns() if checkpoints is None else checkpoints.began
+    generated_at = time.time_ns() if checkpoints is None else checkpoints.started_ns
     report, log, windows = once(
         "interactions", lambda: _read(inputs, rejects, config, backend, timer)
     )

@@ -147,7 +147,7 @@ class PreviousDataset:
             else:
                 self.anew[split] = reason
 
-    def told(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """For the manifest: the earlier dataset, the splits taken over and when they were made, why the others were not."""
         kept = {split: taken.made_at for split, taken in self.taken.items()}
         return {"content_digest": self._digest, "kept": kept, "anew": self.anew}

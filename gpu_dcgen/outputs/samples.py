@@ -111,7 +111,7 @@ class Workers(Protocol):
     ) -> None:
         """`write_parts`: write each part's file, and hand the part, with its record, to `finish`."""
 
-    def told(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """What the manifest tells of them."""
 
 
@@ -199,7 +199,7 @@ def _restored(parts: list[Part], checkpoints: Checkpoints, n_threads: int) -> li
     """The parts that are on record, with a file that is as it was written; each with its record."""
 
     def restore(part: Part) -> bool:
-        record = checkpoints.get(part.name)
+        record = checkpoints.load(part.name)
         try:
             same = (
                 record is not None
@@ -228,7 +228,7 @@ class _Total:
         """Take a part that is written, and keep its record."""
         with self._lock:
             if self._kept is not None:
-                self._kept.put(part.name, part.record)
+                self._kept.save(part.name, part.record)
         self.take(part)
 
     def take(self, part: Part) -> None:

@@ -38,10 +38,15 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, backend: Backend, tell: Callable[[str], None] | None = None
+        self, folder: Path, backend: Backend, on_warning: Callable[[str], None] | None = None
     ) -> None:
-        self._folder, self._backend, self._tell, self._off = folder, backend, tell, False
-        self.found, self.began = False, 0
+        self._folder, self._backend, self._on_warning, self._disabled = (
+            folder,
+            backend,
+            on_warning,
+            False,
+        )
+        self.found, self.started_ns = False, 0
         self._writer = ThreadPoolExecutor(1, "checkpoints")  # hashing and writing hold no GIL
         self._written: list[Future] = []
 
@@ -52,7 +57,7 @@ class Checkpoints:
         """
         try:
             earlier = read_key(self._folder)
-            key_then, self.began = earlier["key"], earlier["began"]
+            key_then, self.started_ns = earlier["key"], earlier["began"]
             differs = [name for name in key if key_then.get(name) != key[name]]
         except (
             OSError,
@@ -68,15 +73,17 @@ class Checkpoints:
             if forget is not None:
                 forget()
             self._folder.mkdir(parents=True, exist_ok=True)
-            self.began = time.time_ns()
-            _write(self._folder / KEY_FILE, json.dumps({"key": key, "began": self.began}).encode())
+            self.started_ns = time.time_ns()
+            _write(
+                self._folder / KEY_FILE, json.dumps({"key": key, "began": self.started_ns}).encode()
+            )
         return differs
 
     def names(self) -> list[str]:
         """What is kept."""
         return sorted(file.stem for file in self._folder.glob("*.json") if file.name != KEY_FILE)
 
-    def get(self, name: str) -> Any | None:
+    def load(self, name: str) -> Any | None:
         """What is kept under `name`; None where nothing is, or where it is not, to the bit, what was written."""
         try:
             index = json.loads((self._folder / f"{name}.json").read_text())
@@ -95,17 +102,17 @@ class Checkpoints:
             digest.update(chunk)
         return _Reader(data, self._backend).value(tree) if digest.hexdigest() == sha256 else None
 
-    def put(self, name: str, value: Any) -> Any:
+    def save(self, name: str, value: Any) -> Any:
         """Keep a value, written while the build goes on; returns it. TypeError for a value of a kind that is not known."""
         while self._written and self._written[0].done():
             self._written.pop(0).result()
-        if not self._off:
+        if not self._disabled:
             writer = _Writer(self._backend)
             tree = writer.tree(value)
             self._written.append(self._writer.submit(self._keep, name, tree, writer.arrays))
         return value
 
-    def adopt(self, name: str, file: Path) -> None:
+    def import_file(self, name: str, file: Path) -> None:
         """Keep under `name` what another process has put in a folder of its own, as `file` (.bin, .json), on this file system."""
         for suffix in (".bin", ".json"):  # the .json last: it makes the checkpoint
             file.with_suffix(suffix).replace(self._folder / f"{name}{suffix}")
@@ -115,21 +122,21 @@ class Checkpoints:
         while self._written:
             self._written.pop(0).result()
 
-    def close(self, *, wanted: bool) -> None:
+    def close(self, *, save_pending: bool) -> None:
         """End: with what is still to be written, where somebody will want it."""
-        self._writer.shutdown(cancel_futures=not wanted)
+        self._writer.shutdown(cancel_futures=not save_pending)
 
     def _keep(self, name: str, tree: Any, arrays: list[np.ndarray]) -> None:
-        if self._off:
+        if self._disabled:
             return
         try:
             self._write(name, tree, arrays)
         except OSError as error:
-            self._off = True
+            self._disabled = True
             for half in (f"{name}.bin", f"{name}.new"):
                 (self._folder / half).unlink(missing_ok=True)  # it may be what fills the disk
-            if self._tell is not None:
-                self._tell(
+            if self._on_warning is not None:
+                self._on_warning(
                     f"{self._folder}: {name} cannot be kept ({error}): --resume would make anew what comes from here on"
                 )
 

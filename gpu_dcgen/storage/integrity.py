@@ -18,7 +18,7 @@ from ..contract.schema import SPLITS
 from ..errors import InputError
 from .checksums import sha256_of
 from .json_files import as_json
-from .locations import is_url, place
+from .locations import is_url, parse_location
 
 OWN_CHECKSUM = "manifest_sha256"
 
@@ -64,7 +64,7 @@ def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
 
 
 def _open(dataset: Path | str) -> Any:
-    if is_url(where := place(dataset)):
+    if is_url(where := parse_location(dataset)):
         from .remote.datasets import RemoteDataset
 
         return RemoteDataset(where)

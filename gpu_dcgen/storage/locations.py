@@ -17,7 +17,7 @@ def is_url(where: Path | str) -> bool:
     return isinstance(where, str) and _URL.match(where) is not None
 
 
-def place(where: Path | str) -> Path | str:
+def parse_location(where: Path | str) -> Path | str:
     """A local path as a Path (also from a file:// URL), or the URL of remote storage without the slash at its end.
 
     ConfigError for a URL that holds a secret or an unreadable part, and for one that has been made a Path.
@@ -38,9 +38,9 @@ def place(where: Path | str) -> Path | str:
     return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
-def local(where: Path | str) -> Path:
+def require_local(where: Path | str) -> Path:
     """`where` as a local path; ConfigError for remote storage, which only builds and `validate` reach."""
-    if is_url(found := place(where)):
+    if is_url(found := parse_location(where)):
         raise ConfigError(
             f"{found}: is remote, and this reads and writes local folders only.\nCopy it to a local folder first."
         )

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import OutputError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-_ANOTHERS = (
+_LOST_RACE_ERRNOS = (
     errno.ENOTEMPTY,
     errno.EEXIST,
     errno.ENOENT,
@@ -58,14 +58,14 @@ class Staging:
                 f"{self.output.parent}: cannot be written to ({error.strerror}).\nChoose another OUTPUT."
             ) from error
         try:
-            self.set_right()
+            self.recover_publication()
             self._require_free()
             if self.published or not resume:
-                self._clear()
+                self._remove_all()
             self.published = False
             self.path.mkdir(exist_ok=True)
         except BaseException as error:
-            self._let_be()
+            self._abandon()
             if isinstance(error, OSError):
                 raise OutputError(
                     f"{self.folder}: cannot be made ready ({error}).\n"
@@ -74,13 +74,13 @@ class Staging:
             raise
 
     @property
-    def place(self) -> Path | str:
+    def location(self) -> Path | str:
         """The output as its user knows it."""
         return self.output
 
-    def _let_be(self) -> None:
+    def _abandon(self) -> None:
         """Leave what an earlier build has left, and nothing else."""
-        self.keep() if any(
+        self.release_lock() if any(
             left.name != "lock" for left in self.folder.iterdir()
         ) else self.discard()
 
@@ -117,7 +117,7 @@ class Staging:
                 ) from error
             os.close(handle)
 
-    def set_right(self) -> None:
+    def recover_publication(self) -> None:
         """Say whether what was being published is `published`; if not, have it as it was before."""
         marker, old = self.folder / "publishing", self.folder / "old"
         if not marker.exists():
@@ -128,7 +128,7 @@ class Staging:
                 old.rename(self.output)
             marker.unlink()
 
-    def _clear(self) -> None:
+    def _remove_all(self) -> None:
         """Remove all but the lock; last the marker, without which `data` could be taken for this build's."""
         for left in sorted(self.folder.iterdir(), key=lambda left: left.name == "publishing"):
             if left.name != "lock":
@@ -157,7 +157,7 @@ class Staging:
                 f"{self.output} may not be changed (no permission).\nChoose another OUTPUT, or make it writable."
             )
 
-    def empty(self) -> None:
+    def clear(self) -> None:
         """Remove what was written to be published."""
         shutil.rmtree(self.path)
         self.path.mkdir()
@@ -187,7 +187,7 @@ class Staging:
                 self.output.rename(self.folder / "old")
                 self.path.rename(self.output)
         finally:
-            self.set_right()
+            self.recover_publication()
         _flush(self.output.parent)
         try:
             self.discard()
@@ -195,7 +195,7 @@ class Staging:
             return f"{self.folder}: cannot be removed ({error}); the next build of {self.output.name} will"
         return None
 
-    def keep(self) -> None:
+    def release_lock(self) -> None:
         """Let go of the folder, and leave what is in it."""
         if self._lock is not None:
             os.close(self._lock)
@@ -207,15 +207,15 @@ class Staging:
             if (
                 self._lock is not None and os.fstat(self._lock).st_nlink
             ):  # without the name, another build may be here
-                self._clear()
+                self._remove_all()
                 (self.folder / "lock").unlink()
                 try:
                     self.folder.rmdir()
                 except OSError as error:
-                    if error.errno not in _ANOTHERS:
+                    if error.errno not in _LOST_RACE_ERRNOS:
                         raise
         finally:
-            self.keep()
+            self.release_lock()
         self._remove_parents()
 
     def _remove_parents(self) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ..contract.schema import CONTRACT, SPLITS
 from ..errors import InputError
 from ..storage.json_files import read_json
-from ..storage.locations import local
+from ..storage.locations import require_local
 
 _SUFFIX = "_dataset.parquet"
 _NEEDED = ("contract", "config", "split", "counts", "files", "content_digest")  # of the manifest
@@ -109,7 +109,7 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     InputError when something is missing, damaged, of another size than the manifest says, or of another contract; ConfigError
     for a URL: copy the dataset first.
     """
-    folder, split = _place(local(path), split)
+    folder, split = _place(require_local(path), split)
     manifest = read_json(folder / "manifest.json", "Give its folder, or a split's file inside it.")
     if missing := [name for name in _NEEDED if name not in manifest]:
         raise InputError(

@@ -211,9 +211,9 @@ def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, 
 def test_what_a_worker_does_not_answer_is_made_by_another(
     during, stopped, address, inputs, tmp_path, monkeypatch
 ):  # noqa: F811
-    monkeypatch.setattr("gpu_dcgen.cluster.crew._LOOK_S", 0.1)
+    monkeypatch.setattr("gpu_dcgen.cluster.executor._LOOK_S", 0.1)
     monkeypatch.setattr(
-        "gpu_dcgen.cluster.crew._PATIENCE_S", 5.0
+        "gpu_dcgen.cluster.executor._PATIENCE_S", 5.0
     )  # on a busy machine, too, the worker is stuck by then
     straight, told = made(inputs, tmp_path / "straight"), Listener()
     before = await_workers(address, 2)
@@ -290,7 +290,7 @@ def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_pat
 def test_a_worker_that_does_not_answer_before_the_build_is_named(
     address, inputs, tmp_path, monkeypatch
 ):  # noqa: F811
-    monkeypatch.setattr("gpu_dcgen.cluster.crew.CONNECT_S", 5)
+    monkeypatch.setattr("gpu_dcgen.cluster.executor.CONNECT_S", 5)
     before = await_workers(address, 2)
     with worker(address) as process:
         (stopped,) = await_workers(address, 3) - before
@@ -324,7 +324,7 @@ def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypa
 
 @needs_dask
 def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("gpu_dcgen.cluster.crew.CONNECT_S", 1)
+    monkeypatch.setattr("gpu_dcgen.cluster.executor.CONNECT_S", 1)
     with (
         scheduler(tmp_path) as (found, _),
         stuck_worker(found, tmp_path, "gpu_dcgen.outputs.samples", "gather_groups") as (

@@ -36,10 +36,10 @@ def opened(folder: Path, machine: Any, key: dict[str, Any] = KEY) -> Checkpoints
 def kept(folder: Path, machine: Any, value: Any) -> Any:
     """The value as another process finds it."""
     first = opened(folder, machine)
-    first.put("value", value)
+    first.save("value", value)
     first.flush()
-    first.close(wanted=True)
-    return opened(folder, machine).get("value")
+    first.close(save_pending=True)
+    return opened(folder, machine).load("value")
 
 
 def same(one: Any, other: Any, machine: Any) -> bool:
@@ -108,7 +108,7 @@ def test_an_array_keeps_its_order_and_can_be_written_to(tmp_path):
     assert found.flags.f_contiguous
     assert found.flags.writeable
     found[:] = 0
-    assert opened(tmp_path, machine).get("value").tolist() == np.arange(12).reshape(3, 4).tolist()
+    assert opened(tmp_path, machine).load("value").tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
 def test_another_key_forgets_all_and_says_where_it_differs(tmp_path):
@@ -116,7 +116,7 @@ def test_another_key_forgets_all_and_says_where_it_differs(tmp_path):
     assert kept(tmp_path, machine, 1) == 1
     other = Checkpoints(tmp_path, machine)
     assert other.open({"inputs": ["b"], "config": {"seed": 1}}) == ["inputs"]
-    assert other.get("value") is None
+    assert other.load("value") is None
     assert [file.name for file in tmp_path.iterdir()] == ["key.json"]
 
 
@@ -135,16 +135,16 @@ def test_what_is_damaged_is_not_there(damage, tmp_path):
         index.write_text(index.read_text()[:-9])
     else:
         data.unlink()
-    assert opened(tmp_path, machine).get("value") is None
+    assert opened(tmp_path, machine).load("value") is None
 
 
 def test_what_was_being_written_is_not_there(tmp_path):
     machine = NumpyBackend(1)
     first = opened(tmp_path, machine)
-    first.put("value", np.arange(5))
+    first.save("value", np.arange(5))
     first.flush()
     (tmp_path / "value.json").rename(tmp_path / "value.new")
-    assert opened(tmp_path, machine).get("value") is None
+    assert opened(tmp_path, machine).load("value") is None
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Foreign:
 def test_what_is_not_known_is_not_kept(value, tmp_path):
     checkpoints = opened(tmp_path, NumpyBackend(1))
     with pytest.raises(TypeError, match="a checkpoint cannot hold"):
-        checkpoints.put("value", value)
+        checkpoints.save("value", value)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_no_file_can_name_what_is_to_be_called(kind, tmp_path):
     ).hexdigest()
     (tmp_path / "value.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="a checkpoint names"):
-        opened(tmp_path, machine).get("value")
+        opened(tmp_path, machine).load("value")
 
 
 def test_a_disk_that_is_full_is_told(tmp_path):
     checkpoints = opened(tmp_path, NumpyBackend(1))
     (tmp_path / "value.bin").mkdir()  # as good as a disk that takes no more
-    checkpoints.put("value", np.arange(5))
+    checkpoints.save("value", np.arange(5))
     with pytest.raises(OSError):
         checkpoints.flush()

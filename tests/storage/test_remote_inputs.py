@@ -18,7 +18,7 @@ from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, DcgenError, InputError, MissingPackageError
 from gpu_dcgen.monitoring.progress import ProgressTracker
-from gpu_dcgen.storage.locations import is_url, local, place
+from gpu_dcgen.storage.locations import is_url, parse_location, require_local
 from gpu_dcgen.storage.remote import inputs as remote_inputs
 from gpu_dcgen.storage.remote.inputs import copy_tables
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -74,8 +74,8 @@ def dies(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     ],
 )
 def test_places_are_local_or_urls(given, found):
-    assert place(given) == found
-    assert is_url(place(given)) == isinstance(found, str)
+    assert parse_location(given) == found
+    assert is_url(parse_location(given)) == isinstance(found, str)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_places_are_local_or_urls(given, found):
 )
 def test_a_url_with_a_secret_is_refused_and_not_repeated(given):
     with pytest.raises(ConfigError, match="Leave credentials to the environment") as refusal:
-        place(given)
+        parse_location(given)
     assert SECRET not in str(refusal.value)
 
 
@@ -91,7 +91,7 @@ def test_a_path_made_of_a_url_is_refused():
     with pytest.raises(ConfigError, match="Give the URL as text"):
         build(Path("s3://bucket/tables"), Path("nowhere"))
     with pytest.raises(ConfigError, match="Copy it to a local folder first"):
-        local("s3://bucket/tables")
+        require_local("s3://bucket/tables")
 
 
 def test_a_build_from_a_url_is_that_from_a_folder(url, shop, tmp_path):

@@ -297,7 +297,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
 
 
 def test_what_was_left_is_there_for_who_resumes(tmp_path):
-    staged(tmp_path / "output").keep()
+    staged(tmp_path / "output").release_lock()
     staging = Staging(tmp_path / "output", overwrite=False, resume=True)
     assert published(staging.path) == "new"
     staging.publish()
@@ -306,7 +306,7 @@ def test_what_was_left_is_there_for_who_resumes(tmp_path):
 
 
 def test_who_may_not_replace_the_output_loses_nothing_that_was_left(tmp_path):
-    staged(tmp_path / "output").keep()
+    staged(tmp_path / "output").release_lock()
     data_set(tmp_path / "output")
     with pytest.raises(OutputError, match="is there already"):
         Staging(tmp_path / "output", overwrite=False)
@@ -330,7 +330,7 @@ def test_a_build_that_died_while_it_published_leaves_one_data_set_whole(died, re
         output.rename(staging.folder / "old")
         if died == "new in place":
             staging.path.rename(output)
-    staging.keep()
+    staging.release_lock()
     there = "new" if died in ("exchanged", "new in place") else "old"
 
     following = Staging(output, overwrite=True, resume=resume)

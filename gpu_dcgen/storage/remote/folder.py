@@ -68,7 +68,7 @@ class Entry:
 
 
 class RemoteFolder:
-    """A folder at a URL (`places.place`); what goes wrong is raised as `wrong`. May be used by any number of threads."""
+    """A folder at a URL (`locations.parse_location`); what goes wrong is raised as `wrong`. May be used by any number of threads."""
 
     def __init__(self, url: str, wrong: type[DcgenError] = InputError) -> None:
         self.url, self._wrong, self._scheme = url, wrong, url.partition("://")[0]

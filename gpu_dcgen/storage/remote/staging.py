@@ -62,7 +62,7 @@ class RemoteStaging(Staging):
             raise OutputError(str(error).replace(str((workplace / name).resolve()), url)) from error
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return self._remote.url
 
     def _take(self) -> int:
@@ -70,7 +70,7 @@ class RemoteStaging(Staging):
         try:
             self._hold()
         except BaseException:
-            self._let_be()
+            self._abandon()
             raise
         return self._lock
 
@@ -86,7 +86,7 @@ class RemoteStaging(Staging):
             found = self._lock_there()
             if found is not None and found["owner"] != self._owner:
                 raise OutputError(
-                    f"{self.place}: another build of it is running ({found['holder']}).\n"
+                    f"{self.location}: another build of it is running ({found['holder']}).\n"
                     f"Wait for its end, or choose another OUTPUT. If it has died, remove {self._remote / LOCK}."
                 )
             if not written:
@@ -111,17 +111,17 @@ class RemoteStaging(Staging):
         if UNFINISHED in there:
             if not (self._goes_on or self._replaces):
                 raise OutputError(
-                    f"{self.place}: holds a dataset that a build has begun to publish, and not ended.\n"
+                    f"{self.location}: holds a dataset that a build has begun to publish, and not ended.\n"
                     "Go on with --resume, replace it with --overwrite, or choose another OUTPUT."
                 )
         elif MANIFEST not in there:
             raise OutputError(
-                f"{self.place} is there already and is no dataset (it holds no {MANIFEST}, but {min(there)}); --overwrite "
+                f"{self.location} is there already and is no dataset (it holds no {MANIFEST}, but {min(there)}); --overwrite "
                 "replaces datasets only.\nChoose another OUTPUT, or remove it yourself."
             )
         elif not self._replaces:
             raise OutputError(
-                f"{self.place} is there already.\nChoose another OUTPUT, or replace it with --overwrite."
+                f"{self.location} is there already.\nChoose another OUTPUT, or replace it with --overwrite."
             )
 
     def publish(self) -> str | None:
@@ -176,7 +176,7 @@ class RemoteStaging(Staging):
     def _require_held(self) -> None:
         if not self._holds_lock():
             raise OutputError(
-                f"{self.place}: its lock has been taken from this build while it ran.\n"
+                f"{self.location}: its lock has been taken from this build while it ran.\n"
                 "See that no other build publishes there; --resume goes on."
             )
 
@@ -184,9 +184,9 @@ class RemoteStaging(Staging):
         found = self._lock_there()
         return found is not None and found["owner"] == self._owner
 
-    def keep(self) -> None:
+    def release_lock(self) -> None:
         self._free()
-        super().keep()
+        super().release_lock()
 
     def _free(self) -> None:
         """Remove the lock there, if it is this build's; a storage that does not answer any more leaves it, which is said."""

@@ -52,10 +52,10 @@ def open_workers(
         folder = checkpoint_folder / f"work-{uuid4().hex}"
         folder.mkdir()
         try:
-            crew = DaskExecutor(client, folder, key, config, checkpoints, progress)
-            crew.inspect()
-            yield crew
-            crew.dismiss()
+            executor = DaskExecutor(client, folder, key, config, checkpoints, progress)
+            executor.inspect()
+            yield executor
+            executor.dismiss()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -126,7 +126,7 @@ class DaskExecutor:
         self, sides: MatrixByItemAndUser, blocks: list[tuple[int, int]], progress: Any
     ) -> list[tuple[Array, ...]]:
         names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
-        found = [self._kept.get(name) for name in names]  # of a build that died
+        found = [self._kept.load(name) for name in names]  # of a build that died
         progress.advance(
             sum(
                 last - first
@@ -141,8 +141,8 @@ class DaskExecutor:
                 "similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]
             ):
                 number = missing[at]
-                self._kept.adopt(names[number], done.file)
-                found[number] = self._kept.get(names[number])
+                self._kept.import_file(names[number], done.file)
+                found[number] = self._kept.load(names[number])
                 progress.advance(blocks[number][1] - blocks[number][0])
         return found
 
@@ -168,7 +168,7 @@ class DaskExecutor:
             finish(part)
             progress.advance((part.last - part.first) * config.rows_per_positive)
 
-    def told(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         peaks = sorted(self._peaks.values(), reverse=True)
         return {
             "scheduler": self._client.scheduler.address,
@@ -181,7 +181,7 @@ class DaskExecutor:
 
     def _share(self, name: str, value: Any) -> None:
         """Put down what workers read, with all that stages have put down before."""
-        self._kept.put(name, value)
+        self._kept.save(name, value)
         self._kept.flush()
         if name not in self._kept.names():
             raise OutputError(
