@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 # The rooms of the package, from the data of the contract up to the command line. An import goes
 # from a room to one that stands on an earlier line, never sideways into a circle or upwards.
 FLOORS = (
-    {"contract", "errors", "kernels"},
+    {"errors", "kernels"},
+    {"contract"},
     {"backend", "config"},
     {"digest", "monitoring", "resources"},
     {"auditing", "example_data", "inputs", "storage"},

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import DatasetConfig
 from ..contract.schema import FILES, SPLITS, Column, get_columns, get_file
 from ..errors import InputError
-from ..storage.json_files import read_json
+from ..contract.json_files import read_json
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def demo(
             tracker,
             overwrite=overwrite,
         )
-        show(summary.of_build(result.output, result.manifest))
+        show(summary.of_build(result.output, result.manifest.to_dict()))
         show(summary.of_tour(demo.tour(dataset, tables)))
 
 
@@ -405,6 +405,6 @@ def _show_built(result: BuildResult, tracker: Tracker, quiet: bool) -> None:
     from . import rendering as summary
 
     if isinstance(tracker, JsonLinesTracker):
-        tracker.write("built", output=str(result.output), manifest=result.manifest)
+        tracker.write("built", output=str(result.output), manifest=result.manifest.to_dict())
     elif not quiet:
-        show(summary.of_build(result.output, result.manifest))
+        show(summary.of_build(result.output, result.manifest.to_dict()))

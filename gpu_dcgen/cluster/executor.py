@@ -18,6 +18,7 @@ from uuid import uuid4
 from .. import __version__
 from ..backend.protocol import Array
 from ..config import DatasetConfig
+from ..contract.manifest import ClusterSummary
 from ..errors import BackendError, DcgenError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part
@@ -168,16 +169,17 @@ class DaskExecutor:
             finish(part)
             progress.advance((part.last - part.first) * config.rows_per_positive)
 
-    def manifest_entry(self) -> dict[str, Any]:
+    def manifest_entry(self) -> ClusterSummary:
+        """Describe the cluster for the manifest."""
         peaks = sorted(self._peaks.values(), reverse=True)
-        return {
-            "scheduler": self._client.scheduler.address,
-            "workers": len(self._there),
-            "lost_workers": self._n_lost,
-            "slow_workers": len(self._slow),
-            "halved_blocks": self._halved,
-            "peak_bytes_by_worker": [peak for peak in peaks if peak],
-        }
+        return ClusterSummary(
+            scheduler=self._client.scheduler.address,
+            workers=len(self._there),
+            lost_workers=self._n_lost,
+            slow_workers=len(self._slow),
+            halved_blocks=self._halved,
+            peak_bytes_by_worker=[peak for peak in peaks if peak],
+        )
 
     def _share(self, name: str, value: Any) -> None:
         """Put down what workers read, with all that stages have put down before."""

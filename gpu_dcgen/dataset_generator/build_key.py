@@ -10,6 +10,7 @@ from typing import Any
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..errors import InputError
+from ..inputs.shop import InputReport
 from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of
 
@@ -43,9 +44,9 @@ def _maker(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
     return {"settings": settings, "code": digest_of_code(), "machine": backend.name}
 
 
-def require_same_inputs(key: dict[str, Any], manifest: dict[str, Any]) -> None:
+def require_same_inputs(key: dict[str, Any], report: InputReport) -> None:
     """InputError where the files that were read are not those that the build began with."""
-    read = [[file["table"], file["sha256"]] for file in manifest["inputs"]["files"]]
+    read = [[file["table"], file["sha256"]] for file in report.files]
     for (table, before), (_, found) in zip(key["inputs"], read, strict=True):
         if before != found:
             raise InputError(

@@ -13,16 +13,22 @@ from typing import Any
 from ..backend.protocol import Backend
 from ..backend.select import select_backend
 from ..config import DatasetConfig
+from ..contract.manifest import (
+    BackendSummary,
+    Manifest,
+    Performance,
+    QualitySummary,
+    StageTiming,
+)
 from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from ..inputs.sources import find_sources
 from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks, write_prometheus
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
-from ..outputs.manifest import complete
+from ..outputs.manifest import RunRecord, build_manifest
 from ..outputs.samples import Workers
 from ..quality_validator.report import conclude, read_baseline, summary_of
 from ..storage.checkpoints import Checkpoints
-from ..storage.json_files import write_json
 from ..storage.locations import is_url, parse_location
 from ..storage.staging import Staging
 from .build_key import key_of_build, require_same_inputs
@@ -37,7 +43,7 @@ class BuildResult:
     """A published dataset: its folder, or the URL of it, and its manifest (manifest.json in it)."""
 
     output: Path | str
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 def build(
@@ -75,7 +81,8 @@ def build(
             Checkpoints(staging.checkpoints, backend, partial(watch.message, "warning")),
             BuildTimer(backend, watch),
         )
-        report = manifest = None
+        report: dict[str, Any] | None = None
+        manifest: Manifest | None = None
         try:
             if is_url(inputs):
                 from ..storage.remote.inputs import copy_tables
@@ -97,24 +104,42 @@ def build(
                 )
             backend.reset_counters()
             with _workers(staging.checkpoints, key, config, checkpoints, watch) as workers:
-                manifest, found = run_pipeline(
+                built = run_pipeline(
                     inputs, staging.path, config, backend, timer, checkpoints, workers, earlier
                 )
-                manifest["cluster"] = None if workers is None else workers.manifest_entry()
-            require_same_inputs(key, manifest)
-            manifest["backend"] = {"name": backend.name, "reason": reason, **backend.versions()}
+                cluster = None if workers is None else workers.manifest_entry()
+            require_same_inputs(key, built.report)
+            backend_summary = BackendSummary.model_validate(
+                {"name": backend.name, "reason": reason, **backend.versions()}
+            )
             with timer.stage("flush"):
                 staging.flush()
             written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
-            manifest.update(
-                timer.report(manifest["counts"], written, _memory_limit(backend, config))
+            counts = {
+                p.split: {"rows": len(p) * config.rows_per_positive}
+                for p in built.results.plan.positives
+            }
+            measured = timer.report(counts, written, _memory_limit(backend, config))
+            sections = {
+                "performance": measured["performance"],
+                "inputs": {"data_quality_score": built.report.quality_score},
+                "balancing": None if built.balance is None else built.balance.info,
+            }
+            report = conclude(
+                staging.path, built.statistics, sections, compared, config, timer, watch
             )
-            report = conclude(staging.path, found, manifest, compared, config, timer, watch)
-            manifest["quality"] = summary_of(report)
             watch.remove(log)
             log.close()
-            manifest = complete(manifest, staging.path)
-            write_json(staging.path / "manifest.json", manifest)
+            run = RunRecord(
+                backend_summary,
+                cluster,
+                timings=[StageTiming.model_validate(timing) for timing in measured["timings"]],
+                performance=Performance.model_validate(measured["performance"]),
+                quality=QualitySummary.model_validate(summary_of(report)),
+                warnings=timer.warnings,
+            )
+            manifest = build_manifest(staging.path, config, built, run)
+            manifest.write(staging.path / "manifest.json")
             checkpoints.close(save_pending=False)
             if (left := staging.publish()) is not None:
                 watch.message("warning", left)
@@ -127,12 +152,11 @@ def build(
                 raise words from error
             raise
         else:
-            watch.completed(
-                sum(split["rows"] for split in manifest["counts"].values()), staging.location
-            )
+            watch.completed(manifest.n_rows, staging.location)
         finally:
             if config.monitoring.prometheus is not None:
-                write_prometheus(config.monitoring.prometheus, report, manifest)
+                sections = None if manifest is None else manifest.to_dict()
+                write_prometheus(config.monitoring.prometheus, report, sections)
     return BuildResult(staging.location, manifest)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
+from ..contract.json_files import write_json
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest, vocabulary
 from ..errors import BackendError, OutputError
 from ..inputs.shop import InputReport, load_shop
 from ..monitoring.timing import BuildTimer
 from ..negative_sampler import prepare_sources
-from ..outputs import manifest as descriptions
+from ..outputs.manifest import PipelineResult, category_mappings, vocabularies
 from ..outputs.samples import Workers, lay_out_parts, require_rows, write_samples
 from ..outputs.tables import item_blocks, sequence_blocks, similarity_blocks, write_file
 from ..preparation.balancing import Balance, compute_balance, resample
@@ -24,13 +25,12 @@ from ..preparation.features import AsOfFeatures, compute_features
 from ..preparation.interactions import Interactions, build_interactions
 from ..preparation.splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
 from ..preparation.windows import Windows, cut_windows
-from ..quality_validator.statistics import Statistics, describe
+from ..quality_validator.statistics import describe
 from ..resources import require_room
 from ..samples import StageResults, collect_results
 from ..sequence_builder import UserSequences, build_calendar, build_user_sequences
 from ..similarity_computer.compute import Neighbors, compute_neighbors
 from ..storage.checkpoints import Checkpoints
-from ..storage.json_files import write_json
 from .build_key import key_of_maker
 from .fingerprints import fingerprints
 from .reuse import FILE, PreviousDataset, describe_splits
@@ -45,8 +45,8 @@ def run_pipeline(
     checkpoints: Checkpoints | None = None,
     workers: Workers | None = None,
     earlier: PreviousDataset | None = None,
-) -> tuple[dict[str, Any], Statistics]:
-    """All stages, into `folder`; returns the manifest but for timings, and what gates judge.
+) -> PipelineResult:
+    """Run all stages, and write their files into `folder`.
 
     Splits of `earlier` that would come out the same are taken over.
     """
@@ -78,19 +78,15 @@ def run_pipeline(
             for split, record in zip(SPLITS, written.records, strict=True)
         }
         files |= write_tables(folder, results, sequences, config, backend)
-        write_json(folder / "vocabulary.json", descriptions.vocabularies(results, config))
-        write_json(
-            folder / "category_mappings.json", descriptions.category_mappings(results, balance)
-        )
+        write_json(folder / "vocabulary.json", vocabularies(results, config))
+        write_json(folder / "category_mappings.json", category_mappings(results, balance))
         if made_of:
             made_at = {split: one.made_at for split, one in taken.items()}
             splits = describe_splits(made_by, made_of, written.records, made_at, results, backend)
             (folder / FILE).write_text(json.dumps(splits) + "\n", encoding="utf-8")
         found = describe(folder, written.metrics, results, balance, report, config, backend)
-    made = descriptions.manifest(
-        folder, config, report, results, balance, files, written, timer.warnings
-    )
-    return {**made, "append": None if earlier is None else earlier.manifest_entry()}, found
+    append = None if earlier is None else earlier.manifest_entry()
+    return PipelineResult(report, results, balance, written, files, found, append)
 
 
 def _tell(earlier: PreviousDataset, timer: BuildTimer) -> None:

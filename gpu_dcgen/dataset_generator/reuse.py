@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
+from ..contract.json_files import read_json
+from ..contract.manifest import AppendSummary, Manifest
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest
 from ..errors import ConfigError, InputError
@@ -27,7 +29,6 @@ from ..preparation.windows import format_time
 from ..quality_validator.metrics import WEEK, QualityMetrics
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
-from ..storage.json_files import read_json
 
 FILE = "append.json"
 _BY_ITEM = (
@@ -66,7 +67,7 @@ class PreviousDataset:
     def __init__(self, folder: Path) -> None:
         """InputError where there is no dataset that can be appended to."""
         self.folder = folder
-        self._manifest = read_json(folder / "manifest.json", "Give the folder of a dataset.")
+        self._manifest = Manifest.load(folder / "manifest.json", "Give the folder of a dataset.")
         if not (folder / FILE).is_file():
             raise InputError(
                 f"{folder}: has no {FILE}, as it was built without output.appendable.\n{_ANEW}"
@@ -75,10 +76,7 @@ class PreviousDataset:
         self.taken: dict[str, Taken] = {}
         self.anew: dict[str, str] = {}
         try:
-            self._settings: dict[str, Any] = dict(self._manifest["config"])
-            self._files: dict[str, str] = dict(self._manifest["checksums"])
-            self._n_transactions = int(self._manifest["inputs"]["rows"]["transactions"]["read"])
-            self._digest = str(self._manifest["content_digest"])
+            self._n_transactions = self._manifest.inputs.rows["transactions"].read
             self._made_by, self._splits = (
                 dict(content["made_by"]),
                 {split: dict(content[split]) for split in SPLITS},
@@ -87,7 +85,7 @@ class PreviousDataset:
             raise InputError(
                 f"{folder}: cannot be understood ({type(error).__name__}: {error}).\n{_ANEW}"
             ) from error
-        if sha256_of(folder / FILE) != self._files.get(FILE):
+        if sha256_of(folder / FILE) != self._manifest.checksums.get(FILE):
             raise InputError(
                 f"{folder / FILE}: is not as it was published: its SHA-256 is not the manifest's.\n{_ANEW}"
             )
@@ -95,14 +93,14 @@ class PreviousDataset:
     def config(self, resources: Mapping[str, Any]) -> DatasetConfig:
         """The dataset's settings, with these of `resources`. ConfigError where this version cannot use them, or those."""
         try:
-            own = DatasetConfig.model_validate(self._settings)
+            own = DatasetConfig.model_validate(self._manifest.config)
         except ValidationError as error:
             raise ConfigError(
                 f"{self.folder}: its settings cannot be used: {_faults(error)}.\n{_ANEW}"
             ) from error
         try:
             return DatasetConfig.model_validate(
-                {**self._settings, "resources": {**own.resources.model_dump(), **resources}}
+                {**self._manifest.config, "resources": {**own.resources.model_dump(), **resources}}
             )
         except ValidationError as error:
             raise ConfigError(
@@ -140,17 +138,19 @@ class PreviousDataset:
             )
             reason = reason or self._link(files, backend)
             if reason is None:
-                sha256 = {path: self._files[name] for path, name in files.items()}
+                sha256 = {path: self._manifest.checksums[name] for path, name in files.items()}
                 self.taken[split] = Taken(
                     self._record(split, results, backend), sha256, self._splits[split]["made_at"]
                 )
             else:
                 self.anew[split] = reason
 
-    def manifest_entry(self) -> dict[str, Any]:
-        """For the manifest: the earlier dataset, the splits taken over and when they were made, why the others were not."""
-        kept = {split: taken.made_at for split, taken in self.taken.items()}
-        return {"content_digest": self._digest, "kept": kept, "anew": self.anew}
+    def manifest_entry(self) -> AppendSummary:
+        """Describe for the manifest which splits were reused, and why the others were rebuilt."""
+        reused = {split: taken.made_at for split, taken in self.taken.items()}
+        return AppendSummary(
+            content_digest=self._manifest.content_digest, reused=reused, rebuilt=self.anew
+        )
 
     def _other_maker(self, made_by: dict[str, str]) -> str | None:
         words = {
@@ -166,7 +166,7 @@ class PreviousDataset:
 
         def link(path: Path, name: str) -> str | None:
             try:
-                if sha256_of(self.folder / name) != self._files.get(name):
+                if sha256_of(self.folder / name) != self._manifest.checksums.get(name):
                     return f"{name} is not as it was published"
                 path.unlink(missing_ok=True)
                 _link_or_copy(self.folder / name, path)

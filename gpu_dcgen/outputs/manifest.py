@@ -1,16 +1,41 @@
-"""What the JSON files say: vocabularies, category mappings with weights, and the manifest."""
+"""The content of the JSON files: vocabularies, category mappings with weights, the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..config import DatasetConfig
+from ..contract.manifest import (
+    AppendSummary,
+    BackendSummary,
+    Balancing,
+    ClusterSummary,
+    Generator,
+    InputFile,
+    Inputs,
+    Ledger,
+    Manifest,
+    Negatives,
+    Performance,
+    Prices,
+    QualitySummary,
+    SimilaritySummary,
+    SplitCounts,
+    SplitShare,
+    SplitSummary,
+    StageTiming,
+    TableRows,
+    VocabularySizes,
+    WindowEdges,
+    WindowEdgesNs,
+)
 from ..contract.schema import (
     AGE_GROUPS,
     CONTRACT,
@@ -23,7 +48,10 @@ from ..digest import ContentDigest
 from ..inputs.shop import InputReport
 from ..preparation.balancing import Balance
 from ..preparation.features import PRICE_UNIT
+from ..preparation.splits import SplitPlan
 from ..preparation.windows import format_time
+from ..quality_validator.metrics import QualityMetrics
+from ..quality_validator.statistics import Statistics
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.integrity import OWN_CHECKSUM, own_checksum
@@ -104,98 +132,121 @@ def category_mappings(results: StageResults, balance: Balance | None) -> dict[st
     return {"mappings": mappings, "weights": weights}
 
 
-def manifest(
-    folder: Path,
-    config: DatasetConfig,
-    report: InputReport,
-    results: StageResults,
-    balance: Balance | None,
-    files: dict[str, ContentDigest],
-    written: Written,
-    warnings: list[str],
-) -> dict[str, Any]:
-    """manifest.json but for backend and timings: all that is needed to trust, repeat and compare a dataset."""
-    plan, log, features, metrics = (
-        results.plan,
-        results.interactions,
-        results.features,
-        written.metrics,
-    )
-    digests = {name: digest.hex() for name, digest in files.items()}
-    windows = plan.windows
-    return {
-        "contract": CONTRACT,
-        "generator": {"name": "gpu-dcgen", "version": __version__},
-        "generated_at": format_time(results.generated_at),
-        "seed": config.seed,
-        "config": config.model_dump(mode="json"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
-        "inputs": {
-            "files": list(report.files),
-            "rows": report.rows,
-            "rejects": report.rejects,
-            "data_quality_score": report.quality_score,
-            "accepted_transactions": log.n_accepted,
-        },
-        "vocabulary": {"users": log.n_users, "items": log.n_items},
-        "split": {
-            "strategy": config.split.strategy,
-            "windows": {
-                name: format_time(getattr(windows, name))
-                for name in ("first", "cut1", "cut2", "last")
-            },
-            "windows_ns": {
-                name: getattr(windows, name) for name in ("first", "cut1", "cut2", "last")
-            },
-            "shares": plan.shares,
-        },
-        "ledger": {**plan.ledger, **log.dropped},
-        "balancing": None if balance is None else balance.info,
-        "similarity": results.neighbors.info,
-        "prices": {
-            "unit": f"2^-{PRICE_UNIT.bit_length() - 1}",
-            "edges_p1_p25_p50_p75_p99": list(features.price_edges),
-        },
-        "negatives": {
-            "verified": metrics.negatives_verified,
-            "violations": sum(metrics.violations.values()),
-            "by_source": metrics.hard_by_source,
-            "shortfall": metrics.hard_by_source["fallback"],
-            "relaxed": metrics.relaxed,
-        },
-        "counts": {
-            p.split: {"groups": len(p), "rows": len(p) * config.rows_per_positive}
-            for p in plan.positives
-        },
-        "warnings": warnings,
-        "digests": digests,
-        "content_digest": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
-        "checksums": {
-            path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.sha256.items()
-        },
-    }
+@dataclass(frozen=True)
+class PipelineResult:
+    """What the stages of a build computed and wrote."""
+
+    report: InputReport
+    results: StageResults
+    balance: Balance | None
+    written: Written
+    files: dict[str, ContentDigest]  # by table
+    statistics: Statistics
+    append: AppendSummary | None
 
 
-def complete(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The manifest with what can only be said at the end: size and SHA-256 of every other file, and its own (`integrity`)."""
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of the process that ran the stages."""
+
+    backend: BackendSummary
+    cluster: ClusterSummary | None
+    timings: list[StageTiming]
+    performance: Performance
+    quality: QualitySummary
+    warnings: list[str]
+
+
+def build_manifest(
+    folder: Path, config: DatasetConfig, built: PipelineResult, run: RunRecord
+) -> Manifest:
+    """Describe a dataset whose files are all in `folder`, with their sizes and checksums."""
+    results, digests = built.results, {name: digest.hex() for name, digest in built.files.items()}
+    # An interrupted build that was resumed may have left a manifest.
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / "manifest.json"
     }
-    files.pop(
-        "manifest.json", None
-    )  # of a build that died before it published, where this one went on from it
-    known = manifest["checksums"]
-    listed = {
-        **manifest,
-        "files": {name: path.stat().st_size for name, path in files.items()},
-        "checksums": {name: known.get(name) or sha256_of(path) for name, path in files.items()},
-    }
-    return {**listed, OWN_CHECKSUM: own_checksum(listed)}
+    known = {path.relative_to(folder).as_posix(): s for path, s in built.written.sha256.items()}
+    manifest = Manifest(
+        contract=CONTRACT,
+        generator=Generator(name="gpu-dcgen", version=__version__),
+        generated_at=format_time(results.generated_at),
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        versions={
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        inputs=_inputs(built),
+        vocabulary=VocabularySizes(
+            users=results.interactions.n_users, items=results.interactions.n_items
+        ),
+        split=_split(results.plan, config.split.strategy),
+        ledger=Ledger.model_validate({**results.plan.ledger, **results.interactions.dropped}),
+        balancing=describe_balance(built.balance),
+        similarity=SimilaritySummary.model_validate(results.neighbors.info),
+        prices=Prices(
+            unit=f"2^-{PRICE_UNIT.bit_length() - 1}",
+            edges_p1_p25_p50_p75_p99=list(results.features.price_edges),
+        ),
+        negatives=_negatives(built.written.metrics),
+        counts={
+            p.split: SplitCounts(groups=len(p), rows=len(p) * config.rows_per_positive)
+            for p in results.plan.positives
+        },
+        warnings=run.warnings,
+        digests=digests,
+        content_digest=hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+        checksums={name: known.get(name) or sha256_of(path) for name, path in files.items()},
+        append=built.append,
+        cluster=run.cluster,
+        backend=run.backend,
+        timings=run.timings,
+        performance=run.performance,
+        quality=run.quality,
+        files={name: path.stat().st_size for name, path in files.items()},
+        manifest_sha256="",
+    )
+    return manifest.model_copy(update={OWN_CHECKSUM: own_checksum(manifest.to_dict())})
+
+
+def describe_balance(balance: Balance | None) -> Balancing | None:
+    """Return the manifest's section on the weights of train positives; None without weights."""
+    return None if balance is None else Balancing.model_validate(balance.info)
+
+
+def _inputs(built: PipelineResult) -> Inputs:
+    report = built.report
+    return Inputs(
+        files=[InputFile.model_validate(file) for file in report.files],
+        rows={table: TableRows.model_validate(rows) for table, rows in report.rows.items()},
+        rejects=report.rejects,
+        data_quality_score=report.quality_score,
+        accepted_transactions=built.results.interactions.n_accepted,
+    )
+
+
+def _split(plan: SplitPlan, strategy: str) -> SplitSummary:
+    windows = plan.windows
+    edges = {name: getattr(windows, name) for name in ("first", "cut1", "cut2", "last")}
+    return SplitSummary(
+        strategy=strategy,
+        windows=WindowEdges(**{name: format_time(edge) for name, edge in edges.items()}),
+        windows_ns=WindowEdgesNs(**edges),
+        shares={name: SplitShare.model_validate(share) for name, share in plan.shares.items()},
+    )
+
+
+def _negatives(metrics: QualityMetrics) -> Negatives:
+    return Negatives(
+        verified=metrics.negatives_verified,
+        violations=sum(metrics.violations.values()),
+        by_source=metrics.hard_by_source,
+        shortfall=metrics.hard_by_source["fallback"],
+        relaxed=metrics.relaxed,
+    )
 
 
 def _strings(results: StageResults, name: str) -> list[str]:

@@ -22,6 +22,7 @@ from ..backend.blocks import Block
 from ..backend.halving import split_on_out_of_memory
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
+from ..contract.manifest import ClusterSummary
 from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest
 from ..errors import GateError
@@ -111,8 +112,8 @@ class Workers(Protocol):
     ) -> None:
         """`write_parts`: write each part's file, and hand the part, with its record, to `finish`."""
 
-    def manifest_entry(self) -> dict[str, Any]:
-        """What the manifest tells of them."""
+    def manifest_entry(self) -> ClusterSummary:
+        """Describe the cluster for the manifest."""
 
 
 def lay_out_parts(folder: Path, results: StageResults, config: DatasetConfig) -> list[Part]:

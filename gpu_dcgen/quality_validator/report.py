@@ -38,7 +38,7 @@ from ..contract.schema import CONTRACT
 from ..errors import ConfigError
 from ..monitoring.alerts import TrackerGroup
 from ..monitoring.timing import BuildTimer
-from ..storage.json_files import write_json
+from ..contract.json_files import write_json
 from .statistics import Statistics
 from .verdicts import Verdict, evaluate, overall, performance_values, require, write_junit
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..storage.json_files import read_json
+from ..contract.json_files import read_json
 
 _ANEW = "Build the dataset again with this version."
 SIMILARITY_BINS = 20  # of width 0.05

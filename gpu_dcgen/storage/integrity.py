@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import count_usable_cores
+from ..contract.json_files import as_json
 from ..contract.schema import SPLITS
 from ..errors import InputError
 from .checksums import sha256_of
-from .json_files import as_json
 from .locations import is_url, parse_location
 
 OWN_CHECKSUM = "manifest_sha256"

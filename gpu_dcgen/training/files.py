@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..contract.json_files import read_json
 from ..contract.schema import CONTRACT, SPLITS
 from ..errors import InputError
-from ..storage.json_files import read_json
 from ..storage.locations import require_local
 
 _SUFFIX = "_dataset.parquet"

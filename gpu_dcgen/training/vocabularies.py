@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from ..storage.json_files import read_json
+from ..contract.json_files import read_json
 from .files import read_table
 
 ITEM_CATEGORIES = (

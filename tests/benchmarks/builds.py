@@ -54,7 +54,7 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
 
     def examine(result: BuildResult) -> dict[str, Any]:
         manifest = min(
-            (made.manifest for made in results),
+            (made.manifest.to_dict() for made in results),
             key=lambda manifest: manifest["performance"]["seconds"],
         )
         n_bytes = sum(path.stat().st_size for path in result.output.rglob("*") if path.is_file())
@@ -68,6 +68,6 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
 
     return Work(
         run,
-        lambda result: sum(split["rows"] for split in result.manifest["counts"].values()),
+        lambda result: result.manifest.n_rows,
         examine,
     )

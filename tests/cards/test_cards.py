@@ -210,7 +210,7 @@ def test_a_readme_of_somebody_is_not_replaced_unasked(made, tmp_path):
     with pytest.raises(OutputError, match="there already"):
         write_cards(made("whole"), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md"]
-    with pytest.raises(InputError, match="manifest.json: not there; expected a dataset"):
+    with pytest.raises(InputError, match="manifest.json: does not exist; expected a dataset"):
         write_cards(tmp_path, tmp_path / "other")
     with pytest.raises(OutputError, match="cannot be written"):
         write_cards(made("whole"), tmp_path / "nowhere")

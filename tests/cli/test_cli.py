@@ -107,7 +107,7 @@ class FakeBuild:
         progress.message("warning", "quartile Q2 is empty")
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(output=output, manifest=MANIFEST)
+        return SimpleNamespace(output=output, manifest=SimpleNamespace(to_dict=lambda: MANIFEST))
 
 
 @pytest.fixture

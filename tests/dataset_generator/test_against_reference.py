@@ -128,15 +128,15 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
         sequences = read(result.output / "user_sequences.parquet")
         found += [f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)]
     assert not found, "\n".join(found)
-    ledger = dict(result.manifest["ledger"])
+    ledger = result.manifest.ledger.to_dict()
     emitted = ledger.pop("emitted")
     ours = {**{f"emitted_{name}": n for name, n in emitted.items()}, **ledger}
     assert {name: ours.get(name, 0) for name in {**world.ledger, **world.dropped}} == {
         **world.ledger,
         **world.dropped,
     }
-    assert result.manifest["negatives"]["relaxed"] == world.relaxed
-    assert result.manifest["negatives"]["shortfall"] == world.shortfall
+    assert result.manifest.negatives.relaxed == world.relaxed
+    assert result.manifest.negatives.shortfall == world.shortfall
     return result
 
 

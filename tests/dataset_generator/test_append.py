@@ -41,14 +41,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 def test_append_gives_what_a_build_from_the_start_gives(strategy, seed, tmp_path):
     tables = log(seed)
     old, whole, new = grown(tmp_path, growing(strategy), tables, until(tables, TODAY))
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    assert new.manifest["counts"] == whole.manifest["counts"] != old.manifest["counts"]
-    assert {"train", "val"} == new.manifest["append"]["kept"].keys()
-    assert {"test"} == new.manifest["append"]["anew"].keys()
-    assert "its window ends with 2018-11-1" in new.manifest["append"]["anew"]["test"]
+    assert new.manifest.digests == whole.manifest.digests
+    assert new.manifest.counts == whole.manifest.counts != old.manifest.counts
+    assert {"train", "val"} == new.manifest.append.reused.keys()
+    assert {"test"} == new.manifest.append.rebuilt.keys()
+    assert "its window ends with 2018-11-1" in new.manifest.append.rebuilt["test"]
     assert validate(new.output, checksums=True) == []
-    added = new.manifest["vocabulary"]["users"] - old.manifest["vocabulary"]["users"]
-    assert added >= 1 and new.manifest["vocabulary"]["items"] > old.manifest["vocabulary"]["items"]
+    added = new.manifest.vocabulary.users - old.manifest.vocabulary.users
+    assert added >= 1 and new.manifest.vocabulary.items > old.manifest.vocabulary.items
 
 
 def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
@@ -60,8 +60,8 @@ def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
         old, _, new = grown(
             folder, growing(filtering={"min_user_interactions": 9}), tables, until(tables, TODAY)
         )
-        assert new.manifest["append"]["kept"].keys() == {"train", "val"}
-        found.append(new.manifest["vocabulary"]["users"] - old.manifest["vocabulary"]["users"])
+        assert new.manifest.append.reused.keys() == {"train", "val"}
+        found.append(new.manifest.vocabulary.users - old.manifest.vocabulary.users)
     assert max(found) > 1, "nobody crosses the threshold but the new customer"
 
 
@@ -69,8 +69,8 @@ def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
 def test_every_shape_of_a_data_set_can_grow(shape, tmp_path):
     tables = log()
     _, whole, new = grown(tmp_path, growing(**SHAPES[shape]), tables, until(tables, TODAY))
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    assert new.manifest["append"]["kept"].keys() == {"train", "val"}
+    assert new.manifest.digests == whole.manifest.digests
+    assert new.manifest.append.reused.keys() == {"train", "val"}
 
 
 def test_what_is_kept_is_the_same_file(tmp_path):
@@ -101,16 +101,13 @@ def test_a_data_set_can_grow_again_and_again(tmp_path):
     for day in (TODAY, TODAY + 4, 60):
         now = tables if day == 60 else until(tables, day)
         new = append(write_shop(now, tmp_path / "tables"), tmp_path / "dataset", backend="cpu")
-        assert new.manifest["append"]["kept"] == dict.fromkeys(
-            ("train", "val"), first.manifest["generated_at"]
+        assert new.manifest.append.reused == dict.fromkeys(
+            ("train", "val"), first.manifest.generated_at
         )
     whole = build(tmp_path / "tables", tmp_path / "whole", config, backend="cpu")
-    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest.digests == whole.manifest.digests
     again = append(tmp_path / "tables", tmp_path / "dataset", backend="cpu")
-    assert (
-        again.manifest["append"]["anew"] == {}
-        and again.manifest["digests"] == whole.manifest["digests"]
-    )
+    assert again.manifest.append.rebuilt == {} and again.manifest.digests == whole.manifest.digests
 
 
 def test_the_report_counts_the_whole(tmp_path):
@@ -138,14 +135,14 @@ def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
     }
     more = {**tables, "transactions": [*tables["transactions"], rare]}
     _, whole, new = grown(tmp_path, growing(), more, tables)
-    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest.digests == whole.manifest.digests
     one, other = (
         json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
     )
     assert without_later(other) == without_later(one)
     assert (
         "the log begins with 2018-09-20 instead of 2018-09-20 23:59:59"
-        in new.manifest["append"]["anew"]["val"]
+        in new.manifest.append.rebuilt["val"]
     )
 
 
@@ -195,7 +192,7 @@ def test_new_rows_alone_are_refused(tmp_path):
 
 def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
     tables = write_shop(log(), tmp_path / "tables")
-    with pytest.raises(InputError, match="manifest.json: not there; expected a dataset"):
+    with pytest.raises(InputError, match="manifest.json: does not exist; expected a dataset"):
         append(tables, tmp_path / "nothing")
     old = build(tables, tmp_path / "dataset", growing(output={"appendable": False}), backend="cpu")
     assert not (old.output / "append.json").exists()
@@ -251,7 +248,7 @@ def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
     whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
     assert (
-        new.manifest["digests"] == whole.manifest["digests"]
+        new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []
     )
 
@@ -262,7 +259,7 @@ def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(parts._SampleWriter, "_make", lambda *_: made.append(1))
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
-    assert not made and new.manifest["append"]["kept"].keys() == {"train", "val"}
+    assert not made and new.manifest.append.reused.keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []
 
 
@@ -280,9 +277,7 @@ def test_resources_can_be_others(tmp_path):
         backend="cpu",
         resources={"num_workers": 1},
     )
-    assert (
-        new.manifest["config"]["resources"]["num_workers"] == 1 and new.manifest["append"]["kept"]
-    )
+    assert new.manifest.config["resources"]["num_workers"] == 1 and new.manifest.append.reused
     with pytest.raises(
         dataset_generator.ConfigError,
         match=r"^resources.num_workers: .*, found -1\.\nGive another value",

@@ -139,9 +139,9 @@ def test_what_is_made_of_something_else_is_made_anew(mutate, seed, tmp_path):
     config = growing(similarity={"min_common_users": 1, "view_weight": 1.0, "top_k": 30})
     _, whole, new = grown(tmp_path, config, tables, before)
     kept, word = MUTATIONS[mutate]
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    assert new.manifest["append"]["kept"].keys() == kept
-    assert word in new.manifest["append"]["anew"]["val"]
+    assert new.manifest.digests == whole.manifest.digests
+    assert new.manifest.append.reused.keys() == kept
+    assert word in new.manifest.append.rebuilt["val"]
 
 
 def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
@@ -165,7 +165,7 @@ def test_a_code_means_the_same_in_every_split(comes, tmp_path):
     before, more = until(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
     an_unsold_article_of_a_new_group(more if comes else before)
     _, whole, new = grown(tmp_path, growing(), more, before)
-    assert new.manifest["digests"] == whole.manifest["digests"]
+    assert new.manifest.digests == whole.manifest.digests
     mappings = json.loads((new.output / "category_mappings.json").read_text())["mappings"]
     for split in ("train", "val", "test"):
         found = categories_of(new.output, split)
@@ -178,16 +178,16 @@ def test_cuts_that_move_with_the_log_are_said(tmp_path):
     _, whole, new = grown(
         tmp_path, growing(split={"val_from": None, "test_from": None}), tables, until(tables, TODAY)
     )
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    assert not new.manifest["append"]["kept"]
-    assert "split.val_from and split.test_from pin them" in new.manifest["append"]["anew"]["train"]
+    assert new.manifest.digests == whole.manifest.digests
+    assert not new.manifest.append.reused
+    assert "split.val_from and split.test_from pin them" in new.manifest.append.rebuilt["train"]
 
 
 def test_users_that_change_places_are_said(tmp_path):
     tables = log(2)
     _, whole, new = grown(tmp_path, growing("temporal_user_disjoint"), tables, until(tables, TODAY))
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    reasons = new.manifest["append"]["anew"]
+    assert new.manifest.digests == whole.manifest.digests
+    reasons = new.manifest.append.rebuilt
     assert "with split.strategy hash or temporal it does not" in reasons["train"]
 
 
@@ -195,11 +195,11 @@ def test_users_that_reach_the_minimum_of_the_whole_log_are_said(tmp_path):
     tables = log()
     config = growing(filtering={"counts": "log", "min_user_interactions": 20})
     _, whole, new = grown(tmp_path, config, tables, until(tables, TODAY))
-    assert new.manifest["digests"] == whole.manifest["digests"]
-    assert not new.manifest["append"]["kept"]
+    assert new.manifest.digests == whole.manifest.digests
+    assert not new.manifest.append.reused
     assert (
         "which filtering.counts: window lets in from then on"
-        in new.manifest["append"]["anew"]["train"]
+        in new.manifest.append.rebuilt["train"]
     )
 
 
@@ -213,7 +213,7 @@ def test_another_version_keeps_nothing(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
-    assert set(new.manifest["append"]["anew"].values()) == {
+    assert set(new.manifest.append.rebuilt.values()) == {
         "the dataset was made by another version of gpu-dcgen"
     }
 
@@ -229,9 +229,7 @@ def test_other_settings_keep_nothing(tmp_path):
     write_shop(tables, tmp_path / "now")
     how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
     new = build(tmp_path / "now", old.output, growing(seed=7), **how)
-    assert set(new.manifest["append"]["anew"].values()) == {
-        "the dataset was made with other settings"
-    }
+    assert set(new.manifest.append.rebuilt.values()) == {"the dataset was made with other settings"}
 
 
 def test_a_damaged_file_is_made_anew(tmp_path):
@@ -248,11 +246,11 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
-    assert new.manifest["append"]["kept"].keys() == {"val"}
-    assert "is not as it was published" in new.manifest["append"]["anew"]["train"]
+    assert new.manifest.append.reused.keys() == {"val"}
+    assert "is not as it was published" in new.manifest.append.rebuilt["train"]
     whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
     assert (
-        new.manifest["digests"] == whole.manifest["digests"]
+        new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []
     )
 
@@ -264,7 +262,6 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
     monkeypatch.setattr(earlier.os, "link", refuse)
     tables = log()
     _, whole, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
-    assert new.manifest["digests"] == whole.manifest["digests"] and new.manifest["append"][
-        "kept"
-    ].keys() == {"train", "val"}
+    assert new.manifest.digests == whole.manifest.digests
+    assert new.manifest.append.reused.keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []

@@ -33,7 +33,7 @@ def built(tables: Tables, folder: Path, config: DatasetConfig | None = None, bac
         config or tiny_config(),
         backend=backend,
         overwrite=True,
-    ).manifest
+    ).manifest.to_dict()
 
 
 @pytest.fixture(scope="module")

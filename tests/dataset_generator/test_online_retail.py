@@ -64,7 +64,7 @@ def retail(online_retail, tmp_path_factory) -> RetailBuild:
         .with_columns(pl.col("price").cast(pl.Float64))
     )
     collapsed = raw.group_by(USER, ITEM, TIME).agg(pl.col("price").max(), pl.col("channel").min())
-    return RetailBuild(result.output, result.manifest, raw, k_core(collapsed))
+    return RetailBuild(result.output, result.manifest.to_dict(), raw, k_core(collapsed))
 
 
 def test_the_filter_keeps_what_the_raw_rows_say(retail):

@@ -90,10 +90,10 @@ def copy_bandwidth() -> dict[str, float]:
 def build_on(machine: str, tables: Path, output: Path) -> dict[str, Any]:
     """One build; a second one on the GPU, whose kernels are then compiled, is the one that is timed."""
     backend = gpu()[0] if machine == "gpu" else machine
-    manifest = build(tables, output, backend=backend, overwrite=True).manifest
+    manifest = build(tables, output, backend=backend, overwrite=True).manifest.to_dict()
     if machine == "gpu":
         first = manifest["performance"]
-        manifest = build(tables, output, backend=backend, overwrite=True).manifest
+        manifest = build(tables, output, backend=backend, overwrite=True).manifest.to_dict()
         manifest["performance"]["first_build"] = first
     keys = (
         "content_digest",

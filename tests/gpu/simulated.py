@@ -79,7 +79,7 @@ def main(inputs: Path, output: Path, config: dict[str, Any]) -> None:
         "ignore", "overflow encountered in scalar", RuntimeWarning
     )  # hashes wrap on purpose
     machine = SimulatedBackend()
-    manifest = build(inputs, output, tiny_config(**config), backend=machine).manifest
+    manifest = build(inputs, output, tiny_config(**config), backend=machine).manifest.to_dict()
     found = {
         "content_digest": manifest["content_digest"],
         "kernels": sorted(set(machine.ran)),

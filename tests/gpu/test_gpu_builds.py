@@ -32,8 +32,8 @@ def tables(tmp_path):
 @pytest.mark.parametrize("order", ["chronological", "shuffled"])
 def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
     config = tiny_config(output={"shape": shape, "order": order})
-    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
-    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest
+    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest.to_dict()
+    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest.to_dict()
     assert found["digests"] == expected["digests"]
     assert found["counts"] == expected["counts"]
     assert found["backend"]["name"] == "gpu" and of_build(tmp_path / "gpu", found)
@@ -42,16 +42,16 @@ def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_content_is_the_cpus_under_other_settings(variant, tables, tmp_path, machine):
     config = tiny_config(**VARIANTS[variant])
-    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
+    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest.to_dict()
     assert (
-        build(tables, tmp_path / "gpu", config, backend=machine).manifest["digests"]
+        build(tables, tmp_path / "gpu", config, backend=machine).manifest.digests
         == expected["digests"]
     )
 
 
 def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
-    expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest
-    found = build(online_retail, tmp_path / "gpu", backend=machine).manifest
+    expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest.to_dict()
+    found = build(online_retail, tmp_path / "gpu", backend=machine).manifest.to_dict()
     assert found["digests"] == expected["digests"]
     moved, rows = (
         found["backend"]["bytes_to_device"],
@@ -62,7 +62,7 @@ def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
 
 @pytest.mark.parametrize("n_left", [3, 40])
 def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, machine, monkeypatch):
-    expected = build(tables, tmp_path / "cpu", tiny_config(), backend="cpu").manifest
+    expected = build(tables, tmp_path / "cpu", tiny_config(), backend="cpu").manifest.to_dict()
     run, before = launch.run, machine.memory()["exhausted"]
 
     def full(kernel, n, *arrays, lanes):
@@ -71,7 +71,7 @@ def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, mac
         run(kernel, n, *arrays, lanes=lanes)
 
     monkeypatch.setattr(launch, "run", full)
-    found = build(tables, tmp_path / "gpu", tiny_config(), backend=machine).manifest
+    found = build(tables, tmp_path / "gpu", tiny_config(), backend=machine).manifest.to_dict()
     assert found["digests"] == expected["digests"]
     assert machine.memory()["exhausted"] > before
 

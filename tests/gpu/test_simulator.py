@@ -18,7 +18,7 @@ CONFIG = {"resources": {"batch_size": 1000, "chunk_size": 9}}
 
 def test_a_build_in_the_cuda_simulator_gives_the_same_content(tmp_path):
     tables = write_shop(random_shop(**SHOP), tmp_path / "input")
-    expected = build(tables, tmp_path / "expected", tiny_config(**CONFIG), backend="cpu").manifest
+    expected = build(tables, tmp_path / "expected", tiny_config(**CONFIG), backend="cpu").manifest.to_dict()
     command = [
         sys.executable,
         "-m",

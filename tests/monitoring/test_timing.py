@@ -118,10 +118,10 @@ def test_blocks_shrink_to_the_memory_limit(monkeypatch):
 
 def test_a_build_in_little_memory_is_the_same(tmp_path):
     tables = write_shop(random_shop(1), tmp_path / "input")
-    expected = build(tables, tmp_path / "free", tiny_config(), backend="cpu").manifest
+    expected = build(tables, tmp_path / "free", tiny_config(), backend="cpu").manifest.to_dict()
     held = build(
         tables, tmp_path / "held", tiny_config(resources={"memory_limit": "256MiB"}), backend="cpu"
-    ).manifest
+    ).manifest.to_dict()
     assert held["content_digest"] == expected["content_digest"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_dcgen.storage.json_files import write_json
+from gpu_dcgen.contract.json_files import write_json
 
 
 def test_json_is_for_people(tmp_path):

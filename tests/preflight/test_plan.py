@@ -36,7 +36,7 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(shop) -> dict:
-    return build(shop, shop.parent / "dataset", backend=NumpyBackend(n_threads=2)).manifest
+    return build(shop, shop.parent / "dataset", backend=NumpyBackend(n_threads=2)).manifest.to_dict()
 
 
 @pytest.fixture(scope="module")

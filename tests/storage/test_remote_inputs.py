@@ -40,7 +40,7 @@ def url(bucket: Bucket, shop: Path) -> str:  # noqa: F811
 
 
 def digest(inputs: Path | str, output: Path, **options: Any) -> dict[str, Any]:
-    manifest = build(inputs, output, tiny_config(), backend="cpu", **options).manifest
+    manifest = build(inputs, output, tiny_config(), backend="cpu", **options).manifest.to_dict()
     return {
         name: manifest[name]
         for name in ("content_digest", "inputs", "counts", "ledger", "warnings")

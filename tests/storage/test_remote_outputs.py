@@ -99,11 +99,11 @@ def test_a_data_set_at_a_url_is_that_of_a_folder(url, bucket, shop, tmp_path):  
     result = made(shop, url)
     assert (
         result.output == url
-        and result.manifest["content_digest"] == straight.manifest["content_digest"]
+        and result.manifest.content_digest == straight.manifest.content_digest
     )
     there = bucket.download("sets/one", tmp_path / "there")
     assert content(there) == content(straight.output)
-    assert json.loads((there / MANIFEST).read_text()) == result.manifest
+    assert json.loads((there / MANIFEST).read_text()) == result.manifest.to_dict()
     assert validate(there, checksums=True) == validate(url, checksums=True) == validate(url) == []
     assert not left_here(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
 
@@ -119,7 +119,7 @@ def test_the_manifest_comes_last(url, bucket, shop, monkeypatch):  # noqa: F811
         put(self, file, name)
 
     monkeypatch.setattr(RemoteFolder, "put", watched)
-    manifest = made(shop, url).manifest
+    manifest = made(shop, url).manifest.to_dict()
     assert set(before) == {*manifest["files"], LOCK, UNFINISHED}
 
 
@@ -134,8 +134,8 @@ def test_what_is_there_is_replaced_only_on_request(url, bucket, shop, tmp_path):
     ):
         made(shop, url, seed=7)
     second = made(shop, url, seed=7, overwrite=True)
-    assert first.manifest["content_digest"] != second.manifest["content_digest"]
-    assert set(bucket.names("sets/one")) == {*second.manifest["files"], MANIFEST}
+    assert first.manifest.content_digest != second.manifest.content_digest
+    assert set(bucket.names("sets/one")) == {*second.manifest.files, MANIFEST}
     assert validate(url, checksums=True) == []
     assert bucket.get("sets/one-more/file") == b"of somebody"
 
@@ -167,7 +167,7 @@ def test_where_nothing_can_be_published_nothing_is_built(where, text, bucket, sh
 @pytest.mark.parametrize("at", [1, 4, 9, "manifest"])
 def test_an_upload_that_ends_early_is_gone_on_from(at, url, bucket, shop, tmp_path, monkeypatch):  # noqa: F811
     straight = made(shop, tmp_path / "straight")
-    at = len(straight.manifest["files"]) + 1 if at == "manifest" else at
+    at = len(straight.manifest.files) + 1 if at == "manifest" else at
     with monkeypatch.context() as patched:
         patched.setattr(outputs, "_THREADS", 1)
         dies(patched, "put", at)
@@ -196,7 +196,7 @@ def test_an_overwriting_upload_that_ends_early_leaves_no_manifest(
             made(shop, url, seed=7, overwrite=True)
     assert MANIFEST not in bucket.names("sets/one")
     second = made(shop, url, seed=7, overwrite=True)
-    assert set(bucket.names("sets/one")) == {*second.manifest["files"], MANIFEST}
+    assert set(bucket.names("sets/one")) == {*second.manifest.files, MANIFEST}
     assert validate(url, checksums=True) == []
 
 

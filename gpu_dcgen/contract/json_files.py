@@ -1,4 +1,4 @@
-"""Reading the JSON files of a dataset."""
+"""Read and write the JSON files of a dataset."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 
 from ..errors import InputError
 
+REBUILD = "Copy the dataset again, or build it again."
 
-def read_json(
-    path: Path, remedy: str = "Copy the dataset again, or build it anew."
-) -> dict[str, Any]:
-    """A JSON object of a dataset; InputError where it is missing, cannot be read or is none."""
+
+def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
+    """Read a JSON object of a dataset.
+
+    Raises InputError where the file is missing, cannot be read or holds no object.
+    """
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: not there; expected a dataset that 'gpu-dcgen build' made.\n{remedy}"
+            f"{path}: does not exist; expected a dataset that 'gpu-dcgen build' wrote.\n{remedy}"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error
@@ -31,10 +34,10 @@ def read_json(
 
 
 def as_json(content: Any) -> str:
-    """JSON for people and programs: indented, Unicode as it is."""
+    """Format JSON for people and programs: indented, Unicode as it is."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people and programs: indented, Unicode as it is."""
+    """Write a file of JSON as `as_json` formats it."""
     path.write_text(as_json(content), encoding="utf-8")
