@@ -8,31 +8,38 @@ import shutil
 import time
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import psutil
 
 from .config import DatasetConfig
+from .contract.budgets import GB
 from .errors import BackendError, InputError, OutputError
 
-GB = 10**9
 
-# A control group's limit and what it uses, version 2 and 1.
-CGROUPS = tuple(
-    (
-        Path("/sys/fs/cgroup") / limit,
-        Path("/sys/fs/cgroup") / usage,
-        Path("/sys/fs/cgroup") / statistics,
-        cache,
-    )
-    for limit, usage, statistics, cache in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-            "total_inactive_file",
-        ),
-    )
+class _ControlGroup(NamedTuple):
+    """Where Linux says how much memory a container may use, and does."""
+
+    limit: Path
+    usage: Path
+    statistics: Path
+    cache: str  # the line of `statistics` that counts pages of files, which can be freed
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+CONTROL_GROUPS = (
+    _ControlGroup(  # version 2
+        _CGROUP / "memory.max",
+        _CGROUP / "memory.current",
+        _CGROUP / "memory.stat",
+        "inactive_file",
+    ),
+    _ControlGroup(  # version 1
+        _CGROUP / "memory/memory.limit_in_bytes",
+        _CGROUP / "memory/memory.usage_in_bytes",
+        _CGROUP / "memory/memory.stat",
+        "total_inactive_file",
+    ),
 )
 
 # Bytes on the disk. Seen: 7 to 11 a sample with its share of history, 6.3 to 7.4 a neighbor, up to
@@ -48,27 +55,39 @@ SPLIT_FOLDER, LONGEST_NAME = "data/train_dataset.parquet", "item_similarity_matr
 STAGING = ".{}.staging"  # what the folder beside it is called while it is written
 
 
+def total_memory() -> int:
+    """Return the bytes of memory of the machine, or of its container where that has fewer."""
+    limits = [limit for group in CONTROL_GROUPS if (limit := _read_limit(group)) is not None]
+    return min([psutil.virtual_memory().total, *limits])
+
+
 def available_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of its container where that is less."""
-    return min([psutil.virtual_memory().available, *_container_room()])
+    """Return the bytes that this process may still take of its machine and of its container."""
+    free = [room for group in CONTROL_GROUPS if (room := _free_memory(group)) is not None]
+    return min([psutil.virtual_memory().available, *free])
 
 
-def _container_room() -> list[int]:
-    """What the control groups leave; pages of files that are only cached count as free."""
-    rooms = []
-    for limit, usage, statistics, cache in CGROUPS:
-        try:
-            most, used, lines = (
-                limit.read_text().strip(),
-                int(usage.read_text()),
-                statistics.read_text().splitlines(),
-            )
-        except OSError:
-            continue
-        cached = sum(int(line.split()[1]) for line in lines if line.split()[0] == cache)
-        if most.isdigit():
-            rooms.append(max(0, int(most) - used + cached))
-    return rooms
+def _read_limit(group: _ControlGroup) -> int | None:
+    """Return a control group's limit in bytes; None where there is no group or no limit."""
+    try:
+        text = group.limit.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _free_memory(group: _ControlGroup) -> int | None:
+    """Return the bytes that a control group leaves; cached pages of files count as free."""
+    limit = _read_limit(group)
+    if limit is None:
+        return None
+    try:
+        used = int(group.usage.read_text())
+        lines = [line.split() for line in group.statistics.read_text().splitlines()]
+    except OSError:
+        return None
+    cached = sum(int(line[1]) for line in lines if line[0] == group.cache)
+    return max(0, limit - used + cached)
 
 
 def require_memory(needed: int, what: str) -> None:

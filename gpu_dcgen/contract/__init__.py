@@ -1,1 +1,1 @@
-"""DC-002 as data: columns, vocabularies, budgets, gates."""
+"""Data contract DC-002 as data: columns (`schema`), `budgets` and quality `gates`."""

@@ -1,7 +1,7 @@
-"""The contract's schema, vocabularies and thresholds, as data ("Output Specifications", "Performance Requirements").
+"""The contract's files, columns and vocabularies, as data ("Output Specifications").
 
-Column order and type names are the contract's; what D17 adds stands behind them. `make_arrow_schema` turns them into the
-schema that every file carries, whichever machine wrote it.
+Order and type names of columns are the contract's; columns of our own (D17) follow them.
+`make_arrow_schema` returns the schema that a file has, whichever backend writes it.
 """
 
 from __future__ import annotations
@@ -12,51 +12,37 @@ from typing import Any, Literal
 
 CONTRACT = "DC-002 1.0.0"
 SPLITS = ("train", "val", "test")
-CARDS = (
-    "README.md",
-    "croissant.json",
-    "datacontract.yaml",
-)  # of `gpu-dcgen cards`: beside the files, and about them
+TABLES = ("articles", "customers", "transactions")  # of the inputs, each required
+# Written by `gpu-dcgen cards` into a dataset; they are about its files, not among them.
+CARDS = ("README.md", "croissant.json", "datacontract.yaml")
 
 AGE_GROUPS = ("16-24", "25-34", "35-44", "45-54", "55+")
 CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
 NEWS_FREQUENCY = ("NONE", "Regularly", "Monthly", "None")
 SEASONS = ("Spring", "Summer", "Fall", "Winter")
 NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names them twice, differently
-NEGATIVE_DETAILS = (
-    "item_cf",
-    "collaborative",
-    "category_crossing",
-    "fallback",
-    "random",
-)  # D13, D17
+# D13, D17
+NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback", "random")
 PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
-# "Performance Requirements" and "Alerting Thresholds".
-MIN_ROWS_PER_S, TARGET_ROWS_PER_S = 5_000, 10_000
-MAX_SECONDS = {
-    "similarity_computation": 600,
-    "negative_sampling": 900,
-    "dataset_construction": 300,
-    "total_generation_time": 1_800,
-}
-MAX_MEMORY_BYTES = 16 * 10**9
-MAX_CPU_SHARE = 0.80
-MAX_DISK_BYTES_PER_S = 200 * 10**6
-CRITICAL_QUALITY_SCORE = 0.90
-
-# What each column says, in a sentence; D6, D15, D17 and D18 have it exactly.
+# What each column says, in a sentence; D6, D15, D17 and D18 have the formulas.
 _DESCRIPTIONS = {
     "user_id": "Id of the user.",
-    "user_age": "Age of the user in years, as the log has it.",
-    "user_age_group": "Age group of the user; none under 16.",
-    "user_club_status": "Club membership of the user, as the log has it.",
-    "user_news_frequency": "How often the user gets fashion news, as the log has it.",
-    "user_lifetime_days": "Whole days since the user's first purchase, as of the timestamp.",
-    "user_total_purchases": "The user's purchases strictly before the timestamp.",
-    "user_avg_basket_size": "The user's purchases strictly before the timestamp, per distinct time of purchase.",
-    "user_preferred_channel": "Sales channel that the user took most often before the timestamp; ties to the lower id.",
-    "user_interaction_sequence": "Item indices of the latest purchases before the timestamp, oldest first, not padded.",
+    "user_age": "Age of the user in years, as in the log.",
+    "user_age_group": "Age group of the user; null under 16.",
+    "user_club_status": "Club membership of the user, as in the log.",
+    "user_news_frequency": "How often the user gets fashion news, as in the log.",
+    "user_lifetime_days": "Whole days from the user's first purchase to the timestamp.",
+    "user_total_purchases": "Purchases of the user strictly before the timestamp.",
+    "user_avg_basket_size": (
+        "Purchases of the user strictly before the timestamp, per distinct time of purchase."
+    ),
+    "user_preferred_channel": (
+        "Sales channel that the user used most often before the timestamp; ties to the lower id."
+    ),
+    "user_interaction_sequence": (
+        "Item indices of the latest purchases before the timestamp, oldest first, not padded."
+    ),
     "user_sequence_lengths": "Entries of user_interaction_sequence.",
     "item_id": "Id of the item.",
     "item_product_group": "Product group of the item.",
@@ -64,9 +50,17 @@ _DESCRIPTIONS = {
     "item_garment_group": "Garment group of the item.",
     "item_department": "Department of the item.",
     "item_index_group": "Index group of the item.",
-    "item_popularity_score": "Recent purchases of the item, logarithmic, as of the latest snapshot; 1 is the most bought.",
-    "item_price_category": "Quartile (Q1 to Q4) of the recent mean price among the training period's prices.",
-    "item_price_normalized": "Recent mean price between the 1st (0) and 99th (1) percentile of the training period's prices.",
+    "item_popularity_score": (
+        "Recent purchases of the item as of the latest snapshot, on a logarithmic scale; 1 is the "
+        "most purchased item."
+    ),
+    "item_price_category": (
+        "Quartile (Q1 to Q4) of the recent mean price among the training period's prices."
+    ),
+    "item_price_normalized": (
+        "Recent mean price, scaled from the 1st (0) to the 99th (1) percentile of the training "
+        "period's prices."
+    ),
     "timestamp": "When the positive was bought (UTC); every feature is as of this moment.",
     "sales_channel": "Sales channel of the positive's purchase.",
     "day_of_week": "Weekday of the timestamp; Monday is 0.",
@@ -74,35 +68,54 @@ _DESCRIPTIONS = {
     "season": "Meteorological season of the timestamp.",
     "label": "1 for the purchase, 0 for a negative.",
     "negative_source": "Kind of negative: hard or random; null for a positive.",
-    "similarity_score": "Similarity of a hard negative to its positive; null where they have none, and on all other rows.",
-    "sample_id": "Split, group and slot of the row, as train-0000000012-03; slot 00 is the positive.",
+    "similarity_score": (
+        "Similarity of a hard negative to its positive; null where they have none, and in all "
+        "other rows."
+    ),
+    "sample_id": "Split, group and slot of the row: train-0000000012-03; slot 00 is the positive.",
     "generation_timestamp": "When the dataset was built (UTC).",
-    "sample_weight": "Weight of the group by category, user segment and recency; 1 in validation and test.",
-    "is_repurchase": "Whether the group's positive had been bought by the user before.",
+    "sample_weight": (
+        "Weight of the group by category, user segment and recency; 1 in validation and test."
+    ),
+    "is_repurchase": "Whether the user had bought the group's positive before.",
     "negative_item_id": "Id of the negative item; in an n-tuple of each, hard ones first.",
     "negative_item_index": "Indices (item_vocabulary) of the negatives.",
     "negative_popularity_score": "Popularity of each negative, as item_popularity_score.",
     "negative_price_normalized": "Price of each negative, as item_price_normalized.",
-    "negative_similarity_score": "Similarity of each hard negative to the positive; null where none, and for random ones.",
+    "negative_similarity_score": (
+        "Similarity of each hard negative to the positive; null where they have none, and for "
+        "random negatives."
+    ),
     "similar_item_id": "Id of one of the most similar items.",
-    "similarity": "Cosine similarity of the two items by their buyers in the training period, above 0 and at most 1.",
-    "common_users": "Users who bought both in the training period.",
-    "rank": "Place among the item's most similar items, from 1.",
+    "similarity": (
+        "Cosine similarity of the two items by their buyers in the training period, above 0 and at "
+        "most 1."
+    ),
+    "common_users": "Users who bought both items in the training period.",
+    "rank": "Rank among the item's most similar items, from 1.",
     "split": "Split that the user is in: train, val or test.",
-    "item_indices": "Item indices of the user's latest purchases before the split's period ends, oldest first.",
+    "item_indices": (
+        "Item indices of the user's latest purchases before the split's period ends, oldest first."
+    ),
     "timestamps": "When each purchase was made (UTC).",
     "session_ids": "Session of each purchase, from 0; a long gap begins a new one.",
     "sequence_length": "Entries of the lists.",
     "item_index": "Index of the item in sequences, from 1; 0 is padding.",
-    "negative_detail": "How a negative was found: item_cf, collaborative, category_crossing, fallback, random; else null.",
-    "recency": "Weight of each purchase, halved with each half-life of its age at the end of the split's period.",
+    "negative_detail": (
+        "Source of a negative: item_cf, collaborative, category_crossing, fallback or random; null "
+        "for a positive."
+    ),
+    "recency": (
+        "Weight of each purchase, halved with each half-life of its age at the end of the split's "
+        "period."
+    ),
     "day_of_week_sin": "Sine of each purchase's weekday, as an angle in the week.",
     "day_of_week_cos": "Cosine of each purchase's weekday, as an angle in the week.",
     "season_sin": "Sine of each purchase's day of the year, as an angle.",
     "season_cos": "Cosine of each purchase's day of the year, as an angle.",
     "item_product_code": "Code that an item shares with its variants.",
-    "item_section": "Section of the item, as the log has it.",
-    "item_name": "Name of the item, as the log has it.",
+    "item_section": "Section of the item, as in the log.",
+    "item_name": "Name of the item, as in the log.",
 }
 
 Role = Literal["id", "feature", "label", "metadata"]
@@ -111,21 +124,21 @@ Encoding = Literal["DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a file; `encoding` and `statistics` are how it is stored, not what it says."""
+    """One column of a file; `encoding` and `statistics` say how it is stored."""
 
     name: str
-    # as the contract spells it; `list[int]` is list<int32>, `tuple[...]` a list of one entry a
-    # negative
+    # As the contract spells it: `list[int]` is list<int32>; `tuple[...]` has an entry per negative.
     type: str
     role: Role
     nullable: bool = False
     encoding: Encoding | None = None  # None: `_ENCODINGS` by type
-    # minima and maxima, where rows lie so that a filter skips some: a fifth of the time if on all
+    # Minima and maxima, for columns by which a filter can skip row groups: of all columns they
+    # would take a fifth of the time of writing.
     statistics: bool = False
 
     @property
     def description(self) -> str:
-        """One sentence; of a triplet's negative, the one of the item's column."""
+        """One sentence; of a triplet's negative, that of the item's column."""
         own = _DESCRIPTIONS.get(self.name)
         return own or f"Of the hard negative: {_DESCRIPTIONS[self.name.removeprefix('negative_')]}"
 
@@ -140,16 +153,16 @@ class File:
     compression: Literal["zstd", "snappy"] = "zstd"
 
 
-# Chosen by `tests/benchmarks/encodings.py`, on H&M-like blocks: nanoseconds of one core and bytes a
-# row.
-# numbers of the user or the calendar   PLAIN 6 ns, 0.1 B; dictionary 11 ns, 0.1 B: ZSTD finds the
-# 16 repeats either way
-# numbers of the item (two below)       dictionary 26 ns, 1.5 B; PLAIN 39 ns, 2.6 B;
-# BYTE_STREAM_SPLIT 20 ns, 3.2 B
-# item indices in sequences             PLAIN 205 ns, 2.4 B; dictionary 470 ns, 6.8 B;
-# DELTA_BINARY_PACKED 500 ns, 9.4 B
-#   sample_id                             DELTA_BYTE_ARRAY 62 ns, 0.03 B; PLAIN 74 ns, 0.6 B
-#   similarity_score                      PLAIN 17 ns, 0.36 B; dictionary 23 ns, 0.48 B
+# Chosen by `tests/benchmarks/encodings.py`, on blocks like H&M's: nanoseconds of one core and bytes
+# per row. ZSTD finds the 16 repeats of a user's or calendar's number in either encoding.
+#
+#   numbers of user or calendar  PLAIN 6 ns, 0.1 B; dictionary 11 ns, 0.1 B
+#   numbers of the item          dictionary 26 ns, 1.5 B; PLAIN 39 ns, 2.6 B;
+#                                BYTE_STREAM_SPLIT 20 ns, 3.2 B
+#   item indices in sequences    PLAIN 205 ns, 2.4 B; dictionary 470 ns, 6.8 B;
+#                                DELTA_BINARY_PACKED 500 ns, 9.4 B
+#   sample_id                    DELTA_BYTE_ARRAY 62 ns, 0.03 B; PLAIN 74 ns, 0.6 B
+#   similarity_score             PLAIN 17 ns, 0.36 B; dictionary 23 ns, 0.48 B
 _ENCODINGS: dict[str, Encoding] = dict.fromkeys(
     ("int8", "int16", "int32", "float32", "bool", "list[int]"), "PLAIN"
 )
@@ -311,23 +324,22 @@ class WriterSettings:
     compression: str
     compression_level: int | None  # None where the codec has no levels
     rows_per_row_group: int  # at most; row groups hold whole groups (D16)
-    encodings: dict[str, str] = field(
-        default_factory=dict
-    )  # of columns that are not dictionary-encoded
+    # Of columns that are not dictionary-encoded.
+    encodings: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()  # columns with minima and maxima
 
 
 def get_file(file: str, shape: str = "labeled_pair") -> File:
-    """A file by its name without suffix; of a split's dataset, in one of the `SHAPES`."""
+    """Return a file by its name without suffix; a split's dataset in one of the `SHAPES`."""
     return SHAPES[shape] if FILES[file] is SAMPLES else FILES[file]
 
 
 def get_columns(
     file: str, extra_columns: bool = True, shape: str = "labeled_pair"
 ) -> tuple[Column, ...]:
-    """The columns of a file, in order; `extra_columns` False leaves those of D17 out."""
-    found = get_file(file, shape)
-    return found.columns + (found.extra_columns if extra_columns else ())
+    """Return the columns of a file, in order; without D17's where `extra_columns` is False."""
+    entry = get_file(file, shape)
+    return entry.columns + (entry.extra_columns if extra_columns else ())
 
 
 def make_writer_settings(
@@ -337,7 +349,7 @@ def make_writer_settings(
     rows_per_row_group: int = 131_072,
     shape: str = "labeled_pair",
 ) -> WriterSettings:
-    """How to write a file; the level counts for ZSTD only."""
+    """Return how to write a file; `compression_level` is used by ZSTD only."""
     columns, compression = get_columns(file, shape=shape), get_file(file, shape).compression
     encodings = {
         column.name: column.encoding or _ENCODINGS.get(column.type, "DICTIONARY")
@@ -357,7 +369,7 @@ def make_writer_settings(
 def make_arrow_schema(
     file: str, extra_columns: bool = True, shape: str = "labeled_pair", n_negatives: int = 15
 ) -> Any:
-    """The pyarrow schema of a file, column roles in the metadata of each field and of the schema (D17).
+    """Return the pyarrow schema of a file, with roles in its metadata and its fields' (D17).
 
     `n_negatives` is the length of the n-tuple's lists.
     """
@@ -385,6 +397,3 @@ def make_arrow_schema(
     ]
     roles = {column.name: column.role for column in columns}
     return pa.schema(fields, {"contract": CONTRACT, "roles": json.dumps(roles)})
-
-
-TABLES = ("articles", "customers", "transactions")  # without which there is no build

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from ..backend.protocol import Array
 from ..backend.runs import count_codes, run_starts
 from ..config import DatasetConfig
-from ..contract.schema import CLUB_STATUS, CRITICAL_QUALITY_SCORE, NEWS_FREQUENCY
+from ..contract.budgets import CRITICAL_QUALITY_SCORE
+from ..contract.schema import CLUB_STATUS, NEWS_FREQUENCY
 from .columns import Reader, compact, gather, sorted_distinct
 from .rejects import COLLAPSED, MAX_PRICE, Verdict, first_reason, settle
 from .sources import Source, find_sources

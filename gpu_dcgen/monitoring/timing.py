@@ -8,18 +8,10 @@ from typing import Any, Iterator
 
 from ..backend.protocol import Backend
 from ..config import count_usable_cores
-from ..contract.schema import (
-    MAX_CPU_SHARE,
-    MAX_DISK_BYTES_PER_S,
-    MAX_MEMORY_BYTES,
-    MAX_SECONDS,
-    MIN_ROWS_PER_S,
-    TARGET_ROWS_PER_S,
-)
+from ..contract.budgets import CRITICAL_MEMORY_SHARE, evaluate_budgets
 from .progress import Level, ProgressTracker
 
 _TELLING_S = 60  # a build of less than a minute says nothing about rates
-_EXHAUSTED_SHARE = 0.9  # contract, "Alerting Thresholds": resource_exhaustion
 
 
 class BuildTimer:
@@ -92,23 +84,20 @@ class BuildTimer:
             sum(spent.get(stage, 0.0) for stage in ("prepare", "samples", "tables", "flush"))
             - drawing
         )
-        budgets = {
-            "total_generation_time": at_most(seconds, MAX_SECONDS["total_generation_time"], "s"),
-            "similarity_computation": at_most(
-                spent.get("similarity", 0.0), MAX_SECONDS["similarity_computation"], "s"
-            ),
-            "negative_sampling": at_most(drawing, MAX_SECONDS["negative_sampling"], "s"),
-            "dataset_construction": at_most(building, MAX_SECONDS["dataset_construction"], "s"),
-            "minimum_rate": _at_least(rate, MIN_ROWS_PER_S),
-            "target_rate": _at_least(rate, TARGET_ROWS_PER_S),
-            "max_memory_usage": at_most(memory["peak_bytes"], MAX_MEMORY_BYTES, "bytes"),
-            "max_cpu_usage": at_most(
-                (time.process_time() - self._cpu_began) / elapsed / count_usable_cores(),
-                MAX_CPU_SHARE,
-                "share of all cores",
-            ),
-            "max_disk_io": at_most(written_bytes / seconds, MAX_DISK_BYTES_PER_S, "bytes/s"),
-        }
+        cpu_seconds = time.process_time() - self._cpu_began
+        budgets = evaluate_budgets(
+            {
+                "total_generation_time": seconds,
+                "similarity_computation": spent.get("similarity", 0.0),
+                "negative_sampling": drawing,
+                "dataset_construction": building,
+                "minimum_rate": rate,
+                "target_rate": rate,
+                "max_memory_usage": memory["peak_bytes"],
+                "max_cpu_usage": cpu_seconds / elapsed / count_usable_cores(),
+                "max_disk_io": written_bytes / seconds,
+            }
+        )
         self._alert(budgets, seconds, memory["peak_bytes"], memory_limit)
         performance = {
             "seconds": round(seconds, 3),
@@ -135,33 +124,10 @@ class BuildTimer:
             ):  # all cores at work is what threads are for
                 text = f"performance: {name} is {budget['value']:,} {budget['unit']}; the contract asks for {budget['limit']:,}"
                 self.warn((text,))
-        if memory_limit is not None and peak_bytes > _EXHAUSTED_SHARE * memory_limit:
+        if memory_limit is not None and peak_bytes > CRITICAL_MEMORY_SHARE * memory_limit:
             self.warn(
                 (
                     f"memory: the peak, {peak_bytes:,} bytes, is above 90 % of the limit of {memory_limit:,}",
                 ),
                 "critical",
             )
-
-
-def at_most(value: float, limit: float, unit: str) -> dict[str, Any]:
-    """A budget: `margin` is the share of it that is left, negative when it is exceeded."""
-    return {
-        "value": round(value, 3),
-        "limit": limit,
-        "unit": unit,
-        "margin": round(1 - value / limit, 4),
-        "met": value <= limit,
-    }
-
-
-def _at_least(value: float, limit: float) -> dict[str, Any]:
-    """A rate to reach: `margin` is by how much of it the rate is above, negative below."""
-    margin = round(value / limit - 1, 4)
-    return {
-        "value": round(value, 3),
-        "limit": limit,
-        "unit": "samples/s",
-        "margin": margin,
-        "met": value >= limit,
-    }

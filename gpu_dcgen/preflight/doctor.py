@@ -14,33 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import psutil
 from packaging.version import Version
 
 from ..config import DatasetConfig, count_usable_cores, load_config
+from ..contract.budgets import (
+    GB,
+    RECOMMENDED_CORES,
+    RECOMMENDED_DISK_BYTES,
+    RECOMMENDED_MEMORY_BYTES,
+)
 from ..errors import BackendError, DcgenError
-from ..resources import existing
+from ..resources import existing, total_memory
 from ..storage.locations import is_url
 
 if TYPE_CHECKING:
     from ..inputs.sources import Source
 
-GB = 10**9
-
-# The contract's "Pre-Generation" checklist.
-WANTED_DISK_BYTES = 50 * GB
-WANTED_MEMORY_BYTES = 16 * GB
-WANTED_CORES = 8
-
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
 
 # The contract's sizes: 10 GB of samples from H&M's 31.8 million transactions, 16 rows each at most.
 BYTES_PER_SAMPLE = 20
-
-CGROUP_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)  # versions 2 and 1
 
 
 @dataclass(frozen=True)
@@ -154,16 +147,10 @@ def _configuration(file: Path | None) -> tuple[DatasetConfig, Check]:
 
 
 def _memory() -> Check:
-    total = min([psutil.virtual_memory().total, *_container_limits()])
-    expected, good = f">= {WANTED_MEMORY_BYTES // GB} GB", total >= WANTED_MEMORY_BYTES
+    total = total_memory()
+    expected, good = f">= {RECOMMENDED_MEMORY_BYTES // GB} GB", total >= RECOMMENDED_MEMORY_BYTES
     remedy = "A large log may not fit: lower resources.batch_size, or use a bigger machine."
     return _check("memory", f"{total / GB:.1f} GB", expected, good, "warn", remedy)
-
-
-def _container_limits() -> list[int]:
-    """Memory limits set on this process's container, if any."""
-    texts = [Path(file).read_text().strip() for file in CGROUP_LIMITS if Path(file).exists()]
-    return [int(text) for text in texts if text.isdigit()]
 
 
 def _cores() -> Check:
@@ -171,8 +158,8 @@ def _cores() -> Check:
     return _check(
         "cores",
         str(cores),
-        f">= {WANTED_CORES}",
-        cores >= WANTED_CORES,
+        f">= {RECOMMENDED_CORES}",
+        cores >= RECOMMENDED_CORES,
         "warn",
         "The build works, and takes longer.",
     )
@@ -260,8 +247,8 @@ def _room(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> li
         _check(
             "disk",
             found,
-            f"> {WANTED_DISK_BYTES // GB} GB",
-            free > WANTED_DISK_BYTES,
+            f"> {RECOMMENDED_DISK_BYTES // GB} GB",
+            free > RECOMMENDED_DISK_BYTES,
             "warn",
             remedy,
         )

@@ -22,10 +22,10 @@ from typing import Any
 
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
-from ..contract.schema import MAX_MEMORY_BYTES, MAX_SECONDS, SPLITS
+from ..contract.budgets import evaluate_budgets
+from ..contract.schema import SPLITS
 from ..errors import InputError
 from ..inputs.sources import find_sources
-from ..monitoring.timing import at_most
 from ..resources import existing
 from ..samples import StageResults
 from ..sequence_builder import UserSequences
@@ -248,9 +248,5 @@ def _budgets(
         "negative_sampling": drawing,
         "dataset_construction": building,
     }
-    budgets = {name: at_most(value, MAX_SECONDS[name], "s") for name, value in spent.items()}
-    return (
-        budgets
-        if peak is None
-        else budgets | {"max_memory_usage": at_most(peak, MAX_MEMORY_BYTES, "bytes")}
-    )
+    peaks = {} if peak is None else {"max_memory_usage": peak}
+    return evaluate_budgets({**spent, **peaks})

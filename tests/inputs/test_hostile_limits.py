@@ -28,18 +28,21 @@ def cgroups(folder, limit, used, cached):
     (folder / "most").write_text(f"{limit}\n")
     (folder / "used").write_text(f"{used}\n")
     (folder / "stat").write_text(f"anon 5\ninactive_file {cached}\nfile 9\n")
-    return ((folder / "most", folder / "used", folder / "stat", "inactive_file"),)
+    group = limits.CONTROL_GROUPS[0]
+    return (
+        group._replace(limit=folder / "most", usage=folder / "used", statistics=folder / "stat"),
+    )
 
 
 def test_a_container_leaves_what_its_limit_leaves(tmp_path, monkeypatch):
     monkeypatch.setattr(limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=9000))
-    monkeypatch.setattr(limits, "CGROUPS", cgroups(tmp_path, 5000, 3000, 500))
+    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 3000, 500))
     assert available_memory() == 2500
-    monkeypatch.setattr(limits, "CGROUPS", cgroups(tmp_path, "max", 3000, 500))
+    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, "max", 3000, 500))
     assert available_memory() == 9000
-    monkeypatch.setattr(limits, "CGROUPS", cgroups(tmp_path, 5000, 9000, 0))
+    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 9000, 0))
     assert available_memory() == 0
-    monkeypatch.setattr(limits, "CGROUPS", ((tmp_path / "none",) * 3 + ("x",),))
+    (tmp_path / "most").unlink()
     assert available_memory() == 9000
 
 

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpu_dcgen import resources
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.preflight import doctor
+from gpu_dcgen.resources import CONTROL_GROUPS
 
 
 def write_shop(folder: Path, rows: int = 3, log: str = "transactions.parquet") -> Path:
@@ -35,9 +37,9 @@ def write_shop(folder: Path, rows: int = 3, log: str = "transactions.parquet") -
 @pytest.fixture
 def big_machine(monkeypatch):
     monkeypatch.setattr(
-        doctor.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * doctor.GB)
+        resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * doctor.GB)
     )
-    monkeypatch.setattr(doctor, "CGROUP_LIMITS", ())
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", ())
     monkeypatch.setattr(
         doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=500 * doctor.GB)
     )
@@ -157,7 +159,7 @@ def test_unusable_tables_are_left_to_the_build_which_says_more(tmp_path, big_mac
 
 def test_less_than_the_contract_asks_is_a_warning(tmp_path, big_machine, monkeypatch):
     monkeypatch.setattr(
-        doctor.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * doctor.GB)
+        resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * doctor.GB)
     )
     monkeypatch.setattr(
         doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=49 * doctor.GB)
@@ -174,7 +176,8 @@ def test_less_than_the_contract_asks_is_a_warning(tmp_path, big_machine, monkeyp
 
 def test_a_container_with_less_memory_than_its_host_is_believed(tmp_path, big_machine, monkeypatch):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(doctor, "CGROUP_LIMITS", (str(limit),))
+    group = CONTROL_GROUPS[0]._replace(limit=limit)
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", (group,))
     limit.write_text("max\n")
     assert by_name(doctor.checks())["memory"].verdict == "ok"
     limit.write_text(f"{4 * doctor.GB}\n")

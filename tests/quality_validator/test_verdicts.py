@@ -106,7 +106,7 @@ def test_settings_change_thresholds_and_severities():
     )
     (failed,) = failures(evaluate({**PASSING, "negative_quality": 0.8}, config), "critical")
     assert failed.gate.name == "negative_quality"
-    with pytest.raises(ValueError, match="no gate is called 'negativ_quality'"):
+    with pytest.raises(ValueError, match="found gate 'negativ_quality'; expected one of no_missing_labels"):
         DatasetConfig.model_validate({"quality": {"thresholds": {"negativ_quality": 1}}})
 
 
