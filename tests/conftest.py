@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import NOW, write_small_shop
 from tests.support.machines import every_machine, gpu
 
 
@@ -36,3 +37,10 @@ def online_retail() -> Path:
             "transactions.parquet, with the columns that README.md names, and set GPU_DCGEN_ONLINE_RETAIL to their folder"
         )
     return folder
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """The tables of a small shop; every build of the test starts at the same time."""
+    monkeypatch.setattr("time.time_ns", lambda: NOW)
+    return write_small_shop(tmp_path / "input")

@@ -24,7 +24,7 @@ from gpu_dcgen.errors import BackendError, MissingPackageError
 from gpu_dcgen.outputs import samples as parts
 from gpu_dcgen.storage.checkpoints import Checkpoints
 from tests.cli.test_cli import fake, run  # noqa: F401 - fake is a fixture
-from tests.dataset_generator.test_resume import Listener, dies, inputs, made  # noqa: F401 - inputs is a fixture
+from tests.support.builds import RecordingTracker, build_and_hash, fail_at_call
 from tests.support.shops import DatasetConfig, tiny_config
 
 try:
@@ -164,41 +164,52 @@ def address(tmp_path_factory) -> Iterator[str]:
 
 
 @needs_dask
-def test_two_processes_write_what_one_does(inputs, tmp_path, monkeypatch):  # noqa: F811
+def test_two_processes_write_what_one_does(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "count_usable_cores", lambda: 2)
-    straight, told = made(inputs, tmp_path / "straight"), Listener()
-    assert made(inputs, tmp_path / "output", config=shared_out(), progress=told) == straight
-    told_of = json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]
-    assert (told_of["workers"], told_of["lost_workers"], len(told_of["peak_bytes_by_worker"])) == (
+    straight, tracker = build_and_hash(inputs, tmp_path / "straight"), RecordingTracker()
+    assert (
+        build_and_hash(inputs, tmp_path / "output", config=shared_out(), progress=tracker)
+        == straight
+    )
+    entry = json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]
+    assert (entry["workers"], entry["lost_workers"], len(entry["peak_bytes_by_worker"])) == (
         2,
         0,
         2,
     )
-    assert any(text.startswith("cluster: 2 workers, 2 tasks at a time") for text in told.texts)
+    assert any(text.startswith("cluster: 2 workers, 2 tasks at a time") for text in tracker.texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "output", "straight"]
 
 
 @needs_dask
-def test_a_cluster_writes_what_one_process_does(address, inputs, tmp_path, monkeypatch):  # noqa: F811
-    straight = made(inputs, tmp_path / "straight")
+def test_a_cluster_writes_what_one_process_does(address, inputs, tmp_path, monkeypatch):
+    straight = build_and_hash(inputs, tmp_path / "straight")
     monkeypatch.setattr(parts, "gather_groups", None)  # this process makes no sample
-    assert made(inputs, tmp_path / "output", config=shared_out(scheduler=address)) == straight
+    assert (
+        build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=address))
+        == straight
+    )
 
 
 @needs_dask
 @pytest.mark.parametrize("during", ["similarity", "samples"])
-def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, tmp_path):  # noqa: F811
-    straight, told = made(inputs, tmp_path / "straight"), Listener()
+def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, tmp_path):
+    straight, tracker = build_and_hash(inputs, tmp_path / "straight"), RecordingTracker()
     with stuck_worker(address, tmp_path, *STUCK_IN[during]) as (process, marker):
         await_workers(address, 3)
         with killed_at(marker, process):
             assert (
-                made(
-                    inputs, tmp_path / "output", config=shared_out(scheduler=address), progress=told
+                build_and_hash(
+                    inputs,
+                    tmp_path / "output",
+                    config=shared_out(scheduler=address),
+                    progress=tracker,
                 )
                 == straight
             )
-    assert any(text.startswith(f"{during}: worker ") and "is gone" in text for text in told.texts)
+    assert any(
+        text.startswith(f"{during}: worker ") and "is gone" in text for text in tracker.texts
+    )
     assert (
         json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]["lost_workers"]
         == 1
@@ -210,32 +221,35 @@ def test_what_a_killed_worker_was_making_is_made_again(during, address, inputs, 
 @pytest.mark.parametrize("during", ["similarity", "samples"])
 def test_what_a_worker_does_not_answer_is_made_by_another(
     during, stopped, address, inputs, tmp_path, monkeypatch
-):  # noqa: F811
+):
     monkeypatch.setattr("gpu_dcgen.cluster.executor._LOOK_S", 0.1)
     monkeypatch.setattr(
         "gpu_dcgen.cluster.executor._PATIENCE_S", 5.0
     )  # on a busy machine, too, the worker is stuck by then
-    straight, told = made(inputs, tmp_path / "straight"), Listener()
+    straight, tracker = build_and_hash(inputs, tmp_path / "straight"), RecordingTracker()
     before = await_workers(address, 2)
     with stuck_worker(address, tmp_path, *STUCK_IN[during]) as (process, marker):
         (stuck,) = await_workers(address, 3) - before
         with sent(signal.SIGSTOP, marker, process) if stopped else nullcontext():
             assert (
-                made(
-                    inputs, tmp_path / "output", config=shared_out(scheduler=address), progress=told
+                build_and_hash(
+                    inputs,
+                    tmp_path / "output",
+                    config=shared_out(scheduler=address),
+                    progress=tracker,
                 )
                 == straight
             )
         assert marker.exists()
     # Of the others, who first compiles its kernels may take as long.
     assert any(
-        text.startswith(f"{during}: worker {stuck} has not answered for ") for text in told.texts
+        text.startswith(f"{during}: worker {stuck} has not answered for ") for text in tracker.texts
     )
     cluster = json.loads((tmp_path / "output" / "manifest.json").read_text())["cluster"]
     assert (cluster["slow_workers"] > 0, cluster["lost_workers"]) == (True, 0)
 
 
-class Harm(Listener):
+class Harm(RecordingTracker):
     """Sends a process a signal after a stage, and waits a while."""
 
     def __init__(
@@ -255,8 +269,8 @@ class Harm(Listener):
 
 @needs_dask
 @pytest.mark.parametrize("whose", ["worker", "scheduler"])
-def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_path):  # noqa: F811
-    straight = made(inputs, tmp_path / "straight")
+def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_path):
+    straight = build_and_hash(inputs, tmp_path / "straight")
     with scheduler(tmp_path) as (found, head), worker(found) as one, worker(found):
         await_workers(found, 2)
         harm = (
@@ -265,7 +279,9 @@ def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_
             else Harm("samples", head, signal.SIGKILL)
         )
         assert (
-            made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm)
+            build_and_hash(
+                inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm
+            )
             == straight
         )
 
@@ -274,7 +290,7 @@ def test_who_hangs_or_dies_when_all_is_made_holds_nothing_up(whose, inputs, tmp_
 @pytest.mark.parametrize(
     "wait_s", [0, 8], ids=["just now", "for so long that the client has given up"]
 )
-def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_path, monkeypatch):  # noqa: F811
+def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("gpu_dcgen.cluster.connection.CONNECT_S", 4)
     with scheduler(tmp_path) as (found, head), worker(found):
         await_workers(found, 1)
@@ -283,25 +299,27 @@ def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_pat
             BackendError,
             match="(?s)samples: the scheduler of the Dask cluster is gone.*--resume goes on",
         ):
-            made(inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm)
+            build_and_hash(
+                inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm
+            )
 
 
 @needs_dask
 def test_a_worker_that_does_not_answer_before_the_build_is_named(
     address, inputs, tmp_path, monkeypatch
-):  # noqa: F811
+):
     monkeypatch.setattr("gpu_dcgen.cluster.executor.CONNECT_S", 5)
     before = await_workers(address, 2)
     with worker(address) as process:
         (stopped,) = await_workers(address, 3) - before
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(BackendError, match=f"no answer in 5 s from worker {stopped}\\."):
-            made(inputs, tmp_path / "output", config=shared_out(scheduler=address))
+            build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=address))
 
 
 @needs_dask
-def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypatch):  # noqa: F811
-    straight = made(inputs, tmp_path / "straight")
+def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypatch):
+    straight = build_and_hash(inputs, tmp_path / "straight")
     n_files = sum(name.endswith(".parquet") and name != "rejects.parquet" for name in straight)
     with (
         scheduler(tmp_path) as (found, process),
@@ -315,15 +333,15 @@ def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypa
             match="(?s)samples: the scheduler of the Dask cluster is gone.*--resume goes on",
         ),
     ):
-        made(inputs, tmp_path / "output", config=shared_out(scheduler=found))
+        build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=found))
     assert not (tmp_path / "output").exists()
-    calls = dies(monkeypatch, PartWriter, "_finish", at=-1)
-    assert made(inputs, tmp_path / "output", resume=True) == straight
+    calls = fail_at_call(monkeypatch, PartWriter, "_finish", at=-1)
+    assert build_and_hash(inputs, tmp_path / "output", resume=True) == straight
     assert 0 < len(calls) < n_files - 1, "parts that had come back were made again"
 
 
 @needs_dask
-def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch):  # noqa: F811
+def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("gpu_dcgen.cluster.executor.CONNECT_S", 1)
     with (
         scheduler(tmp_path) as (found, _),
@@ -337,12 +355,12 @@ def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch
             match="(?s)samples: no worker is left, and none came in 1 s.*--resume goes on",
         ),
     ):
-        made(inputs, tmp_path / "output", config=shared_out(scheduler=found))
+        build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=found))
     assert (tmp_path / ".output.staging").is_dir()
 
 
 @needs_dask
-def test_an_address_where_nobody_answers_is_said_at_once(inputs, tmp_path, monkeypatch):  # noqa: F811
+def test_an_address_where_nobody_answers_is_said_at_once(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("gpu_dcgen.cluster.connection.CONNECT_S", 1)
     with pytest.raises(BackendError, match="tcp://127.0.0.1:9: no Dask worker answers"):
         build(inputs, tmp_path / "output", shared_out(scheduler="tcp://127.0.0.1:9"), backend="cpu")
@@ -395,7 +413,7 @@ def test_a_worker_with_a_folder_of_the_same_name_is_named(job):
         looked_at(job, key={**job.key, "inputs": []})
 
 
-def test_without_dask_the_error_says_what_to_install(inputs, tmp_path, monkeypatch):  # noqa: F811
+def test_without_dask_the_error_says_what_to_install(inputs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
         MissingPackageError,
@@ -421,7 +439,7 @@ def test_a_scheduler_asks_for_distributed_processing():
         (["--scheduler", "tcp://host:8786", "--threads", "2"], (True, 2, "tcp://host:8786")),
     ],
 )
-def test_worker_processes_are_settings_of_resources(options, expected, fake):  # noqa: F811
+def test_worker_processes_are_settings_of_resources(options, expected, fake):
     assert run("build", "in", "out", *options).exit_code == 0
     resources = fake.call.config.resources
     assert (
@@ -444,7 +462,7 @@ def test_worker_processes_are_settings_of_resources(options, expected, fake):  #
         (["--scheduler", "host"], "resources.scheduler"),
     ],
 )
-def test_worker_processes_that_cannot_be_are_refused(options, text, fake):  # noqa: F811
+def test_worker_processes_that_cannot_be_are_refused(options, text, fake):
     result = run("build", "in", "out", *options)
     assert result.exit_code == 2
     assert text in result.output

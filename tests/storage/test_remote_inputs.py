@@ -21,22 +21,9 @@ from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.storage.locations import is_url, parse_location, require_local
 from gpu_dcgen.storage.remote import inputs as remote_inputs
 from gpu_dcgen.storage.remote.inputs import copy_tables
-from tests.support.shops import random_shop, tiny_config, write_shop
-from tests.support.storage import SECRET, Bucket, bucket, credentials, server  # noqa: F401 - fixtures
-
-NOW = 1_700_000_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Path:
-    return write_shop(
-        random_shop(1, n_users=16, n_items=24, n_rows=260), tmp_path_factory.mktemp("shop")
-    )
-
-
-@pytest.fixture
-def url(bucket: Bucket, shop: Path) -> str:  # noqa: F811
-    return bucket.upload(shop, "tables")
+from tests.support.builds import fail_at_call
+from tests.support.shops import tiny_config
+from tests.support.storage import SECRET
 
 
 def digest(inputs: Path | str, output: Path, **options: Any) -> dict[str, Any]:
@@ -49,13 +36,6 @@ def digest(inputs: Path | str, output: Path, **options: Any) -> dict[str, Any]:
 
 def copied(url: str, folder: Path, config: DatasetConfig | None = None) -> Path:
     return copy_tables(url, folder, (config or tiny_config()).inputs, ProgressTracker())
-
-
-def dies(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-    def dying(*_: Any, **__: Any) -> None:
-        raise RuntimeError("died")
-
-    monkeypatch.setattr(owner, name, dying)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +74,12 @@ def test_a_path_made_of_a_url_is_refused():
         require_local("s3://bucket/tables")
 
 
-def test_a_build_from_a_url_is_that_from_a_folder(url, shop, tmp_path):
-    assert digest(url, tmp_path / "remote") == digest(shop, tmp_path / "local")
+def test_a_build_from_a_url_is_that_from_a_folder(tables_url, shop, tmp_path):
+    assert digest(tables_url, tmp_path / "remote") == digest(shop, tmp_path / "local")
     assert not list(tmp_path.glob(".*")) and not list((tmp_path / "temporary").iterdir())
 
 
-def test_folders_of_files_come_with_their_partitions_and_nothing_else(bucket, shop, tmp_path):  # noqa: F811
+def test_folders_of_files_come_with_their_partitions_and_nothing_else(bucket, shop, tmp_path):
     names = [
         "transactions/day=1/a.parquet",
         "transactions/day=2/b.parquet",
@@ -121,31 +101,31 @@ def test_folders_of_files_come_with_their_partitions_and_nothing_else(bucket, sh
     assert all((folder / name).read_text() == name for name in names)
 
 
-def test_views_are_copied_where_they_are_wanted(bucket, shop, tmp_path):  # noqa: F811
+def test_views_are_copied_where_they_are_wanted(bucket, shop, tmp_path):
     url = bucket.upload(shop, "tables")
     bucket.put("tables/views.parquet", b"views")
     assert (copied(url, tmp_path / "here") / "views.parquet").read_bytes() == b"views"
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1234])
-def test_ranges_put_a_file_together(size, bucket, url, shop, tmp_path, monkeypatch):  # noqa: F811
+def test_ranges_put_a_file_together(size, bucket, tables_url, shop, tmp_path, monkeypatch):
     monkeypatch.setattr(remote_inputs, "RANGE_BYTES", 100)
     content = bytes(number % 251 for number in range(size))
     bucket.put("tables/articles.parquet", content)
-    assert (copied(url, tmp_path / "here") / "articles.parquet").read_bytes() == content
+    assert (copied(tables_url, tmp_path / "here") / "articles.parquet").read_bytes() == content
 
 
-def test_a_short_answer_is_refused(url, tmp_path, monkeypatch):
+def test_a_short_answer_is_refused(tables_url, tmp_path, monkeypatch):
     monkeypatch.setattr(remote_inputs.RemoteFolder, "read", lambda *_: b"short")
     with pytest.raises(InputError, match="5 bytes came of"):
-        copied(url, tmp_path / "here")
+        copied(tables_url, tmp_path / "here")
 
 
 @pytest.mark.parametrize(
     "key",
     ["transactions/../../../evil.parquet", "transactions//a.parquet", "transactions/./a.parquet"],
 )
-def test_no_key_leads_out_of_the_folder(key, bucket, url, tmp_path, monkeypatch):  # noqa: F811
+def test_no_key_leads_out_of_the_folder(key, bucket, tables_url, tmp_path, monkeypatch):
     entry = remote_inputs.Entry(4, "", True, None, True)
     listed = remote_inputs.RemoteFolder.entries
     monkeypatch.setattr(
@@ -154,20 +134,22 @@ def test_no_key_leads_out_of_the_folder(key, bucket, url, tmp_path, monkeypatch)
         lambda self, under="": {key: entry} if under == "transactions" else listed(self, under),
     )
     with pytest.raises(InputError, match="is no name that a file can have here"):
-        copied(url, tmp_path / "here")
+        copied(tables_url, tmp_path / "here")
     assert not list(tmp_path.rglob("evil.parquet"))
 
 
-def test_what_does_not_fit_the_disk_is_not_begun(url, tmp_path, monkeypatch):
+def test_what_does_not_fit_the_disk_is_not_begun(tables_url, tmp_path, monkeypatch):
     monkeypatch.setattr(
         remote_inputs.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})
     )
     with pytest.raises(InputError, match=r"bytes to be copied, and 1,000 are free on the disk of"):
-        copied(url, tmp_path / "here")
+        copied(tables_url, tmp_path / "here")
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_a_file_that_changes_while_it_is_copied_is_refused(bucket, url, tmp_path, monkeypatch):  # noqa: F811
+def test_a_file_that_changes_while_it_is_copied_is_refused(
+    bucket, tables_url, tmp_path, monkeypatch
+):
     copy = remote_inputs._copy
 
     def changing(*arguments: Any) -> None:
@@ -176,15 +158,17 @@ def test_a_file_that_changes_while_it_is_copied_is_refused(bucket, url, tmp_path
 
     monkeypatch.setattr(remote_inputs, "_copy", changing)
     with pytest.raises(InputError, match="customers.parquet: changed while it was copied"):
-        digest(url, tmp_path / "output")
+        digest(tables_url, tmp_path / "output")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["temporary"]
 
 
-def test_a_resumed_build_copies_only_what_has_changed(bucket, url, shop, tmp_path, monkeypatch):  # noqa: F811
+def test_a_resumed_build_copies_only_what_has_changed(
+    bucket, tables_url, shop, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patched:
-        dies(patched, pipeline, "write_tables")
+        fail_at_call(patched, pipeline, "write_tables")
         with pytest.raises(RuntimeError, match="died"):
-            digest(url, tmp_path / "output")
+            digest(tables_url, tmp_path / "output")
     kept = tmp_path / ".output.staging" / "inputs" / "tables" / "articles.parquet"
     kept.write_bytes(kept.read_bytes()[:-1])
     bucket.put("tables/customers.parquet", (shop / "customers.parquet").read_bytes() + b"")
@@ -194,7 +178,9 @@ def test_a_resumed_build_copies_only_what_has_changed(bucket, url, shop, tmp_pat
         "read",
         lambda self, name, *range_: (names.append(name), read(self, name, *range_))[1],
     )
-    assert digest(url, tmp_path / "output", resume=True) == digest(shop, tmp_path / "straight")
+    assert digest(tables_url, tmp_path / "output", resume=True) == digest(
+        shop, tmp_path / "straight"
+    )
     assert "articles.parquet" in names and "transactions.parquet" not in names
 
 
@@ -209,23 +195,23 @@ def test_a_resumed_build_copies_only_what_has_changed(bucket, url, shop, tmp_pat
         ("nothing://x/y", "this kind of storage is not known"),
     ],
 )
-def test_what_is_not_there_is_named(where, text, bucket, tmp_path):  # noqa: F811
+def test_what_is_not_there_is_named(where, text, bucket, tmp_path):
     with pytest.raises(InputError, match=text) as refusal:
         digest(where, tmp_path / "output")
     assert str(refusal.value).startswith(where) and len(str(refusal.value).splitlines()) == 2
     assert not (tmp_path / ".output.staging").exists()
 
 
-def test_without_credentials_it_says_where_they_go(url, tmp_path, monkeypatch):
+def test_without_credentials_it_says_where_they_go(tables_url, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(
         InputError, match="access is refused .NoCredentialsError.*\n.*in the environment"
     ):
-        copied(url, tmp_path / "here")
+        copied(tables_url, tmp_path / "here")
 
 
-def test_without_permission_it_says_so(bucket, url, tmp_path, server):  # noqa: F811
+def test_without_permission_it_says_so(bucket, tables_url, tmp_path, server):
     import urllib.request
 
     def authorize(after: bytes) -> None:
@@ -237,16 +223,16 @@ def test_without_permission_it_says_so(bucket, url, tmp_path, server):  # noqa: 
     authorize(b"0")  # from now on every key must be known
     try:
         with pytest.raises(InputError, match="access is refused .PermissionError"):
-            copied(url, tmp_path / "here")
+            copied(tables_url, tmp_path / "here")
     finally:
         authorize(b"inf")
 
 
-def test_storage_that_does_not_answer_is_named(url, tmp_path, monkeypatch):
+def test_storage_that_does_not_answer_is_named(tables_url, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(InputError, match="the storage does not answer .EndpointConnectionError"):
-        copied(url, tmp_path / "here")
+        copied(tables_url, tmp_path / "here")
 
 
 @pytest.mark.parametrize(
@@ -270,8 +256,8 @@ def test_without_fsspec_it_is_named(tmp_path, monkeypatch):
         copied("s3://b/x", tmp_path / "here")
 
 
-def test_no_secret_is_written_anywhere(url, bucket, tmp_path):  # noqa: F811
-    build(url, f"{bucket.url}/sets/one", tiny_config(), backend="cpu")
+def test_no_secret_is_written_anywhere(tables_url, bucket, tmp_path):
+    build(tables_url, f"{bucket.url}/sets/one", tiny_config(), backend="cpu")
     bucket.download("sets/one", tmp_path / "set")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 8
@@ -348,8 +334,8 @@ def test_a_web_server_without_the_tables_is_refused(web, tmp_path):
         digest(f"{web}/elsewhere", tmp_path / "output")
 
 
-def test_manifests_do_not_tell_where_tables_came_from(url, tmp_path):
-    digest(url, tmp_path / "output")
+def test_manifests_do_not_tell_where_tables_came_from(tables_url, tmp_path):
+    digest(tables_url, tmp_path / "output")
     files = json.loads((tmp_path / "output" / "manifest.json").read_text())["inputs"]["files"]
     assert [file["file"] for file in files] == [
         "articles.parquet",
@@ -358,7 +344,7 @@ def test_manifests_do_not_tell_where_tables_came_from(url, tmp_path):
     ]
 
 
-def test_every_refusal_is_one_of_ours(bucket, tmp_path):  # noqa: F811
+def test_every_refusal_is_one_of_ours(bucket, tmp_path):
     """A table that is no Parquet file is refused as a local one is."""
     for table in ("articles", "customers", "transactions"):
         bucket.put(f"tables/{table}.parquet", b"PAR1 no")

@@ -20,14 +20,13 @@ from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.storage.remote import staging as outputs
 from gpu_dcgen.storage.remote.folder import RemoteFolder
 from gpu_dcgen.storage.remote.staging import LOCK, MANIFEST, UNFINISHED
-from tests.storage.test_remote_outputs import left_here, made, shop, url  # noqa: F401 - fixtures
 from tests.support.shops import TINY
-from tests.support.storage import bucket, credentials, server  # noqa: F401 - fixtures
+from tests.support.storage import leftovers, publish
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_builds_do_not_publish_at_one_place(url, bucket, shop, tmp_path):  # noqa: F811
+def test_two_builds_do_not_publish_at_one_place(output_url, bucket, shop, tmp_path):
     bucket.put(
         f"sets/one/{LOCK}",
         json.dumps({"owner": "another machine", "holder": "process 7 on elsewhere"}).encode(),
@@ -35,24 +34,25 @@ def test_two_builds_do_not_publish_at_one_place(url, bucket, shop, tmp_path):  #
     with pytest.raises(
         OutputError, match="another build of it is running .process 7 on elsewhere."
     ) as refusal:
-        made(shop, url)
-    assert f"If it has died, remove {url}/{LOCK}." in str(refusal.value)
-    assert bucket.names("sets/one") == [LOCK] and not left_here(tmp_path)
+        publish(shop, output_url)
+    assert f"If it has died, remove {output_url}/{LOCK}." in str(refusal.value)
+    assert bucket.names("sets/one") == [LOCK] and not leftovers(tmp_path)
     bucket.remove(f"sets/one/{LOCK}")
-    made(shop, url)
+    publish(shop, output_url)
 
 
-def test_a_second_build_here_is_told_which_runs(url, shop, tmp_path):  # noqa: F811
-    first = outputs.RemoteStaging(url, False, progress=ProgressTracker())
+def test_a_second_build_here_is_told_which_runs(output_url, shop, tmp_path):
+    first = outputs.RemoteStaging(output_url, False, progress=ProgressTracker())
     with pytest.raises(
-        OutputError, match=f"^{url}: another build of it is running .process {os.getpid()} on"
+        OutputError,
+        match=f"^{output_url}: another build of it is running .process {os.getpid()} on",
     ):
-        made(shop, url)
+        publish(shop, output_url)
     first.discard()
-    made(shop, url)
+    publish(shop, output_url)
 
 
-def test_the_lock_comes_even_between_two_looks(url, bucket, shop, monkeypatch):  # noqa: F811
+def test_the_lock_comes_even_between_two_looks(output_url, bucket, shop, monkeypatch):
     """Another build's lock that comes after ours was not found is not written over: the storage's own step decides."""
     other = json.dumps({"owner": "faster", "holder": "a faster build"}).encode()
     write = RemoteFolder.write
@@ -64,11 +64,11 @@ def test_the_lock_comes_even_between_two_looks(url, bucket, shop, monkeypatch): 
 
     monkeypatch.setattr(RemoteFolder, "write", late)
     with pytest.raises(OutputError, match="another build of it is running .a faster build."):
-        made(shop, url)
+        publish(shop, output_url)
     assert bucket.get(f"sets/one/{LOCK}") == other
 
 
-def test_a_build_whose_lock_was_taken_does_not_publish(url, bucket, shop, monkeypatch):  # noqa: F811
+def test_a_build_whose_lock_was_taken_does_not_publish(output_url, bucket, shop, monkeypatch):
     other = json.dumps({"owner": "another", "holder": "another"}).encode()
     tables = pipeline.write_tables
     with monkeypatch.context() as patched:
@@ -80,14 +80,14 @@ def test_a_build_whose_lock_was_taken_does_not_publish(url, bucket, shop, monkey
         with pytest.raises(
             OutputError, match="its lock has been taken from this build while it ran"
         ):
-            made(shop, url)
+            publish(shop, output_url)
     assert bucket.names("sets/one") == [LOCK] and bucket.get(f"sets/one/{LOCK}") == other
 
 
-def test_a_lock_without_a_name_is_respected(url, bucket, shop):  # noqa: F811
+def test_a_lock_without_a_name_is_respected(output_url, bucket, shop):
     bucket.put(f"sets/one/{LOCK}", b"?")
     with pytest.raises(OutputError, match="another build of it is running .one that left no name."):
-        made(shop, url)
+        publish(shop, output_url)
 
 
 DRIVER = """
@@ -105,13 +105,13 @@ app(sys.argv[1:])
 """
 
 
-def test_a_build_killed_while_it_uploads_is_gone_on_from(url, bucket, shop, tmp_path):  # noqa: F811
+def test_a_build_killed_while_it_uploads_is_gone_on_from(output_url, bucket, shop, tmp_path):
     """Its lock is still there, and is known to be that of a build that has died here."""
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))  # which is YAML
     arguments = [
         "build",
         str(shop),
-        url,
+        output_url,
         "--backend",
         "cpu",
         "--config",
@@ -131,10 +131,10 @@ def test_a_build_killed_while_it_uploads_is_gone_on_from(url, bucket, shop, tmp_
     )
     result = CliRunner().invoke(app, [*arguments, "--resume"])
     assert result.exit_code == 0, result.output
-    assert f"gpu-dcgen validate {url}" in result.output
-    result = CliRunner().invoke(app, ["validate", url, "--checksums"])
+    assert f"gpu-dcgen validate {output_url}" in result.output
+    result = CliRunner().invoke(app, ["validate", output_url, "--checksums"])
     assert (
         result.exit_code == 0
-        and result.output == f"{url}: every file is there, and not a bit of it changed.\n"
+        and result.output == f"{output_url}: every file is there, and not a bit of it changed.\n"
     )
-    assert not left_here(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
+    assert not leftovers(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))

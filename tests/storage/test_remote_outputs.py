@@ -12,103 +12,42 @@ from typer.testing import CliRunner
 
 from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator import pipeline
-from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.errors import ConfigError, InputError, OutputError
-from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.storage.integrity import validate
 from gpu_dcgen.storage.remote import datasets
 from gpu_dcgen.storage.remote import folder as storage
 from gpu_dcgen.storage.remote import staging as outputs
 from gpu_dcgen.storage.remote.folder import RemoteFolder
 from gpu_dcgen.storage.remote.staging import LOCK, MANIFEST, UNFINISHED
-from tests.support.shops import random_shop, tiny_config, write_shop
-from tests.support.storage import Bucket, bucket, credentials, server  # noqa: F401 - fixtures
-
-NOW = 1_700_000_000_000_000_000
-TELLING = {
-    MANIFEST,
-    "quality_report.json",
-    "build_log.jsonl",
-    "junit.xml",
-    "append.json",
-}  # of times
+from tests.support.builds import TIMED_FILES, RecordingTracker, fail_at_call, hash_files
+from tests.support.storage import leftovers, publish
 
 
-class Listener(ProgressTracker):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def message(self, level: str, text: str) -> None:
-        self.texts.append(text)
+def fail_at_upload(monkeypatch: pytest.MonkeyPatch, at: int) -> list[tuple[Any, ...]]:
+    """Let the `at`-th upload of a file fail; returns (remote folder, file, name) of each upload."""
+    return fail_at_call(monkeypatch, RemoteFolder, "put", at)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Path:
-    return write_shop(
-        random_shop(1, n_users=16, n_items=24, n_rows=260), tmp_path_factory.mktemp("shop")
-    )
-
-
-@pytest.fixture
-def url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
-    monkeypatch.setattr(pipeline.time, "time_ns", lambda: NOW)
-    return f"{bucket.url}/sets/one"
-
-
-def made(shop: Path, where: Path | str, seed: int = 42, **options: Any) -> BuildResult:
-    return build(shop, where, tiny_config(seed=seed), backend="cpu", **options)
-
-
-def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of a dataset's files but for those that tell of times."""
-    files = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
-    }
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in files.items()
-        if name not in TELLING
-    }
-
-
-def dies(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> list[str]:
-    """Have the `at`-th call of a method of RemoteFolder end the build; returns the names of the files it was called for."""
-    original, names = getattr(RemoteFolder, name), []
-
-    def dying(self: RemoteFolder, *arguments: Any, **options: Any) -> Any:
-        names.append(arguments[-1] if name == "put" else arguments[0])
-        if len(names) == at:
-            raise RuntimeError("died")
-        return original(self, *arguments, **options)
-
-    monkeypatch.setattr(RemoteFolder, name, dying)
-    return names
-
-
-def left_here(tmp_path: Path) -> list[str]:
-    """What builds have left in their workplace."""
-    return sorted(
-        path.name
-        for path in tmp_path.glob("temporary/gpu-dcgen-*/*")
-        if path.name != ".gpu-dcgen.identity"
-    )
-
-
-def test_a_data_set_at_a_url_is_that_of_a_folder(url, bucket, shop, tmp_path):  # noqa: F811
-    straight = made(shop, tmp_path / "straight")
-    result = made(shop, url)
+def test_a_data_set_at_a_url_is_that_of_a_folder(output_url, bucket, shop, tmp_path):
+    straight = publish(shop, tmp_path / "straight")
+    result = publish(shop, output_url)
     assert (
-        result.output == url
+        result.output == output_url
         and result.manifest.content_digest == straight.manifest.content_digest
     )
     there = bucket.download("sets/one", tmp_path / "there")
-    assert content(there) == content(straight.output)
+    assert hash_files(there) == hash_files(straight.output)
     assert json.loads((there / MANIFEST).read_text()) == result.manifest.to_dict()
-    assert validate(there, checksums=True) == validate(url, checksums=True) == validate(url) == []
-    assert not left_here(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
+    assert (
+        validate(there, checksums=True)
+        == validate(output_url, checksums=True)
+        == validate(output_url)
+        == []
+    )
+    assert not leftovers(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
 
 
-def test_the_manifest_comes_last(url, bucket, shop, monkeypatch):  # noqa: F811
+def test_the_manifest_comes_last(output_url, bucket, shop, monkeypatch):
     put, before = RemoteFolder.put, []
 
     def watched(self: RemoteFolder, file: Path, name: str) -> None:
@@ -119,12 +58,12 @@ def test_the_manifest_comes_last(url, bucket, shop, monkeypatch):  # noqa: F811
         put(self, file, name)
 
     monkeypatch.setattr(RemoteFolder, "put", watched)
-    manifest = made(shop, url).manifest.to_dict()
-    assert set(before) == {*manifest["files"], LOCK, UNFINISHED}
+    manifest = publish(shop, output_url).manifest
+    assert set(before) == {*manifest.files, LOCK, UNFINISHED}
 
 
-def test_what_is_there_is_replaced_only_on_request(url, bucket, shop, tmp_path):  # noqa: F811
-    first = made(shop, url)
+def test_what_is_there_is_replaced_only_on_request(output_url, bucket, shop, tmp_path):
+    first = publish(shop, output_url)
     bucket.put("sets/one/certificate.json", b"of the old set")
     bucket.put("sets/one/train_dataset.parquet/part-99999.parquet", b"of the old set")
     bucket.put("sets/one-more/file", b"of somebody")
@@ -132,22 +71,22 @@ def test_what_is_there_is_replaced_only_on_request(url, bucket, shop, tmp_path):
         OutputError,
         match="is there already.\nChoose another OUTPUT, or replace it with --overwrite",
     ):
-        made(shop, url, seed=7)
-    second = made(shop, url, seed=7, overwrite=True)
+        publish(shop, output_url, seed=7)
+    second = publish(shop, output_url, seed=7, overwrite=True)
     assert first.manifest.content_digest != second.manifest.content_digest
     assert set(bucket.names("sets/one")) == {*second.manifest.files, MANIFEST}
-    assert validate(url, checksums=True) == []
+    assert validate(output_url, checksums=True) == []
     assert bucket.get("sets/one-more/file") == b"of somebody"
 
 
-def test_a_folder_that_is_no_data_set_is_not_touched(url, bucket, shop, tmp_path):  # noqa: F811
+def test_a_folder_that_is_no_data_set_is_not_touched(output_url, bucket, shop, tmp_path):
     bucket.put("sets/one/thesis.txt", b"ten years of work")
     for overwrite in (False, True):
         with pytest.raises(
             OutputError, match="is no dataset .it holds no manifest.json, but thesis.txt."
         ):
-            made(shop, url, overwrite=overwrite)
-    assert bucket.names("sets/one") == ["thesis.txt"] and not left_here(tmp_path)
+            publish(shop, output_url, overwrite=overwrite)
+    assert bucket.names("sets/one") == ["thesis.txt"] and not leftovers(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -158,68 +97,74 @@ def test_a_folder_that_is_no_data_set_is_not_touched(url, bucket, shop, tmp_path
         ("s3://no-such-bucket/one", "there is no such bucket"),
     ],
 )
-def test_where_nothing_can_be_published_nothing_is_built(where, text, bucket, shop, tmp_path):  # noqa: F811
+def test_where_nothing_can_be_published_nothing_is_built(where, text, bucket, shop, tmp_path):
     with pytest.raises(OutputError, match=text):
-        made(shop, where)
-    assert not left_here(tmp_path)
+        publish(shop, where)
+    assert not leftovers(tmp_path)
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, "manifest"])
-def test_an_upload_that_ends_early_is_gone_on_from(at, url, bucket, shop, tmp_path, monkeypatch):  # noqa: F811
-    straight = made(shop, tmp_path / "straight")
+def test_an_upload_that_ends_early_is_gone_on_from(
+    at, output_url, bucket, shop, tmp_path, monkeypatch
+):
+    straight = publish(shop, tmp_path / "straight")
     at = len(straight.manifest.files) + 1 if at == "manifest" else at
     with monkeypatch.context() as patched:
         patched.setattr(outputs, "_THREADS", 1)
-        dies(patched, "put", at)
+        fail_at_upload(patched, at)
         with pytest.raises(RuntimeError, match="died"):
-            made(shop, url)
+            publish(shop, output_url)
     there = set(bucket.names("sets/one"))
     assert UNFINISHED in there and not {MANIFEST, LOCK} & there and len(there) >= at
     with pytest.raises(InputError, match="manifest.json: is not there"):
-        validate(url)
+        validate(output_url)
     with pytest.raises(OutputError, match="Go on with --resume, replace it with --overwrite"):
-        made(shop, url)
-    names = dies(monkeypatch, "put", at=-1)
-    made(shop, url, resume=True)
-    assert content(bucket.download("sets/one", tmp_path / "there")) == content(straight.output)
-    assert validate(url, checksums=True) == [] and not left_here(tmp_path)
-    assert not set(names) & (there - TELLING), "what was there was sent again"
+        publish(shop, output_url)
+    uploads = fail_at_upload(monkeypatch, at=-1)
+    publish(shop, output_url, resume=True)
+    assert hash_files(bucket.download("sets/one", tmp_path / "there")) == hash_files(
+        straight.output
+    )
+    assert validate(output_url, checksums=True) == [] and not leftovers(tmp_path)
+    assert not {name for _, _, name in uploads} & (there - TIMED_FILES), (
+        "what was there was sent again"
+    )
 
 
 def test_an_overwriting_upload_that_ends_early_leaves_no_manifest(
-    url, bucket, shop, tmp_path, monkeypatch
-):  # noqa: F811
-    made(shop, url)
+    output_url, bucket, shop, tmp_path, monkeypatch
+):
+    publish(shop, output_url)
     with monkeypatch.context() as patched:
-        dies(patched, "put", 3)
+        fail_at_upload(patched, 3)
         with pytest.raises(RuntimeError, match="died"):
-            made(shop, url, seed=7, overwrite=True)
+            publish(shop, output_url, seed=7, overwrite=True)
     assert MANIFEST not in bucket.names("sets/one")
-    second = made(shop, url, seed=7, overwrite=True)
+    second = publish(shop, output_url, seed=7, overwrite=True)
     assert set(bucket.names("sets/one")) == {*second.manifest.files, MANIFEST}
-    assert validate(url, checksums=True) == []
+    assert validate(output_url, checksums=True) == []
 
 
-def test_a_build_that_fails_leaves_the_old_data_set(url, bucket, shop, monkeypatch):  # noqa: F811
-    made(shop, url)
+def test_a_build_that_fails_leaves_the_old_data_set(output_url, bucket, shop, monkeypatch):
+    publish(shop, output_url)
     before = {name: bucket.get(f"sets/one/{name}") for name in bucket.names("sets/one")}
     monkeypatch.setattr(pipeline, "write_tables", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        made(shop, url, overwrite=True)
+        publish(shop, output_url, overwrite=True)
     assert {name: bucket.get(f"sets/one/{name}") for name in bucket.names("sets/one")} == before
 
 
-def test_files_that_are_there_already_are_not_sent_again(url, shop, monkeypatch):
-    made(shop, url)
-    names = dies(monkeypatch, "put", at=-1)
-    made(shop, url, overwrite=True)
-    assert set(names) <= TELLING
+def test_files_that_are_there_already_are_not_sent_again(output_url, shop, monkeypatch):
+    publish(shop, output_url)
+    uploads = fail_at_upload(monkeypatch, at=-1)
+    publish(shop, output_url, overwrite=True)
+    assert {name for _, _, name in uploads} <= TIMED_FILES
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["the storage tells MD5", "it does not"])
-def test_what_arrives_otherwise_is_not_published(told, url, bucket, shop, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("has_md5", [True, False], ids=["the storage tells MD5", "it does not"])
+def test_what_arrives_otherwise_is_not_published(has_md5, output_url, bucket, shop, monkeypatch):
     put = RemoteFolder.put
-    if not told:
+    if not has_md5:
         monkeypatch.setattr(storage, "_md5", lambda _: None)
 
     def flipping(self: RemoteFolder, file: Path, name: str) -> None:
@@ -232,17 +177,17 @@ def test_what_arrives_otherwise_is_not_published(told, url, bucket, shop, monkey
     with monkeypatch.context() as patched:
         patched.setattr(RemoteFolder, "put", flipping)
         with pytest.raises(OutputError, match="vocabulary.json: is not what was written"):
-            made(shop, url)
+            publish(shop, output_url)
     assert MANIFEST not in bucket.names("sets/one")
-    made(shop, url, resume=True)
-    assert validate(url, checksums=True) == []
+    publish(shop, output_url, resume=True)
+    assert validate(output_url, checksums=True) == []
 
 
-def test_an_md5_that_is_of_something_else_is_no_fault(url, shop, monkeypatch):
+def test_an_md5_that_is_of_something_else_is_no_fault(output_url, shop, monkeypatch):
     """As that of an object that its storage encrypts."""
     monkeypatch.setattr(storage, "_md5", lambda _: "0" * 32)
-    made(shop, url)
-    assert validate(url, checksums=True) == []
+    publish(shop, output_url)
+    assert validate(output_url, checksums=True) == []
 
 
 def test_checksums_are_known_in_the_words_of_three_storages():
@@ -261,8 +206,8 @@ def test_checksums_are_known_in_the_words_of_three_storages():
     )
 
 
-def test_what_the_old_set_leaves_is_told_and_no_failure(url, bucket, shop, monkeypatch):  # noqa: F811
-    made(shop, url)
+def test_what_the_old_set_leaves_is_told_and_no_failure(output_url, bucket, shop, monkeypatch):
+    publish(shop, output_url)
     bucket.put("sets/one/certificate.json", b"of the old set")
     remove = RemoteFolder.remove
 
@@ -272,43 +217,46 @@ def test_what_the_old_set_leaves_is_told_and_no_failure(url, bucket, shop, monke
         remove(self, names)
 
     monkeypatch.setattr(RemoteFolder, "remove", refused)
-    told = Listener()
-    made(shop, url, overwrite=True, progress=told)
+    tracker = RecordingTracker()
+    publish(shop, output_url, overwrite=True, progress=tracker)
     assert (
-        "published, but files of the dataset before it are still there: not allowed" in told.texts
+        "published, but files of the dataset before it are still there: not allowed"
+        in tracker.texts
     )
-    assert validate(url) == []
+    assert validate(output_url) == []
 
 
-def test_the_workplace_can_be_chosen_and_is_for_urls(url, bucket, shop, tmp_path, monkeypatch):  # noqa: F811
+def test_the_workplace_can_be_chosen_and_is_for_urls(
+    output_url, bucket, shop, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patched:
-        dies(patched, "put", 1)
+        fail_at_upload(patched, 1)
         with pytest.raises(RuntimeError):
-            made(shop, url, workplace=tmp_path / "place")
+            publish(shop, output_url, workplace=tmp_path / "place")
     (kept,) = (tmp_path / "place").glob(".one-*.staging")
     assert {path.name for path in kept.iterdir()} >= {"data", "checkpoints"}
-    made(shop, url, workplace=tmp_path / "place", resume=True)
+    publish(shop, output_url, workplace=tmp_path / "place", resume=True)
     assert [path.name for path in (tmp_path / "place").iterdir()] == [".gpu-dcgen.identity"]
     with pytest.raises(ConfigError, match="a local OUTPUT is built beside itself"):
-        made(shop, tmp_path / "output", workplace=tmp_path / "place")
+        publish(shop, tmp_path / "output", workplace=tmp_path / "place")
 
 
-def test_a_workplace_that_others_may_write_to_is_refused(url, shop, tmp_path):
+def test_a_workplace_that_others_may_write_to_is_refused(output_url, shop, tmp_path):
     outputs.default_workplace().mkdir()
     outputs.default_workplace().chmod(0o777)
     with pytest.raises(OutputError, match="is not a folder of this user alone"):
-        made(shop, url)
+        publish(shop, output_url)
 
 
-def test_long_footers_are_read_whole(url, shop, monkeypatch):
-    made(shop, url)
+def test_long_footers_are_read_whole(output_url, shop, monkeypatch):
+    publish(shop, output_url)
     monkeypatch.setattr(datasets, "_END_BYTES", 100)
-    assert validate(url) == []
+    assert validate(output_url) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "longer", "a bit", "a footer"])
-def test_validation_finds_damage_at_a_url(damage, url, bucket, shop):  # noqa: F811
-    made(shop, url)
+def test_validation_finds_damage_at_a_url(damage, output_url, bucket, shop):
+    publish(shop, output_url)
     name = "item_vocabulary.parquet"
     whole = bucket.get(f"sets/one/{name}")
     middle = bytearray(whole)
@@ -317,7 +265,7 @@ def test_validation_finds_damage_at_a_url(damage, url, bucket, shop):  # noqa: F
     bucket.put(f"sets/one/{name}", damaged[damage]) if damage in damaged else bucket.remove(
         f"sets/one/{name}"
     )
-    result = CliRunner().invoke(app, ["validate", url, "--checksums"])
+    result = CliRunner().invoke(app, ["validate", output_url, "--checksums"])
     text = {
         "gone": "is not there",
         "longer": "bytes, ",

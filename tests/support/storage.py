@@ -1,12 +1,12 @@
-"""An S3 server of the tests' own (moto), and what a test does with it from outside the package."""
+"""A bucket that tests read and write without the package, and builds that publish there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from gpu_dcgen.dataset_generator.builder import BuildResult, build
+from tests.support.shops import tiny_config
 
 SECRET = "wJalrXUtnFEMIsecretsecret"
 BUCKET = "shop"
@@ -23,7 +23,7 @@ class Bucket:
         start = f"{self.prefix}/{under}/" if under else f"{self.prefix}/"
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=start)
         return sorted(
-            found["Key"].removeprefix(start) for page in pages for found in page.get("Contents", [])
+            entry["Key"].removeprefix(start) for page in pages for entry in page.get("Contents", [])
         )
 
     def get(self, name: str) -> bytes:
@@ -50,41 +50,15 @@ class Bucket:
         return folder
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of an S3 server."""
-    reason = "pip install '.[test-remote]'"
-    pytest.importorskip("s3fs", reason=reason)
-    moto = pytest.importorskip("moto.server", reason=reason)
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+def publish(inputs: Path, output: Path | str, seed: int = 42, **options: Any) -> BuildResult:
+    """Build with `tiny_config`."""
+    return build(inputs, output, tiny_config(seed=seed), backend="cpu", **options)
 
 
-@pytest.fixture
-def credentials(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the storage library finds in the environment, and nothing of the machine's own."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "TMPDIR": str(tmp_path / "temporary"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-
-@pytest.fixture
-def bucket(server: str, credentials: None, tmp_path: Path) -> Bucket:
-    import botocore.session
-
-    client = botocore.session.get_session().create_client("s3", endpoint_url=server)
-    client.create_bucket(Bucket=BUCKET)
-    return Bucket(client, tmp_path.name)
+def leftovers(tmp_path: Path) -> list[str]:
+    """List what builds of remote outputs have left in their local workplace."""
+    return sorted(
+        path.name
+        for path in tmp_path.glob("temporary/gpu-dcgen-*/*")
+        if path.name != ".gpu-dcgen.identity"
+    )
