@@ -22,7 +22,7 @@ from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part, PartRecord, write_parts
 from ..samples import StageResults
-from ..similarity_computer.exact import nearest_by_buyers
+from ..similarity_computer.exact import find_neighbors_of_block
 from ..storage.checkpoints import KEY_FILE, Checkpoints, read_key
 from ..storage.checksums import digest_of_code
 
@@ -101,7 +101,9 @@ def find_neighbors(job: Job, first: int, last: int) -> Done:
     file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
     own = Checkpoints(job.folder, backend, _refuse)
     try:
-        own.save(file.name, nearest_by_buyers(first, last, sides, job.config, backend))
+        own.save(
+            file.name, find_neighbors_of_block(first, last, sides, job.config.similarity, backend)
+        )
         own.flush()
     finally:
         own.close(save_pending=False)

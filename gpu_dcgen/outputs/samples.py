@@ -100,7 +100,7 @@ class Workers(Protocol):
     def find_neighbors(
         self, sides: Any, blocks: list[tuple[int, int]], progress: Any
     ) -> list[tuple[Any, ...]]:
-        """`similarity_computer.exact.nearest_by_buyers` of each block of items (first, last), in the blocks' order."""
+        """`similarity_computer.exact.find_neighbors_of_block` of each block of items (first, last), in the blocks' order."""
 
     def write_parts(
         self,

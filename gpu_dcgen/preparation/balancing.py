@@ -95,7 +95,8 @@ def _count_cells(
         backend.to_host(code[first]).tolist(), backend.to_host(n).tolist(), strict=True
     ):
         rest, age_of_cell = divmod(cell, n_ages)
-        cells.append(_Cell(*divmod(rest, len(SEGMENTS)), age_of_cell, size))
+        group_of_cell, segment_of_cell = divmod(rest, len(SEGMENTS))
+        cells.append(_Cell(group_of_cell, segment_of_cell, age_of_cell, size))
     return cells
 
 

@@ -28,7 +28,8 @@ _MAX_SUM = 1 << 62  # units of one item's sales: their sums stay within int64
 class ItemSnapshots:
     """State of each item at the midnights S_k = origin + k * step.
 
-    It is computed from interactions before S_k alone. A sample at time t uses k = (t - origin) // step, for its positive and its negatives alike (D6).
+    It is computed from interactions before S_k alone. A sample at time t uses
+    k = (t - origin) // step, for its positive and its negatives alike (D6).
     """
 
     origin: int  # nanoseconds: midnight of the first day

@@ -1,4 +1,4 @@
-"""Stage 5 (contract module): item-item neighbors."""
+"""Stage 5: compute the most similar items of each item (module of the contract)."""
 
 from .compute import Neighbors, compute_neighbors
 

@@ -1,4 +1,4 @@
-"""Stage 5: Interactions before cut1 -> weighted matrix -> each item's nearest neighbors by common buyers (D9, D10)."""
+"""Stage 5: compute each item's nearest neighbors by common buyers (D9, D10)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import offsets_from_lengths
-from ..config import DatasetConfig
+from ..config import DatasetConfig, SimilarityConfig
+from ..monitoring.progress import ProgressTracker
 from ..preparation.interactions import Interactions
-from . import approximate as approximate_neighbors
-from . import exact as exact_neighbors
+from . import approximate, exact
 from .exact import NeighborWorkers
 from .matrix import WeightedMatrix, build_matrix
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Each item's most similar items, in the train window."""
+    """Each item's most similar items in the train window."""
 
     offsets: Array  # (I+1,) int64
     item: Array  # (E,) int32  neighbor, by falling similarity, then rising item
     similarity: Array  # (E,) float32  in (0, 1]
     common_users: Array  # (E,) int32
-    known_until: (
-        int  # nanoseconds: the time of the latest purchase or view that they were computed from
-    )
-    info: dict[
-        str, Any
-    ]  # engine and why, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; measured recall
+    # nanoseconds: time of the latest purchase or view that they are computed from
+    known_until: int
+    # engine and its reason, scale_bits, packed, products, nonzeros, pairs, items_with_neighbors; of
+    # the approximate engine also the measured recall
+    info: dict[str, Any]
 
 
 def compute_neighbors(
@@ -36,27 +35,25 @@ def compute_neighbors(
     cut1: int,
     config: DatasetConfig,
     backend: Backend,
-    progress: Any,
+    progress: ProgressTracker,
     workers: NeighborWorkers | None = None,
 ) -> Neighbors:
-    """Keep each item's `similarity.top_k` most similar items by buyers in common.
+    """Compute each item's `similarity.top_k` most similar items by buyers in common.
 
-    Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties: smaller item first.
-    Items with fewer than `min_common_users` common buyers are not neighbors. Memory: one block of items at a time. With
-    `similarity.engine` approximate some neighbors may be missing; those that are there are the same. `workers` help with the
-    exact engine.
+    Cosine over the train window's weighted matrix (D9, D10; Linden et al. 2003), in (0, 1]. Ties:
+    smaller item first. Items with fewer than `min_common_users` common buyers are not neighbors.
+    Memory: one block of items at a time. With `similarity.engine` approximate some neighbors may be
+    missing; the values of the others are exact. `workers`, where given, run the exact engine.
     """
-    xp = backend.xp
     matrix = build_matrix(interactions, cut1, config, backend)
-    engine, reason = choose_engine(matrix, config, backend)
+    engine, reason = choose_engine(matrix, config.similarity, backend)
     progress.message("info", f"similarity: {engine} ({reason})")
+    details: dict[str, Any] = {}
     if engine == "approximate":
-        parts, more = approximate_neighbors.find_neighbors(
-            matrix, config, backend, progress, workers
-        )
+        runs, details = approximate.find_neighbors(matrix, config, backend, progress, workers)
     else:
-        parts, more = exact_neighbors.find_neighbors(matrix, config, backend, progress, workers), {}
-    lengths, item, similarity, common_users = parts
+        runs = exact.find_neighbors(matrix, config, backend, progress, workers)
+    lengths, item, similarity, common_users = runs
     info = {
         "engine": engine,
         "reason": reason,
@@ -66,24 +63,27 @@ def compute_neighbors(
         "nonzeros": int(matrix.user_item.shape[0]),
         "pairs": int(item.shape[0]),
         "items_with_neighbors": int((lengths > 0).sum()),
-        **more,
+        **details,
     }
-    return Neighbors(
-        offsets_from_lengths(xp, lengths), item, similarity, common_users, matrix.known_until, info
-    )
+    offsets = offsets_from_lengths(backend.xp, lengths)
+    return Neighbors(offsets, item, similarity, common_users, matrix.known_until, info)
 
 
 def choose_engine(
-    matrix: WeightedMatrix, config: DatasetConfig, backend: Backend
+    matrix: WeightedMatrix, settings: SimilarityConfig, backend: Backend
 ) -> tuple[str, str]:
-    """The engine to use, and why, from sizes alone (D10); `auto` is approximate where that leaves half the work or less."""
-    settings, n_products = config.similarity, matrix.n_products
+    """Return the engine to use and the reason, from sizes alone (D10).
+
+    `auto` is approximate where that takes half the work of the exact engine or less.
+    """
+    n_products = matrix.n_products
     if settings.engine != "auto":
-        return settings.engine, "asked for"
+        return settings.engine, "configured"
     if n_products <= settings.exact_products:
         return "exact", f"{n_products:,} products are within similarity.exact_products"
-    _, n_left = approximate_neighbors.less_work(matrix, config, backend)
-    found = f"{n_products:,} products are beyond similarity.exact_products, and searching where that is less work"
-    if 2 * n_left > n_products:
-        return "exact", f"{found} would be as much work as {n_left:,}"
-    return "approximate", f"{found} is as much work as {n_left:,}"
+    _, n_searching = approximate.choose_searched_items(matrix, settings, backend)
+    reason = (
+        f"{n_products:,} products exceed similarity.exact_products; "
+        f"the approximate engine takes the work of {n_searching:,}"
+    )
+    return ("exact" if 2 * n_searching > n_products else "approximate"), reason

@@ -87,9 +87,9 @@ def measure(
     def run(matrix: WeightedMatrix) -> tuple[Any, dict[str, Any]]:
         if engine == "exact":
             return exact_neighbors.find_neighbors(matrix, config, backend, progress), {}
-        searched = None if engine == "approximate" else matrix.norms > 0
+        use_search = None if engine == "approximate" else matrix.norms > 0
         return approximate_neighbors.find_neighbors(
-            matrix, config, backend, progress, searched=searched
+            matrix, config, backend, progress, use_search=use_search
         )
 
     run(catalog(1_000, "light"))

@@ -29,7 +29,7 @@ def compare_engines(
     """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways differ."""
     config = DatasetConfig()
     matrix = _matrix(tables, config, backend)
-    sides = matrix.sides(backend)
+    sides = matrix.by_item_and_user(backend)
     n_items = int(matrix.norms.shape[0])
     limits = {
         "min_common": config.similarity.min_common_users,
@@ -100,7 +100,7 @@ def _approximate(
         config,
         backend,
         ProgressTracker(),
-        searched=every,
+        use_search=every,
     )
     _timed(question, backend)
     (found, info), seconds = _timed(question, backend)

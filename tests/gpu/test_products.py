@@ -17,7 +17,7 @@ from tests.support.stage_shops import Stages
 
 
 def arguments(matrix, backend) -> tuple:
-    sides = matrix.sides(backend)
+    sides = matrix.by_item_and_user(backend)
     return sides.by_item, sides.by_user, sides.norms
 
 

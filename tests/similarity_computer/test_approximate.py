@@ -1,4 +1,4 @@
-"""The approximate engine: true values in the exact order, and only neighbors missing (D10)."""
+"""The approximate engine: exact values in the exact order, only some neighbors missing."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from gpu_dcgen.similarity_computer.compute import choose_engine
 from gpu_dcgen.similarity_computer.matrix import build_matrix
-from tests.support.reference.similarity import find_neighbors
 from tests.support.shops import loose_config, random_shop, sales, tiny_config
-from tests.support.stage_shops import Stages
+from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors
 from tests.support.strict_backend import StrictBackend
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
-SEARCHED = {
-    "STEP_PRODUCTS": 0,
-    "VECTOR_PRODUCTS": 0,
-    "CELL_PRODUCTS": 0,
-}  # searching is no work: all items are searched for
+# Searching is no work: all items are searched for.
+NO_WORK = {"STEP_PRODUCTS": 0, "VECTOR_PRODUCTS": 0, "CELL_PRODUCTS": 0}
 FEW = {
     "engine": "approximate",
     "min_common_users": 1,
@@ -43,9 +39,9 @@ FEW = {
 
 
 @pytest.fixture(autouse=True)
-def searched(monkeypatch) -> None:
-    """Little shops are less work to count."""
-    for name, products in SEARCHED.items():
+def search_all_items(monkeypatch) -> None:
+    """Counting is less work in little shops."""
+    for name, products in NO_WORK.items():
         monkeypatch.setattr(approximate_neighbors, name, products)
 
 
@@ -57,30 +53,13 @@ def larger_shop() -> dict:
     return random_shop(5, n_users=120, n_items=150, n_rows=5000, n_dates=30)
 
 
-def ranked(stages: Stages) -> list[list[tuple]]:
-    """(item, similarity, common users) of each item's neighbors."""
-    neighbors = stages.neighbors
-    offsets = stages.host(neighbors.offsets)
-    rows = list(
-        zip(
-            *map(stages.host, (neighbors.item, neighbors.similarity, neighbors.common_users)),
-            strict=True,
-        )
-    )
-    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_all_neighbors_are_found_where_all_items_are_candidates(seed, backend):
     config = tiny_config(
         similarity={"engine": "approximate", "candidates": 100, "min_common_users": 1 + seed % 2}
     )
     stages = Stages(backend, shop(seed), config)
-    oracle = [
-        [(n.item, float(n.similarity), n.common) for n in row]
-        for row in find_neighbors(stages.oracle, config)
-    ]
-    assert ranked(stages) == oracle
+    assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert (stages.neighbors.info["recall"], stages.neighbors.info["engine"]) == (
         1.0,
         "approximate",
@@ -92,25 +71,21 @@ def test_neighbors_that_are_found_are_the_oracles_in_its_order(seed, backend):
     config = tiny_config(similarity=FEW)
     stages = Stages(backend, shop(seed), config)
     everyone = tiny_config(similarity={**FEW, "top_k": 1000})
-    oracle = [
-        [(n.item, float(n.similarity), n.common) for n in row]
-        for row in find_neighbors(stages.oracle, everyone)
+    oracle = list_expected_neighbors(stages, everyone)
+    rows = list_neighbors(stages)
+    assert rows == [
+        [n for n in all_ if n in set(row)] for row, all_ in zip(rows, oracle, strict=True)
     ]
-    found = ranked(stages)
-    assert found == [
-        [n for n in all_ if n in set(row)] for row, all_ in zip(found, oracle, strict=True)
-    ]
-    assert (
-        0 < sum(map(len, found)) < sum(len(row[:5]) for row in oracle)
-    )  # some are missing: the search was approximate
-    assert max(map(len, found)) <= 5
+    # Some are missing: the search was approximate.
+    assert 0 < sum(map(len, rows)) < sum(len(row[:5]) for row in oracle)
+    assert max(map(len, rows)) <= 5
 
 
 def test_the_manifest_counts_what_is_missing(backend):
     """All items are sampled here, so the recall is that of the whole matrix."""
     stages = Stages(backend, shop(1), tiny_config(similarity=FEW))
     exact = Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
-    pairs = zip(ranked(stages), ranked(exact), strict=True)
+    pairs = zip(list_neighbors(stages), list_neighbors(exact), strict=True)
     n_found = sum(
         len({item for item, *_ in ours} & {item for item, *_ in theirs}) for ours, theirs in pairs
     )
@@ -126,7 +101,10 @@ def test_the_manifest_counts_what_is_missing(backend):
 
 @pytest.mark.parametrize(("dimension", "floor"), [(16, 0.72), (64, 0.85), (150, 0.99)])
 def test_recall_of_a_larger_shop(dimension, floor, backend):
-    """80 candidates of 143 items: drawn blindly, they would hold 0.56 of the neighbors. Nearly random purchases are hard."""
+    """80 candidates of 143 items: drawn blindly, they would hold 0.56 of the neighbors.
+
+    Nearly random purchases are hard.
+    """
     settings = {
         "engine": "approximate",
         "top_k": 20,
@@ -140,8 +118,8 @@ def test_recall_of_a_larger_shop(dimension, floor, backend):
 
 
 def test_blocks_threads_and_machines_do_not_show():
-    def found(backend, **resources):
-        return ranked(
+    def neighbors(backend, **resources):
+        return list_neighbors(
             Stages(
                 backend,
                 larger_shop(),
@@ -149,29 +127,28 @@ def test_blocks_threads_and_machines_do_not_show():
             )
         )
 
-    usual = found(NumpyBackend(1))
+    usual = neighbors(NumpyBackend(1))
     assert sum(map(len, usual)) > 500
-    assert found(NumpyBackend(3), chunk_size=64) == usual
-    assert found(NumpyBackend(1), chunk_size=7) == usual
-    assert (
-        found(StrictBackend(seed=3), chunk_size=50) == usual
-    )  # adds in another order, and turns vectors around
+    assert neighbors(NumpyBackend(3), chunk_size=64) == usual
+    assert neighbors(NumpyBackend(1), chunk_size=7) == usual
+    # This backend adds in another order, and turns vectors around.
+    assert neighbors(StrictBackend(seed=3), chunk_size=50) == usual
 
 
 def test_blocks_of_users_do_not_show(monkeypatch):
-    def found():
-        return ranked(
+    def neighbors():
+        return list_neighbors(
             Stages(NumpyBackend(), larger_shop(), tiny_config(similarity={**FEW, "top_k": 20}))
         )
 
-    usual = found()
-    monkeypatch.setattr(approximate_neighbors, "_USERS_A_BLOCK", 7)
-    assert found() == usual
+    usual = neighbors()
+    monkeypatch.setattr(approximate_neighbors, "_USERS_PER_BLOCK", 7)
+    assert neighbors() == usual
 
 
 def test_another_seed_draws_other_vectors():
-    def found(seed):
-        return ranked(
+    def neighbors(seed):
+        return list_neighbors(
             Stages(
                 NumpyBackend(),
                 larger_shop(),
@@ -179,18 +156,21 @@ def test_another_seed_draws_other_vectors():
             )
         )
 
-    assert found(1) == found(1) != found(2)
+    assert neighbors(1) == neighbors(1) != neighbors(2)
 
 
 def test_vectors_multiply_exactly_in_float32(backend):
-    """Whole numbers, none longer than 2^12, about the cosines: with as many dimensions as items, the cosines themselves."""
+    """Vectors are whole numbers, none longer than 2^12; their products approximate cosines.
+
+    With as many dimensions as items they are the cosines themselves.
+    """
     stages = Stages(
         backend, shop(2), tiny_config(similarity={"engine": "approximate", "dimension": 24})
     )
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
     norms = backend.to_host(matrix.norms).astype(float)
     vectors = backend.to_host(
-        approximate_neighbors._item_vectors(matrix, matrix.norms > 0, stages.config, backend)
+        approximate_neighbors._compute_vectors(matrix, matrix.norms > 0, stages.config, backend)
     )
     assert vectors.dtype == np.float32 and (vectors == np.rint(vectors)).all()
     assert (vectors.astype(np.int64) ** 2).sum(axis=1).max() < 1 << 24
@@ -214,7 +194,7 @@ def test_a_shop_without_neighbors_has_none(backend):
     for min_common in (1, 2):
         settings = {"engine": "approximate", "min_common_users": min_common}
         stages = Stages(backend, lonely, loose_config(similarity=settings, negative_sampling=few))
-        assert ranked(stages) == [[], [], [], []]
+        assert list_neighbors(stages) == [[], [], [], []]
         assert stages.neighbors.info["recall"] is None
 
 
@@ -235,7 +215,7 @@ def bought(stages: Stages) -> tuple[list[set[int]], list[set[int]]]:
 def test_items_are_searched_for_where_that_is_less_work(
     step, vector, candidates, backend, monkeypatch
 ):
-    """The work as D10 tells it, counted pair by pair."""
+    """The work as D10 defines it, counted pair by pair."""
     monkeypatch.setattr(approximate_neighbors, "STEP_PRODUCTS", step)
     monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
     config = tiny_config(
@@ -248,37 +228,40 @@ def test_items_are_searched_for_where_that_is_less_work(
     )
     stages = Stages(backend, shop(2), config)
     buyers, baskets = bought(stages)
-    able = [item for item, users in enumerate(buyers) if len(users) >= 3]
-    best_sold = sorted((len(buyers[item]) for item in able), reverse=True)[
-        : min(candidates, len(able) - 1)
+    eligible = [item for item, users in enumerate(buyers) if len(users) >= 3]
+    best_sold = sorted((len(buyers[item]) for item in eligible), reverse=True)[
+        : min(candidates, len(eligible) - 1)
     ]
     products = {
         item: sum(len(baskets[user]) for user in users) for item, users in enumerate(buyers)
     }
     search = {
-        item: step * sum(min(len(buyers[item]), n) for n in best_sold) + vector * len(able)
-        for item in able
+        item: step * sum(min(len(buyers[item]), n) for n in best_sold) + vector * len(eligible)
+        for item in eligible
     }
-    expected = {item for item in able if search[item] < products[item]}
+    expected = {item for item in eligible if search[item] < products[item]}
     matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
-    searched, work = approximate_neighbors.less_work(matrix, config, backend)
-    assert set(np.nonzero(stages.host(searched))[0]) == expected
+    use_search, work = approximate_neighbors.choose_searched_items(
+        matrix, config.similarity, backend
+    )
+    assert set(np.nonzero(stages.host(use_search))[0]) == expected
     assert work == sum(search[item] if item in expected else n for item, n in products.items())
     assert stages.neighbors.info["searched_items"] == len(expected)
     n_numbers = sum(map(len, baskets)) * min(
-        len(able), config.similarity.dimension
-    )  # of the cells, when vectors are made
+        len(eligible), config.similarity.dimension
+    )  # numbers of vectors times cells
     saved = sum(products.values()) - work
     for share, chosen, left in (
         (0.9, expected, work + 0.9 * saved),
         (1.1, set(), matrix.n_products),
     ):
         monkeypatch.setattr(approximate_neighbors, "CELL_PRODUCTS", share * saved / n_numbers)
-        searched, work = approximate_neighbors.less_work(matrix, config, backend)
-        assert set(np.nonzero(stages.host(searched))[0]) == chosen and work == pytest.approx(left)
-    assert (
-        0 < len(expected) < len(able) or candidates == 40
-    )  # all others are candidates: too much work for any
+        use_search, work = approximate_neighbors.choose_searched_items(
+            matrix, config.similarity, backend
+        )
+        assert set(np.nonzero(stages.host(use_search))[0]) == chosen and work == pytest.approx(left)
+    # With 40, all others are candidates: too much work for any item.
+    assert 0 < len(expected) < len(eligible) or candidates == 40
 
 
 @pytest.mark.parametrize("size", [5, 1000])
@@ -288,10 +271,10 @@ def test_items_that_are_counted_have_all_their_neighbors(size, backend):
     matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
     every = range(len(stages.host(matrix.norms)))
 
-    def found(chosen) -> list[list[tuple]]:
+    def neighbors(chosen) -> list[list[tuple]]:
         mask = backend.from_host(np.array([i in chosen for i in every]))
         parts, info = approximate_neighbors.find_neighbors(
-            matrix, config, backend, ProgressTracker(), searched=mask
+            matrix, config, backend, ProgressTracker(), use_search=mask
         )
         assert info["searched_items"] == len(
             set(chosen) & set(np.nonzero(stages.host(matrix.norms))[0])
@@ -300,37 +283,39 @@ def test_items_that_are_counted_have_all_their_neighbors(size, backend):
         rows, stops = list(zip(*columns, strict=True)), np.cumsum(lengths)
         return [rows[stop - n : stop] for n, stop in zip(lengths, stops, strict=True)]
 
-    counted, searched = found(()), found(every)
-    assert counted == ranked(
+    all_counted, all_searched = neighbors(()), neighbors(every)
+    assert all_counted == list_neighbors(
         Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
     )
-    assert counted != searched
+    assert all_counted != all_searched
     odd = range(1, len(every), 2)
-    assert found(odd) == [searched[i] if i in odd else counted[i] for i in every]
+    assert neighbors(odd) == [all_searched[i] if i in odd else all_counted[i] for i in every]
 
 
 def test_auto_is_approximate_only_where_that_halves_the_work(backend, monkeypatch):
-    """What it costs to look at a vector decides."""
+    """The cost of comparing vectors decides."""
     stages = Stages(backend, shop(1), tiny_config(similarity={"min_common_users": 1}))
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
     n = sum(len(basket) ** 2 for basket in bought(stages)[1])
-    beyond = f"{n:,} products are beyond similarity.exact_products, and searching where that is less work"
+    beyond = (
+        f"{n:,} products exceed similarity.exact_products; the approximate engine takes the work of"
+    )
 
     def chosen(exact_products: int, vector: float, engine: str = "auto") -> tuple[str, str]:
         monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
         settings = {"engine": engine, "exact_products": exact_products, "min_common_users": 1}
-        return choose_engine(matrix, tiny_config(similarity=settings), backend)
+        return choose_engine(matrix, tiny_config(similarity=settings).similarity, backend)
 
     assert chosen(n, 0) == ("exact", f"{n:,} products are within similarity.exact_products")
-    assert chosen(n - 1, 0) == ("approximate", f"{beyond} is as much work as 0")
-    assert chosen(n - 1, n) == ("exact", f"{beyond} would be as much work as {n:,}")
-    assert chosen(1, 0, engine="exact") == ("exact", "asked for")
-    found = [chosen(n - 1, k / 32) for k in range(64)]
-    work = [int(reason.rpartition(" ")[2].replace(",", "")) for _, reason in found]
-    assert [engine for engine, _ in found] == [
+    assert chosen(n - 1, 0) == ("approximate", f"{beyond} 0")
+    assert chosen(n - 1, n) == ("exact", f"{beyond} {n:,}")
+    assert chosen(1, 0, engine="exact") == ("exact", "configured")
+    choices = [chosen(n - 1, k / 32) for k in range(64)]
+    work = [int(reason.rpartition(" ")[2].replace(",", "")) for _, reason in choices]
+    assert [engine for engine, _ in choices] == [
         "exact" if 2 * left > n else "approximate" for left in work
     ]
-    assert len({engine for engine, _ in found}) == 2
+    assert len({engine for engine, _ in choices}) == 2
 
 
 @pytest.mark.parametrize(
@@ -363,7 +348,7 @@ def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatc
 
 
 class Reluctant(NumpyBackend):
-    """Finds all items, last first, the asked one among them, and says -1 for what it did not find."""
+    """Finds all items, last first, also the item itself, and returns -1 for what is missing."""
 
     def nearest(self, vectors, k, engine):
         n = len(vectors)
@@ -376,11 +361,7 @@ class Reluctant(NumpyBackend):
 def test_what_a_search_adds_or_leaves_out_does_not_show():
     config = tiny_config(similarity={"engine": "approximate", "min_common_users": 1})
     stages = Stages(Reluctant(2), shop(3), config)
-    oracle = [
-        [(n.item, float(n.similarity), n.common) for n in row]
-        for row in find_neighbors(stages.oracle, config)
-    ]
-    assert ranked(stages) == oracle
+    assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert stages.neighbors.info["nearest"] == "reluctant"
 
 
@@ -430,14 +411,16 @@ def test_neighbors_through_faiss_have_their_true_values():
         "dimension": 32,
         "nearest": "faiss",
     }
-    found = ranked(Stages(NumpyBackend(), larger_shop(), tiny_config(similarity=settings)))
+    rows = list_neighbors(Stages(NumpyBackend(), larger_shop(), tiny_config(similarity=settings)))
     exact = Stages(
         NumpyBackend(),
         larger_shop(),
         tiny_config(similarity={**settings, "engine": "exact", "top_k": 1000}),
     )
-    assert all(set(ours) <= set(theirs) for ours, theirs in zip(found, ranked(exact), strict=True))
-    assert sum(map(len, found)) > 500
+    assert all(
+        set(ours) <= set(theirs) for ours, theirs in zip(rows, list_neighbors(exact), strict=True)
+    )
+    assert sum(map(len, rows)) > 500
 
 
 @pytest.mark.slow
@@ -464,13 +447,13 @@ def test_a_real_shop_is_built_with_true_similarities(online_retail, tmp_path):
             for item, other, *value in zip(*(column.to_pylist() for column in columns), strict=True)
         }
 
-    exact, found = pairs("exact"), pairs("approximate")
-    assert {pair: value for pair, value in found.items() if exact[pair] != value} == {}
-    assert max(Counter(item for item, _ in found).values()) == 100
+    exact, approximate = pairs("exact"), pairs("approximate")
+    assert {pair: value for pair, value in approximate.items() if exact[pair] != value} == {}
+    assert max(Counter(item for item, _ in approximate).values()) == 100
     info = json.loads((folders["approximate"] / "manifest.json").read_text())["similarity"]
     assert (info["engine"], info["reason"], info["nearest"], info["dimension"]) == (
         "approximate",
-        "asked for",
+        "configured",
         "brute",
         64,
     )

@@ -1,4 +1,4 @@
-"""Stage 5: the weighted matrix in fixed point, and each item's neighbors in order (D9, D10)."""
+"""Stage 5: the weighted matrix in fixed point, and each item's neighbors (D9, D10)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.similarity_computer import matrix as weighted_matrix
 from gpu_dcgen.similarity_computer.matrix import build_matrix
-from tests.support.reference.similarity import cell_weights, find_neighbors, integer_weights
+from tests.support.reference.similarity import cell_weights, integer_weights
 from tests.support.shops import Tables, loose_config, random_shop, sales, tiny_config
-from tests.support.stage_shops import Stages
+from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as usual": {},
@@ -30,32 +30,12 @@ def shop(seed: int) -> Tables:
     return random_shop(seed, n_users=16, n_items=24, n_rows=260, views=True)
 
 
-def ranked(stages: Stages) -> list[list[tuple]]:
-    """(item, similarity, common users) of each item's neighbors."""
-    neighbors = stages.neighbors
-    offsets = stages.host(neighbors.offsets)
-    rows = list(
-        zip(
-            *map(stages.host, (neighbors.item, neighbors.similarity, neighbors.common_users)),
-            strict=True,
-        )
-    )
-    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
-
-
-def expected(stages: Stages) -> list[list[tuple]]:
-    return [
-        [(n.item, float(n.similarity), n.common) for n in row]
-        for row in find_neighbors(stages.oracle, stages.config)
-    ]
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_neighbors_are_the_oracles(setting, backend):
     stages = Stages(backend, shop(len(setting)), tiny_config(**SETTINGS[setting]))
-    assert ranked(stages) == expected(stages)
+    assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert stages.neighbors.info["packed"]
-    assert sum(map(len, ranked(stages))) == stages.neighbors.info["pairs"] > 20
+    assert sum(map(len, list_neighbors(stages))) == stages.neighbors.info["pairs"] > 20
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -100,31 +80,33 @@ def test_coarse_weights_get_an_accumulator_of_their_own(backend):
         stages.neighbors.info["scale_bits"]
         == integer_weights(cell_weights(stages.oracle, stages.config))[1]
     )
-    assert ranked(stages) == expected(stages)
+    assert list_neighbors(stages) == list_expected_neighbors(stages)
 
 
 def test_both_accumulators_find_the_same_neighbors(backend, monkeypatch):
     packed = Stages(backend, shop(1), tiny_config())
-    ours = [[(item, common) for item, _, common in row] for row in ranked(packed)]
-    monkeypatch.setattr(weighted_matrix, "_LEAST_MEDIAN", 1 << 40)
+    ours = [[(item, common) for item, _, common in row] for row in list_neighbors(packed)]
+    monkeypatch.setattr(weighted_matrix, "_MIN_MEDIAN", 1 << 40)
     wide = Stages(backend, shop(1), tiny_config())
     assert (packed.neighbors.info["packed"], wide.neighbors.info["packed"]) == (True, False)
     assert wide.neighbors.info["scale_bits"] > packed.neighbors.info["scale_bits"]
-    assert [sorted((item, common) for item, _, common in row) for row in ranked(wide)] == list(
-        map(sorted, ours)
-    )
+    assert [
+        sorted((item, common) for item, _, common in row) for row in list_neighbors(wide)
+    ] == list(map(sorted, ours))
     pairs = zip(stages_similarity(packed), stages_similarity(wide), strict=True)
     assert all(abs(a - b) < 1e-4 for a, b in pairs)
 
 
 def stages_similarity(stages: Stages) -> list[float]:
-    return [similarity for row in ranked(stages) for _, similarity, _ in sorted(row)]
+    return [similarity for row in list_neighbors(stages) for _, similarity, _ in sorted(row)]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_chunks_do_not_show(size, backend):
     def neighbors(chunk: int) -> list:
-        return ranked(Stages(backend, shop(1), tiny_config(resources={"chunk_size": chunk})))
+        return list_neighbors(
+            Stages(backend, shop(1), tiny_config(resources={"chunk_size": chunk}))
+        )
 
     assert neighbors(size) == neighbors(7)
 
@@ -132,7 +114,7 @@ def test_chunks_do_not_show(size, backend):
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_fewer_neighbors_are_the_first_of_more(top_k, backend):
     def neighbors(k: int) -> list:
-        return ranked(
+        return list_neighbors(
             Stages(backend, shop(1), tiny_config(similarity={"top_k": k, "min_common_users": 1}))
         )
 
@@ -143,7 +125,7 @@ def test_fewer_neighbors_are_the_first_of_more(top_k, backend):
 FEW = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}
 
 
-def of_two_buyers(**views: tuple) -> Tables:
+def two_buyers(**views: tuple) -> Tables:
     """Two users buy b, c, d and each something else; the last line only makes the log long."""
     lines = [
         (user, item, day)
@@ -158,8 +140,8 @@ def little(**more: Any) -> DatasetConfig:
 
 
 def test_ties_are_in_the_order_of_items(backend):
-    stages = Stages(backend, of_two_buyers(), little())
-    assert [[item for item, *_ in row] for row in ranked(stages)] == [
+    stages = Stages(backend, two_buyers(), little())
+    assert [[item for item, *_ in row] for row in list_neighbors(stages)] == [
         [],
         [2, 3],
         [1, 3],
@@ -167,16 +149,19 @@ def test_ties_are_in_the_order_of_items(backend):
         [],
         [],
     ]
-    assert {similarity for row in ranked(stages) for _, similarity, _ in row} == {1.0}
-    nearest = ranked(Stages(backend, of_two_buyers(), little(top_k=1)))
+    assert {similarity for row in list_neighbors(stages) for _, similarity, _ in row} == {1.0}
+    nearest = list_neighbors(Stages(backend, two_buyers(), little(top_k=1)))
     assert [[item for item, *_ in row] for row in nearest] == [[], [2], [1], [1], [], []]
 
 
 def test_a_view_before_the_cut_makes_a_user_common(backend):
     early, late = (
-        Stages(backend, of_two_buyers(views=(("u", "e", day),)), little()) for day in (1, 80)
+        Stages(backend, two_buyers(views=(("u", "e", day),)), little()) for day in (1, 80)
     )
-    common = [[[item for item, *_ in row] for row in ranked(stages)][4] for stages in (early, late)]
+    common = [
+        [[item for item, *_ in row] for row in list_neighbors(stages)][4]
+        for stages in (early, late)
+    ]
     assert common == [[1, 2, 3], []]
 
 
@@ -184,7 +169,7 @@ def test_what_is_bought_from_the_cut_on_is_not_similar(backend):
     lines = [(user, item, day) for user in "uv" for item, day in (("a", 0), ("b", 6), ("c", 0))]
     stages = Stages(backend, sales(*lines, ("v", "d", 0), ("w", "z", 10)), little())
     assert stages.windows.cut1 == stages.log.first_time + 6 * 86_400 * 10**9
-    assert [[item for item, *_ in row] for row in ranked(stages)] == [[2], [], [0], [], []]
+    assert [[item for item, *_ in row] for row in list_neighbors(stages)] == [[2], [], [0], [], []]
 
 
 def test_an_item_that_is_first_sold_after_the_cut_changes_no_weight(backend):

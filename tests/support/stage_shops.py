@@ -1,9 +1,10 @@
 """Shops for tests of single stages, on any backend.
 
-    make_shop(backend, lines)             what stage 1 would hand over, from plain lists
-    Stages(backend, tables, config)       the stages over the tables of a shop, and the oracle's answers beside them
+    make_shop(backend, lines)             a Shop as stage 1 returns it, from plain lists
+    Stages(backend, tables, config)       the stages over the tables of a shop, and the oracle
+    list_neighbors(stages)                the result of stage 5 as plain lists
 
-Arrays of a shop or stage are the backend's; `Stages.host` makes them plain lists.
+Arrays of a shop or stage are the backend's; `Stages.host` converts them to plain lists.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gpu_dcgen.preparation.splits import SplitPlan, plan_splits
 from gpu_dcgen.preparation.windows import Windows, cut_windows
 from gpu_dcgen.similarity_computer.compute import Neighbors, compute_neighbors
 from tests.support import reference
+from tests.support.reference.similarity import find_neighbors
 from tests.support.reference.world import read_log
 from tests.support.shops import DAY, Tables, write_shop
 
@@ -55,11 +57,12 @@ def make_shop(
     views: Sequence[tuple[int, int, float]] | None = None,
     prices: bool = True,
 ) -> Shop:
-    """A shop of accepted lines (user, item, day[, price[, channel]]) in the order given; days count from 1970.
+    """Make a shop of accepted lines (user, item, day[, price[, channel]]), in this order.
 
-    Price is 1 and channel -1 (unknown) where a line leaves them out; `prices=False` is a log without prices. Users and
-    items are called u000, u001, ... and i000, i001, ...; as many as occur, or more. `columns` gives the values of user
-    or item columns, None for null; the others are null throughout. `views` are (user, item, day).
+    Days count from 1970. Price is 1 and channel -1 (unknown) where a line leaves them out;
+    `prices=False` is a log without prices. Users and items are called u000, u001, ... and i000,
+    i001, ...; as many as occur, or more. `columns` gives the values of user or item columns, None
+    for null; the others are null throughout. `views` are (user, item, day).
     """
     user, item, day, price, channel = zip(
         *((*line, 1.0, -1)[:5] if len(line) != 4 else (*line, -1) for line in lines), strict=True
@@ -108,7 +111,7 @@ def make_shop(
 
 
 class Stages:
-    """The stages over one shop's tables on one machine, each run when it is first asked for; the oracle beside them."""
+    """The stages over one shop's tables on one backend, run on first use, and the oracle."""
 
     def __init__(self, backend: Any, tables: Tables, config: DatasetConfig) -> None:
         self.backend, self.tables, self.config = backend, tables, config
@@ -160,5 +163,27 @@ class Stages:
         return reference.Snapshots(self.oracle, self.config)
 
     def host(self, array: Any) -> list:
-        """An array of the machine as plain values."""
+        """Convert an array of the backend to plain values."""
         return self.backend.to_host(array).tolist()
+
+
+NeighborRow = list[tuple[int, float, int]]  # (item, similarity, common users), the nearest first
+
+
+def list_neighbors(stages: Stages) -> list[NeighborRow]:
+    """List each item's neighbors."""
+    neighbors = stages.neighbors
+    offsets = stages.host(neighbors.offsets)
+    columns = (neighbors.item, neighbors.similarity, neighbors.common_users)
+    rows = list(zip(*map(stages.host, columns), strict=True))
+    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def list_expected_neighbors(
+    stages: Stages, config: DatasetConfig | None = None
+) -> list[NeighborRow]:
+    """List each item's neighbors by the oracle, with the stages' settings or `config`."""
+    return [
+        [(n.item, float(n.similarity), n.common) for n in row]
+        for row in find_neighbors(stages.oracle, config or stages.config)
+    ]
