@@ -17,17 +17,22 @@ from ..contract.manifest import (
     BackendSummary,
     Manifest,
     Performance,
-    QualitySummary,
     StageTiming,
 )
+from ..contract.quality_report import QualityReport
 from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from ..inputs.sources import find_sources
 from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks, write_prometheus
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
-from ..outputs.manifest import RunRecord, build_manifest
+from ..outputs.manifest import RunRecord, build_manifest, describe_balance
 from ..outputs.samples import Workers
-from ..quality_validator.report import conclude, read_baseline, summary_of
+from ..quality_validator.report import (
+    Measures,
+    manifest_summary,
+    read_baseline,
+    write_quality_report,
+)
 from ..storage.checkpoints import Checkpoints
 from ..storage.locations import is_url, parse_location
 from ..storage.staging import Staging
@@ -81,7 +86,7 @@ def build(
             Checkpoints(staging.checkpoints, backend, partial(watch.message, "warning")),
             BuildTimer(backend, watch),
         )
-        report: dict[str, Any] | None = None
+        report: QualityReport | None = None
         manifest: Manifest | None = None
         try:
             if is_url(inputs):
@@ -120,13 +125,12 @@ def build(
                 for p in built.results.plan.positives
             }
             measured = timer.report(counts, written, _memory_limit(backend, config))
-            sections = {
-                "performance": measured["performance"],
-                "inputs": {"data_quality_score": built.report.quality_score},
-                "balancing": None if built.balance is None else built.balance.info,
-            }
-            report = conclude(
-                staging.path, built.statistics, sections, compared, config, timer, watch
+            performance = Performance.model_validate(measured["performance"])
+            measures = Measures(
+                performance, built.report.quality_score, describe_balance(built.balance)
+            )
+            report = write_quality_report(
+                staging.path, built.statistics, measures, compared, config, timer, watch
             )
             watch.remove(log)
             log.close()
@@ -134,8 +138,8 @@ def build(
                 backend_summary,
                 cluster,
                 timings=[StageTiming.model_validate(timing) for timing in measured["timings"]],
-                performance=Performance.model_validate(measured["performance"]),
-                quality=QualitySummary.model_validate(summary_of(report)),
+                performance=performance,
+                quality=manifest_summary(report),
                 warnings=timer.warnings,
             )
             manifest = build_manifest(staging.path, config, built, run)
@@ -155,8 +159,7 @@ def build(
             watch.completed(manifest.n_rows, staging.location)
         finally:
             if config.monitoring.prometheus is not None:
-                sections = None if manifest is None else manifest.to_dict()
-                write_prometheus(config.monitoring.prometheus, report, sections)
+                write_prometheus(config.monitoring.prometheus, report, manifest)
     return BuildResult(staging.location, manifest)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import MonitoringConfig
+from ..contract.manifest import Manifest
+from ..contract.quality_report import QualityReport
 from ..errors import ConfigError
 from .progress import JsonLinesTracker, Level, ProgressTracker
 
@@ -190,9 +192,7 @@ def _require_prometheus(path: Path) -> None:
         raise ConfigError(text) from error
 
 
-def write_prometheus(
-    path: Path, report: Mapping[str, Any] | None, manifest: Mapping[str, Any] | None
-) -> None:
+def write_prometheus(path: Path, report: QualityReport | None, manifest: Manifest | None) -> None:
     """Write the text file in one rename; without a report and a manifest the build failed."""
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
@@ -217,33 +217,37 @@ def write_prometheus(
         {(): time.time()},
     )
     if report is not None and manifest is not None:
-        performance = manifest["performance"]
+        performance = manifest.performance
         gauge(
             "samples",
             "Samples written",
-            {(split,): c["rows"] for split, c in manifest["counts"].items()},
+            {(split,): counts.rows for split, counts in manifest.counts.items()},
             "split",
         )
         for name in ("seconds", "samples_per_s", "peak_memory_bytes", "written_bytes"):
-            gauge(f"build_{name}", f"performance.{name} of manifest.json", {(): performance[name]})
+            gauge(
+                f"build_{name}",
+                f"performance.{name} of manifest.json",
+                {(): getattr(performance, name)},
+            )
         gauge(
             "quality_score",
             "Scores 0..1",
-            {(name,): score for name, score in report["scores"].items()},
+            {(name,): score for name, score in report.scores.items()},
             "score",
         )
-        gates = [gate for gate in report["gates"] if gate["verdict"] in ("pass", "fail")]
-        passed = {
-            (gate["name"], gate["severity"]): float(gate["verdict"] == "pass") for gate in gates
+        gates = [gate for gate in report.gates if gate.verdict in ("pass", "fail")]
+        passed: dict[tuple[str, ...], float | None] = {
+            (gate.name, gate.severity): float(gate.verdict == "pass") for gate in gates
         }
         gauge("gate_passed", "1 when the gate holds, else 0", passed, "gate", "severity")
         gauge(
             "gate_value",
             "What the gate measures",
-            {(gate["name"],): gate["value"] for gate in report["gates"]},
+            {(gate.name,): gate.value for gate in report.gates},
             "gate",
         )
-        levels = [alert["level"] for alert in report["alerts"]]
+        levels = [alert.level for alert in report.alerts]
         gauge(
             "alerts",
             "Alerts of the build",

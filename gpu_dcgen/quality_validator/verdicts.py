@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..config import DatasetConfig
 from ..contract.gates import GATES, OUR_THRESHOLDS, Gate, Severity
+from ..contract.manifest import Performance
 from ..errors import GateError
 
 _TELLING_S = 60  # a build of less than a minute says nothing about rates
@@ -80,10 +81,12 @@ def _judge(gate: Gate, value: float | None) -> Literal["pass", "fail", "skip", "
     return "pass" if _HOLDS[gate.relation](value, gate.threshold) else "fail"
 
 
-def performance_values(performance: dict[str, Any]) -> dict[str, float | None]:
-    """Values of the gates on times and resources, of the manifest's `performance`; rates of short builds are left out."""
-    values = {name: budget["value"] for name, budget in performance["budgets"].items()}
-    if performance["seconds"] < _TELLING_S:
+def performance_values(performance: Performance) -> dict[str, float | None]:
+    """Return the values of the gates on times and resources; rates of short builds are None."""
+    values: dict[str, float | None] = {
+        name: budget.value for name, budget in performance.budgets.items()
+    }
+    if performance.seconds < _TELLING_S:
         values.update(dict.fromkeys((name for name in values if name.endswith("_rate"))))
     return values
 
@@ -92,7 +95,9 @@ def failures(verdicts: Sequence[Verdict], severity: Severity) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.failed and verdict.gate.severity == severity]
 
 
-def overall(verdicts: Sequence[Verdict]) -> str:
+def overall(
+    verdicts: Sequence[Verdict],
+) -> Literal["passed", "passed with warnings", "failed"]:
     """`failed`, `passed with warnings` or `passed`."""
     if failures(verdicts, "critical"):
         return "failed"

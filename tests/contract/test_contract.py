@@ -150,13 +150,15 @@ def test_triplets_have_the_same_columns_for_both_items():
 
 
 def test_the_shape_changes_the_splits_only():
-    assert contract.make_arrow_schema("user_sequences", shape="n_tuple") == contract.make_arrow_schema(
-        "user_sequences"
-    )
+    assert contract.make_arrow_schema(
+        "user_sequences", shape="n_tuple"
+    ) == contract.make_arrow_schema("user_sequences")
 
 
 def test_settings_follow_the_contracts_codecs():
-    assert contract.make_writer_settings("train_dataset", compression_level=5).compression_level == 5
+    assert (
+        contract.make_writer_settings("train_dataset", compression_level=5).compression_level == 5
+    )
     assert contract.make_writer_settings("user_sequences").compression == "zstd"
     matrix = contract.make_writer_settings("item_similarity_matrix", compression_level=5)
     assert (matrix.compression, matrix.compression_level) == ("snappy", None)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.contract.gates import GATE_NAMES, GATES, OUR_THRESHOLDS, OURS
+from gpu_dcgen.contract.quality_report import Regression
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import ConfigError, GateError
 from gpu_dcgen.quality_validator import statistics as dataset_statistics
@@ -106,7 +107,9 @@ def test_settings_change_thresholds_and_severities():
     )
     (failed,) = failures(evaluate({**PASSING, "negative_quality": 0.8}, config), "critical")
     assert failed.gate.name == "negative_quality"
-    with pytest.raises(ValueError, match="found gate 'negativ_quality'; expected one of no_missing_labels"):
+    with pytest.raises(
+        ValueError, match="found gate 'negativ_quality'; expected one of no_missing_labels"
+    ):
         DatasetConfig.model_validate({"quality": {"thresholds": {"negativ_quality": 1}}})
 
 
@@ -231,14 +234,12 @@ def test_a_critical_failure_keeps_the_folder_with_its_report_and_publishes_nothi
 def test_a_worse_gate_than_the_baselines_is_a_regression(finished, tmp_path):
     folder, report = finished
     baseline = read_baseline(folder / "output")
-    values = {name: gate["value"] for name, gate in baseline.items()}
+    values = {name: gate.value for name, gate in baseline.items()}
     assert _regressions(evaluate(values, tiny_config()), baseline, 0.1) == []
     worse = {**values, "item_coverage": values["item_coverage"] * 0.8}
     (found,) = _regressions(evaluate(worse, tiny_config()), baseline, 0.1)
-    assert found == {
-        "gate": "item_coverage",
-        "before": values["item_coverage"],
-        "now": worse["item_coverage"],
-    }
+    assert found == Regression(
+        gate="item_coverage", before=values["item_coverage"], now=worse["item_coverage"]
+    )
     with pytest.raises(ConfigError, match="--baseline .*quality_report.json"):
         read_baseline(tmp_path)
