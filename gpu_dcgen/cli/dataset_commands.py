@@ -1,128 +1,146 @@
-"""Commands on finished datasets: prove, explain, report, describe, train a probe, export."""
+"""Commands on finished datasets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ..errors import GateError
 from ..monitoring.progress import JsonLinesTracker
+from .app import Command, app
+from .console import handle_errors, make_tracker, show
 from .options import (
-    Dataset,
-    Debug,
-    Inputs,
-    Json,
-    Key,
-    Overwrite,
-    Quiet,
-    anywhere,
-    app,
-    exit_codes,
-    here,
-    show,
-    tracker_for,
+    DatasetArgument,
+    DebugOption,
+    InputArgument,
+    JsonOption,
+    KeyOption,
+    OverwriteOption,
+    PathOrUrl,
+    QuietOption,
+    local_path,
+    path_or_url,
 )
 
 
-@app.command()
+@app.command(cls=Command)
 def probe(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the training split, for each kind of negatives.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Passes over the train split for each kind of negatives."
+        ),
     ] = 3,
     positives: Annotated[
-        int, typer.Option(min=1, help="Positives of val and of test to rank, at most.")
+        int,
+        typer.Option(metavar="N", min=1, help="Positives of val and of test to rank, at most."),
     ] = 10_000,
     seed: Annotated[
-        int, typer.Option(min=0, help="Same dataset, options and machine: same figures.")
+        int,
+        typer.Option(metavar="N", min=0, help="Same dataset, options and machine: same figures."),
     ] = 0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Train a small model and see what it learns.
+    """Train small models and compare them with simple rankings.
 
-    A two-tower model is trained with each kind of negatives, and its recall@50 and NDCG@10 stand beside those of
-    popularity, item-item similarity and repurchase. Minutes on two cores. Needs PyTorch: pip install 'gpu-dcgen[torch]'.
+    Trains a two-tower model with each kind of negatives. Its recall@50 and NDCG@10 are shown beside
+    those of popularity, item-item similarity and repurchase. Takes minutes on two cores.
+
+    Needs PyTorch: pip install "gpu-dcgen[torch]"
     """
-    tracker = tracker_for(as_json, quiet)
-    with exit_codes(debug, tracker):
-        from ..training.probe import probe as run
-        from . import rendering as summary
+    tracker = make_tracker(as_json, quiet)
+    with handle_errors(debug, tracker):
+        from ..training.probe import probe as run_probe
+        from .render_datasets import render_probe
 
-        found = run(
+        figures = run_probe(
             dataset,
             epochs=epochs,
             n_positives=positives,
             seed=seed,
-            say=lambda text: tracker.message("info", text),
+            notify=lambda text: tracker.message("info", text),
         )
         if isinstance(tracker, JsonLinesTracker):
-            tracker.write("probed", **found)
+            tracker.write("probed", **figures)
         else:
-            show(summary.of_probe(found))
+            show(render_probe(figures))
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
-    dataset: Dataset,
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="File to write.")],
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", parser=local_path, help="File to write.")
+    ],
     form: Annotated[
         Literal["inter", "tuples"],
-        typer.Option("--format", help="RecBole's atomic file, or tuples of texts."),
+        typer.Option(
+            "--format",
+            metavar="inter|tuples",
+            help="RecBole's atomic file, or tuples of texts.",
+        ),
     ],
     split: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Which samples.")
+        Literal["train", "val", "test"],
+        typer.Option(metavar="train|val|test", help="Split to write."),
     ] = "train",
-    overwrite: Overwrite = False,
-    debug: Debug = False,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Write a split for other trainers.
+    """Write a split in the format of another trainer.
 
-    inter is RecBole's; tuples (anchor, positive, negative_1, ...) are Parquet, as sentence-transformers takes them.
-    Needs PyTorch: pip install 'gpu-dcgen[torch]'.
+    inter is RecBole's format; tuples (anchor, positive, negative_1, ...) are a Parquet file for
+    sentence-transformers.
+
+    Needs PyTorch: pip install "gpu-dcgen[torch]"
     """
-    with exit_codes(debug):
-        from ..training.exporters import export as write
+    with handle_errors(debug):
+        from ..training.exporters import export as run_export
 
-        n_rows = write(dataset, output, form, split=split, overwrite=overwrite)
+        n_rows = run_export(dataset, output, form, split=split, overwrite=overwrite)
         typer.echo(f"Wrote {n_rows:,} rows to {output}.")
 
 
-@app.command()
+@app.command(cls=Command)
 def audit(
-    inputs: Inputs,
+    inputs: InputArgument,
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", parser=here, help="The dataset that was built from INPUT."
+            metavar="DATASET", parser=local_path, help="The dataset that was built from INPUT."
         ),
     ],
     sample: Annotated[
-        int, typer.Option(min=1, help="Groups a split whose negatives are drawn again.")
+        int, typer.Option(metavar="N", min=1, help="Groups per split to draw negatives for again.")
     ] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Which groups these are.")] = 0,
-    key: Key = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of their choice.")] = 0,
+    key: KeyOption = None,
     certificate: Annotated[
-        Path | None, typer.Option(help="Where to write it; else OUTPUT/certificate.json.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write; else DATASET/certificate.json."),
     ] = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Prove a dataset again, from its files and its inputs, by other code than the build's.
+    """Check every rule of a dataset with independent code.
 
-    Writes a signed certificate of what holds. Exit code 3 when a rule does not hold.
+    Derives the dataset again from INPUT and writes a signed certificate of the rules that hold.
+    Exits with code 3 if a rule does not hold.
     """
-    tracker = tracker_for(as_json, quiet)
-    with exit_codes(debug, tracker):
-        from ..auditing import audit, read_key
-        from . import rendering as summary
+    tracker = make_tracker(as_json, quiet)
+    with handle_errors(debug, tracker):
+        from ..auditing import audit as run_audit
+        from ..auditing import read_key
+        from .render_datasets import render_audit
 
         path = certificate or dataset / "certificate.json"
-        found = audit(
+        content = run_audit(
             inputs,
             dataset,
             sample=sample,
@@ -132,145 +150,150 @@ def audit(
             progress=tracker,
         )
         if isinstance(tracker, JsonLinesTracker):
-            tracker.write("audited", certificate=found)
+            tracker.write("audited", certificate=content)
         elif not quiet:
-            show(summary.of_audit(found, path))
-        if found["verdict"] != "holds":
+            show(render_audit(content, path))
+        if content["verdict"] != "holds":
             raise typer.Exit(GateError.exit_code)
 
 
-@app.command()
+@app.command(cls=Command)
 def explain(
-    dataset: Annotated[Path, typer.Argument(metavar="OUTPUT", parser=here, help="A dataset.")],
+    dataset: DatasetArgument,
     sample_id: Annotated[
         str,
         typer.Argument(
-            metavar="SAMPLE_ID", help="One of its samples, such as train-0000000012-03."
+            metavar="SAMPLE_ID", help="A sample of the dataset, such as train-0000000012-03."
         ),
     ],
     inputs: Annotated[
         Path,
         typer.Option(
-            "--inputs", metavar="PATH", parser=here, help="The folder that it was built from."
+            "--inputs",
+            metavar="FOLDER",
+            parser=local_path,
+            help="The folder that the dataset was built from.",
         ),
     ],
-    as_json: Json = False,
-    debug: Debug = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Say why a positive got its negatives: candidates, scores, what was refused and why.
+    """Explain how a positive got its negatives.
 
-    Exit code 3 when what is derived again is not what was written.
+    Shows the candidates, their scores, and the reasons why others were refused. Exits with code 3
+    if the derived negatives differ from the dataset's.
     """
-    with exit_codes(debug):
+    with handle_errors(debug):
         import json
 
-        from ..audit.explain import as_json as plain
-        from ..audit.explain import explain
-        from . import rendering as summary
+        from ..auditing.explain import as_json as to_json
+        from ..auditing.explain import explain as run_explain
+        from .render_datasets import render_explanation
 
-        found = explain(dataset, sample_id, inputs)
+        explanation = run_explain(dataset, sample_id, inputs)
         if as_json:
-            typer.echo(json.dumps(plain(found), ensure_ascii=False))
+            typer.echo(json.dumps(to_json(explanation), ensure_ascii=False))
         else:
-            show(summary.of_explanation(found))
-        if not found.agrees:
+            show(render_explanation(explanation))
+        if not explanation.agrees:
             raise typer.Exit(GateError.exit_code)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     certificate: Annotated[
-        Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json of 'gpu-dcgen audit'.")
+        Path,
+        typer.Argument(metavar="CERTIFICATE", help="A certificate.json written by 'audit'."),
     ],
     dataset: Annotated[
-        Path | None, typer.Argument(metavar="[OUTPUT]", help="The dataset it speaks of.")
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset that it covers.")
     ] = None,
-    key: Key = None,
-    debug: Debug = False,
+    key: KeyOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Check a certificate's signature, and that the dataset's files are those that were audited.
+    """Check a certificate and the files that it covers.
 
-    Exit code 3 when something was changed, or when the audit found a rule that does not hold.
+    Exits with code 3 if the certificate or a file was changed, or if a rule did not hold.
     """
-    with exit_codes(debug):
-        from ..auditing import read_key, verify
+    with handle_errors(debug):
+        from ..auditing import read_key
+        from ..auditing import verify as run_verify
 
-        if found := verify(certificate, dataset, read_key(key)):
-            typer.echo("\n".join(found))
+        if problems := run_verify(certificate, dataset, read_key(key)):
+            typer.echo("\n".join(problems))
             raise typer.Exit(GateError.exit_code)
-        typer.echo(
-            f"{certificate}: unchanged"
-            + (f", and so is every file of {dataset}." if dataset else ".")
-        )
+        covered = f", and so is every file of {dataset}." if dataset else "."
+        typer.echo(f"{certificate}: unchanged{covered}")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to write it; else DATASET.report.html."),
+        typer.Option(metavar="FILE", help="File to write; else DATASET.report.html."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 6,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
+    samples: Annotated[int, typer.Option(metavar="N", min=0, help="Samples to show.")] = 6,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
 ) -> None:
-    """Write one HTML page on a dataset.
+    """Write an HTML page about a dataset.
 
-    Verdict, gates, what became of every transaction, splits, negatives, and a few real samples; no network, no script.
-    Needs two packages more: pip install 'gpu-dcgen[report]'.
+    Verdict, gates, losses of transactions by reason, splits, negatives and a few samples, without
+    network access or scripts.
+
+    Needs two more packages: pip install "gpu-dcgen[report]"
     """
-    with exit_codes(debug):
+    with handle_errors(debug):
         from ..reporting import write_report
 
         path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
         typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
 
 
-@app.command()
+@app.command(cls=Command)
 def cards(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write them; else DATASET.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder to write to; else DATASET."),
     ] = None,
-    overwrite: Overwrite = False,
-    debug: Debug = False,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Describe a dataset for catalogs and for people.
 
-    Writes README.md (a Hugging Face dataset card), croissant.json (MLCommons Croissant) and datacontract.yaml (Open Data
-    Contract Standard), from the schema and the dataset's own JSON files.
+    Writes README.md (a Hugging Face dataset card), croissant.json (MLCommons Croissant) and
+    datacontract.yaml (Open Data Contract Standard).
     """
-    with exit_codes(debug):
+    with handle_errors(debug):
         from ..cards import write_cards
 
-        typer.echo(
-            "Wrote " + ", ".join(map(str, write_cards(dataset, output, overwrite=overwrite))) + "."
-        )
+        paths = write_cards(dataset, output, overwrite=overwrite)
+        typer.echo(f"Wrote {', '.join(map(str, paths))}.")
 
 
-@app.command()
+@app.command(cls=Command)
 def validate(
     dataset: Annotated[
-        Any,
-        typer.Argument(metavar="DATASET", parser=anywhere, help="Folder, or URL, of a dataset."),
+        PathOrUrl,
+        typer.Argument(metavar="DATASET", parser=path_or_url, help="Folder or URL of a dataset."),
     ],
     checksums: Annotated[
-        bool, typer.Option("--checksums", help="Read every byte: finds a single flipped bit.")
+        bool, typer.Option("--checksums", help="Read every byte, to find a single flipped bit.")
     ] = False,
-    debug: Debug = False,
+    debug: DebugOption = False,
 ) -> None:
     """Check that a dataset's files are those that were published.
 
-    Looks at the size of every file and the footer of every Parquet file. Exit code 3 when one is missing or damaged.
+    Compares the size of every file and the footer of every Parquet file. Exits with code 3 if one
+    is missing or damaged.
     """
-    with exit_codes(debug):
-        from ..storage.integrity import validate as problems_of
+    with handle_errors(debug):
+        from ..storage.integrity import validate as find_problems
 
-        if problems := problems_of(dataset, checksums=checksums):
+        if problems := find_problems(dataset, checksums=checksums):
             typer.echo("\n".join(problems))
             raise typer.Exit(GateError.exit_code)
-        typer.echo(
-            f"{dataset}: every file is there"
-            + (", and not a bit of it changed." if checksums else " and can be read.")
-        )
+        state = "present and unchanged." if checksums else "present and readable."
+        typer.echo(f"{dataset}: every file is {state}")

@@ -49,9 +49,9 @@ def probe(
     epochs: int = 3,
     n_positives: int = 10_000,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train and rank; figures by ranking and split, as a dict fit for JSON. `say` is told what is being done.
+    """Train and rank; figures by ranking and split, as a dict fit for JSON. `notify` receives a line for each step.
 
     `n_positives`: of each of val and test, at most so many are ranked, a seeded choice. Same dataset, arguments, machine
     and torch: same figures. InputError when the dataset cannot be used.
@@ -64,7 +64,7 @@ def probe(
     figures: dict[str, dict[str, dict[str, float]]] = {}
 
     def measure(name: str, scores: Callable[[Catalog], Scores]) -> None:
-        say(f"ranking by {name}")
+        notify(f"ranking by {name}")
         figures[name] = {
             split: evaluate(scores(found.catalog), found) for split, found in evaluations.items()
         }
@@ -79,7 +79,7 @@ def probe(
         if hard and not stream.files.n_hard:
             continue
         model, losses[kind] = train(
-            folder, hard=hard, from_batch=from_batch, epochs=epochs, seed=seed, say=say
+            folder, hard=hard, from_batch=from_batch, epochs=epochs, seed=seed, notify=notify
         )
         measure(
             f"model, {kind}",
@@ -117,7 +117,7 @@ def train(
     from_batch: bool,
     epochs: int,
     seed: int,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> tuple[TwoTower, float]:
     """A model trained for so many epochs, and its mean loss over the last one."""
     stream = ContrastiveStream(
@@ -146,7 +146,7 @@ def train(
             optimizer.step()
             total += loss.detach()
         mean = float(total) / len(stream)
-        say(f"model, {kind}: epoch {epoch + 1} of {epochs}, loss {mean:.3f}")
+        notify(f"model, {kind}: epoch {epoch + 1} of {epochs}, loss {mean:.3f}")
     return model.eval(), mean
 
 

@@ -111,8 +111,8 @@ def test_a_negative_that_was_put_there_by_somebody_does_not_agree(tmp_path, worl
     result = run("explain", folder / "output", "train-0000000000-03", "--inputs", folder / "input")
     assert (
         result.exit_code == 3
-        and "another: " in result.stdout
-        and "is not what was written" in result.stdout
+        and "differs: " in result.stdout
+        and "differ from those of the dataset" in result.stdout
     )
 
 
@@ -150,8 +150,8 @@ def run(*args):
 def test_the_command_shows_the_pool_and_the_negatives(shop, world):
     result = run("explain", shop / "output", "train-0000000004-02", "--inputs", shop / "input")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("Why train-0000000004-02 is there")
-    agrees = "What is derived again is what was written."
+    assert result.stdout.startswith("How train-0000000004-02 came about")
+    agrees = "The derived negatives are those of the dataset."
     for fact in ("by " + world.rows[0][24]["user_id"], "collaborative", "random", agrees):
         assert fact in result.stdout
 

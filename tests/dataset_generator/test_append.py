@@ -325,9 +325,9 @@ def test_the_command_says_what_was_kept_and_why_not(tmp_path):
     assert shown.exit_code == 0, shown.output
     words = " ".join(shown.stdout.split())
     assert (
-        "and kept " in words
-        and "kept train, val" in words
-        and "test anew its window ends with 2018-11-" in words
+        "; reused " in words
+        and "reused train, val" in words
+        and "test rebuilt its window ends with 2018-11-" in words
     )
     told = CliRunner().invoke(
         app, ["append", now, str(tmp_path / "dataset"), "--backend", "cpu", "--json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu_dcgen.backend.gpu import launch
-from gpu_dcgen.cli.rendering import of_build
+from gpu_dcgen.cli.render_builds import render_build
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.dataset_generator.test_against_reference import VARIANTS
@@ -32,11 +32,11 @@ def tables(tmp_path):
 @pytest.mark.parametrize("order", ["chronological", "shuffled"])
 def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
     config = tiny_config(output={"shape": shape, "order": order})
-    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest.to_dict()
-    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest.to_dict()
-    assert found["digests"] == expected["digests"]
-    assert found["counts"] == expected["counts"]
-    assert found["backend"]["name"] == "gpu" and of_build(tmp_path / "gpu", found)
+    expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
+    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest
+    assert found.digests == expected.digests
+    assert found.counts == expected.counts
+    assert found.backend.name == "gpu" and render_build(tmp_path / "gpu", found)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -109,7 +109,7 @@ def test_the_command_tells_by_its_exit_code(dataset):
     found = CliRunner().invoke(app, ["validate", str(dataset), "--checksums"])
     assert (found.exit_code, found.output) == (
         0,
-        f"{dataset}: every file is there, and not a bit of it changed.\n",
+        f"{dataset}: every file is present and unchanged.\n",
     )
     (dataset / "vocabulary.json").write_text("{}")
     found = CliRunner().invoke(app, ["validate", str(dataset)])

@@ -22,7 +22,7 @@ from tests.training.data import built
 @pytest.fixture(scope="module")
 def found():
     said = []
-    return probe(built(), epochs=1, n_positives=40, seed=3, say=said.append), said
+    return probe(built(), epochs=1, n_positives=40, seed=3, notify=said.append), said
 
 
 def test_every_ranking_is_measured_on_val_and_test(found):
@@ -69,7 +69,7 @@ def test_a_model_learns_whose_half_of_the_shop_it_is(tmp_path):
     build(write_shop(taste_shop(), tmp_path / "in"), tmp_path / "out", config)
     evaluation = read_evaluation(tmp_path / "out", "val", n_positives=500, seed=0)
     model, loss = train(
-        tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, say=lambda _: None
+        tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, notify=lambda _: None
     )
     scores = of_model(model, evaluation.catalog, load_vocabularies(tmp_path / "out"))
     assert (

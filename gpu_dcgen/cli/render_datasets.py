@@ -1,0 +1,186 @@
+"""Render the results of the commands on finished datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from .layout import VERDICT_STYLE, make_fields, make_table
+
+if TYPE_CHECKING:
+    from ..auditing.explain import Explanation
+
+_MAX_CANDIDATES = 20  # of the pool, beside those that were chosen
+_RULE_VERDICTS = {"holds": "ok", "fails": "fail", "skipped": "warn"}
+_METRICS = {"recall@50": "recall@50", "ndcg@10": "NDCG@10"}
+# Parts of a candidate's score: key -> heading and width of its column. They add up to the score.
+_SCORE_PARTS = {
+    "similarity": ("similar", 7),
+    "collaborative": ("together", 8),
+    "price": ("price", 6),
+    "popularity": ("popular", 7),
+}
+
+
+def render_probe(result: Mapping[str, Any]) -> RenderableType:
+    """Render the metrics of each ranking, and whether the contract's target is met (D21)."""
+    positives, figures, best = result["positives"], result["figures"], result["best_model"]
+    ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
+    columns = [f">{label}\n{split}" for split in positives for label in _METRICS.values()]
+    table = make_table("ranking", *columns)
+    for name, by_split in figures.items():
+        values = [by_split[split][metric] for split in positives for metric in _METRICS]
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    verdict = "reached" if result["target_reached"] else "missed"
+    fields = {
+        "best model": best,
+        "target": f"recall@50 of {result['recall_target']:.2f} on val: {verdict},"
+        f" {figures[best]['val']['recall@50']:.3f}",
+        "vs. popularity": f"{result['ratio_to_popularity']:.1f} times its recall@50 on val",
+    }
+    head = Text(f"Ranked {result['items']:,} items for {ranked}.", style="bold")
+    return Group(head, table, make_fields(fields))
+
+
+def render_audit(certificate: Mapping[str, Any], path: Path) -> RenderableType:
+    """Render every rule with its verdict, then the first offenders of each that does not hold."""
+    checks = certificate["checks"]
+    failed = [check for check in checks if check["verdict"] == "fails"]
+    head = "Every rule holds."
+    if failed:
+        head = f"{len(failed)} of {len(checks)} rules do not hold."
+    table = make_table("", "rule", ">checked", "meaning")
+    for check in checks:
+        scope = "" if check["scope"] == "all" else f" ({check['scope']})"
+        table.add_row(
+            Text(check["verdict"], style=VERDICT_STYLE[_RULE_VERDICTS[check["verdict"]]]),
+            check["name"],
+            f"{check['n_checked']:,}",
+            Text(f"{check['claim']}{scope}"),
+        )
+    label_probe = next(check["facts"] for check in checks if check["name"] == "label_probe")
+    signature = certificate["signature"]
+    fields = {
+        "label probe": _describe_label_probe(label_probe),
+        "signature": f"{signature['algorithm']} {signature['value']}",
+        "certificate": str(path),
+    }
+    offenders = [line for check in failed for line in _list_offenders(check)]
+    return Group(Text(head, style="bold"), table, *offenders, make_fields(fields))
+
+
+def _list_offenders(check: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text(f"{check['name']} ({check['rule']}): {check['n_bad']:,} wrong", style="bold red")
+    for offender in check["offenders"]:
+        row = "" if offender["row"] is None else f" row {offender['row']}"
+        yield Text(
+            f"  {offender['file']}{row}: found {offender['found']}; expected {offender['expected']}"
+        )
+
+
+def _describe_label_probe(facts: Mapping[str, Any]) -> str:
+    """Give the AUCs of the label from all features and from popularity alone."""
+    suffixes = {"all": "", "without_repurchases": " without repurchases"}
+    texts = [
+        f"AUC {facts[part]['classifier_auc']:.3f} from all features,"
+        f" {facts[part]['popularity_auc']:.3f} from popularity{suffix}"
+        for part, suffix in suffixes.items()
+        if "classifier_auc" in facts.get(part, {})
+    ]
+    return "; ".join(texts) or "not run: it needs rows with both labels"
+
+
+def render_explanation(explanation: Explanation) -> RenderableType:
+    """Render the pool of a positive, best candidates first, and its negatives."""
+    head = Text(f"How {explanation.sample_id} came about", style="bold")
+    verdict = Text("The derived negatives are those of the dataset.", style=VERDICT_STYLE["ok"])
+    if not explanation.agrees:
+        verdict = Text(
+            "The derived negatives differ from those of the dataset.", style=VERDICT_STYLE["fail"]
+        )
+    return Group(
+        head,
+        _make_fields_of_explanation(explanation),
+        _make_table_of_candidates(explanation),
+        _make_table_of_negatives(explanation),
+        verdict,
+    )
+
+
+def _make_fields_of_explanation(explanation: Explanation) -> RenderableType:
+    candidates = explanation.candidates
+    n_refused = Counter(
+        candidate["refused"] for candidate in candidates if candidate["refused"] is not None
+    )
+    n_offered = Counter(source for candidate in candidates for source in candidate["sources"])
+    return make_fields(
+        {
+            "bought": f"{_describe_item(explanation.positive)} by {explanation.user_id} at"
+            f" {explanation.timestamp}, after {explanation.history:,} purchases",
+            "on sale": f"{explanation.corpus:,} items; {explanation.allowed:,} not owned by the"
+            f" user at the end of {explanation.split}'s window",
+            "offered": ", ".join(f"{n:,} by {source}" for source, n in n_offered.items())
+            or "nothing",
+            "refused": ", ".join(f"{n:,} {reason}" for reason, n in n_refused.most_common())
+            or "nothing",
+            "pool": f"{len(candidates) - n_refused.total():,} items; below, the best"
+            f" {_MAX_CANDIDATES} by score and those that were chosen, with the slot they got",
+        }
+    )
+
+
+def _make_table_of_candidates(explanation: Explanation) -> RenderableType:
+    """Show on two lines per candidate the parts of its score, and its name and sources."""
+    headings = [f"{'score':>6}", *(f"{text:>{width}}" for text, width in _SCORE_PARTS.values())]
+    table = make_table(">slot", "  ".join(headings))
+    pool = [candidate for candidate in explanation.candidates if candidate["refused"] is None]
+    for place, candidate in enumerate(pool):
+        slot = candidate["round"]
+        if place >= _MAX_CANDIDATES and slot is None:
+            continue
+        numbers = [
+            f"{candidate['parts'][part]:>+{width}.3f}" for part, (_, width) in _SCORE_PARTS.items()
+        ]
+        score = "  ".join([f"{candidate['score']:>6.4f}", *numbers])
+        name = f"{_describe_item(candidate)} by {', '.join(candidate['sources'])}"
+        table.add_row(
+            "" if slot is None else str(slot),
+            Text(f"{score}\n{name}"),
+            style="" if slot is None else "bold",
+        )
+    return table
+
+
+def _make_table_of_negatives(explanation: Explanation) -> RenderableType:
+    table = make_table(">slot", "item", "source", ">similarity", ">score less penalty", "in file")
+    for negative in explanation.negatives:
+        source, detail = negative["source"], negative["detail"]
+        if detail != source:
+            detail = f"{source}: {detail}"
+        if negative["relaxed"]:
+            detail += " (beyond the limit on the product group)"
+        similarity, score = (
+            "" if negative[name] is None else f"{negative[name]:.4f}"
+            for name in ("similarity", "score")
+        )
+        table.add_row(
+            str(negative["slot"]),
+            Text(negative["item_id"]),
+            detail,
+            similarity,
+            score,
+            "same" if negative["agrees"] else f"differs: {negative['written']}",
+            style="reverse" if negative["slot"] == explanation.slot else "",
+        )
+    return table
+
+
+def _describe_item(item: Mapping[str, Any]) -> str:
+    """Join id, name and product group, as far as they are known."""
+    name = " ".join(item[key] for key in ("item_id", "name") if item[key])
+    return name + (f" ({item['product_group']})" if item["product_group"] else "")
