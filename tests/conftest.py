@@ -9,12 +9,9 @@ from types import ModuleType
 
 import pytest
 
-<<<<<<< HEAD
-from tests.support.builds import NOW, write_small_shop
-=======
 from gpu_dcgen.preflight import doctor
+from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)
 from tests.support.machines import every_machine, gpu
 
 
@@ -47,12 +44,13 @@ def online_retail() -> Path:
 
 
 @pytest.fixture
-<<<<<<< HEAD
 def inputs(tmp_path, monkeypatch) -> Path:
     """The tables of a small shop; every build of the test starts at the same time."""
     monkeypatch.setattr("time.time_ns", lambda: NOW)
     return write_small_shop(tmp_path / "input")
-=======
+
+
+@pytest.fixture
 def fake_build(monkeypatch) -> FakeBuild:
     """The build of the command line, replaced; it records how it was called."""
     module = ModuleType("gpu_dcgen.dataset_generator.builder")
@@ -60,4 +58,3 @@ def fake_build(monkeypatch) -> FakeBuild:
     monkeypatch.setitem(sys.modules, "gpu_dcgen.dataset_generator.builder", module)
     monkeypatch.setattr(doctor, "prebuild", lambda inputs, output, config: [])
     return module.build
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)

@@ -23,13 +23,8 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError, MissingPackageError
 from gpu_dcgen.outputs import samples as parts
 from gpu_dcgen.storage.checkpoints import Checkpoints
-<<<<<<< HEAD
-from tests.cli.test_cli import fake, run  # noqa: F401 - fake is a fixture
 from tests.support.builds import RecordingTracker, build_and_hash, fail_at_call
-=======
-from tests.dataset_generator.test_resume import Listener, dies, inputs, made  # noqa: F401 - inputs is a fixture
 from tests.support.command_line import run
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)
 from tests.support.shops import DatasetConfig, tiny_config
 
 try:
@@ -444,11 +439,7 @@ def test_a_scheduler_asks_for_distributed_processing():
         (["--scheduler", "tcp://host:8786", "--threads", "2"], (True, 2, "tcp://host:8786")),
     ],
 )
-<<<<<<< HEAD
-def test_worker_processes_are_settings_of_resources(options, expected, fake):
-=======
 def test_worker_processes_are_settings_of_resources(options, expected, fake_build):
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)
     assert run("build", "in", "out", *options).exit_code == 0
     resources = fake_build.call.config.resources
     assert (
@@ -471,11 +462,7 @@ def test_worker_processes_are_settings_of_resources(options, expected, fake_buil
         (["--scheduler", "host"], "resources.scheduler"),
     ],
 )
-<<<<<<< HEAD
-def test_worker_processes_that_cannot_be_are_refused(options, text, fake):
-=======
 def test_worker_processes_that_cannot_be_are_refused(options, text, fake_build):
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)
     result = run("build", "in", "out", *options)
     assert result.exit_code == 2
     assert text in result.output

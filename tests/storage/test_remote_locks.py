@@ -135,10 +135,6 @@ def test_a_build_killed_while_it_uploads_is_gone_on_from(output_url, bucket, sho
     result = CliRunner().invoke(app, ["validate", output_url, "--checksums"])
     assert (
         result.exit_code == 0
-<<<<<<< HEAD
-        and result.output == f"{output_url}: every file is there, and not a bit of it changed.\n"
-=======
-        and result.output == f"{url}: every file is present and unchanged.\n"
->>>>>>> 49dcff0 (Render help and results plainly: metavars, whole summaries, 80 columns, completion, NO_COLOR)
+        and result.output == f"{output_url}: every file is present and unchanged.\n"
     )
     assert not leftovers(tmp_path) and not {LOCK, UNFINISHED} & set(bucket.names("sets/one"))
