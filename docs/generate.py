@@ -53,9 +53,11 @@ def commands() -> str:
         inner = typer.Context(command, info_name=f"gpu-dcgen {name}", parent=None)
         usage = command.get_usage(inner).removeprefix("Usage: ")
         parts += [f"## {name}\n", f"```text\n{usage}\n```\n", command.help or "", ""]
-        records = (parameter.get_help_record(inner) for parameter in command.params)
         rows = [
-            (f"`{names}`", text) for names, text in filter(None, records) if "--help" not in names
+            (f"`{names}`", text)
+            for records in command.get_help_sections(inner).values()
+            for names, text in records
+            if "--help" not in names
         ]
         parts += [table(("argument or option", "meaning"), rows), ""]
     return "\n".join(parts)

@@ -54,8 +54,8 @@ class Command(TyperCommand):
         """Name required arguments without braces."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the sections of arguments and of options, the former without their types."""
+    def get_help_sections(self, ctx: Context) -> dict[str, list[tuple[str, str]]]:
+        """Return names and help texts of the arguments and of the options, by heading."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             if (record := param.get_help_record(ctx)) is None:
@@ -65,10 +65,13 @@ class Command(TyperCommand):
                 sections["Arguments"].append((name, record[1]))
             else:
                 sections["Options"].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        return {title: records for title, records in sections.items() if records}
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the sections of arguments and of options."""
+        for title, records in self.get_help_sections(ctx).items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 app = typer.Typer(

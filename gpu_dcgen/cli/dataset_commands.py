@@ -203,7 +203,9 @@ def explain(
 def verify(
     certificate: Annotated[
         Path,
-        typer.Argument(metavar="CERTIFICATE", help="A certificate.json written by 'audit'."),
+        typer.Argument(
+            metavar="CERTIFICATE", help="A certificate.json written by 'gpu-dcgen audit'."
+        ),
     ],
     dataset: Annotated[
         Path | None, typer.Argument(metavar="DATASET", help="The dataset that it covers.")

@@ -48,7 +48,9 @@ DatasetArgument = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="YAML file with settings; see 'config'."),
+    typer.Option(
+        "--config", metavar="FILE", help="YAML file with settings; see 'gpu-dcgen config'."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
