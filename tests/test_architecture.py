@@ -58,7 +58,6 @@ MAY_IMPORT_NUMPY = {
     "gpu_dcgen.example_data.complete_journey": "makes tables on the host",
     "gpu_dcgen.backend.gpu": "the GPU backend carries arrays to and from the host",
     "gpu_dcgen.auditing": "proves finished files on the host, without stages and their backends",
-    "gpu_dcgen.auditing.explain": "reads finished files on the host",
     "gpu_dcgen.training": "reads finished files on the host, and hands them to torch",
 }
 # What the audit may import: it is worth something only as a second writing.

@@ -1,4 +1,4 @@
-"""certificate.json: what was audited, what was found, and a signature that shows later changes."""
+"""Sign, write and verify certificate.json."""
 
 from __future__ import annotations
 
@@ -9,115 +9,160 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, OutputError
-from .dataset import NOT_AUDITED
-from .tables import sha256
+from .dataset_files import NOT_AUDITED, list_files
+from .input_tables import hash_file
 
-PLAIN = (
-    "The value is the SHA-256 of this certificate without its signature (JSON, keys sorted, no blanks). It shows accidental "
-    "changes. It does not show who wrote it: whoever can change the certificate can compute the value anew."
-)
-KEYED = (
-    "The value is the HMAC-SHA-256 of this certificate without its signature (JSON, keys sorted, no blanks) under a secret key. "
-    "Only somebody who holds the key can have written it; who holds it can also forge it, so it proves nothing to outsiders."
-)
+MIN_KEY_BYTES = 16
+UNKEYED, KEYED = "SHA-256", "HMAC-SHA-256"
+PROVES = {
+    UNKEYED: (
+        "The value is the SHA-256 of this certificate without its signature (JSON, keys sorted, "
+        "no blanks). It shows accidental changes. It does not show who wrote the certificate: "
+        "whoever can change the certificate can compute the value again."
+    ),
+    KEYED: (
+        "The value is the HMAC-SHA-256 of this certificate without its signature (JSON, keys "
+        "sorted, no blanks) under a secret key. Only a holder of the key can have written it. "
+        "Every holder of the key can forge it, so it proves nothing to outsiders."
+    ),
+}
 
 
 def sign(body: dict[str, Any], key: bytes | None) -> dict[str, Any]:
-    """The certificate: `body` with its signature."""
-    algorithm, proves = ("SHA-256", PLAIN) if key is None else ("HMAC-SHA-256", KEYED)
-    return {
-        **body,
-        "signature": {"algorithm": algorithm, "value": _value(body, key), "proves": proves},
-    }
+    """Return the certificate: `body` with its signature."""
+    algorithm = UNKEYED if key is None else KEYED
+    signature = {"algorithm": algorithm, "value": _sign(body, key), "proves": PROVES[algorithm]}
+    return {**body, "signature": signature}
 
 
-def _value(body: dict[str, Any], key: bytes | None) -> str:
+def _sign(body: dict[str, Any], key: bytes | None) -> str:
     text = json.dumps(
         body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
-    return (
-        hashlib.sha256(text).hexdigest()
-        if key is None
-        else hmac.new(key, text, hashlib.sha256).hexdigest()
-    )
+    if key is None:
+        return hashlib.sha256(text).hexdigest()
+    return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-def read_key(path: Path | None) -> bytes | None:
-    """The bytes of a key file, None without one. InputError where it is missing or shorter than 16 bytes."""
+def read_key(path: str | Path | None) -> bytes | None:
+    """Read the key that signs certificates.
+
+    Args:
+        path: A file with at least 16 bytes, or None.
+
+    Returns:
+        The file's bytes; None without a path.
+
+    Raises:
+        InputError: The file cannot be read, or is too short.
+    """
     if path is None:
         return None
     try:
-        key = path.read_bytes()
+        key = Path(path).read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: the key cannot be read ({error.strerror}).\nName a readable file."
         ) from error
-    if len(key) < 16:
+    if len(key) < MIN_KEY_BYTES:
         raise InputError(
-            f"{path}: the key has {len(key)} bytes; expected at least 16.\nMake one: openssl rand 32 > {path}"
+            f"{path}: the key has {len(key)} bytes; expected at least {MIN_KEY_BYTES}.\n"
+            f"Make one: openssl rand 32 > {path}"
         )
     return key
 
 
-def write(path: Path, certificate: dict[str, Any]) -> None:
+def write_certificate(path: Path, certificate: dict[str, Any]) -> None:
+    """Write a certificate. OutputError if the file cannot be written."""
     text = json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        remedy = "Name another file with --certificate."
         raise OutputError(
-            f"{path}: the certificate cannot be written ({error.strerror}).\n{remedy}"
+            f"{path}: the certificate cannot be written ({error.strerror}).\n"
+            "Name another file with --certificate."
         ) from error
 
 
-def verify(path: Path, dataset: Path | None = None, key: bytes | None = None) -> list[str]:
-    """What speaks against a certificate: its signature, its verdict, and, given the dataset, files that have changed since.
+def verify(
+    path: str | Path, dataset: str | Path | None = None, key: bytes | None = None
+) -> list[str]:
+    """Check that neither a certificate nor the dataset it describes has changed.
 
-    Empty when nothing does. InputError where the file is no certificate, or was signed with a key and none is given.
+    Only hashes are computed; the rules are not checked again (`audit` does that).
+
+    Args:
+        path: A certificate that `audit` wrote.
+        dataset: The dataset's folder, to compare the SHA-256 of its files; None to check the
+            certificate alone.
+        key: The key that signed the certificate, from `read_key`; None for one without a key.
+
+    Returns:
+        One sentence for each problem: a wrong signature, a verdict other than `holds`, and files
+        that are missing, added or changed. An empty list if there is none.
+
+    Raises:
+        InputError: The file is no certificate, or it needs a key and none was given, or
+            the other way round.
+
+    Example:
+        >>> verify("data/training/certificate.json", "data/training")  # doctest: +SKIP
+        []
     """
-    try:
-        certificate = json.loads(path.read_text("utf-8"))
-        signature = certificate.pop("signature")
-        algorithm, value, outputs = (
-            signature["algorithm"],
-            signature["value"],
-            certificate["outputs"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is no certificate of gpu-dcgen ({type(error).__name__}: {error})."
-        ) from error
-    if (algorithm == "HMAC-SHA-256") != (key is not None):
+    path = Path(path)
+    certificate, signature = _read_certificate(path)
+    if (signature["algorithm"] == KEYED) != (key is not None):
         needs = (
             "was signed with a key; give it with --key"
             if key is None
             else "was signed without a key; leave --key out"
         )
         raise InputError(f"{path}: the certificate {needs}.")
-    found = []
-    if not hmac.compare_digest(value, _value(certificate, key)):
-        found.append(
-            f"{path}: the signature does not fit: the certificate was changed, or signed with another key"
+    problems = []
+    if not hmac.compare_digest(signature["value"], _sign(certificate, key)):
+        problems.append(
+            f"{path}: the signature does not match: "
+            "the certificate was changed, or signed with another key"
         )
     if certificate["verdict"] != "holds":
-        found.append(f"{path}: the audit's verdict is '{certificate['verdict']}'")
+        problems.append(f"{path}: the audit's verdict is '{certificate['verdict']}'")
     if dataset is not None:
-        listed = {entry["file"]: entry["sha256"] for entry in outputs}
-        there = {
-            file.relative_to(dataset).as_posix(): file
-            for file in sorted(dataset.rglob("*"))
-            if file.is_file()
-        }
-        there = {
-            name: file
-            for name, file in there.items()
-            if file.resolve() != path.resolve() and name not in NOT_AUDITED
-        }
-        for name in sorted(listed.keys() | there.keys()):
-            if name not in there:
-                found.append(f"{name}: is missing")
-            elif name not in listed:
-                found.append(f"{name}: was added after the audit")
-            elif sha256(there[name]) != listed[name]:
-                found.append(f"{name}: was changed after the audit")
-    return found
+        listed = {entry["file"]: entry["sha256"] for entry in certificate["outputs"]}
+        problems += _find_changed_files(Path(dataset), listed, path)
+    return problems
+
+
+def _read_certificate(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a certificate without its signature, and the signature."""
+    try:
+        certificate = json.loads(path.read_text("utf-8"))
+        signature = certificate.pop("signature")
+        for content, names in (
+            (signature, ("algorithm", "value")),
+            (certificate, ("outputs", "verdict")),
+        ):
+            for name in names:
+                content[name]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is no certificate of gpu-dcgen ({type(error).__name__}: {error})."
+        ) from error
+    return certificate, signature
+
+
+def _find_changed_files(dataset: Path, listed: dict[str, str], certificate: Path) -> list[str]:
+    """Compare the dataset's files, but for the certificate, with the listed SHA-256."""
+    files = {
+        name: file
+        for name, file in list_files(dataset).items()
+        if file.resolve() != certificate.resolve() and name not in NOT_AUDITED
+    }
+    problems = []
+    for name in sorted(listed.keys() | files.keys()):
+        if name not in files:
+            problems.append(f"{name}: is missing")
+        elif name not in listed:
+            problems.append(f"{name}: was added after the audit")
+        elif hash_file(files[name]) != listed[name]:
+            problems.append(f"{name}: was changed after the audit")
+    return problems

@@ -1,58 +1,43 @@
-"""Item similarities by exact integer matrix products (D9, D10), from purchases before the first cut alone."""
+"""Compute item similarities by exact integer products (D9, D10)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from .log import Log
+from ..config import DatasetConfig
+from .purchase_log import PurchaseLog
 
-PACKED_BITS, WIDE_BITS = 42, 62  # of an item's greatest sum of squares
-FINE_ENOUGH = 2**11  # a smaller median weight would be rounded by more than 2^-12 of itself
-MOST_SCALE = 40
+# Bits of an item's greatest sum of squares: products of two weights stay below 2^42, or 2^62.
+PACKED_BITS, WIDE_BITS = 42, 62
+# Below this median, rounding would change a weight by more than 2^-12 of itself.
+MIN_MEDIAN_WEIGHT = 2**11
+MAX_SCALE_BITS = 40
 BLOCK_PRODUCTS = 4_000_000  # multiplications of one block of items: bounds the memory
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Users x items with whole-number weights, and what an item's similarities need."""
+class CosineInputs:
+    """Users x items with whole-number weights, and what the cosines of items need of it."""
 
     weights: sparse.csr_matrix  # int64
     cells: sparse.csr_matrix  # the same pattern, ones
     weights_by_item: sparse.csr_matrix  # items x users
     cells_by_item: sparse.csr_matrix
     norms: np.ndarray  # (I,) float64  square roots of sums of squared weights
-    products: np.ndarray  # (I,) int64  multiplications for each item's row
+    n_products: np.ndarray  # (I,) int64  multiplications for each item's similarities
     scale_bits: int
 
 
-def weigh(log: Log, config: Any) -> Matrix:
-    """The matrix of a log that ends before the first cut."""
-    settings, inputs = config.similarity, config.inputs
-    newest = log.user_offsets[log.user + 1] - np.arange(len(log.user))  # 1 for a user's latest row
-    rows = np.flatnonzero(newest <= config.filtering.max_user_interactions)
-    user, item = log.user[rows], log.item[rows]
-    price = np.ones(len(rows))
-    if settings.weight_by_price and log.price is not None:
-        price = _to_24_bits(np.array([math.log1p(value) for value in log.price[rows].tolist()]))
-    online = [channel for channel, kind in inputs.channels.items() if kind == "online"]
-    channel = np.where(
-        np.isin(log.channel[rows], online), settings.online_weight, settings.offline_weight
-    )
-    factor = (channel if settings.channel_weighting else 1.0) * price
-    if log.views is not None:
-        viewer, viewed, _ = log.views
-        if config.filtering.counts == "window":
-            known = np.isin(viewer, log.user) & np.isin(viewed, log.item)
-            viewer, viewed = viewer[known], viewed[known]
-        median = np.sort(price)[(len(price) - 1) // 2]
-        user, item = np.append(user, viewer), np.append(item, viewed)
-        factor = np.append(factor, np.full(len(viewer), settings.view_weight * median))
+def weigh_purchases(log: PurchaseLog, config: DatasetConfig) -> CosineInputs:
+    """Weigh the purchases and views of a log that ends before the first cut."""
+    settings = config.similarity
+    user, item, factor = _collect_factors(log, config)
+    # A cell of the matrix has the largest factor of its purchases and views.
     cell, place = np.unique(user * log.n_items + item, return_inverse=True)
     largest = np.zeros(len(cell))
     np.maximum.at(largest, place, factor)
@@ -60,51 +45,80 @@ def weigh(log: Log, config: Any) -> Matrix:
     degree = np.bincount(user, minlength=log.n_users)
     if settings.user_idf:
         n_known = len(np.unique(item))
-        idf = _to_24_bits(
-            np.array([0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))])
-        )
-        largest = largest * idf[degree[user]]
-    weight, bits = _whole_numbers(largest, item, log.n_items)
+        idf = [0.0, *(math.log(n_known / n) for n in range(1, int(degree.max()) + 1))]
+        largest = largest * _round_to_float32(np.array(idf))[degree[user]]
+    weight, bits = _scale_to_integers(largest, item, log.n_items)
     shape = (log.n_users, log.n_items)
     squares = np.zeros(log.n_items, dtype=np.int64)
     np.add.at(squares, item, weight * weight)
-    products = np.bincount(item, weights=degree[user], minlength=log.n_items).astype(np.int64)
+    n_products = np.bincount(item, weights=degree[user], minlength=log.n_items).astype(np.int64)
     weights = sparse.csr_matrix((weight, (user, item)), shape=shape)
     cells = sparse.csr_matrix((np.ones(len(cell), dtype=np.int64), (user, item)), shape=shape)
-    return Matrix(
+    return CosineInputs(
         weights=weights,
         cells=cells,
         weights_by_item=weights.T.tocsr(),
         cells_by_item=cells.T.tocsr(),
         norms=np.sqrt(squares.astype(np.float64)),
-        products=products,
+        n_products=n_products,
         scale_bits=bits,
     )
 
 
-def _to_24_bits(x: np.ndarray) -> np.ndarray:
+def _collect_factors(
+    log: PurchaseLog, config: DatasetConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return user, item and factor of each capped purchase and of each view."""
+    settings = config.similarity
+    recency = log.user_offsets[log.user + 1] - np.arange(len(log.user))  # 1 for a user's latest
+    rows = np.flatnonzero(recency <= config.filtering.max_user_interactions)
+    user, item = log.user[rows], log.item[rows]
+    price = np.ones(len(rows))
+    if settings.weight_by_price and log.price is not None:
+        price = _round_to_float32(
+            np.array([math.log1p(value) for value in log.price[rows].tolist()])
+        )
+    online = [channel for channel, kind in config.inputs.channels.items() if kind == "online"]
+    channel = np.where(
+        np.isin(log.channel[rows], online), settings.online_weight, settings.offline_weight
+    )
+    factor = (channel if settings.channel_weighting else 1.0) * price
+    if log.views is not None:
+        viewer, viewed, _ = log.views
+        if config.filtering.counts == "window":
+            is_known = np.isin(viewer, log.user) & np.isin(viewed, log.item)
+            viewer, viewed = viewer[is_known], viewed[is_known]
+        median = np.sort(price)[(len(price) - 1) // 2]
+        user, item = np.append(user, viewer), np.append(item, viewed)
+        factor = np.append(factor, np.full(len(viewer), settings.view_weight * median))
+    return user, item, factor
+
+
+def _round_to_float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32).astype(np.float64)
 
 
-def _whole_numbers(factor: np.ndarray, item: np.ndarray, n_items: int) -> tuple[np.ndarray, int]:
-    """Weights x 2^bits, for the most bits whose sums of squares stay in bounds."""
+def _scale_to_integers(
+    factor: np.ndarray, item: np.ndarray, n_items: int
+) -> tuple[np.ndarray, int]:
+    """Return round(factor x 2^bits) with as many bits as the bounds of sums of squares allow."""
     for limit in (PACKED_BITS, WIDE_BITS):
-        bits = MOST_SCALE
+        bits = MAX_SCALE_BITS
         while not _fits(factor, item, n_items, bits, limit):
             bits -= 1
         weight = np.rint(np.ldexp(factor, bits)).astype(np.int64)
         positive = np.sort(weight[weight > 0])
-        if not len(positive) or positive[(len(positive) - 1) // 2] >= FINE_ENOUGH:
+        if not len(positive) or positive[(len(positive) - 1) // 2] >= MIN_MEDIAN_WEIGHT:
             break
     return weight, bits
 
 
 def _fits(factor: np.ndarray, item: np.ndarray, n_items: int, bits: int, limit: int) -> bool:
+    """Whether every item's sum of squares is below 2^limit."""
     weight = np.rint(np.ldexp(factor, bits))
-    about = np.bincount(item, weights=weight * weight, minlength=n_items).max()
-    if about >= 2.0 ** (
-        limit + 1
-    ):  # far beyond: no need to be exact, and whole numbers might overflow
+    # A rough sum first: far beyond the limit, the exact sum might overflow.
+    estimate = np.bincount(item, weights=weight * weight, minlength=n_items).max()
+    if estimate >= 2.0 ** (limit + 1):
         return False
     squares = np.zeros(n_items, dtype=np.int64)
     np.add.at(squares, item, weight.astype(np.int64) ** 2)
@@ -112,71 +126,101 @@ def _fits(factor: np.ndarray, item: np.ndarray, n_items: int, bits: int, limit: 
 
 
 @dataclass(frozen=True)
-class Neighbors:
-    """Neighbors of some items: by item, then by falling similarity, then by neighbor."""
+class SimilarityRows:
+    """Rows of the similarity matrix: by item, then by falling similarity, then by neighbor."""
 
     item: np.ndarray  # (n,) int64
-    other: np.ndarray  # (n,) int64
+    neighbor: np.ndarray  # (n,) int64
     similarity: np.ndarray  # (n,) float32
-    common: np.ndarray  # (n,) int64
+    common: np.ndarray  # (n,) int64  users of both
     rank: np.ndarray  # (n,) int64  from 1
 
-    def take(self, rows: np.ndarray) -> Neighbors:
-        return Neighbors(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def take(self, rows: np.ndarray) -> SimilarityRows:
+        """Return some of the rows."""
+        return SimilarityRows(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def neighbors_of(
-    matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None
-) -> Iterator[tuple[np.ndarray, Neighbors]]:
-    """Blocks of `items` (rising) with their first `top_k` neighbors, or all; a block's products bound the memory."""
-    block = (np.cumsum(matrix.products[items]) - 1).clip(0) // BLOCK_PRODUCTS
+def compute_similarities(
+    inputs: CosineInputs, items: np.ndarray, min_common: int, top_k: int | None
+) -> Iterator[tuple[np.ndarray, SimilarityRows]]:
+    """Yield blocks of `items` (rising) with the rows of their first `top_k` neighbors, or all."""
+    block = (np.cumsum(inputs.n_products[items]) - 1).clip(0) // BLOCK_PRODUCTS
     for part in np.split(items, np.flatnonzero(np.diff(block)) + 1):
         if len(part):
-            yield part, _block(matrix, part, min_common, top_k)
+            yield part, _compute_block(inputs, part, min_common, top_k)
 
 
-def _block(matrix: Matrix, items: np.ndarray, min_common: int, top_k: int | None) -> Neighbors:
-    dots = matrix.weights_by_item[items] @ matrix.weights
-    common = matrix.cells_by_item[items] @ matrix.cells
-    if not np.array_equal(
-        dots.indices, common.indices
-    ):  # SciPy leaves sums of zero out, so the counts may have pairs more
-        common = _of_the_pairs_of(dots, common)
-    row, other = _places(dots)
+def _compute_block(
+    inputs: CosineInputs, items: np.ndarray, min_common: int, top_k: int | None
+) -> SimilarityRows:
+    dots = inputs.weights_by_item[items] @ inputs.weights
+    common = inputs.cells_by_item[items] @ inputs.cells
+    # SciPy leaves out sums that are zero, so the counts may have more pairs than the products.
+    if not np.array_equal(dots.indices, common.indices):
+        common = _select_entries(common, dots)
+    row, other = _list_entries(dots)
     dot, common = dots.data, common.data
-    enough = np.flatnonzero(common >= min_common)
-    row, other, dot, common = row[enough], other[enough], dot[enough], common[enough]
-    keep = (other != items[row]) & (matrix.norms[items[row]] > 0) & (matrix.norms[other] > 0)
-    row, other, dot, common = row[keep], other[keep], dot[keep], common[keep]
-    norms = matrix.norms[items[row]] * matrix.norms[other]
+    is_common = np.flatnonzero(common >= min_common)
+    row, other, dot, common = row[is_common], other[is_common], dot[is_common], common[is_common]
+    is_pair = (other != items[row]) & (inputs.norms[items[row]] > 0) & (inputs.norms[other] > 0)
+    row, other, dot, common = row[is_pair], other[is_pair], dot[is_pair], common[is_pair]
+    norms = inputs.norms[items[row]] * inputs.norms[other]
     similarity = np.minimum(1.0, dot / norms).astype(np.float32)
-    positive = similarity > 0
-    row, other, similarity, common = (
-        row[positive],
-        other[positive],
-        similarity[positive],
-        common[positive],
-    )
-    order = np.lexsort((other, -similarity, row))
-    row, other, similarity, common = row[order], other[order], similarity[order], common[order]
+    order = np.flatnonzero(similarity > 0)
+    order = order[np.lexsort((other[order], -similarity[order], row[order]))]
+    row = row[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
-    kept = slice(None) if top_k is None else rank <= top_k
-    return Neighbors(items[row[kept]], other[kept], similarity[kept], common[kept], rank[kept])
+    if top_k is not None:
+        is_near = rank <= top_k
+        row, order, rank = row[is_near], order[is_near], rank[is_near]
+    return SimilarityRows(items[row], other[order], similarity[order], common[order], rank)
 
 
-def _of_the_pairs_of(dots: sparse.csr_matrix, common: sparse.csr_matrix) -> sparse.csr_matrix:
-    """`common` without the pairs that `dots` does not have; both in order of row and column."""
-    dots.sort_indices()
-    common.sort_indices()
-    n_items = dots.shape[1]
-    keys, wanted = (row * n_items + other for row, other in (_places(common), _places(dots)))
-    return sparse.csr_matrix(
-        (common.data[np.searchsorted(keys, wanted)], dots.indices, dots.indptr), shape=dots.shape
-    )
+def _select_entries(matrix: sparse.csr_matrix, pattern: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return the entries of `matrix` that `pattern` has, too; both are sorted in place."""
+    pattern.sort_indices()
+    matrix.sort_indices()
+    n_items = pattern.shape[1]
+    keys, wanted = (row * n_items + column for row, column in map(_list_entries, (matrix, pattern)))
+    data = matrix.data[np.searchsorted(keys, wanted)]
+    return sparse.csr_matrix((data, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
-def _places(product: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each stored entry."""
-    return np.repeat(np.arange(product.shape[0]), np.diff(product.indptr)), product.indices.astype(
-        np.int64
-    )
+def _list_entries(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of each stored entry."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return row, matrix.indices.astype(np.int64)
+
+
+class SimilarityPairs:
+    """The similarity matrix of a dataset: pairs by item and rank, found by item or by pair."""
+
+    def __init__(
+        self, item: np.ndarray, neighbor: np.ndarray, similarity: np.ndarray, n_items: int
+    ) -> None:
+        """Take item and neighbor (n,) int64 and similarity (n,) float32 in the file's order."""
+        self._neighbor, self._similarity, self._n_items = neighbor, similarity, n_items
+        self._offsets = np.searchsorted(item, np.arange(n_items + 1))
+        key = item * n_items + neighbor
+        self._order = np.argsort(key, kind="stable")
+        self._keys = key[self._order]
+
+    def neighbors_of(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return an item's neighbors and their similarities, the most similar first."""
+        rows = slice(self._offsets[item], self._offsets[item + 1])
+        return self._neighbor[rows], self._similarity[rows]
+
+    def find(self, item: int, neighbor: int) -> np.float32 | None:
+        """Return the similarity of a pair, None where the matrix has none."""
+        neighbors, similarity = self.neighbors_of(item)
+        place = np.flatnonzero(neighbors == neighbor)
+        return similarity[place[0]] if len(place) else None
+
+    def find_all(self, item: np.ndarray, neighbor: np.ndarray) -> np.ndarray:
+        """Return the similarity of each pair, NaN where the matrix has none: (n,) float32."""
+        if not len(self._keys):
+            return np.full(len(item), np.nan, dtype=np.float32)
+        wanted = item * self._n_items + neighbor
+        place = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        similarity = self._similarity[self._order[place]]
+        return np.where(self._keys[place] == wanted, similarity, np.float32(np.nan))

@@ -184,15 +184,15 @@ def explain(
     if the derived negatives differ from the dataset's.
     """
     with handle_errors(debug):
+        import dataclasses
         import json
 
-        from ..auditing.explain import as_json as to_json
-        from ..auditing.explain import explain as run_explain
+        from ..auditing import explain as run_explain
         from .render_datasets import render_explanation
 
         explanation = run_explain(dataset, sample_id, inputs)
         if as_json:
-            typer.echo(json.dumps(to_json(explanation), ensure_ascii=False))
+            typer.echo(json.dumps(dataclasses.asdict(explanation), ensure_ascii=False))
         else:
             show(render_explanation(explanation))
         if not explanation.agrees:

@@ -13,7 +13,7 @@ from rich.text import Text
 from .layout import VERDICT_STYLE, make_fields, make_table
 
 if TYPE_CHECKING:
-    from ..auditing.explain import Explanation
+    from ..auditing import Explanation
 
 _MAX_CANDIDATES = 20  # of the pool, beside those that were chosen
 _RULE_VERDICTS = {"holds": "ok", "fails": "fail", "skipped": "warn"}

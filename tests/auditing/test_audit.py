@@ -1,4 +1,4 @@
-"""audit() on datasets that nobody has touched: it agrees with the build, whatever the settings and the dress of the inputs."""
+"""audit() agrees with the build on untouched datasets, whatever the settings and inputs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from cpu_fallback.tables import times as build_times
-from gpu_dcgen import auditing
-from gpu_dcgen.auditing import audit
-from gpu_dcgen.auditing.columns import _nanoseconds as nanoseconds
+from gpu_dcgen.auditing import audit, similarity_checks
+from gpu_dcgen.auditing.input_columns import parse_time
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
 from tests.dataset_generator.test_against_reference import VARIANTS
-from tests.support.shops import Tables, random_shop, shops, tiny_config, write_shop
+from tests.support.audited_shops import build_shop, get_check, get_faults, shop_with_views
+from tests.support.shops import random_shop, shops, tiny_config, write_shop
 
-FEW = 12  # hypothesis examples: a build and its audit take about a second
+MAX_EXAMPLES = 12  # a build and its audit take about a second
 MORE_VARIANTS = {
     **VARIANTS,
     "n-tuples": {"output": {"shape": "n_tuple"}},
@@ -46,47 +46,27 @@ MAY_BE_SKIPPED = {
 }
 
 
-def shop(seed: int = 2) -> Tables:
-    return random_shop(seed, n_users=18, n_items=26, n_rows=320, minutes=True, views=True)
-
-
-def built(tables: Tables, folder: Path, config: Any = None) -> Path:
-    if tables is not None:
-        write_shop(tables, folder / "input")
-    return build(
-        folder / "input", folder / "output", config or tiny_config(), backend="cpu", overwrite=True
-    ).output
-
-
-def faults(certificate: dict) -> dict[str, list]:
-    return {
-        check["name"]: check["offenders"]
-        for check in certificate["checks"]
-        if check["verdict"] == "fails"
-    }
-
-
 @pytest.mark.parametrize("variant", MORE_VARIANTS)
 @pytest.mark.parametrize("seed", (1, 2))
 def test_what_was_built_passes(variant, seed, tmp_path):
-    output = built(shop(seed), tmp_path, tiny_config(**MORE_VARIANTS[variant]))
+    output = build_shop(shop_with_views(seed), tmp_path, tiny_config(**MORE_VARIANTS[variant]))
     certificate = audit(tmp_path / "input", output)
-    assert faults(certificate) == {}
+    assert get_faults(certificate) == {}
     assert certificate["verdict"] == "holds"
     skipped = {check["name"] for check in certificate["checks"] if check["verdict"] == "skipped"}
     assert skipped <= MAY_BE_SKIPPED
 
 
-@settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=shops(), variant=st.sampled_from(sorted(MORE_VARIANTS)))
 def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
     """Shops of which no dataset can be made do not count as examples."""
     folder = tmp_path_factory.mktemp("shop")
     try:
-        output = built(tables, folder, tiny_config(**MORE_VARIANTS[variant]))
+        output = build_shop(tables, folder, tiny_config(**MORE_VARIANTS[variant]))
     except InputError:
         reject()
-    assert faults(audit(folder / "input", output)) == {}
+    assert get_faults(audit(folder / "input", output)) == {}
 
 
 def test_the_default_settings_pass_too(tmp_path):
@@ -96,12 +76,14 @@ def test_the_default_settings_pass_too(tmp_path):
 
     generate(tmp_path / "input", scale=0.001)
     assert (
-        faults(audit(tmp_path / "input", built(None, tmp_path, DatasetConfig()), sample=40)) == {}
+        get_faults(
+            audit(tmp_path / "input", build_shop(None, tmp_path, DatasetConfig()), sample=40)
+        )
+        == {}
     )
 
 
-# -- inputs in another dress
-# ---------------------------------------------------------------------------------------
+# Inputs of other types and names
 
 
 def rewrite(folder: Path, table: str, **columns: Any) -> pa.Table:
@@ -116,25 +98,28 @@ def rewrite(folder: Path, table: str, **columns: Any) -> pa.Table:
 
 
 def test_tables_in_hive_folders(tmp_path):
-    write_shop(shop(), tmp_path / "input")
+    write_shop(shop_with_views(), tmp_path / "input")
     for table, key in (("articles", "product_group_name"), ("transactions", "sales_channel_id")):
         content = pq.read_table(tmp_path / "input" / f"{table}.parquet")
         (tmp_path / "input" / f"{table}.parquet").unlink()
         parts = ds.partitioning(pa.schema([content.schema.field(key)]), flavor="hive")
         ds.write_dataset(content, tmp_path / "input" / table, format="parquet", partitioning=parts)
-    assert faults(audit(tmp_path / "input", built(None, tmp_path))) == {}
+    assert get_faults(audit(tmp_path / "input", build_shop(None, tmp_path))) == {}
 
 
 def test_integer_ids_text_times_decimal_prices_and_dictionaries(tmp_path):
-    write_shop(shop(), tmp_path / "input")
+    write_shop(shop_with_views(), tmp_path / "input")
     for table in ("articles", "transactions", "views"):
         rewrite(tmp_path / "input", table, article_id=lambda ids: ids.cast(pa.int64()))
-    iso = lambda times: pa.array(
-        [f"{time.isoformat()}.5+02:00" for time in times.cast(pa.timestamp("us")).to_pylist()]
-    )  # noqa: E731
-    prices = lambda values: pa.array(
-        [Decimal(f"{value:.4f}") for value in values.to_pylist()], pa.decimal128(9, 4)
-    )  # noqa: E731
+
+    def iso(times: pa.ChunkedArray) -> pa.Array:
+        datetimes = times.cast(pa.timestamp("us")).to_pylist()
+        return pa.array([f"{time.isoformat()}.5+02:00" for time in datetimes])
+
+    def prices(values: pa.ChunkedArray) -> pa.Array:
+        decimals = [Decimal(f"{value:.4f}") for value in values.to_pylist()]
+        return pa.array(decimals, pa.decimal128(9, 4))
+
     rewrite(
         tmp_path / "input",
         "transactions",
@@ -143,20 +128,21 @@ def test_integer_ids_text_times_decimal_prices_and_dictionaries(tmp_path):
         customer_id=lambda ids: ids.dictionary_encode(),
     )
     rewrite(tmp_path / "input", "customers", age=lambda ages: ages.cast(pa.string()))
-    output = built(None, tmp_path, tiny_config(inputs={"article_id_width": 10}))
-    assert faults(audit(tmp_path / "input", output)) == {}
+    output = build_shop(None, tmp_path, tiny_config(inputs={"article_id_width": 10}))
+    assert get_faults(audit(tmp_path / "input", output)) == {}
 
 
 TIMES = (
-    "2020-02-29", " 2020-02-29 ", "2020-02-29T23:59", "2020-02-29 23:59:59.123456789123", "2020-02-29 01:02:03,5 +05", "20200229",
-    "2020-02-29T01:02:03.5-0530", "2020-02-29T01:02Z", "2020-02-29 01:02:03 UTC", "2020-02-30", "2020-02-29T24:00", "2020-W09-6",
+    "2020-02-29", " 2020-02-29 ", "2020-02-29T23:59", "2020-02-29 23:59:59.123456789123",
+    "2020-02-29 01:02:03,5 +05", "20200229", "2020-02-29T01:02:03.5-0530", "2020-02-29T01:02Z",
+    "2020-02-29 01:02:03 UTC", "2020-02-30", "2020-02-29T24:00", "2020-W09-6",
     "2020-02-29T01:02+24", "1969-12-31T23:59:59.9Z", "1600-01-01", "9999-01-01", "", None, "soon",
 )  # fmt: skip
 
 
 def test_times_are_read_as_the_build_reads_them():
     theirs, valid = build_times([pa.array(TIMES)])
-    assert [nanoseconds(text) for text in TIMES] == [
+    assert [parse_time(text) for text in TIMES] == [
         time if known else None for time, known in zip(theirs.tolist(), valid.tolist(), strict=True)
     ]
 
@@ -178,19 +164,20 @@ def test_dates_other_column_names_and_index_names(tmp_path):
         "index_name", pa.array(names)
     )
     pq.write_table(articles, tmp_path / "input" / "articles.parquet")
-    output = built(
+    output = build_shop(
         None, tmp_path, tiny_config(inputs={"columns": {"transactions": {"t_dat": "day"}}})
     )
-    assert faults(audit(tmp_path / "input", output)) == {}
+    assert get_faults(audit(tmp_path / "input", output)) == {}
 
 
 def test_bad_rows_that_the_build_set_aside(tmp_path):
     """One of each reason: the audit gives each row the reason that the build gave it."""
-    tables = shop()
+    tables = shop_with_views()
     good = dict(tables["transactions"][0])
     for name, value in (
-        ("customer_id", None), ("article_id", ""), ("article_id", "nothing"), ("customer_id", "nobody"), ("t_dat", None),
-        ("t_dat", -1), ("price", None), ("price", 0.0), ("price", float("nan")), ("price", 2e9),
+        ("customer_id", None), ("article_id", ""), ("article_id", "nothing"),
+        ("customer_id", "nobody"), ("t_dat", None), ("t_dat", -1), ("price", None),
+        ("price", 0.0), ("price", float("nan")), ("price", 2e9),
     ):  # fmt: skip
         tables["transactions"].append({**good, name: value})
     tables["articles"] += [
@@ -199,7 +186,7 @@ def test_bad_rows_that_the_build_set_aside(tmp_path):
         {"article_id": ""},
     ]
     tables["customers"] += [dict(tables["customers"][0])] * 2
-    output = built(
+    output = build_shop(
         tables, tmp_path, tiny_config(inputs={"on_bad_rows": "reject", "min_quality_score": 0.5})
     )
     manifest = json.loads((output / "manifest.json").read_text())
@@ -207,12 +194,12 @@ def test_bad_rows_that_the_build_set_aside(tmp_path):
         len(manifest["inputs"]["rejects"]["transactions"]) >= 7
         and manifest["inputs"]["rejects"]["articles"]
     )
-    assert faults(audit(tmp_path / "input", output)) == {}
+    assert get_faults(audit(tmp_path / "input", output)) == {}
 
 
 def test_hostile_category_names(tmp_path):
-    """Right-to-left, quotes, markup and 10 kB of text go through digests and vocabularies unharmed."""
-    tables = shop()
+    """Right-to-left, quotes, markup and 10 kB of text pass digests and vocabularies unharmed."""
+    tables = shop_with_views()
     names = [
         "<script>alert('x')</script>",
         "مرحبا",
@@ -224,20 +211,19 @@ def test_hostile_category_names(tmp_path):
     for n, article in enumerate(tables["articles"]):
         article["colour_group_name"] = names[n % len(names)]
     config = tiny_config(resources={"batch_size": 10_000}, output={"groups_per_row_group": 10_000})
-    assert faults(audit(tmp_path / "input", built(tables, tmp_path, config))) == {}
+    assert get_faults(audit(tmp_path / "input", build_shop(tables, tmp_path, config))) == {}
 
 
-# -- what it cannot read
-# -------------------------------------------------------------------------------------------
+# What it cannot read
 
 
-def test_a_folder_without_a_data_set_is_refused(tmp_path):
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no dataset"):
         audit(tmp_path, tmp_path)
 
 
 def test_another_shape_is_refused_with_a_way_out(tmp_path):
-    output = built(shop(), tmp_path, tiny_config(output={"shape": "triplet"}))
+    output = build_shop(shop_with_views(), tmp_path, tiny_config(output={"shape": "triplet"}))
     with pytest.raises(
         InputError, match="has the shape triplet; the audit reads labeled_pair and n_tuple"
     ):
@@ -245,52 +231,49 @@ def test_another_shape_is_refused_with_a_way_out(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"config": {"output": {}}}'])
-def test_a_manifest_that_is_none_is_refused(content, tmp_path):
+def test_a_file_that_is_no_manifest_is_refused(content, tmp_path):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError, match="is no manifest of gpu-dcgen"):
         audit(tmp_path, tmp_path)
 
 
-def test_inputs_that_are_not_there_are_refused(tmp_path):
-    output = built(shop(), tmp_path)
-    with pytest.raises(InputError, match="there is no such folder"):
+def test_missing_inputs_are_refused(tmp_path):
+    output = build_shop(shop_with_views(), tmp_path)
+    with pytest.raises(InputError, match="the folder does not exist"):
         audit(tmp_path / "nowhere", output)
     (tmp_path / "input" / "customers.parquet").unlink()
-    with pytest.raises(InputError, match="there is no customers.parquet"):
+    with pytest.raises(InputError, match="has no customers.parquet"):
         audit(tmp_path / "input", output)
 
 
 def test_a_part_that_is_no_parquet_file_is_a_finding(tmp_path):
-    output = built(shop(), tmp_path, tiny_config(output={"groups_per_part": 10_000}))
+    output = build_shop(
+        shop_with_views(), tmp_path, tiny_config(output={"groups_per_part": 10_000})
+    )
     (output / "val_dataset.parquet").write_bytes(b"torn")
-    found = faults(audit(tmp_path / "input", output))
-    assert {"files", "schema", "digests"} <= found.keys() and "unreadable" in found["schema"][0][
-        "found"
-    ]
+    faults = get_faults(audit(tmp_path / "input", output))
+    assert {"files", "schema", "digests"} <= faults.keys()
+    assert "unreadable" in faults["schema"][0]["found"]
 
 
 def test_similarities_beyond_the_limit_are_a_sample(tmp_path, monkeypatch):
-    output = built(shop(), tmp_path)
-    monkeypatch.setattr(auditing, "MOST_PRODUCTS", 300)
+    output = build_shop(shop_with_views(), tmp_path)
+    monkeypatch.setattr(similarity_checks, "MAX_PRODUCTS", 300)
     certificate = audit(tmp_path / "input", output)
-    (check,) = [check for check in certificate["checks"] if check["name"] == "similarity_matrix"]
-    assert (
-        certificate["verdict"] == "holds"
-        and "seeded items of" in check["scope"]
-        and check["n_checked"] > 0
-    )
+    check = get_check(certificate, "similarity_matrix")
+    assert certificate["verdict"] == "holds" and check["n_checked"] > 0
+    assert "seeded items of" in check["scope"]
 
 
-# -- real shops
-# ----------------------------------------------------------------------------------------------------
+# Real shops
 
 
 @pytest.mark.slow
 def test_online_retail_passes(online_retail, tmp_path):
     output = build(online_retail, tmp_path / "output", backend="cpu").output
     certificate = audit(online_retail, output)
-    assert faults(certificate) == {}
-    (probe,) = [check for check in certificate["checks"] if check["name"] == "label_probe"]
+    assert get_faults(certificate) == {}
+    probe = get_check(certificate, "label_probe")
     for part in ("all", "without_repurchases"):
         assert 0.5 < probe["facts"][part]["popularity_auc"] < 0.8
         assert probe["facts"][part]["classifier_auc"] < probe["facts"][part]["popularity_auc"] + 0.1
@@ -303,4 +286,4 @@ def test_the_complete_journey_passes(tmp_path):
 
     write_tables(tmp_path / "input")
     output = build(tmp_path / "input", tmp_path / "output", backend="cpu").output
-    assert faults(audit(tmp_path / "input", output)) == {}
+    assert get_faults(audit(tmp_path / "input", output)) == {}

@@ -1,7 +1,8 @@
-"""The audit catches what it is there to catch: one defect each is planted in a written dataset, and the named rule fails."""
+"""Plant one defect at a time in a dataset, and see that the rule against it fails."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from gpu_dcgen.auditing import audit
 from gpu_dcgen.dataset_generator.builder import build
 from tests.support import defects_of_files, defects_of_samples, reference
+from tests.support.audited_shops import get_check, get_faults
 from tests.support.forgery import CONFIG, DEFECTS, WIDTH, Forgery
 from tests.support.shops import random_shop, write_shop
 
@@ -20,7 +22,7 @@ assert defects_of_samples and defects_of_files  # importing them fills DEFECTS
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> tuple[Path, reference.World]:
-    """A folder with `input` and the published `output`, and what the oracle says of it."""
+    """A folder with `input` and the published `output`, and what the reference says of it."""
     tables = random_shop(7, n_users=26, n_items=30, n_rows=520, minutes=True)
     folder = tmp_path_factory.mktemp("shop")
     write_shop(tables, folder / "input")
@@ -29,10 +31,10 @@ def shop(tmp_path_factory) -> tuple[Path, reference.World]:
 
 
 def failing(certificate: dict) -> set[str]:
-    return {check["name"] for check in certificate["checks"] if check["verdict"] == "fails"}
+    return set(get_faults(certificate))
 
 
-def test_the_untouched_data_set_passes(shop, tmp_path):
+def test_the_untouched_dataset_passes(shop, tmp_path):
     certificate = audit(
         shop[0] / "input", shop[0] / "output", certificate=tmp_path / "certificate.json"
     )
@@ -51,18 +53,17 @@ def test_there_are_many_defects_and_each_rule_has_one():
     ("rule", "defect"), DEFECTS, ids=[defect.__name__ for _, defect in DEFECTS]
 )
 def test_a_planted_defect_is_caught(rule, defect, shop, tmp_path):
-    """By its own rule: the manifest was made to fit, so the digests see nothing."""
+    """By its own rule: the manifest was updated, so the digests agree."""
     folder, world = shop
     shutil.copytree(folder / "output", tmp_path / "output")
     forgery = Forgery(tmp_path / "output", world, WIDTH)
     defect(forgery)
-    forgery.make_the_manifest_fit()
+    forgery.update_manifest()
     certificate = audit(folder / "input", tmp_path / "output")
     assert rule in failing(certificate)
-    assert (
-        "digests" not in failing(certificate) or rule == "schema"
-    )  # columns of other types are not read
-    (check,) = [check for check in certificate["checks"] if check["name"] == rule]
+    # Columns of other types are not read, so they have no digests.
+    assert "digests" not in failing(certificate) or rule == "schema"
+    check = get_check(certificate, rule)
     assert check["n_bad"] >= 1 and check["offenders"] and certificate["verdict"] == "fails"
 
 
@@ -71,13 +72,9 @@ def test_a_changed_value_without_a_changed_manifest_breaks_the_digests(shop, tmp
     Forgery(tmp_path / "output", shop[1], WIDTH).set(
         "item_similarity_matrix", "similarity", 0, 0.25
     )
-    (check,) = [
-        c for c in audit(shop[0] / "input", tmp_path / "output")["checks"] if c["name"] == "digests"
-    ]
-    assert [one["file"] for one in check["offenders"]] == [
-        "item_similarity_matrix",
-        "manifest.json",
-    ]
+    check = get_check(audit(shop[0] / "input", tmp_path / "output"), "digests")
+    files = [offender["file"] for offender in check["offenders"]]
+    assert files == ["item_similarity_matrix", "manifest.json"]
 
 
 def test_inputs_that_are_not_those_of_the_build_are_found(shop, tmp_path):
@@ -94,7 +91,7 @@ def test_inputs_that_are_not_those_of_the_build_are_found(shop, tmp_path):
 
 
 def test_an_approximate_search_may_miss_pairs_and_nothing_else(shop, tmp_path):
-    """The last pair of some item is missing: a defect of an exact search, and none of an approximate one."""
+    """A missing pair is a defect of an exact search, and none of an approximate one."""
     for engine, expected in (("exact", True), ("approximate", False)):
         shutil.copytree(shop[0] / "output", tmp_path / engine)
         forgery = Forgery(tmp_path / engine, shop[1], WIDTH)
@@ -102,7 +99,7 @@ def test_an_approximate_search_may_miss_pairs_and_nothing_else(shop, tmp_path):
         forgery.json(
             "manifest.json", lambda m, engine=engine: m["similarity"].update(engine=engine)
         )
-        forgery.make_the_manifest_fit()
+        forgery.update_manifest()
         assert (
             "similarity_matrix" in failing(audit(shop[0] / "input", tmp_path / engine))
         ) == expected
@@ -124,3 +121,31 @@ def test_nulls_everywhere_are_findings_and_no_crash(file, shop, tmp_path):
     forgery.write(file, pa.table(columns, metadata=table.schema.metadata))
     certificate = audit(shop[0] / "input", tmp_path / "output")
     assert {"schema", "digests"} <= failing(certificate)
+
+
+@pytest.mark.parametrize("value", [None, [], "none of ours"], ids=["null", "list", "text"])
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("counts", "split.windows_ns"),
+        ("counts", "similarity.engine"),
+        ("counts", "negatives"),
+        ("counts", "counts.val"),
+        ("inputs", "inputs.files"),
+        ("inputs", "inputs.rows.articles"),
+        ("files", "files"),
+        ("digests", "digests.train_dataset"),
+    ],
+)
+def test_manifest_entries_of_another_type_are_findings_and_no_crash(
+    rule, path, value, shop, tmp_path
+):
+    *parents, name = path.split(".")
+    content = json.loads((shop[0] / "output" / "manifest.json").read_text("utf-8"))
+    entry = content
+    for parent in parents:
+        entry = entry[parent]
+    entry[name] = value
+    shutil.copytree(shop[0] / "output", tmp_path / "output")
+    (tmp_path / "output" / "manifest.json").write_text(json.dumps(content), "utf-8")
+    assert rule in failing(audit(shop[0] / "input", tmp_path / "output"))

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
-from gpu_dcgen.auditing import read_world
-from gpu_dcgen.auditing.explain import _read_pairs
-from gpu_dcgen.auditing.mining import Miner, Positive
+from gpu_dcgen.auditing.expected import derive_dataset
+from gpu_dcgen.auditing.negatives import NegativeMiner, Positive
+from gpu_dcgen.auditing.similarity_checks import read_pairs
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels.funnel import OUTCOMES
 from gpu_dcgen.quality_validator import candidate_funnel
@@ -39,22 +40,23 @@ def built(folder, config, backend="cpu", n_rows=700):
 
 def expected(folder, config) -> Counter:
     """(first source, fate) -> candidates of all positives."""
-    world = read_world(folder / "input", config)
-    pairs, found = _read_pairs(folder / "output", world.windows[0].log.item_ids), Counter()
+    dataset, found = derive_dataset(folder / "input", config), Counter()
+    matrix = pq.read_table(folder / "output" / "item_similarity_matrix.parquet")
+    pairs = read_pairs(matrix, dataset.log.item_ids)
     cap = int(
         config.negative_sampling.diversity_threshold
         * config.negative_sampling.hard_negatives_per_positive
     )
-    for window in world.windows:
-        miner = Miner(window.log, window.snapshots, pairs, config)
-        group = window.log.item_columns["product_group"].codes
-        for user, item, time, copy in zip(
-            *(column.tolist() for column in window.expected), window.copies.tolist(), strict=True
-        ):
-            candidates = miner.mine(Positive(user, item, time, copy)).candidates
-            n_own = sum(c.round is not None and group[c.item] == group[item] for c in candidates)
+    for split in dataset.splits:
+        miner = NegativeMiner(split.log, split.snapshots, pairs, config)
+        group = split.log.item_columns["product_group"].codes
+        columns = (split.user, split.item, split.time, split.copy)
+        for positive in map(Positive, *(column.tolist() for column in columns)):
+            candidates = miner.mine(positive).candidates
+            own = group[positive.item]
+            n_own = sum(c.round is not None and group[c.item] == own for c in candidates)
             for c in candidates:
-                full = n_own >= cap and group[c.item] == group[item]
+                full = n_own >= cap and group[c.item] == own
                 if c.refused != "itself":
                     fate = c.refused or (
                         "chosen" if c.round else "over_cap" if full else "outscored"

@@ -1,14 +1,13 @@
-"""What may be wrong with files: the structure of groups, schemas, the tables beside the samples, the manifest."""
+"""Defects of files: structure of groups, schemas, side tables, the manifest."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from tests.support.forgery import HARD, RANDOM, TEST, TRAIN, VAL, breaks, of_group
+from tests.support.forgery import HARD, RANDOM, TEST, TRAIN, VAL, breaks, set_group
 from tests.support.shops import DAY
 
-# -- structure
-# -----------------------------------------------------------------------------------------------------
+# Structure
 
 
 @breaks("groups")
@@ -33,17 +32,17 @@ def a_group_that_ends_early(f):
 
 @breaks("weights")
 def a_weight_twice_as_heavy(f):
-    of_group(f, TRAIN, 0, "sample_weight", lambda weight: weight * 2)
+    set_group(f, TRAIN, 0, "sample_weight", lambda weight: weight * 2)
 
 
 @breaks("weights")
 def a_weight_in_val(f):
-    of_group(f, VAL, 0, "sample_weight", 0.5)
+    set_group(f, VAL, 0, "sample_weight", 0.5)
 
 
 @breaks("repurchases")
-def a_repurchase_that_is_none(f):
-    of_group(f, TRAIN, 0, "is_repurchase", lambda bought: not bought)
+def a_repurchase_that_was_not(f):
+    set_group(f, TRAIN, 0, "is_repurchase", lambda bought: not bought)
 
 
 @breaks("schema")
@@ -70,8 +69,7 @@ def a_user_that_is_null(f):
     f.write(TRAIN, table.set_column(0, pa.field("user_id", pa.string()), users))
 
 
-# -- the other files
-# -----------------------------------------------------------------------------------------------
+# The other files
 
 
 @breaks("similarity_matrix")
@@ -102,7 +100,7 @@ def an_approximate_search_with_a_similarity_of_its_own(f):
 
 
 @breaks("counts")
-def an_engine_that_was_not_asked_for(f):
+def an_engine_that_was_not_configured(f):
     f.json("manifest.json", lambda m: m["similarity"].update(engine="approximate"))
 
 
@@ -112,7 +110,7 @@ def neighbors_out_of_order(f):
 
 
 @breaks("user_sequences")
-def a_sequence_that_knows_what_comes_after_the_window(f):
+def a_sequence_with_a_purchase_after_the_window(f):
     f.set(
         "user_sequences",
         "item_indices",
@@ -160,7 +158,7 @@ def a_category_weight_of_another_shop(f):
 
 
 @breaks("counts")
-def a_loss_that_is_not_in_the_ledger(f):
+def a_loss_that_the_ledger_lacks(f):
     f.json(
         "manifest.json",
         lambda m: m["ledger"].update(short_history=m["ledger"]["short_history"] - 1),

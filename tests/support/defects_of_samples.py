@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.forgery import HARD, RANDOM, TEST, TRAIN, VAL, WIDTH, Forgery, breaks, of_group
+from tests.support.forgery import HARD, RANDOM, TEST, TRAIN, VAL, WIDTH, Forgery, breaks, set_group
 from tests.support.shops import DAY
 
 
@@ -19,34 +19,33 @@ def in_group(f: Forgery, split: int, group: int) -> set[int]:
     return {f.world.items.index(row["item_id"]) for row in rows}
 
 
-def first_swap(
+def replace_first(
     f: Forgery,
     slot: int,
     wanted: Callable[[int, int, int], bool],
     splits: tuple[int, ...] = (0, 1, 2),
 ) -> None:
-    """Put into `slot` of the first group where there is one an item for which wanted(split, group, item)."""
+    """Replace the item in `slot` of the first group that has an item with wanted(...) true."""
     for split in splits:
         for group in range(len(f.world.positives[split])):
             for item in range(len(f.world.items)):
                 if wanted(split, group, item):
                     f.replace_item(split, group, slot, item)
                     return
-    raise AssertionError("the shop has no such item: take another one")
+    raise AssertionError("the shop has no such item: use another shop")
 
 
-# -- time and users
-# ------------------------------------------------------------------------------------------------
+# Time and users
 
 
 @breaks("positives")
 def a_positive_at_another_time(f):
-    of_group(f, TRAIN, 3, "timestamp", lambda time: time + DAY)
+    set_group(f, TRAIN, 3, "timestamp", lambda time: time + DAY)
 
 
 @breaks("window")
 def a_positive_from_the_next_window(f):
-    of_group(f, TRAIN, 3, "timestamp", f.world.cuts.cut1)
+    set_group(f, TRAIN, 3, "timestamp", f.world.cuts.cut1)
 
 
 @breaks("positives")
@@ -55,7 +54,7 @@ def a_positive_is_missing(f):
 
 
 @breaks("positives")
-def a_positive_is_there_twice(f):
+def a_positive_twice(f):
     f.take(VAL, lambda rows: rows + rows[-WIDTH:])
 
 
@@ -66,24 +65,23 @@ def two_positives_change_places(f):
 
 @breaks("disjoint_users")
 def a_user_of_train_in_val(f):
-    of_group(f, VAL, 0, "user_id", f.world.users[f.world.positives[0][0].user])
+    set_group(f, VAL, 0, "user_id", f.world.users[f.world.positives[0][0].user])
 
 
 @breaks("references")
-def a_user_that_nobody_knows(f):
-    of_group(f, TRAIN, 1, "user_id", "nobody")
+def an_unknown_user(f):
+    set_group(f, TRAIN, 1, "user_id", "nobody")
 
 
-# -- histories and features
-# ----------------------------------------------------------------------------------------
+# Histories and features
 
 
 def a_positive_with_a_basket(f: Forgery) -> int:
-    """A train group of whose purchase something else was bought at the same moment."""
+    """Return a train group with other purchases in its positive's basket."""
     for group, p in enumerate(f.world.positives[0]):
         if sum(e.user == p.user and e.time == p.time for e in f.world.interactions) > 1:
             return group
-    raise AssertionError("the shop has no basket: take another one")
+    raise AssertionError("the shop has no basket: use another shop")
 
 
 @breaks("sequences")
@@ -96,13 +94,13 @@ def a_history_sees_its_own_basket(f):
         if e.user == p.user and e.time == p.time and e.item != p.item
     ]
     index = f.world.item_index[f.world.items[basket[0]]]
-    of_group(f, TRAIN, group, "user_interaction_sequence", lambda history: [*history[1:], index])
+    set_group(f, TRAIN, group, "user_interaction_sequence", lambda history: [*history[1:], index])
 
 
 @breaks("sequences")
 def a_history_holds_the_positive_itself(f):
     index = f.world.item_index[f.world.items[f.world.positives[0][-1].item]]
-    of_group(
+    set_group(
         f,
         TRAIN,
         len(f.world.positives[0]) - 1,
@@ -123,27 +121,27 @@ def a_length_that_is_not_the_histories(f):
 
 @breaks("user_features")
 def purchases_that_count_the_present_one(f):
-    of_group(f, TRAIN, 5, "user_total_purchases", lambda n: n + 1)
+    set_group(f, TRAIN, 5, "user_total_purchases", lambda n: n + 1)
 
 
 @breaks("user_features")
-def a_lifetime_that_knows_a_day_more(f):
-    of_group(f, VAL, 1, "user_lifetime_days", lambda days: days + 1)
+def a_lifetime_a_day_too_long(f):
+    set_group(f, VAL, 1, "user_lifetime_days", lambda days: days + 1)
 
 
 @breaks("user_features")
 def a_basket_size_of_the_whole_log(f):
-    of_group(f, TEST, 0, "user_avg_basket_size", lambda size: size * 1.01)
+    set_group(f, TEST, 0, "user_avg_basket_size", lambda size: size * 1.01)
 
 
 @breaks("user_features")
 def a_channel_that_the_user_came_to_prefer_later(f):
-    of_group(f, TRAIN, 8, "user_preferred_channel", lambda channel: 1 if channel == 2 else 2)
+    set_group(f, TRAIN, 8, "user_preferred_channel", lambda channel: 1 if channel == 2 else 2)
 
 
 @breaks("user_features")
 def an_age_that_was_made_up(f):
-    of_group(f, TRAIN, 2, "user_age", lambda age: 33 if age is None else age + 1)
+    set_group(f, TRAIN, 2, "user_age", lambda age: 33 if age is None else age + 1)
 
 
 @breaks("item_features")
@@ -153,7 +151,7 @@ def a_popularity_of_the_next_snapshot(f):
         if later != float(f.world.snapshots.popularity(p.snapshot, p.item)):
             f.set(TRAIN, "item_popularity_score", group * WIDTH, later)
             return
-    raise AssertionError("no popularity ever changes: take another shop")
+    raise AssertionError("no popularity ever changes: use another shop")
 
 
 @breaks("item_features")
@@ -167,18 +165,18 @@ def a_price_category_one_too_high(f):
 
 
 @breaks("item_features")
-def a_colour_of_another_item(f):
+def a_color_of_another_item(f):
     f.set(TEST, "item_color_group", 1, lambda color: "Black" if color != "Black" else "White")
 
 
 @breaks("calendar")
 def a_weekday_that_begins_on_sunday(f):
-    of_group(f, TRAIN, 0, "day_of_week", lambda day: (day + 1) % 7)
+    set_group(f, TRAIN, 0, "day_of_week", lambda day: (day + 1) % 7)
 
 
 @breaks("calendar")
 def a_channel_that_the_purchase_did_not_have(f):
-    of_group(f, TRAIN, 0, "sales_channel", lambda channel: 1 if channel != 1 else 2)
+    set_group(f, TRAIN, 0, "sales_channel", lambda channel: 1 if channel != 1 else 2)
 
 
 @breaks("label_probe")
@@ -187,13 +185,12 @@ def positives_without_a_price(f):
     f.set_rows(TRAIN, "item_price_normalized", dict.fromkeys(range(0, n, WIDTH), None))
 
 
-# -- negatives
-# -----------------------------------------------------------------------------------------------------
+# Negatives
 
 
 @breaks("false_negatives")
 def a_negative_that_the_user_had_bought(f):
-    first_swap(f, RANDOM, lambda s, g, j: j in owned(f, s, g) and j not in in_group(f, s, g))
+    replace_first(f, RANDOM, lambda s, g, j: j in owned(f, s, g) and j not in in_group(f, s, g))
 
 
 @breaks("false_negatives")
@@ -203,7 +200,7 @@ def a_negative_that_the_user_buys_later_in_the_window(f):
         before = {e.item for e in f.world.interactions if e.user == p.user and e.time <= p.time}
         return item in owned(f, split, group) - before and item not in in_group(f, split, group)
 
-    first_swap(f, RANDOM, later)
+    replace_first(f, RANDOM, later)
 
 
 @breaks("duplicates")
@@ -222,27 +219,27 @@ def a_negative_that_was_not_on_sale(f):
     def unsold(split: int, group: int, item: int) -> bool:
         return item not in f.world.snapshots.on_sale(f.world.positives[split][group].snapshot)
 
-    first_swap(f, RANDOM, unsold)
+    replace_first(f, RANDOM, unsold)
 
 
 @breaks("siblings")
-def a_hard_negative_in_another_colour(f):
+def a_hard_negative_in_another_color(f):
     log = f.world.snapshots.log
 
     def sibling(split: int, group: int, item: int) -> bool:
         own = f.world.positives[split][group].item
         return item != own and log.siblings(own, item) and item not in in_group(f, split, group)
 
-    first_swap(f, HARD, sibling)
+    replace_first(f, HARD, sibling)
 
 
 @breaks("negatives")
-def another_random_negative_that_would_do(f):
-    def would_do(split: int, group: int, item: int) -> bool:
+def another_random_negative_that_is_allowed(f):
+    def is_allowed(split: int, group: int, item: int) -> bool:
         on_sale = f.world.snapshots.on_sale(f.world.positives[split][group].snapshot)
         return item in on_sale and item not in owned(f, split, group) | in_group(f, split, group)
 
-    first_swap(f, RANDOM, would_do)
+    replace_first(f, RANDOM, is_allowed)
 
 
 @breaks("negatives")

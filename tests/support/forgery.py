@@ -1,6 +1,7 @@
-"""Written datasets that somebody has tampered with, and whose manifest was then made to fit.
+"""Datasets that were tampered with, with manifests that match the changed files.
 
-A defect is a function that changes a `Forgery`; `breaks` files it under the rule of the audit that must see it.
+A defect is a function that changes a `Forgery`; `breaks` registers it under the rule of the
+audit that must report it.
 """
 
 from __future__ import annotations
@@ -28,23 +29,22 @@ CONFIG = tiny_config(
 WIDTH = 1 + CONFIG.negatives_per_positive
 HARD, RANDOM = 1, WIDTH - 1  # slots
 
-DEFECTS: list[
-    tuple[str, Callable[[Forgery], None]]
-] = []  # rule, and what is planted: its name says what the forger did
+# Rule and defect; the function's name says what is wrong.
+DEFECTS: list[tuple[str, Callable[[Forgery], None]]] = []
 
 
 def breaks(rule: str) -> Callable[[Callable[[Forgery], None]], Callable[[Forgery], None]]:
-    """The decorated forgery breaks this rule."""
+    """Register the decorated defect under the rule that it breaks."""
 
-    def keep(defect: Callable[[Forgery], None]) -> Callable[[Forgery], None]:
+    def register(defect: Callable[[Forgery], None]) -> Callable[[Forgery], None]:
         DEFECTS.append((rule, defect))
         return defect
 
-    return keep
+    return register
 
 
 class Forgery:
-    """A dataset of plain files, to be changed cell by cell; `world` is what the oracle says of it."""
+    """A dataset to be changed cell by cell; `world` is the reference's version of it."""
 
     def __init__(self, folder: Path, world: World, width: int) -> None:
         self.folder, self.world, self.width = folder, world, width
@@ -56,7 +56,7 @@ class Forgery:
         pq.write_table(table, self.folder / f"{file}.parquet")
 
     def set(self, file: str, column: str, row: int, value: Any) -> None:
-        """One cell; a callable is given what is there."""
+        """Set one cell; a callable gets its present value."""
         self.set_rows(file, column, {row: value})
 
     def set_rows(self, file: str, column: str, changes: dict[int, Any]) -> None:
@@ -79,7 +79,7 @@ class Forgery:
         )
 
     def take(self, file: str, rows: Callable[[list[int]], list[int]]) -> None:
-        """Other rows, or in another order."""
+        """Select rows, and their order."""
         table = self.table(file)
         self.write(file, table.take(rows(list(range(table.num_rows)))))
 
@@ -90,7 +90,7 @@ class Forgery:
         path.write_text(json.dumps(content), "utf-8")
 
     def replace_item(self, split: int, group: int, slot: int, item: int) -> None:
-        """Another item in a row, with the features that it had then."""
+        """Replace the item of a row, with the features it had then."""
         world, positive = self.world, self.world.positives[split][group]
         file, row, k = f"{SPLITS[split]}_dataset", group * self.width + slot, positive.snapshot
         pattern = next(r for rows in world.rows for r in rows if r["item_id"] == world.items[item])
@@ -102,8 +102,8 @@ class Forgery:
         for name, value in cells.items():
             self.set(file, name, row, value)
 
-    def make_the_manifest_fit(self) -> None:
-        """As a careful forger would: digests, sizes and the digest of the digests."""
+    def update_manifest(self) -> None:
+        """Update digests, sizes and the digest of the digests."""
         backend = NumpyBackend(1)
 
         def fit(manifest: dict) -> None:
@@ -121,6 +121,6 @@ class Forgery:
         self.json("manifest.json", fit)
 
 
-def of_group(f: Forgery, file: str, group: int, column: str, value: Any) -> None:
-    """One column of all rows of a group."""
+def set_group(f: Forgery, file: str, group: int, column: str, value: Any) -> None:
+    """Set one column in all rows of a group."""
     f.set_rows(file, column, dict.fromkeys(range(group * WIDTH, (group + 1) * WIDTH), value))

@@ -1,0 +1,181 @@
+"""Run all checks on a dataset and write the certificate."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .. import __version__
+from ..contract.schema import CONTRACT
+from ..monitoring.progress import ProgressTracker
+from .certificate import sign, write_certificate
+from .dataset_files import (
+    SIDE_TABLES,
+    WrittenDataset,
+    check_digests,
+    check_files,
+    check_schemas,
+    open_dataset,
+    read_side_table,
+)
+from .expected import ExpectedDataset, derive_dataset
+from .findings import Findings
+from .manifest_checks import ManifestChecker, check_inputs
+from .sequence_checks import check_user_sequences
+from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
+from .similarity_checks import check_similarities, select_items
+from .split_checks import PROBE_GROUPS, SampleSize, SplitResult, check_split
+from .vocabulary_checks import check_vocabularies
+
+DEFAULT_SAMPLE = 500  # groups a split
+
+
+def audit(
+    inputs: str | Path,
+    dataset: str | Path,
+    *,
+    sample: int = DEFAULT_SAMPLE,
+    seed: int = 0,
+    key: bytes | None = None,
+    certificate: str | Path | None = None,
+    progress: ProgressTracker | None = None,
+) -> dict[str, Any]:
+    """Check a dataset against the tables it was built from, and write a certificate.
+
+    The audit is a second implementation of the rules: it imports no stage of the build. It reads
+    the input tables, filters the purchases, and derives what every file must hold. Each split is
+    compared with a log that ends with the split's window, so a value that agrees cannot depend
+    on anything later (D8). All rows of all files are checked. Two checks are samples: the
+    negatives of `sample` groups a split are drawn again, and a very large similarity matrix is
+    checked for some of the items. A broken rule is a finding, not an exception.
+
+    Args:
+        inputs: The folder of tables that the dataset was built from.
+        dataset: The folder that `build` published, with output.shape labeled_pair or n_tuple.
+        sample: Groups a split to draw the negatives of again.
+        seed: Selects these groups, and the items of a very large similarity matrix.
+        key: Signs the certificate, from `read_key`; None for a plain SHA-256.
+        certificate: Where to write it; None for certificate.json in the dataset.
+        progress: Is notified of stages and rows.
+
+    Returns:
+        The certificate. Its `verdict` is `holds` or `fails`; `checks` has one entry a rule with
+        its verdict, how much was checked, and the first offenders.
+
+    Raises:
+        InputError: There is no dataset, its shape is another one, or the inputs cannot be read.
+        OutputError: The certificate cannot be written.
+
+    Example:
+        >>> certificate = audit("data/processed", "data/training")  # doctest: +SKIP
+        >>> certificate["verdict"]  # doctest: +SKIP
+        'holds'
+    """
+    progress = progress or ProgressTracker()
+    written, findings = open_dataset(Path(dataset)), Findings()
+    with progress.stage("files"):
+        outputs = check_files(written, findings)
+        readable = check_schemas(written, findings)
+    with progress.stage("inputs"):
+        expected = derive_dataset(Path(inputs), written.config)
+        check_inputs(expected.tables, written, findings)
+    with progress.stage("similarity"):
+        cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)
+        side = {name: read_side_table(written, name) for name in SIDE_TABLES if name in readable}
+        tables = {name: table for name, (table, _) in side.items()}
+        digests = {name: table_digests for name, (_, table_digests) in side.items()}
+        pairs = _check_similarities(written, tables, cosine_inputs, expected, seed, findings)
+    with progress.stage("tables"):
+        if "user_sequences" in tables:
+            check_user_sequences(tables["user_sequences"], expected, written.config, findings)
+        check_vocabularies(written, tables.get("item_vocabulary"), expected, findings)
+    size = SampleSize(sample, seed)
+    results: list[SplitResult] = []
+    n_rows = sum(split.n_groups for split in expected.splits) * written.config.rows_per_positive
+    with progress.stage("samples", total=n_rows):
+        for split in expected.splits:
+            if split.table in readable:
+                result = check_split(written, split, pairs, size, findings, progress)
+                results.append(result)
+                digests[split.table] = result.digests
+    _check_disjoint_users(written, results, findings)
+    check_digests(digests, written, findings)
+    checker = ManifestChecker(written, findings)
+    checker.check_splits(expected)
+    checker.check_similarity(tables.get("item_similarity_matrix"), cosine_inputs)
+    checker.check_negatives(results)
+    body = {
+        **_describe_audit(findings, size),
+        "content_digest": written.manifest["content_digest"],
+        "digests": digests,
+        **{name: written.manifest[name] for name in ("generator", "generated_at", "config")},
+        "inputs": [file.to_dict() for file in expected.tables.files],
+        "outputs": outputs,
+    }
+    signed = sign(body, key)
+    write_certificate(Path(certificate or written.folder / "certificate.json"), signed)
+    return signed
+
+
+def _check_similarities(
+    dataset: WrittenDataset,
+    tables: dict[str, pa.Table],
+    inputs: CosineInputs,
+    expected: ExpectedDataset,
+    seed: int,
+    findings: Findings,
+) -> SimilarityPairs | None:
+    """Check the similarity matrix; return its pairs, None where it cannot be used."""
+    if "item_similarity_matrix" not in tables:
+        return None
+    items = select_items(inputs, seed, findings)
+    return check_similarities(
+        tables["item_similarity_matrix"],
+        inputs,
+        expected.log,
+        items,
+        dataset.read_entry("similarity.engine") == "exact",
+        dataset.config,
+        findings,
+    )
+
+
+def _check_disjoint_users(
+    dataset: WrittenDataset, splits: list[SplitResult], findings: Findings
+) -> None:
+    """Check that no user has positives in two splits, unless the strategy allows it."""
+    if dataset.config.split.strategy == "temporal" or not splits:
+        return
+    n_splits = np.sum([split.has_positive for split in splits], axis=0)
+    findings.count("disjoint_users", int((n_splits > 0).sum()))
+    if n_shared := int((n_splits > 1).sum()):
+        shown = f"{n_shared} users in several splits", "none"
+        findings.add_fault("disjoint_users", "all splits", None, *shown, n_shared)
+
+
+def _describe_audit(findings: Findings, sample: SampleSize) -> dict[str, Any]:
+    """Return the part of the certificate on the audit itself."""
+    return {
+        "certificate": "gpu-dcgen leakage certificate, version 1",
+        "verdict": "holds" if findings.holds else "fails",
+        "contract": CONTRACT,
+        "audited_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "auditor": {
+            "name": "gpu-dcgen audit",
+            "version": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "scipy", "pyarrow")},
+        },
+        "sample": {
+            "groups_a_split": sample.n_groups,
+            "probe_groups": PROBE_GROUPS,
+            "seed": sample.seed,
+        },
+        "checks": [check.as_dict() for check in findings.checks.values()],
+    }

@@ -1,0 +1,167 @@
+"""Read columns of the input tables as codes, numbers and times, of any type (D1, D3).
+
+A table gives a column as `chunks(name)`, a list of arrays, and the `width` of integer article ids.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+MAX_INT64 = 2**63 - 1
+NS_PER_DAY = 86_400 * 10**9
+NS_PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+EPOCH = dt.datetime(1970, 1, 1)
+TIME = re.compile(
+    r"\s*(\d{4}-\d\d-\d\d)"
+    r"(?:[T ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d{1,9})\d*)?)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?\s*",
+    re.ASCII,
+)
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+
+class InputTable(Protocol):
+    """What this module needs of a table."""
+
+    width: int
+
+    def chunks(self, name: str) -> list[pa.Array]:
+        """Return a column as arrays, in row order."""
+
+
+@dataclass(frozen=True)
+class CodedColumn:
+    """A column of texts as codes into its sorted distinct values."""
+
+    codes: np.ndarray  # (n,) int64  -1 for null
+    values: pa.Array  # strings
+
+    def take(self, rows: np.ndarray) -> CodedColumn:
+        """Return the column of some rows, over the same values."""
+        return CodedColumn(self.codes[rows], self.values)
+
+    def text(self, row: int) -> str | None:
+        """Return the text of a row, None for null."""
+        code = int(self.codes[row])
+        return None if code < 0 else self.values[code].as_py()
+
+
+def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
+    """Read keys or categories as texts; integers in decimal, padded with zeros to `width`."""
+    parts = []
+    for chunk in table.chunks(name):
+        chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
+        chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        values = chunk.dictionary
+        if types.is_integer(values.type):
+            values = pa.array(
+                [str(value).zfill(width) for value in values.to_pylist()], pa.string()
+            )
+        elif types.is_floating(values.type):  # how pandas writes a text column of nulls alone
+            values = pa.nulls(len(values), pa.string())
+        parts.append((values.cast(pa.string()), chunk.indices))
+    occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
+    distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
+    distinct = distinct.take(pc.sort_indices(distinct))
+    codes = [_take_or_null(find_positions(values, distinct), indices) for values, indices in parts]
+    return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int64), distinct)
+
+
+def find_positions(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:
+    """Find texts in a vocabulary: (n,) int64, -1 for null and for texts that it lacks."""
+    positions = pc.index_in(values, value_set=vocabulary).fill_null(-1).to_numpy().astype(np.int64)
+    if values.null_count:
+        positions[values.is_null().to_numpy(zero_copy_only=False)] = -1
+    return positions
+
+
+def _take_or_null(table: np.ndarray, indices: pa.Array) -> np.ndarray:
+    """Return `table[indices]`, -1 for a null index."""
+    return np.append(table, -1)[indices.cast(pa.int64()).fill_null(len(table)).to_numpy()]
+
+
+def read_keys(table: InputTable, name: str) -> CodedColumn:
+    """Read a column of ids as `read_texts` does, with the empty text as null."""
+    column = read_texts(table, name, table.width if name == "article_id" else 0)
+    if len(column.values) and column.values[0].as_py() == "":
+        return CodedColumn(np.maximum(column.codes - 1, -1), column.values[1:])
+    return column
+
+
+def read_numbers(table: InputTable, name: str) -> np.ndarray:
+    """Read a column as float64 (n,), NaN for null and for texts that are no number."""
+    parts = []
+    for chunk in table.chunks(name):
+        chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
+        if types.is_decimal(chunk.type):
+            chunk = chunk.cast(pa.string()).cast(pa.float64())
+        if types.is_string(chunk.type) or types.is_large_string(chunk.type):
+            chunk = pa.array([_parse_number(text) for text in chunk.to_pylist()], pa.float64())
+        parts.append(
+            chunk.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
+        )
+    return np.concatenate(parts)
+
+
+def _parse_number(text: str | None) -> float | None:
+    return float(text) if text and NUMBER.fullmatch(text) else None
+
+
+def read_times(table: InputTable, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read times as ns since 1970 UTC (n,) int64, and whether each is known (n,) bool."""
+    times, is_known = [], []
+    for chunk in table.chunks(name):
+        chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
+        if types.is_timestamp(chunk.type):
+            counts, unit = chunk.view(pa.int64()), NS_PER_UNIT[chunk.type.unit]
+        elif types.is_date32(chunk.type):
+            counts, unit = chunk.view(pa.int32()).cast(pa.int64()), NS_PER_DAY
+        elif types.is_date64(chunk.type):
+            counts, unit = chunk.view(pa.int64()), NS_PER_UNIT["ms"]
+        else:
+            distinct = chunk.cast(pa.string()).dictionary_encode()
+            parsed = pa.array(
+                [parse_time(text) for text in distinct.dictionary.to_pylist()], pa.int64()
+            )
+            counts, unit = parsed.take(distinct.indices), 1
+        values, limit = counts.fill_null(0).to_numpy(), MAX_INT64 // unit
+        fits = (
+            counts.is_valid().to_numpy(zero_copy_only=False)
+            & (values >= -limit)
+            & (values <= limit)
+        )
+        times.append(np.where(fits, values, 0) * unit)
+        is_known.append(fits)
+    return np.concatenate(times), np.concatenate(is_known)
+
+
+def parse_time(text: str | None) -> int | None:
+    """Parse ISO 8601, as databases and Python write it, to ns since 1970 UTC; else None.
+
+    A time without a zone is taken as UTC; a date alone is its midnight.
+    """
+    match = TIME.fullmatch(text or "")
+    if match is None:
+        return None
+    date, clock, second, fraction, zone = match.groups()
+    try:
+        time = dt.datetime.fromisoformat(f"{date}T{clock or '00:00'}{second or ':00'}") - EPOCH
+        offset = (
+            dt.time.fromisoformat(f"{zone[1:3]}:{zone[3:].strip(':') or '00'}")
+            if zone and zone[0] in "+-"
+            else dt.time()
+        )
+    except ValueError:
+        return None
+    minutes = (offset.hour * 60 + offset.minute) * (1 if zone and zone[0] == "+" else -1)
+    seconds = time.days * 86_400 + time.seconds - minutes * 60
+    nanoseconds = seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+    return nanoseconds if abs(nanoseconds) <= MAX_INT64 else None

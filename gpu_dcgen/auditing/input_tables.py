@@ -1,0 +1,353 @@
+"""Read the input tables and sort out their bad rows, each with its reason (D1-D3)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config import InputsConfig
+from ..contract.manifest import InputFile, TableRows
+from ..errors import InputError
+from .input_columns import (
+    EPOCH,
+    NS_PER_DAY,
+    CodedColumn,
+    find_positions,
+    read_keys,
+    read_numbers,
+    read_texts,
+    read_times,
+)
+
+ITEM_COLUMNS = {
+    "product_group": "product_group_name",
+    "color_group": "colour_group_name",
+    "garment_group": "garment_group_name",
+    "department": "department_name",
+    "index_group": "index_group_name",
+    "product_code": "product_code",
+    "section": "section_name",
+    "name": "prod_name",
+}
+USER_COLUMNS = {"club_status": "club_member_status", "news_frequency": "fashion_news_frequency"}
+INDEX_GROUPS = {  # of H&M's index names; any other index is its own group
+    **dict.fromkeys(("Ladies Accessories", "Lingeries/Tights"), "Ladieswear"),
+    **dict.fromkeys(
+        (
+            "Baby Sizes 50-98",
+            "Children Sizes 92-140",
+            "Children Sizes 134-170",
+            "Children Accessories, Swimwear",
+        ),
+        "Baby/Children",
+    ),
+}
+MAX_AGE, MAX_PRICE = 120, 1e9
+MAX_YEAR = 2200
+NAME_THE_FOLDER = "Name the folder that the dataset was built from."
+
+
+class Views(NamedTuple):
+    """Views of items by users, as codes."""
+
+    user: np.ndarray  # (V,) int64
+    item: np.ndarray  # (V,) int64
+    time: np.ndarray  # (V,) int64  ns since 1970 UTC
+
+
+@dataclass(frozen=True)
+class AcceptedTables:
+    """The accepted rows; users and items are positions among their sorted ids."""
+
+    user_ids: pa.Array
+    item_ids: pa.Array
+    age: np.ndarray  # (U,) int64  -1 unknown
+    user_columns: dict[str, CodedColumn]
+    item_columns: dict[str, CodedColumn]
+    user: np.ndarray  # (T,) int64
+    item: np.ndarray  # (T,) int64
+    time: np.ndarray  # (T,) int64  ns since 1970 UTC
+    price: np.ndarray | None  # (T,) float64
+    channel: np.ndarray  # (T,) int64  -1 unknown
+    views: Views | None
+    rows: dict[str, TableRows]  # by table
+    rejects: dict[str, dict[str, int]]  # table -> reason -> rows
+    files: list[InputFile]
+
+
+def read_tables(folder: Path, inputs: InputsConfig) -> AcceptedTables:
+    """Read the tables of a build by its `inputs` settings.
+
+    InputError where a table or a column is missing or unreadable.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
+    names = ["articles", "customers", "transactions"]
+    if inputs.views and _find_table(folder, "views") is not None:
+        names.append("views")
+    tables = {name: _Table(folder, name, inputs) for name in names}
+    items = _read_entities(tables["articles"], "article_id", ITEM_COLUMNS)
+    users = _read_entities(tables["customers"], "customer_id", USER_COLUMNS)
+    log = _read_log(tables["transactions"], items.ids, users.ids, inputs)
+    views = None
+    if "views" in tables:
+        viewed = _read_log(tables["views"], items.ids, users.ids, inputs)
+        views = Views(viewed.user, viewed.item, viewed.time)
+    return AcceptedTables(
+        user_ids=users.ids,
+        item_ids=items.ids,
+        age=users.age,
+        user_columns=users.columns,
+        item_columns=items.columns,
+        user=log.user,
+        item=log.item,
+        time=log.time,
+        price=log.price,
+        channel=log.channel,
+        views=views,
+        rows={name: table.counts for name, table in tables.items()},
+        rejects={name: table.rejects for name, table in tables.items()},
+        files=[
+            InputFile(
+                table=name,
+                file=file.relative_to(folder).as_posix(),
+                bytes=file.stat().st_size,
+                rows=n,
+                sha256=hash_file(file),
+            )
+            for name, table in tables.items()
+            for file, n in zip(table.files, table.n_rows, strict=True)
+        ],
+    )
+
+
+def hash_file(file: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _find_table(folder: Path, name: str) -> Path | None:
+    return next(
+        (path for path in (folder / f"{name}.parquet", folder / name) if path.exists()), None
+    )
+
+
+class _Table:
+    """The files of one table; columns by the contract's name, as arrays over all its rows."""
+
+    def __init__(self, folder: Path, name: str, inputs: InputsConfig) -> None:
+        path = _find_table(folder, name)
+        if path is None:
+            raise InputError(f"{folder}: has no {name}.parquet.\n{NAME_THE_FOLDER}")
+        self.name, self.path = name, path
+        self.files = [path] if path.is_file() else sorted(_list_parquet_files(path))
+        self.width = inputs.article_id_width
+        self._mapping = next(
+            (names for table, names in inputs.columns.items() if table == name), {}
+        )
+        self.counts = TableRows(read=0, accepted=0, rejected=0)
+        self.rejects: dict[str, int] = {}
+        try:
+            schemas = [pq.read_schema(file) for file in self.files]
+            self.n_rows = [pq.read_metadata(file).num_rows for file in self.files]
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{path}: cannot be read as Parquet ({error}).\n{NAME_THE_FOLDER}"
+            ) from error
+        self._names = [schema.names for schema in schemas]
+
+    def __len__(self) -> int:
+        return sum(self.n_rows)
+
+    def has(self, name: str) -> bool:
+        """Whether every file has the column, or has it from the name of its folder."""
+        name = self._mapping.get(name, name)
+        return all(
+            name in names or name in _read_partitions(file, self.path)
+            for file, names in zip(self.files, self._names, strict=True)
+        )
+
+    def chunks(self, name: str) -> list[pa.Array]:
+        """Return a column file by file, texts as dictionaries; nulls where a file lacks it."""
+        name, chunks = self._mapping.get(name, name), []
+        for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
+            if name in names:
+                chunks += _read_column(file, name).chunks
+            else:
+                value = _read_partitions(file, self.path).get(name)
+                chunks.append(pa.repeat(pa.scalar(value, pa.string()), n))
+        return chunks
+
+    def accept(
+        self, checks: list[tuple[str, np.ndarray]], is_copy: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the rows that pass all checks; the others count under their first reason."""
+        is_accepted = np.ones(len(self), dtype=bool)
+        for reason, is_bad in checks:
+            if n := int((is_accepted & is_bad).sum()):
+                self.rejects[reason] = n
+            is_accepted &= ~is_bad
+        n_rejected, n_collapsed = len(self) - int(is_accepted.sum()), 0
+        if is_copy is not None:
+            n_collapsed = int((is_accepted & is_copy).sum())
+            is_accepted &= ~is_copy
+        self.counts = TableRows(
+            read=len(self),
+            accepted=int(is_accepted.sum()),
+            rejected=n_rejected,
+            collapsed=n_collapsed,
+        )
+        return np.flatnonzero(is_accepted)
+
+
+def _read_column(file: Path, name: str) -> pa.ChunkedArray:
+    try:
+        return pq.ParquetFile(file, read_dictionary=[name]).read(columns=[name]).column(0)
+    except (OSError, pa.ArrowNotImplementedError):
+        # Delta encodings, as DuckDB writes them; a torn file fails again below.
+        column = pq.ParquetFile(file).read(columns=[name]).column(0)
+        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def _list_parquet_files(folder: Path) -> list[Path]:
+    """List the Parquet files of a folder, without those in hidden or temporary folders."""
+    files = (path for path in folder.rglob("*.parquet") if path.is_file())
+    return [
+        path
+        for path in files
+        if not any(
+            part.startswith((".", "_")) and "=" not in part
+            for part in path.relative_to(folder).parts
+        )
+    ]
+
+
+def _read_partitions(file: Path, table: Path) -> dict[str, str | None]:
+    """Read column values off the names of a file's hive folders, such as `year=2020`."""
+    folders = file.relative_to(table).parts[:-1] if file != table else ()
+    pairs = [part.split("=", 1) for part in folders if "=" in part]
+    return {
+        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+        for name, value in pairs
+    }
+
+
+class _Entities(NamedTuple):
+    """Accepted articles or customers, by id."""
+
+    ids: pa.Array
+    columns: dict[str, CodedColumn]
+    age: np.ndarray  # (n,) int64  -1 unknown
+
+
+def _read_entities(table: _Table, key: str, columns: dict[str, str]) -> _Entities:
+    """Read one row an id: equal rows are collapsed, contradicting ones rejected."""
+    ids = read_keys(table, key)
+    categories = {name: read_texts(table, source) for name, source in columns.items()}
+    if key == "article_id" and not table.has("index_group_name") and table.has("index_name"):
+        categories["index_group"] = _group_indices(read_texts(table, "index_name"))
+    age = read_numbers(table, "age") if table.has("age") else np.full(len(table), math.nan)
+
+    # Compare each row with the first row of its id.
+    order = np.argsort(ids.codes, kind="stable")
+    sorted_ids = ids.codes[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = sorted_ids[1:] != sorted_ids[:-1]
+    run = np.cumsum(is_first) - 1
+    leader = order[np.flatnonzero(is_first)][run] if len(order) else order
+    differs = (age[order] != age[leader]) & ~(np.isnan(age[order]) & np.isnan(age[leader]))
+    for category in categories.values():
+        differs |= category.codes[order] != category.codes[leader]
+    is_contradicted_run = np.bincount(run[differs], minlength=len(order) + 1) > 0
+    is_contradicted = np.zeros(len(table), dtype=bool)
+    is_contradicted[order] = is_contradicted_run[run]
+    is_copy = np.zeros(len(table), dtype=bool)
+    is_copy[order] = ~is_first
+
+    rows = table.accept(
+        [("missing_key", ids.codes < 0), ("duplicate_key", is_contradicted)], is_copy
+    )
+    rows = rows[np.argsort(ids.codes[rows], kind="stable")]
+    age = age[rows]
+    age = np.where((age >= 0) & (age <= MAX_AGE), np.floor(age), -1).astype(np.int64)
+    accepted = {
+        name: _drop_unused_values(category.take(rows)) for name, category in categories.items()
+    }
+    return _Entities(ids.values.take(pa.array(ids.codes[rows])), accepted, age)
+
+
+def _group_indices(index: CodedColumn) -> CodedColumn:
+    """Map index names to index groups."""
+    groups = pa.array(
+        [INDEX_GROUPS.get(name, name) for name in index.values.to_pylist()], pa.string()
+    )
+    distinct = groups.unique().sort()
+    codes = np.append(find_positions(groups, distinct), -1)[index.codes]
+    return CodedColumn(codes, distinct)
+
+
+def _drop_unused_values(category: CodedColumn) -> CodedColumn:
+    """Drop the values that no row has."""
+    used, codes = np.unique(category.codes, return_inverse=True)
+    return CodedColumn(
+        codes.astype(np.int64) - int((used < 0).any()),
+        category.values.take(pa.array(used[used >= 0])),
+    )
+
+
+class _LogRows(NamedTuple):
+    """Accepted rows of transactions or views."""
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    price: np.ndarray | None
+    channel: np.ndarray
+
+
+def _read_log(
+    table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: InputsConfig
+) -> _LogRows:
+    articles, customers = read_keys(table, "article_id"), read_keys(table, "customer_id")
+    item = np.append(find_positions(articles.values, item_ids), -1)[articles.codes]
+    user = np.append(find_positions(customers.values, user_ids), -1)[customers.codes]
+    time, is_known = read_times(table, "t_dat")
+    end = (dt.datetime(MAX_YEAR + 1, 1, 1) - EPOCH).days * NS_PER_DAY
+    checks = [
+        ("missing_key", (articles.codes < 0) | (customers.codes < 0)),
+        ("unknown_article", item < 0),
+        ("unknown_customer", user < 0),
+        ("missing_time", ~is_known),
+        ("time_out_of_range", (time < 0) | (time >= end)),
+    ]
+    price = None
+    if table.name == "transactions" and inputs.price == "column":
+        price = read_numbers(table, "price")
+        checks += [
+            ("missing_price", np.isnan(price)),
+            ("bad_price", ~((price > 0) & (price <= MAX_PRICE))),
+        ]
+    channel = (
+        read_numbers(table, "sales_channel_id")
+        if table.has("sales_channel_id")
+        else np.full(len(table), math.nan)
+    )
+    channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
+    rows = table.accept(checks)
+    return _LogRows(
+        user=user[rows],
+        item=item[rows],
+        time=time[rows],
+        price=None if price is None else price[rows],
+        channel=channel[rows],
+    )

@@ -1,0 +1,144 @@
+"""Compute item features as of each snapshot (D6) and the items on sale then (D11)."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import overload
+
+import numpy as np
+
+from ..config import DatasetConfig
+from .purchase_log import DAY, PurchaseLog
+
+LOW_BITS = 20  # prices are summed in two halves, each of which float64 holds exactly
+
+
+def find_price_edges(log: PurchaseLog) -> tuple[int, ...]:
+    """Return the 1st, 25th, 50th, 75th and 99th percentile of prices, in units.
+
+    Percentiles are by nearest rank; () for a log without prices.
+    """
+    if log.price_units is None:
+        return ()
+    ranked = np.sort(log.price_units)
+    return tuple(
+        int(ranked[math.ceil(Fraction(percent, 100) * len(ranked)) - 1])
+        for percent in (1, 25, 50, 75, 99)
+    )
+
+
+class ItemSnapshots:
+    """What was known of each item at the snapshots of one window.
+
+    Snapshot k is taken at midnight of the first day + k x `snapshot_days`. `log` ends with the
+    window, so no value can depend on a later purchase. Rows of the tables are the S snapshots
+    that the window uses, from number `first`.
+    """
+
+    popularity: np.ndarray  # (S, I) float32  in 0..1
+    price: np.ndarray  # (S, I) float32  in 0..1, NaN unknown
+    category: np.ndarray  # (S, I) int8  price category, -1 unknown
+    on_sale: np.ndarray  # (S, I) bool
+
+    def __init__(
+        self,
+        log: PurchaseLog,
+        edges: tuple[int, ...],
+        start: int,
+        end: int,
+        config: DatasetConfig,
+    ) -> None:
+        self._edges = edges
+        self.origin = log.first_time // DAY * DAY
+        self.step = config.features.snapshot_days * DAY
+        self.first = (start - self.origin) // self.step
+        n = (end - 1 - self.origin) // self.step - self.first + 1
+        self._by_time = np.argsort(log.time, kind="stable")
+        self._times = log.time[self._by_time]
+        self.popularity = np.zeros((n, log.n_items), dtype=np.float32)
+        self.price = np.full((n, log.n_items), math.nan, dtype=np.float32)
+        self.category = np.full((n, log.n_items), -1, dtype=np.int8)
+        self.on_sale = np.ones((n, log.n_items), dtype=bool)
+        price_units = log.price_units
+        last_days = None if price_units is None else _LastDays(log, price_units)
+        for k in range(n):
+            instant = self.origin + (self.first + k) * self.step
+            rows = self._rows_before(instant, config.features.popularity_days)
+            counts = np.bincount(log.item[rows], minlength=log.n_items)
+            self.popularity[k] = _scale_logarithms(counts)
+            if price_units is not None and last_days is not None:
+                # Recent sales give the price; without them, those of the last day of sale.
+                sums, n_sold = last_days.advance(instant)
+                is_recent = counts > 0
+                recent_sums = _sum_exactly(log.item[rows], price_units[rows], log.n_items)
+                sums[is_recent], n_sold[is_recent] = recent_sums[is_recent], counts[is_recent]
+                self._set_prices(k, sums, n_sold)
+            if config.negative_sampling.corpus == "live":
+                live = self._rows_before(instant, config.negative_sampling.live_days)
+                self.on_sale[k] = np.bincount(log.item[live], minlength=log.n_items) > 0
+
+    @overload
+    def at(self, time: int) -> int: ...
+
+    @overload
+    def at(self, time: np.ndarray) -> np.ndarray: ...
+
+    def at(self, time: int | np.ndarray) -> int | np.ndarray:
+        """Return the tables' row for each time: that of the latest snapshot not after it."""
+        return (time - self.origin) // self.step - self.first
+
+    def _rows_before(self, instant: int, days: int) -> np.ndarray:
+        """Return the rows of the log in the `days` before an instant."""
+        low, high = np.searchsorted(self._times, [instant - days * DAY, instant])
+        return self._by_time[low:high]
+
+    def _set_prices(self, k: int, sums: np.ndarray, counts: np.ndarray) -> None:
+        low, *quartiles, high = self._edges
+        is_known = counts > 0
+        mean = sums[is_known] / counts[is_known]
+        scaled = (
+            np.clip((mean - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(mean))
+        )
+        self.price[k, is_known] = scaled.astype(np.float32)
+        self.category[k, is_known] = np.sum([mean > edge for edge in quartiles], axis=0)
+
+
+def _scale_logarithms(counts: np.ndarray) -> np.ndarray:
+    """Return log(1 + count) over its maximum, as float32."""
+    highest = counts.max()
+    if highest == 0:
+        return np.zeros(len(counts), dtype=np.float32)
+    logs = np.log1p(np.arange(highest + 1, dtype=np.float64)).astype(np.float32).astype(np.float64)
+    return (logs[counts] / logs[highest]).astype(np.float32)
+
+
+def _sum_exactly(cell: np.ndarray, units: np.ndarray, n: int) -> np.ndarray:
+    """Sum whole numbers by cell, exactly: (n,) int64."""
+    high = np.bincount(cell, weights=(units >> LOW_BITS).astype(np.float64), minlength=n)
+    low = np.bincount(cell, weights=(units & ((1 << LOW_BITS) - 1)).astype(np.float64), minlength=n)
+    return (high.astype(np.int64) << LOW_BITS) + low.astype(np.int64)
+
+
+class _LastDays:
+    """Sum and number of prices on each item's last day of sale before an instant."""
+
+    def __init__(self, log: PurchaseLog, price_units: np.ndarray) -> None:
+        n_days = int(log.time.max()) // DAY + 1
+        # One cell a day and item, by day, then item.
+        cells, place = np.unique(log.time // DAY * log.n_items + log.item, return_inverse=True)
+        self._day, self._item = cells // log.n_items, cells % log.n_items
+        self._sum, self._count = _sum_exactly(place, price_units, len(cells)), np.bincount(place)
+        self._starts = np.searchsorted(self._day, np.arange(n_days + 1))
+        self._n_done = 0
+        self._sums, self._counts = np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64)
+
+    def advance(self, instant: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of sums and numbers (I,) int64; calls come with rising midnights."""
+        stop = int(self._starts[min(instant // DAY, len(self._starts) - 1)])
+        cells = np.arange(self._n_done, stop)[::-1]  # the latest first
+        items, latest = np.unique(self._item[cells], return_index=True)
+        self._sums[items] = self._sum[cells[latest]]
+        self._counts[items] = self._count[cells[latest]]
+        self._n_done = max(stop, self._n_done)
+        return self._sums.copy(), self._counts.copy()

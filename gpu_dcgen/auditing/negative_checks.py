@@ -1,0 +1,168 @@
+"""Check negatives: all of them against what rows can show, and a sample by drawing again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import DatasetConfig
+from ..contract.schema import NEGATIVE_DETAILS
+from .expected import ExpectedSplit
+from .findings import Findings
+from .group_comparer import GroupCodes, GroupComparer
+from .negatives import NegativeMiner, Positive
+from .output_columns import NULL, as_array, expect_floats
+from .similarity import SimilarityPairs
+
+DETAILS = pa.array(NEGATIVE_DETAILS)
+DETAIL_CODES = {name: code for code, name in enumerate(NEGATIVE_DETAILS)}
+
+
+class NegativeChecker(GroupComparer):
+    """Checks the negatives of all groups for ownership, siblings, similarity and source."""
+
+    def __init__(
+        self,
+        split: ExpectedSplit,
+        pairs: SimilarityPairs | None,
+        config: DatasetConfig,
+        findings: Findings,
+    ) -> None:
+        """Without `pairs`, similarities and sources are left unchecked."""
+        super().__init__(split, config, findings)
+        self._pairs = pairs
+        self.n_by_detail = np.zeros(len(NEGATIVE_DETAILS), dtype=np.int64)  # hard ones
+
+    def check(self, groups: GroupCodes) -> None:
+        """Check a batch."""
+        self._check_ownership(groups)
+        self._check_siblings(groups)
+        if self._pairs is None:
+            return
+        similarity = self._look_up_similarities(self._pairs, groups)
+        name = "negative_similarity_score" if self._is_tuple else "similarity_score"
+        values = self._encode_items(groups.batch, None, name)
+        expected = expect_floats(similarity)
+        self._compare_items("similarity_scores", groups, name, values, expected)
+        if self._config.output.extra_columns:
+            self._check_details(groups, similarity)
+
+    def _check_ownership(self, groups: GroupCodes) -> None:
+        n, width = groups.item.shape
+        user = np.repeat(np.maximum(groups.user, 0), width)
+        item = np.maximum(groups.item, 0).reshape(-1)
+        since = self._log.owned_since(user, item).reshape(n, width)
+        is_owned = (groups.user[:, None] >= 0) & (groups.item >= 0) & (since < self._split.end)
+        is_owned[:, 0] = False
+        self._report_items("false_negatives", groups, is_owned, "items the user did not buy")
+
+    def _check_siblings(self, groups: GroupCodes) -> None:
+        code = self._log.item_columns["product_code"].codes[np.maximum(groups.item, 0)]
+        is_sibling = (code == code[:, :1]) & (code[:, :1] >= 0)
+        is_sibling &= (groups.user[:, None] >= 0) & (groups.item >= 0)
+        is_sibling[:, 0], is_sibling[:, 1 + self._n_hard :] = False, False
+        self._report_items("siblings", groups, is_sibling, "other products")
+
+    def _look_up_similarities(self, pairs: SimilarityPairs, groups: GroupCodes) -> np.ndarray:
+        """Return hard negatives' similarities by the matrix, NaN elsewhere: (n, width)."""
+        item, n_hard = np.maximum(groups.item, 0), self._n_hard
+        similarity = np.full(item.shape, np.nan, dtype=np.float32)
+        hard = slice(1, 1 + n_hard)
+        similarity[:, hard] = pairs.find_all(
+            np.repeat(item[:, 0], n_hard), item[:, hard].reshape(-1)
+        ).reshape(len(item), n_hard)
+        return similarity
+
+    def _check_details(self, groups: GroupCodes, similarity: np.ndarray) -> None:
+        """Check sources as far as a row alone can confirm or refute them."""
+        settings, hard = self._config.negative_sampling, slice(1, 1 + self._n_hard)
+        random = slice(1 + self._n_hard, None)
+        details = self._encode_items(groups.batch, None, "negative_detail", DETAILS)
+        known = details[:, hard][details[:, hard] >= 0]
+        self.n_by_detail += np.bincount(known, minlength=len(NEGATIVE_DETAILS))
+        is_bad = np.zeros(details.shape, dtype=bool)
+        is_bad[:, 0] = details[:, 0] != NULL
+        is_bad[:, hard] = (details[:, hard] < 0) | (details[:, hard] == DETAIL_CODES["random"])
+        is_bad[:, random] = details[:, random] != DETAIL_CODES["random"]
+        if settings.hard_band == "similarity":
+            low = np.float32(settings.similarity_threshold)
+            high = np.float32(settings.similarity_ceiling)
+            is_in_band = (similarity > low) & (similarity <= high)
+            is_bad |= (details == DETAIL_CODES["item_cf"]) & ~is_in_band
+        item = np.maximum(groups.item, 0)
+        category = self._snapshots.category[self._snapshot_of(groups), item]
+        group = self._log.item_columns["product_group"].codes[item]
+        is_crossing = (category == category[:, :1]) & (group != group[:, :1])
+        is_in_window = self._is_in_window(groups)[:, None]
+        is_bad |= (details == DETAIL_CODES["category_crossing"]) & ~is_crossing & is_in_window
+
+        def show(g: int) -> tuple[Any, Any]:
+            slots = np.flatnonzero(is_bad[g]).tolist()
+            texts = [
+                NEGATIVE_DETAILS[details[g, slot]] if details[g, slot] >= 0 else None
+                for slot in slots
+            ]
+            return f"slots {slots}: {texts}", "sources that could have offered these items"
+
+        self._report_groups("negative_details", groups, np.any(is_bad, axis=1), show)
+
+
+class NegativeRedraw(GroupComparer):
+    """Draws the negatives of a seeded sample of groups again and compares them."""
+
+    def __init__(
+        self,
+        split: ExpectedSplit,
+        pairs: SimilarityPairs,
+        sample: np.ndarray,
+        config: DatasetConfig,
+        findings: Findings,
+    ) -> None:
+        """Draw again for the groups `sample`, numbers within the split, rising."""
+        super().__init__(split, config, findings)
+        self._sample = sample
+        self._miner = NegativeMiner(split.log, split.snapshots, pairs, config)
+
+    def check(self, groups: GroupCodes) -> None:
+        """Check the sampled groups of a batch."""
+        first = groups.batch.first_group
+        low, high = np.searchsorted(self._sample, [first, first + groups.batch.n_groups])
+        for group in (self._sample[low:high] - first).tolist():
+            self._check_group(groups, group)
+
+    def _check_group(self, groups: GroupCodes, group: int) -> None:
+        split, ids = self._split, self._log.item_ids
+        place = groups.batch.first_group + group
+        expected = Positive(
+            *(int(column[place]) for column in (split.user, split.item, split.time, split.copy))
+        )
+        actual = int(groups.user[group]), int(groups.item[group, 0]), int(groups.time[group])
+        if actual != expected[:3]:
+            return  # the rule `positives` reports it
+        drawn = self._miner.mine(expected).negatives
+        self._findings.count("negatives", 1)
+        items, details = groups.item[group, 1:].tolist(), self._read_details(groups, group)
+        drawn_items = [negative.item for negative in drawn]
+        drawn_details = None if details is None else [negative.detail for negative in drawn]
+        if items == drawn_items and details == drawn_details:
+            return
+        shown = [ids[j].as_py() if j >= 0 else "unknown" for j in items]
+        drawn_ids = [ids[j].as_py() for j in drawn_items]
+        self._findings.add_fault(
+            "negatives",
+            groups.batch.file,
+            groups.batch.first_row + group * self._n_rows,
+            f"{shown} {details}",
+            f"{drawn_ids} {drawn_details}",
+        )
+
+    def _read_details(self, groups: GroupCodes, group: int) -> list[str | None] | None:
+        """Return the details of a group's negatives; None where the dataset has none."""
+        if not self._config.output.extra_columns:
+            return None
+        column = as_array(groups.batch.table["negative_detail"])
+        if self._is_tuple:
+            return column[group].as_py()
+        return column[group * self._n_rows + 1 : (group + 1) * self._n_rows].to_pylist()

@@ -1,0 +1,274 @@
+"""Select the positives of each split (D5, D7, D11, D12) and weigh them (D18)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..config import DatasetConfig, to_fraction
+from ..contract.schema import SPLITS
+from .hashes import RESAMPLE, SHUFFLE, USER_SPLIT, make_keys
+from .item_snapshots import ItemSnapshots
+from .purchase_log import DAY, Cuts, PurchaseLog
+
+MIN_MULTIPLIER, FIRST_MULTIPLIER, MAX_MULTIPLIER = 2**4, 2**14, 2**24
+MAX_ROUNDS = 12
+SEGMENTS = ("new", "active", "churned")
+NEW, ACTIVE, CHURNED = range(3)
+
+
+class BalancingWeights(NamedTuple):
+    """The factors of the train positives' weights."""
+
+    category: np.ndarray  # (1 + groups,) float64, the first of null; 0 for groups without positives
+    segment: dict[str, float]
+    rows: np.ndarray  # (n,) float64  category x segment x recency of each positive
+
+
+@dataclass(frozen=True)
+class ExpectedPositives:
+    """The positives of the splits in file order, as rows of the whole log."""
+
+    user_split: np.ndarray  # (U,) int8  -1 none
+    rows: list[np.ndarray]  # by split, int64
+    copies: list[np.ndarray]  # by split, int64: number of each among the copies of its row
+    ledger: dict[str, Any]  # purchases that are no positives, by reason
+    balancing: BalancingWeights | None  # None with balancing off
+    train_weights: np.ndarray | None  # (n,) float64 of rows[0]; None where all rows weigh 1
+
+
+def select_positives(
+    log: PurchaseLog, cuts: Cuts, snapshots: list[ItemSnapshots], config: DatasetConfig
+) -> ExpectedPositives:
+    """Select the positives; `snapshots` are those of each split's window."""
+    window = cuts.find_window(log.time)
+    is_long_enough = log.n_before >= config.sequence_processing.min_sequence_length
+    user_split, split = _assign_splits(log, window, is_long_enough, config)
+    remains, losses = np.ones(len(log.user), dtype=bool), {}
+
+    def lose(reason: str, is_lost: np.ndarray) -> None:
+        losses[reason] = int((remains & is_lost).sum())
+        remains[is_lost] = False
+
+    lose("no_split", split < 0)
+    lose("history", window < split)
+    lose("later_unused", window > split)
+    lose("short_history", ~is_long_enough)
+    lose("over_cap", _is_over_cap(log, window, remains, config.filtering.max_user_interactions))
+    on_sale = np.zeros(len(remains), dtype=bool)
+    for k in range(3):
+        in_window = np.flatnonzero(window == k)
+        at = snapshots[k].at(log.time[in_window])
+        on_sale[in_window] = snapshots[k].on_sale[at, log.item[in_window]]
+    lose("not_on_sale", ~on_sale)
+    if config.negative_sampling.repurchases == "drop":
+        lose("repurchase", log.owned_since(log.user, log.item) < log.time)
+    lose("corpus_too_small", _has_too_small_corpus(log, cuts, snapshots, window, remains, config))
+
+    order = np.lexsort((log.item, log.user, log.time))
+    order = order[remains[order]]
+    rows = [order[window[order] == k] for k in range(3)]
+    ledger = {"emitted": {name: len(rows[k]) for k, name in enumerate(SPLITS)}, **losses}
+    copies = [np.zeros(len(of_split), dtype=np.int64) for of_split in rows]
+    balancing = weights = None
+    if config.category_balancing.mode != "off":
+        balancing = _compute_weights(log, cuts, rows[0], config)
+        weights = balancing.rows
+        if config.category_balancing.mode == "resample":
+            rows[0], copies[0] = _resample(log, rows[0], weights, config.seed)
+            weights = None
+    if config.output.order == "shuffled":
+        for k in range(3):
+            order = _shuffle(len(rows[k]), k, config.seed)
+            rows[k], copies[k] = rows[k][order], copies[k][order]
+            weights = weights[order] if k == 0 and weights is not None else weights
+    return ExpectedPositives(user_split, rows, copies, ledger, balancing, weights)
+
+
+def _shuffle(n: int, split: int, seed: int) -> np.ndarray:
+    """Return the seeded order of a split's positives."""
+    position = np.arange(n)
+    return np.argsort(make_keys(seed, SHUFFLE, np.full(n, split), position), kind="stable")
+
+
+def _assign_splits(
+    log: PurchaseLog, window: np.ndarray, is_long_enough: np.ndarray, config: DatasetConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the split of each user and of each row, -1 for none."""
+    if config.split.strategy == "temporal":
+        return np.full(log.n_users, -1, dtype=np.int8), window
+    if config.split.strategy == "hash":
+        user_split = _assign_by_hash(log.user_key, config)
+    else:
+        n_available = np.stack(
+            [
+                np.bincount(log.user[is_long_enough & (window == k)], minlength=log.n_users)
+                for k in range(3)
+            ]
+        )
+        n_available = np.minimum(n_available, config.filtering.max_user_interactions)
+        user_split = _assign_by_availability(n_available, log.user_key, config)
+    return user_split, user_split[log.user]
+
+
+def _assign_by_hash(user_key: np.ndarray, config: DatasetConfig) -> np.ndarray:
+    """Assign each user by a seeded hash that falls into train, val or test by their shares."""
+    train = to_fraction(config.split.train_share)
+    shares = (train, train + to_fraction(config.split.val_share))
+    bounds = [math.floor(share * 2**64) for share in shares]
+    x = make_keys(config.seed, USER_SPLIT, user_key)
+    return (x >= np.uint64(bounds[0])).astype(np.int8) + (x >= np.uint64(bounds[1]))
+
+
+def _assign_by_availability(
+    n_available: np.ndarray, user_key: np.ndarray, config: DatasetConfig
+) -> np.ndarray:
+    """Assign each user to the split with the greatest multiplier x available positives.
+
+    The multipliers of val and test are found by bisection, in turns, so that both splits reach
+    their shares. `n_available` is (3, U); a seeded jitter breaks ties.
+    """
+    n_users = n_available.shape[1]
+    jitter = np.stack(
+        [
+            make_keys(config.seed, USER_SPLIT, user_key, np.full(n_users, k)) % np.uint64(1 << 10)
+            for k in range(3)
+        ]
+    )
+    score = n_available * ((1 << 20) + jitter.astype(np.int64))
+    val_share = to_fraction(config.split.val_share)
+    target_share = {1: val_share, 2: 1 - to_fraction(config.split.train_share) - val_share}
+    users = np.flatnonzero(n_available.any(axis=0))
+    score, n_available = score[:, users], n_available[:, users]
+
+    def choose(multipliers: list[int]) -> np.ndarray:
+        # argmax takes the first of equals.
+        return np.argmax(score * np.array(multipliers)[:, None], axis=0)
+
+    def reaches_target(k: int, multipliers: list[int]) -> bool:
+        choice = choose(multipliers)
+        n_chosen = n_available[choice, np.arange(len(users))]
+        share = Fraction(int(n_chosen[choice == k].sum()), max(1, int(n_chosen.sum())))
+        return share >= target_share[k]
+
+    multipliers = [FIRST_MULTIPLIER] * 3
+    for _ in range(MAX_ROUNDS):
+        before = list(multipliers)
+        for k in (1, 2):
+            low, high = MIN_MULTIPLIER, MAX_MULTIPLIER
+            while low < high:
+                multipliers[k] = middle = (low + high) // 2
+                if reaches_target(k, multipliers):
+                    high = middle
+                else:
+                    low = middle + 1
+            multipliers[k] = low
+        if multipliers == before:
+            break
+    split = np.full(n_users, -1, dtype=np.int8)
+    split[users] = choose(multipliers)
+    return split
+
+
+def _is_over_cap(log: PurchaseLog, window: np.ndarray, remains: np.ndarray, cap: int) -> np.ndarray:
+    """Mark remaining rows that are not among the latest `cap` of their user and window."""
+    is_over = np.zeros(len(remains), dtype=bool)
+    rows = np.flatnonzero(remains)
+    if len(rows):
+        cell = log.user[rows] * 3 + window[rows]
+        stops = np.searchsorted(cell, cell, side="right")
+        is_over[rows] = stops - np.arange(len(rows)) > cap
+    return is_over
+
+
+def _has_too_small_corpus(
+    log: PurchaseLog,
+    cuts: Cuts,
+    snapshots: list[ItemSnapshots],
+    window: np.ndarray,
+    remains: np.ndarray,
+    config: DatasetConfig,
+) -> np.ndarray:
+    """Mark rows with too few items on sale that the user does not own.
+
+    Owned is what the user buys before the end of the window (D12).
+    """
+    n_hard = config.negative_sampling.hard_negatives_per_positive
+    n_all = n_hard + config.negative_sampling.random_negatives_per_positive
+    is_too_small = np.zeros(len(remains), dtype=bool)
+    pair_keys, since = log.owned_pairs
+    n_owned = np.bincount(pair_keys // log.n_items, minlength=log.n_users)
+    offsets = np.append(0, np.cumsum(n_owned))
+    code = log.item_columns["product_code"].codes
+    max_siblings = int(np.bincount(code[code >= 0], minlength=1).max())
+    for k, end in enumerate(cuts.ends):
+        rows = np.flatnonzero(remains & (window == k))
+        at = snapshots[k].at(log.time[rows])
+        n_on_sale = snapshots[k].on_sale.sum(axis=1)[at]
+        # Only rows that this bound leaves in doubt are counted one by one.
+        doubtful = np.flatnonzero(n_on_sale - n_owned[log.user[rows]] - max_siblings < n_all)
+        for row, snapshot in zip(rows[doubtful].tolist(), at[doubtful].tolist(), strict=True):
+            owned = slice(offsets[log.user[row]], offsets[log.user[row] + 1])
+            is_free = snapshots[k].on_sale[snapshot].copy()
+            is_free[pair_keys[owned][since[owned] < end] % log.n_items] = False
+            own_code = code[log.item[row]]
+            may_be_hard = is_free & (code != own_code) if own_code >= 0 else is_free
+            is_too_small[row] = is_free.sum() < n_all or may_be_hard.sum() < n_hard
+    return is_too_small
+
+
+def _compute_weights(
+    log: PurchaseLog, cuts: Cuts, rows: np.ndarray, config: DatasetConfig
+) -> BalancingWeights:
+    """Weigh the train positives by product group, segment of the user, and recency (D18)."""
+    settings = config.category_balancing
+    group = log.item_columns["product_group"].codes + 1
+    n = np.bincount(
+        group[log.item[rows]], minlength=len(log.item_columns["product_group"].values) + 1
+    )
+    share = n[n > 0] / len(rows)
+    category = np.zeros(len(n))
+    raw = share**-settings.smoothing_factor / math.fsum(share ** (1 - settings.smoothing_factor))
+    category[n > 0] = np.clip(raw, settings.min_weight, settings.max_weight)
+
+    segment = _assign_segments(log.before(cuts.cut1), cuts, settings.segment_days)
+    recency = np.exp2(-((cuts.cut1 - log.time[rows]) // DAY) / settings.recency_half_life_days)
+    category_of_row, segment_of_row = category[group[log.item[rows]]], segment[log.user[rows]]
+    masses = [math.fsum((category_of_row * recency)[segment_of_row == s]) for s in range(3)]
+    occurring = [s for s in range(3) if (segment_of_row == s).any()]
+    reachable = math.fsum(settings.target_distribution[s] for s in occurring)
+    weight_of_segment = np.zeros(3)
+    for s in occurring:
+        target = settings.target_distribution[s] / reachable if reachable else 0.0
+        weight_of_segment[s] = target / (masses[s] / math.fsum(masses)) if reachable else 1.0
+    return BalancingWeights(
+        category,
+        {name: float(weight) for name, weight in zip(SEGMENTS, weight_of_segment, strict=True)},
+        category_of_row * weight_of_segment[segment_of_row] * recency,
+    )
+
+
+def _assign_segments(known: PurchaseLog, cuts: Cuts, segment_days: int) -> np.ndarray:
+    """Return each user's segment as of the first cut: (U,), NEW, ACTIVE or CHURNED."""
+    edge = cuts.cut1 - segment_days * DAY
+    has_bought = np.bincount(known.user, minlength=known.n_users) > 0
+    first = known.time[np.minimum(known.user_offsets[:-1], len(known.time) - 1)]
+    last = known.time[np.maximum(known.user_offsets[1:] - 1, 0)]
+    return np.where(~has_bought | (first >= edge), NEW, np.where(last < edge, CHURNED, ACTIVE))
+
+
+def _resample(
+    log: PurchaseLog, rows: np.ndarray, weights: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Repeat each row floor(weight + h) times, h seeded and uniform; number its copies from 0."""
+    drawn = make_keys(
+        seed, RESAMPLE, log.user_key[log.user[rows]], log.item_key[log.item[rows]], log.time[rows]
+    )
+    h = (drawn >> np.uint64(11)).astype(np.float64) / 2.0**53
+    n = np.floor(weights + h).astype(np.int64)
+    starts = np.cumsum(n) - n
+    return np.repeat(rows, n), np.arange(int(n.sum())) - np.repeat(starts, n)
