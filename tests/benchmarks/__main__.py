@@ -1,14 +1,15 @@
-"""The stages and whole builds, beside peers on the same data in the same run.
+"""Measure stages and whole builds beside other libraries, on the same data.
 
-    python -m tests.benchmarks --scale 0.01 0.1                    made-up shops of these sizes (gpu-dcgen synth)
-    python -m tests.benchmarks --only similarity builds            these suites only
-    python -m tests.benchmarks --data online-retail=FOLDER         on real logs, too
-    python -m tests.benchmarks --output FILE                       the results as JSON
-    python -m tests.benchmarks.report FILE ...                     as a table in Markdown
-    python -m tests.benchmarks.plot FILE ...                       as pictures
+    python -m tests.benchmarks --scale 0.01 0.1             synthetic shops of these sizes
+    python -m tests.benchmarks --only similarity builds     these suites only
+    python -m tests.benchmarks --data online-retail=FOLDER  on real logs, too
+    python -m tests.benchmarks --output FILE                the results as JSON
+    python -m tests.benchmarks.report FILE ...              as tables in Markdown
+    python -m tests.benchmarks.plot FILE ...                as pictures
 
-The peers: pip install sparse-dot-topn implicit polars pandas lenskit recbole (the last two bring PyTorch). Who is missing is
-said and left out. GPU_DCGEN_ONLINE_RETAIL and GPU_DCGEN_COMPLETE_JOURNEY name folders of tables like --data does.
+The other libraries: pip install sparse-dot-topn implicit polars pandas lenskit recbole (the last
+two bring PyTorch). Missing ones are reported and skipped. GPU_DCGEN_ONLINE_RETAIL and
+GPU_DCGEN_COMPLETE_JOURNEY name folders of tables as --data does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pyarrow.dataset
 from gpu_dcgen.config import count_usable_cores
 
 from . import builds, machine, negatives, sequences, similarity, stages, writing
-from .growth import growth
+from .growth import fit_growth
 from .measure import ROOT, Case, Log, run_case
 
 SUITES = ("similarity", "negatives", "sequences", "writing", "builds")
@@ -46,36 +47,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get(variable)
     }
     real |= dict(options.data)
-    tiny = _made_up(TINY, options.shops, options.stages)
-    logs = [_made_up(scale, options.shops, options.stages) for scale in sorted(options.scale)]
-    logs += [_open(name, Path(folder), options.stages) for name, folder in sorted(real.items())]
+    tiny = _open_synthetic(TINY, options.shops, options.stages)
+    logs = [
+        _open_synthetic(scale, options.shops, options.stages) for scale in sorted(options.scale)
+    ]
+    logs += [open_log(name, Path(folder), options.stages) for name, folder in sorted(real.items())]
     if not set(options.only) <= {"builds"}:
         stages.require(tiny, options.threads)
     facts = machine.describe()
     measurements = []
-    for case, log in _plan(options.only, logs, tiny, options.threads, options.backend):
+    for case, log in _list_cases(options.only, logs, tiny, options.threads, options.backend):
         if case.needs_stages and case.refusal(log) is None:
             stages.require(log, options.threads)
-        found = {
+        measurement = {
             **run_case(case, log, tiny),
             "threads": case.arguments.get("threads", options.threads),
         }
-        measurements.append(found)
-        print(_line(found), flush=True)
+        measurements.append(measurement)
+        print(_render_line(measurement), flush=True)
         results = {
             "machine": facts,
             "threads": options.threads,
             "logs": {
-                log.name: {"transactions": log.n_transactions, **stages.facts(log)}
+                log.name: {"transactions": log.n_transactions, **stages.read_facts(log)}
                 for log in (tiny, *logs)
             },
             "measurements": measurements,
-            "growth": growth(measurements),
+            "growth": fit_growth(measurements),
         }
         if options.output:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for name, fit in growth(measurements).items():
+    for name, fit in fit_growth(measurements).items():
         print(f"{name}: seconds grow with the power {fit['exponent']:.2f} of the amount")
 
 
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         nargs="*",
         default=[0.01, 0.1, 1.0],
-        help="sizes of made-up shops; 1 is H&M's",
+        help="sizes of synthetic shops; 1 is H&M's",
     )
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
     parser.add_argument(
@@ -109,13 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         "--shops",
         type=Path,
         default=folder,
-        help="where made-up shops are, or are made: FOLDER/synth_SCALE",
+        help="folder of synthetic shops, synth_SCALE; missing ones are generated",
     )
     parser.add_argument(
         "--stages",
         type=Path,
         default=folder / "stages",
-        help="where results of our stages are kept meanwhile",
+        help="folder for the results of our stages",
     )
     return parser
 
@@ -127,8 +130,8 @@ def _named_folder(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _made_up(scale: float, shops: Path, kept: Path) -> Log:
-    """The made-up shop of this size, made if it is not there."""
+def _open_synthetic(scale: float, shops: Path, stages_folder: Path) -> Log:
+    """Open the synthetic shop of this size; generate it if it does not exist."""
     name = f"synth_{scale}"
     tables = shops / name
     if not (tables / "transactions.parquet").exists():
@@ -142,18 +145,18 @@ def _made_up(scale: float, shops: Path, kept: Path) -> Log:
             str(scale),
         ]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return _open(name, tables, kept)
+    return open_log(name, tables, stages_folder)
 
 
-def _open(name: str, tables: Path, kept: Path) -> Log:
+def open_log(name: str, tables: Path, stages_folder: Path) -> Log:
     n_transactions = pyarrow.dataset.dataset(tables / "transactions.parquet").count_rows()
-    return Log(name, tables.resolve(), kept.resolve() / name, n_transactions)
+    return Log(name, tables.resolve(), stages_folder.resolve() / name, n_transactions)
 
 
-def _plan(
+def _list_cases(
     only: Sequence[str], logs: list[Log], tiny: Log, threads: int, backend: str
 ) -> Iterator[tuple[Case, Log]]:
-    """What is measured on which log, in this order: the small logs first."""
+    """Yield cases and logs in the order of measurement: small logs first."""
     if "builds" in only:
         yield from ((case, tiny) for case in builds.first_cases(threads, backend))
     suites = {
@@ -170,17 +173,18 @@ def _plan(
             yield from ((case, log) for case in builds.cases(threads, backend))
 
 
-def _line(found: dict[str, Any]) -> str:
-    head = f"{found['log']:18s}{found['suite']:12s}{found['name']:36s}"
-    if found["status"] != "measured":
-        return f"{head}{found['status']}: {found['reason']}"
+def _render_line(m: dict[str, Any]) -> str:
+    head = f"{m['log']:18s}{m['suite']:12s}{m['name']:36s}"
+    if m["status"] != "measured":
+        return f"{head}{m['status']}: {m['reason']}"
     figures = " ".join(
         f"{key} {value:.6g}"
-        for key, value in found["figures"].items()
+        for key, value in m["figures"].items()
         if isinstance(value, int | float)
     )
-    speed = f"{found['best_s']:9.3f} s {found['per_s']:15,d} {found['unit']}/s {found['peak_bytes'] / 1e9:6.2f} GB"
-    return f"{head}{speed}  load {found['load_before']}  {figures}"
+    speed = f"{m['best_s']:9.3f} s {m['per_s']:15,d} {m['unit']}/s"
+    memory = f"{m['peak_bytes'] / 1e9:6.2f} GB"
+    return f"{head}{speed} {memory}  load {m['load_before']}  {figures}"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""Exact against approximate neighbors on made-up catalogs: seconds, memory, recall, and where they cross (D10).
+"""Compare exact and approximate neighbors on synthetic catalogs (D10).
 
-    python -m tests.benchmarks.approximate                              10,000 items
-    python -m tests.benchmarks.approximate --items 100000 --top-k 100   another catalog
-    python -m tests.benchmarks.approximate --engines exact faiss        only these; faiss needs faiss-cpu
+    python -m tests.benchmarks.approximate                             10,000 items
+    python -m tests.benchmarks.approximate --items 100000 --top-k 100  another catalog
+    python -m tests.benchmarks.approximate --engines exact faiss       faiss needs faiss-cpu
 
-Catalogs are sparse matrices with purchases drawn from Zipf popularities within clusters of taste. Light baskets are like
-H&M's: 12 users an item, 22 purchases a user; market ones have 2 users an item; heavy ones are like a grocer's regulars: 4,000
-users of 1,000 purchases each; whole ones like resellers, of 3,000; stocks are those of 500 wholesalers with 20,000 purchases
-each. The engine `approximate` searches where that is less work; `brute` and `faiss` search for all items. Each engine runs in a
-process of its own: so does its peak memory.
+Catalogs are sparse matrices with purchases drawn from Zipf popularities within clusters of taste:
+
+- light baskets, as H&M's: 12 users an item, 22 purchases a user;
+- market baskets: 2 users an item;
+- heavy baskets, as a grocer's regulars: 4,000 users of 1,000 purchases each;
+- whole baskets, as resellers: 4,000 users of 3,000 purchases each;
+- stocks of 500 wholesalers with 20,000 purchases each.
+
+The engine `approximate` searches where that is less work; `brute` and `faiss` search for all
+items. Each engine runs in a process of its own, so its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -31,35 +36,37 @@ from gpu_dcgen.similarity_computer.matrix import WeightedMatrix
 
 from . import machine
 
-BASKETS = {"light": (12.0, 22, 1.2), "market": (2.0, 22, 1.2), "heavy": (4_000, 1000, 0.6)}
-BASKETS |= {"whole": (4_000, 3000, 0.6), "stocks": (500, 20_000, 0.6)}
-# users (below 100: an item), median purchases a user, sigma of their logarithm
-N_TASTES, OWN_TASTE, N_CLUSTERS = (
-    3,
-    0.7,
-    100,
-)  # clusters of a user, share of purchases in them, clusters in all
+# Users (below 100: an item), median purchases a user, sigma of their logarithm.
+BASKETS = {
+    "light": (12.0, 22, 1.2),
+    "market": (2.0, 22, 1.2),
+    "heavy": (4_000, 1000, 0.6),
+    "whole": (4_000, 3000, 0.6),
+    "stocks": (500, 20_000, 0.6),
+}
+N_CLUSTERS = 100
+N_TASTES, TASTE_SHARE = 3, 0.7  # clusters of a user, and share of purchases in them
 ENGINES = ("exact", "approximate", "brute", "faiss")
 
 
-def catalog(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
-    """A weighted matrix of `n_items`; weights between 2^11 and 2^13."""
-    chance = np.random.default_rng(seed)
+def make_catalog(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
+    """Make a weighted matrix of `n_items`; weights between 2^11 and 2^13."""
+    random = np.random.default_rng(seed)
     users, median, sigma = BASKETS[baskets]
     n_users = round(users if users >= 100 else users * n_items)
     degree = np.minimum(
-        n_items // 3, np.exp(chance.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1
+        n_items // 3, np.exp(random.normal(np.log(median), sigma, n_users)).astype(np.int64) + 1
     )
     user = np.repeat(np.arange(n_users), degree)
-    taste = chance.integers(0, N_CLUSTERS, (n_users, N_TASTES))
-    cluster = taste[user, chance.integers(0, N_TASTES, len(user))]
-    rank = (n_items + 1) ** chance.random(len(user)) - 1  # Zipf: log-uniform
+    taste = random.integers(0, N_CLUSTERS, (n_users, N_TASTES))
+    cluster = taste[user, random.integers(0, N_TASTES, len(user))]
+    rank = (n_items + 1) ** random.random(len(user)) - 1  # Zipf: log-uniform
     rank = np.minimum(rank.astype(np.int64), n_items - 1)
     in_cluster = np.minimum(rank // N_CLUSTERS * N_CLUSTERS + cluster, n_items - 1)
-    item = np.where(chance.random(len(user)) < OWN_TASTE, in_cluster, rank)
+    item = np.where(random.random(len(user)) < TASTE_SHARE, in_cluster, rank)
     cells = np.unique(user * n_items + item)
     user, item = (cells // n_items).astype(np.int32), (cells % n_items).astype(np.int32)
-    weight = chance.integers(1 << 11, 1 << 13, len(cells)).astype(np.int32)
+    weight = random.integers(1 << 11, 1 << 13, len(cells)).astype(np.int32)
     order = np.argsort(item, kind="stable")
     user_offsets, item_offsets = (
         np.searchsorted(a, np.arange(n + 1)) for a, n in ((user, n_users), (item[order], n_items))
@@ -76,7 +83,7 @@ def catalog(n_items: int, baskets: str, seed: int = 1) -> WeightedMatrix:
 def measure(
     n_items: int, baskets: str, top_k: int, candidates: float, engine: str, n_threads: int
 ) -> dict[str, Any]:
-    """Seconds, pairs, peak memory of one engine, after a first run on a little catalog that compiles what it needs."""
+    """Measure one engine, after a run on a small catalog that compiles its kernels."""
     backend, progress = NumpyBackend(n_threads), ProgressTracker()
     settings = {"top_k": top_k}
     if engine != "exact":
@@ -92,12 +99,12 @@ def measure(
             matrix, config, backend, progress, use_search=use_search
         )
 
-    run(catalog(1_000, "light"))
-    matrix = catalog(n_items, baskets)
+    run(make_catalog(1_000, "light"))
+    matrix = make_catalog(n_items, baskets)
     before = backend.memory()["peak_bytes"]
-    began = time.perf_counter()
+    started = time.perf_counter()
     (lengths, *_), info = run(matrix)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     result = {
         "items": n_items,
         "baskets": baskets,
@@ -125,7 +132,7 @@ def main() -> None:
         "--candidates",
         type=float,
         default=2.0,
-        help="those that are scored, as a multiple of top-k",
+        help="scored candidates, as a multiple of top-k",
     )
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["exact", "brute"])
     parser.add_argument("--threads", type=int, default=2)

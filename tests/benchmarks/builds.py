@@ -1,4 +1,4 @@
-"""Whole builds with default settings: from the tables to the published dataset, by stages as the fastest's manifest has them."""
+"""Whole builds with default settings, with the stages of the fastest one."""
 
 from __future__ import annotations
 
@@ -14,30 +14,26 @@ from .measure import Case, Log, Work
 
 
 def cases(threads: int, backend: str) -> list[Case]:
-    """For each log: on all threads, and on one where that does not take too long."""
+    """List the cases of each log: all threads, and one thread on logs that are not too large."""
     arguments = {"threads": threads, "backend": backend}
-    one = Case("builds", "build, one thread", "whole", "samples", {**arguments, "threads": 1}, needs_stages=False,
-               most_transactions=5_000_000)  # fmt: skip
-    return [Case("builds", "build", "whole", "samples", arguments, needs_stages=False)] + [one] * (
-        threads > 1
-    )
+    cases = [_make_case("build", arguments)]
+    if threads > 1:
+        single = {**arguments, "threads": 1}
+        cases.append(_make_case("build, one thread", single, max_transactions=5_000_000))
+    return cases
 
 
 def first_cases(threads: int, backend: str) -> list[Case]:
-    """On the tiny log alone: what a newcomer's first build adds, compiling the kernels."""
+    """List the cases of the tiny log: a first build, which also compiles kernels, and another."""
     arguments = {"threads": threads, "backend": backend}
     return [
-        Case(
-            "builds",
-            "first build, kernels compiled",
-            "whole",
-            "samples",
-            arguments,
-            needs_stages=False,
-            cold=True,
-        ),
-        Case("builds", "build", "whole", "samples", arguments, needs_stages=False),
+        _make_case("first build, kernels compiled", arguments, cold=True),
+        _make_case("build", arguments),
     ]
+
+
+def _make_case(name: str, arguments: dict[str, Any], **options: Any) -> Case:
+    return Case("builds", name, "whole", "samples", arguments, needs_stages=False, **options)
 
 
 def whole(log: Log, *, threads: int, backend: str) -> Work:
@@ -54,7 +50,7 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
 
     def examine(result: BuildResult) -> dict[str, Any]:
         manifest = min(
-            (made.manifest.to_dict() for made in results),
+            (result.manifest.to_dict() for result in results),
             key=lambda manifest: manifest["performance"]["seconds"],
         )
         n_bytes = sum(path.stat().st_size for path in result.output.rglob("*") if path.is_file())
@@ -66,8 +62,4 @@ def whole(log: Log, *, threads: int, backend: str) -> Work:
             "bytes_written": n_bytes,
         }
 
-    return Work(
-        run,
-        lambda result: result.manifest.n_rows,
-        examine,
-    )
+    return Work(run, lambda result: result.manifest.n_rows, examine)

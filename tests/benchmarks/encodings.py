@@ -1,10 +1,12 @@
-"""What each column of a sample file costs to write, and what other encodings would cost: the figures behind `contract.Column`.
+"""Measure what each column of a sample file costs to write, and other encodings of it.
 
-    python -m tests.benchmarks.encodings                    cost a column, whole file on one and two threads, peers beside it
-    python -m tests.benchmarks.encodings --alternatives     other encodings, page sizes, row groups, codecs
-    python -m tests.benchmarks.encodings --json costs.json  records what was printed
+    python -m tests.benchmarks.encodings                    columns, whole files, other libraries
+    python -m tests.benchmarks.encodings --alternatives     other encodings, row groups, codecs
+    python -m tests.benchmarks.encodings --json costs.json  writes what was printed
 
-Rows are shaped like H&M: 16 a group, 64 hex digits a user id, 105,000 items of which 40,000 are on sale, chronological groups.
+The encodings of `contract.schema.Column` follow from these figures. Rows are shaped like H&M's:
+16 a group, 64 hex digits a user id, 105,000 items of which 40,000 are on sale, chronological
+groups.
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ N_CATEGORIES = {
     "user_club_status": 3,
     "user_news_frequency": 4,
 }
-REPEATS = 3  # the best of so many runs
+REPEATS = 3  # runs; the best counts
 
 
 class Shop:
-    """Everything that blocks look up: vocabularies, item and user features, one long array of histories."""
+    """What blocks look up: vocabularies, item and user features, one array of histories."""
 
     def __init__(self, backend: Any) -> None:
         rng = np.random.default_rng(7)
@@ -90,7 +92,7 @@ class Shop:
         self.history_start = np.concatenate(([0], np.cumsum(self.history_length)[:-1]))
         self.history = self.live[rng.integers(0, N_LIVE, self.history_length.sum())]
 
-    def block(self, first_group: int, n_groups: int) -> Block:
+    def make_block(self, first_group: int, n_groups: int) -> Block:
         rng = np.random.default_rng(first_group)
         group = np.arange(first_group, first_group + n_groups)
         day = group // GROUPS_PER_DAY
@@ -158,10 +160,10 @@ class Shop:
         )
 
 
-def write_seconds(
+def measure_writing(
     blocks: list[Block], schema: Any, settings: Any, folder: Path, part: int = 0
 ) -> tuple[float, int]:
-    """Seconds of this thread's own time (other load does not count) to write a part, and its bytes."""
+    """Return this thread's CPU seconds to write a part, and the part's bytes."""
     path = folder / f"part-{part:05d}.parquet"
     start = time.thread_time()
     with PartWriter(path, schema, settings) as writer:
@@ -170,7 +172,7 @@ def write_seconds(
     return time.thread_time() - start, path.stat().st_size
 
 
-def digest_seconds(blocks: list[Block], backend: Any) -> float:
+def measure_digest(blocks: list[Block], backend: Any) -> float:
     start = time.thread_time()
     digest = ContentDigest()
     for block in blocks:
@@ -178,44 +180,45 @@ def digest_seconds(blocks: list[Block], backend: Any) -> float:
     return time.thread_time() - start
 
 
-def cost(blocks: list[Block], names: list[str], settings: Any, folder: Path) -> dict[str, float]:
-    """Nanoseconds of one core and bytes a row of the named columns under the settings: the best of `REPEATS` runs."""
-    chosen = [
-        dataclasses.replace(block, columns={name: block.columns[name] for name in names})
-        for block in blocks
-    ]
+def measure_cost(
+    blocks: list[Block], names: list[str], settings: Any, folder: Path
+) -> dict[str, float]:
+    """Return CPU nanoseconds and bytes a row of some columns under the settings."""
+    narrow = [_select_columns(block, names) for block in blocks]
     schema = pa.schema([contract.make_arrow_schema("train_dataset").field(name) for name in names])
     n_rows = sum(block.n_rows for block in blocks)
-    runs = [write_seconds(chosen, schema, settings, folder) for _ in range(REPEATS)]
+    runs = [measure_writing(narrow, schema, settings, folder) for _ in range(REPEATS)]
     return {
         "ns_a_row": min(seconds for seconds, _ in runs) * 1e9 / n_rows,
         "bytes_a_row": runs[0][1] / n_rows,
     }
 
 
-def per_column(
+def _select_columns(block: Block, names: list[str]) -> Block:
+    return dataclasses.replace(block, columns={name: block.columns[name] for name in names})
+
+
+def measure_columns(
     blocks: list[Block], settings: Any, folder: Path, backend: Any
 ) -> dict[str, dict[str, float]]:
     table = {}
     n_rows = sum(block.n_rows for block in blocks)
     for name in blocks[0].columns:
-        chosen = [
-            dataclasses.replace(block, columns={name: block.columns[name]}) for block in blocks
-        ]
-        digest = min(digest_seconds(chosen, backend) for _ in range(REPEATS)) * 1e9 / n_rows
-        table[name] = {**cost(blocks, [name], settings, folder), "digest_ns_a_row": digest}
+        narrow = [_select_columns(block, [name]) for block in blocks]
+        digest = min(measure_digest(narrow, backend) for _ in range(REPEATS)) * 1e9 / n_rows
+        table[name] = {**measure_cost(blocks, [name], settings, folder), "digest_ns_a_row": digest}
     return table
 
 
-def throughput(
+def measure_throughput(
     blocks: list[Block], n_threads: int, settings: Any, folder: Path, backend: Any
 ) -> dict[str, float]:
-    """Rows a second of `n_threads` writers, each with its own part, digest included; by the clock, and by one core's time."""
+    """Return rows a second of writers with a part each: by wall-clock and by CPU time."""
     schema = contract.make_arrow_schema("train_dataset")
 
-    def one_part(part: int) -> tuple[float, float, int]:
-        digest_s = digest_seconds(blocks, backend)
-        write_s, n_bytes = write_seconds(blocks, schema, settings, folder, part)
+    def write_part(part: int) -> tuple[float, float, int]:
+        digest_s = measure_digest(blocks, backend)
+        write_s, n_bytes = measure_writing(blocks, schema, settings, folder, part)
         return digest_s, write_s, n_bytes
 
     n_rows = sum(block.n_rows for block in blocks)
@@ -223,7 +226,7 @@ def throughput(
     with ThreadPoolExecutor(n_threads) as pool:
         for _ in range(REPEATS):
             start = time.perf_counter()
-            parts = list(pool.map(one_part, range(n_threads)))
+            parts = list(pool.map(write_part, range(n_threads)))
             wall_s.append(time.perf_counter() - start)
             core_s += [digest_s + write_s for digest_s, write_s, _ in parts]
     return {
@@ -234,8 +237,8 @@ def throughput(
     }
 
 
-def peers(folder: Path) -> dict[str, dict[str, float]]:
-    """The same rows written by libraries from their own tables in memory, ZSTD 3; all threads' time together."""
+def measure_peers(folder: Path) -> dict[str, dict[str, float]]:
+    """Write the same rows by other libraries from tables in memory, ZSTD 3; CPU time."""
     table = pq.read_table(folder / "part-00000.parquet")
     frame = pl.from_arrow(table)
     path = folder / "peer.parquet"
@@ -247,22 +250,24 @@ def peers(folder: Path) -> dict[str, dict[str, float]]:
             path, compression="zstd", compression_level=3, row_group_size=131_072
         ),
     }
-    found = {}
+    figures = {}
     for name, write in writers.items():
         core_s = []
         for _ in range(REPEATS):
             start = time.process_time()
             write()
             core_s.append(time.process_time() - start)
-        found[name] = {
+        figures[name] = {
             "rows_a_core_s": table.num_rows / min(core_s),
             "bytes_a_row": path.stat().st_size / table.num_rows,
         }
-    return found
+    return figures
 
 
-def alternatives(blocks: list[Block], settings: Any, folder: Path) -> dict[str, dict[str, float]]:
-    """Each column under every encoding that its type allows, with and without statistics; then the file under other settings."""
+def measure_alternatives(
+    blocks: list[Block], settings: Any, folder: Path
+) -> dict[str, dict[str, float]]:
+    """Measure columns under all their encodings, and the file under other settings."""
     table = {}
     numbers = ("PLAIN", "BYTE_STREAM_SPLIT")
     for column in contract.get_columns("train_dataset"):
@@ -277,10 +282,10 @@ def alternatives(blocks: list[Block], settings: Any, folder: Path) -> dict[str, 
             encodings += numbers
         for encoding in encodings:
             for statistics in ((), (column.name,)):
-                wanted = {} if encoding == "DICTIONARY" else {column.name: encoding}
-                changed = dataclasses.replace(settings, encodings=wanted, statistics=statistics)
+                own = {} if encoding == "DICTIONARY" else {column.name: encoding}
+                changed = dataclasses.replace(settings, encodings=own, statistics=statistics)
                 key = f"{column.name} {encoding}{' with statistics' if statistics else ''}"
-                table[key] = cost(blocks, [column.name], changed, folder)
+                table[key] = measure_cost(blocks, [column.name], changed, folder)
     names = list(blocks[0].columns)
     for label, change in {
         "file": {},
@@ -292,7 +297,7 @@ def alternatives(blocks: list[Block], settings: Any, folder: Path) -> dict[str, 
         "file, all columns with statistics": {"statistics": tuple(names)},
         "file, no statistics": {"statistics": ()},
     }.items():
-        table[label] = cost(blocks, names, dataclasses.replace(settings, **change), folder)
+        table[label] = measure_cost(blocks, names, dataclasses.replace(settings, **change), folder)
     return table
 
 
@@ -306,29 +311,27 @@ def main() -> None:
     backend = NumpyBackend(n_threads=1)
     shop = Shop(backend)
     blocks = [
-        shop.block(g, options.groups_per_block)
+        shop.make_block(g, options.groups_per_block)
         for g in range(0, options.groups, options.groups_per_block)
     ]
     settings = contract.make_writer_settings("train_dataset")
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found["columns"] = per_column(blocks, settings, folder, backend)
+        results["columns"] = measure_columns(blocks, settings, folder, backend)
         if options.alternatives:
-            found["alternatives"] = alternatives(blocks, settings, folder)
-        found["threads"] = {
-            str(n): throughput(blocks, n, settings, folder, backend) for n in (1, 2)
+            results["alternatives"] = measure_alternatives(blocks, settings, folder)
+        results["threads"] = {
+            str(n): measure_throughput(blocks, n, settings, folder, backend) for n in (1, 2)
         }
-        found["peers"] = peers(folder)
-    for section, rows in found.items():
+        results["peers"] = measure_peers(folder)
+    for section, rows in results.items():
         print(f"\n{section}")
         for key, figures in rows.items():
-            print(
-                f"  {key:56s}"
-                + "".join(f"{value:14,.2f} {unit}" for unit, value in figures.items())
-            )
+            values = "".join(f"{value:14,.2f} {unit}" for unit, value in figures.items())
+            print(f"  {key:56s}{values}")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How cost grows with the log: the exponent of a power law through measurements, 1 where cost is linear."""
+"""Fit how cost grows with the log: the exponent of a power law, 1 where cost is linear."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-LEAST_SCALE = 0.01  # smaller shops take as long as it takes to begin
-LEAST_SPREAD = 2  # times: what is capped at an amount, or nearly, does not tell how its cost grows
+MIN_SCALE = 0.01  # on smaller shops, the start of a process dominates
+# Largest amount over smallest; the amounts of capped cases differ less and show no growth.
+MIN_SPREAD = 2
 
 
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The least-squares slope of log(cost) over log(size). ValueError without two different sizes."""
+def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Return the least-squares slope of log(cost) over log(size).
+
+    ValueError without two different sizes.
+    """
     if len(set(sizes)) < 2:
         raise ValueError(f"an exponent needs two different sizes, found {sorted(set(sizes))}.")
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
@@ -22,28 +26,29 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def is_fitted(log: str) -> bool:
-    """Whether the log is a made-up shop that tells how cost grows."""
-    return log.startswith("synth_") and float(log.removeprefix("synth_")) >= LEAST_SCALE
+    """Whether the log is a synthetic shop that is large enough to fit."""
+    return log.startswith("synth_") and float(log.removeprefix("synth_")) >= MIN_SCALE
 
 
-def growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each case that was measured on two made-up shops of clearly different size: seconds over amount, and their exponent."""
+def fit_growth(measurements: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return, by case: seconds over amount, and their exponent.
+
+    Only cases on two synthetic shops of clearly different size are fitted.
+    """
     points: dict[str, list[tuple[int, float]]] = {}
-    for found in measurements:
-        if found["status"] == "measured" and is_fitted(found["log"]):
-            points.setdefault(f"{found['suite']}: {found['name']}", []).append(
-                (found["amount"], found["best_s"])
-            )
-            for stage, seconds in found["figures"].get("stages", {}).items():
-                if seconds > 0 and found["name"] == "build":
-                    points.setdefault(f"builds: stage {stage}", []).append(
-                        (found["amount"], seconds)
-                    )
+    for m in measurements:
+        if m["status"] == "measured" and is_fitted(m["log"]):
+            case = f"{m['suite']}: {m['name']}"
+            points.setdefault(case, []).append((m["amount"], m["best_s"]))
+            for stage, seconds in m["figures"].get("stages", {}).items():
+                if seconds > 0 and m["name"] == "build":
+                    case = f"builds: stage {stage}"
+                    points.setdefault(case, []).append((m["amount"], seconds))
     return {
         name: {
-            "exponent": round(exponent(*zip(*at, strict=True)), 3),
+            "exponent": round(fit_exponent(*zip(*at, strict=True)), 3),
             "unit_amounts_and_seconds": sorted(at),
         }
         for name, at in points.items()
-        if max(at)[0] >= LEAST_SPREAD * min(at)[0]
+        if max(at)[0] >= MIN_SPREAD * min(at)[0]
     }

@@ -1,13 +1,14 @@
-"""How fast samples reach a training loop, beside other loaders and beside Arrow alone, in one run.
+"""Measure how fast samples reach a training loop, beside other loaders and Arrow alone.
 
-    python -m tests.benchmarks.loading DATASET                      rounds of all loaders, best and median of each
-    python -m tests.benchmarks.loading DATASET --json loading.json  records what was printed
+    python -m tests.benchmarks.loading DATASET                      all loaders, best and median
+    python -m tests.benchmarks.loading DATASET --json loading.json  writes what was printed
     python -m tests.benchmarks.loading DATASET --only ours raw      some of them
 
-Each loader hands out batches of 4,096 samples of the training split with every feature, the label and what training
-needs of the metadata, on the same two cores. RePlay takes numbers only, and Hugging Face makes no tensors of times:
-they read a copy with codes instead of strings, of the same row groups and encodings, and need replay-rec and datasets.
-A loader that would take long is stopped after `--seconds`; its rate is of the rows it got to.
+Each loader yields batches of 4,096 samples of the train split with every feature, the label and
+the metadata that training needs, on the same two cores. RePlay reads numbers only, and Hugging
+Face makes no tensors of times: they read a copy with codes instead of strings, of the same row
+groups and encodings, and need replay-rec and datasets. A loader is stopped after `--seconds`; its
+rate is that of the rows until then.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def ours_map_style(dataset: Path) -> Loader:
 
 
 def raw(dataset: Path, columns: list[str]) -> Loader:
-    """Arrow's record batches, as they come: no tensors, no padding, no codes, no shuffling."""
+    """Read Arrow's record batches: no tensors, padding, codes or shuffling."""
 
     def run() -> Rows:
         for batch in ds.dataset(dataset / "train_dataset.parquet").to_batches(
@@ -117,8 +118,8 @@ def hugging_face(numbers: Path, *, streaming: bool, cache: Path) -> Loader:
     return run
 
 
-def numeric_copy(dataset: Path, path: Path) -> list[str]:
-    """Write the training split with codes for strings, 0 for nulls; returns its columns."""
+def write_numeric_copy(dataset: Path, path: Path) -> list[str]:
+    """Write the train split with codes for strings, 0 for nulls; return its columns."""
     files = open_split(dataset, "train")
     reader = RowGroupReader(files, load_vocabularies(files.folder))
     writer = None
@@ -131,7 +132,7 @@ def numeric_copy(dataset: Path, path: Path) -> list[str]:
             "label": samples["label"],
         }
         lengths = samples["user_features"]["user_sequence_lengths"]
-        kept = parts[SEQUENCE][torch.arange(files.max_length) < lengths[:, None]]
+        items = parts[SEQUENCE][torch.arange(files.max_length) < lengths[:, None]]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0).int()])
         numbers = {
             name: tensor.char() if tensor.dtype == torch.bool else tensor
@@ -141,7 +142,7 @@ def numeric_copy(dataset: Path, path: Path) -> list[str]:
             name: pa.array(tensor.numpy()) for name, tensor in numbers.items() if name != SEQUENCE
         }
         columns[SEQUENCE] = pa.ListArray.from_arrays(
-            pa.array(offsets.numpy()), pa.array(kept.numpy())
+            pa.array(offsets.numpy()), pa.array(items.numpy())
         )
         table = pa.table(columns)
         if writer is None:
@@ -158,17 +159,17 @@ def numeric_copy(dataset: Path, path: Path) -> list[str]:
     return table.schema.names
 
 
-def rate(loader: Loader, seconds: float) -> float:
-    """Rows a second, the opening of files included; stopped after `seconds`."""
-    begun, rows = time.perf_counter(), 0
+def measure_rate(loader: Loader, seconds: float) -> float:
+    """Return rows a second, with the opening of files; stop after `seconds`."""
+    started, rows = time.perf_counter(), 0
     for n in loader():
         rows += n
-        if time.perf_counter() - begun > seconds:
+        if time.perf_counter() - started > seconds:
             break
-    return rows / (time.perf_counter() - begun)
+    return rows / (time.perf_counter() - started)
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -182,15 +183,14 @@ def main() -> None:
         help="first words of names",
     )
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    load = os.getloadavg()
-    torch.set_num_threads(
-        1
-    )  # as RePlay's documentation advises; the loaders' own threads and processes use the cores
-    dataset = arguments.dataset
-    files = open_split(dataset, "train")
-    columns = RowGroupReader(files, load_vocabularies(files.folder)).columns
-    loaders: dict[str, Callable[[], Loader]] = {
+    return parser.parse_args()
+
+
+def make_loaders(
+    dataset: Path, columns: list[str], max_length: int, only: list[str], folder: Path
+) -> dict[str, Loader]:
+    """Make the loaders with names that begin with `only`; `folder` is for copies and caches."""
+    makers: dict[str, Callable[[], Loader]] = {
         "raw pyarrow to_batches": lambda: raw(dataset, columns),
         "ours, stream, 1 worker": lambda: ours(dataset, 1),
         "ours, stream, 2 workers": lambda: ours(dataset, 2),
@@ -198,54 +198,53 @@ def main() -> None:
         "ours, stream, 2 workers, in file order": lambda: ours(dataset, 2, shuffle=False),
         "ours, map-style": lambda: ours_map_style(dataset),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        if {"RePlay", "Hugging Face"} & set(arguments.only):
-            numbers = Path(folder) / "numbers.parquet"
-            names = numeric_copy(dataset, numbers)
-            loaders["RePlay ParquetDataset"] = lambda: replay(numbers, names, files.max_length, 0)
-            loaders["RePlay ParquetDataset, 2 workers"] = lambda: replay(
-                numbers, names, files.max_length, 2
-            )
-            loaders["Hugging Face, map-style"] = lambda: hugging_face(
-                numbers, streaming=False, cache=Path(folder)
-            )
-            loaders["Hugging Face, streaming"] = lambda: hugging_face(
-                numbers, streaming=True, cache=Path(folder)
-            )
-        chosen = {
-            name: make() for name, make in loaders.items() if name.startswith(tuple(arguments.only))
+    if {"RePlay", "Hugging Face"} & set(only):
+        copy = folder / "numbers.parquet"
+        names = write_numeric_copy(dataset, copy)
+        makers |= {
+            "RePlay ParquetDataset": lambda: replay(copy, names, max_length, 0),
+            "RePlay ParquetDataset, 2 workers": lambda: replay(copy, names, max_length, 2),
+            "Hugging Face, map-style": lambda: hugging_face(copy, streaming=False, cache=folder),
+            "Hugging Face, streaming": lambda: hugging_face(copy, streaming=True, cache=folder),
         }
-        rates: dict[str, list[float]] = {name: [] for name in chosen}
-        for _ in range(
-            arguments.rounds
-        ):  # in turn, so that other load on the machine meets all of them
-            for name, loader in chosen.items():
-                rates[name].append(rate(loader, arguments.seconds))
+    return {name: make() for name, make in makers.items() if name.startswith(tuple(only))}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    load = os.getloadavg()
+    # As RePlay's documentation advises; the loaders' own threads and processes use the cores.
+    torch.set_num_threads(1)
+    dataset = arguments.dataset
+    files = open_split(dataset, "train")
+    columns = RowGroupReader(files, load_vocabularies(files.folder)).columns
+    with tempfile.TemporaryDirectory() as name:
+        loaders = make_loaders(dataset, columns, files.max_length, arguments.only, Path(name))
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        # In turn, so that other load on the machine affects all loaders.
+        for _ in range(arguments.rounds):
+            for name, loader in loaders.items():
+                rates[name].append(measure_rate(loader, arguments.seconds))
+    n_samples = files.n_groups * files.width
+    print(f"{dataset}: {n_samples:,} samples, {len(columns)} columns, batches of {BATCH_ROWS:,}")
     print(
-        f"{dataset}: {files.n_groups * files.width:,} samples, {len(columns)} columns, batches of {BATCH_ROWS:,}"
+        f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"torch {torch.__version__}, pyarrow {pa.__version__}"
     )
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, pyarrow {pa.__version__}"
-    )
-    for name, found in rates.items():
-        print(
-            f"{name:40} best {max(found) / 1e6:6.3f}  median {statistics.median(found) / 1e6:6.3f} M samples/s"
-        )
+    for name, of_loader in rates.items():
+        best, median = max(of_loader) / 1e6, statistics.median(of_loader) / 1e6
+        print(f"{name:40} best {best:6.3f}  median {median:6.3f} M samples/s")
     if arguments.json:
-        found = {
+        results = {
             "machine": machine.describe(),
             "load_average": {"before": load, "after": os.getloadavg()},
-            "dataset": {
-                "samples": files.n_groups * files.width,
-                "columns": len(columns),
-                "batch": BATCH_ROWS,
-            },
+            "dataset": {"samples": n_samples, "columns": len(columns), "batch": BATCH_ROWS},
             "content_digest": files.manifest["content_digest"],
             "samples_per_s": {
-                name: [round(rate) for rate in found] for name, found in rates.items()
+                name: [round(rate) for rate in of_loader] for name, of_loader in rates.items()
             },
         }
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a measurement was taken on: processor, memory, system, packages, commit. No names of hosts, users or folders."""
+"""Describe the machine of a measurement, without names of hosts, users or folders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .measure import ROOT
 
 
 def describe() -> dict[str, Any]:
-    """Everything that a figure depends on beside the data."""
+    """Return what figures depend on besides the data."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
-        "commit": commit(),
-        "processor": processor(),
+        "commit": find_commit(),
+        "processor": find_processor(),
         "cores": count_usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
@@ -30,16 +30,16 @@ def describe() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's model, where the system tells it (Linux), else its architecture."""
+def find_processor() -> str:
+    """Return the processor's model where the system has it (Linux), else its architecture."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
     return ", ".join(sorted(models)) or platform.processor() or platform.machine()
 
 
-def commit() -> str:
-    """The checkout's commit, with '+changes' if files differ from it; 'unknown' outside a checkout."""
+def find_commit() -> str:
+    """Return the commit, with '+changes' if files differ; 'unknown' outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         run = subprocess.run(
@@ -49,8 +49,5 @@ def commit() -> str:
 
     if (head := git("rev-parse", "--short=12", "HEAD")) is None:
         return "unknown"
-    return head + (
-        "+changes"
-        if git("status", "--porcelain", "--", "gpu_dcgen", "cpu_fallback", "tests")
-        else ""
-    )
+    changes = git("status", "--porcelain", "--", "gpu_dcgen", "cpu_fallback", "tests")
+    return f"{head}+changes" if changes else head

@@ -1,8 +1,8 @@
-"""Verified negatives: ours beside LensKit's sampler and RecBole's; and what each hands out that was no negative.
+"""Verified negatives: ours beside LensKit's and RecBole's, with the defects of each.
 
-All sample for the same positives of the train split. A negative is false if its user bought the item in the train window;
-it is repeated if its group has it already; it was not for sale if nobody bought it in the `live_days` before. The
-peers know no time, so only the first is theirs to avoid.
+All sample for the same positives of the train split. A negative is false if its user bought the
+item in the train window, repeated if its group already has it, and not on sale if nobody bought it
+in the `live_days` before. The other samplers know no time, so they can only avoid the first.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from gpu_dcgen.negative_sampler import prepare_sources, sample_negatives
 
 from .measure import Case, Log, Work
-from .stages import load, setting, spread_blocks
+from .stages import load_results, make_setting, spread_blocks
 
 HARD, RANDOM = 5, 10
-MOST_POSITIVES = 1 << 20
+MAX_POSITIVES = 1 << 20
 _NO_TIME = "knows no time: over the whole vocabulary; one thread"
 
 
 def cases(threads: int) -> list[Case]:
     own = [
-        Case("negatives", f"gpu-dcgen {name}{', one thread' if n == 1 else ''}", "ours", "negatives",
-             {"threads": n, "hard": hard}, note=note)
+        Case("negatives", f"gpu-dcgen {name}{', one thread' if n == 1 else ''}", "ours",
+             "negatives", {"threads": n, "hard": hard}, note=note)
         for name, hard, note in (
             ("random", 0, "verified, distinct, on sale"),
             ("hard and random", HARD, "5 mined from three sources, 10 random"),
@@ -37,36 +37,39 @@ def cases(threads: int) -> list[Case]:
     return own + [
         Case("negatives", "LensKit", "lenskit", "negatives", peer=True, needs=("lenskit",),
              note=f"verify=True; {_NO_TIME}"),
-        Case("negatives", "RecBole", "recbole", "negatives", peer=True, needs=("recbole",), note=_NO_TIME,
-             most_transactions=5_000_000),
+        Case("negatives", "RecBole", "recbole", "negatives", peer=True, needs=("recbole",),
+             note=_NO_TIME, max_transactions=5_000_000),
     ]  # fmt: skip
 
 
 def ours(log: Log, *, threads: int, hard: int) -> Work:
-    interactions, features, plan, neighbors = load(log, "log", "features", "plan", "neighbors")
-    config, backend = setting(threads, negative_sampling={"hard_negatives_per_positive": hard})
+    interactions, features, plan, neighbors = load_results(
+        log, "log", "features", "plan", "neighbors"
+    )
+    config, backend = make_setting(threads, negative_sampling={"hard_negatives_per_positive": hard})
     sources = prepare_sources(interactions, features, config, backend)
     positives = plan.positives[0]
-    blocks = spread_blocks(len(positives), config.resources.batch_size, MOST_POSITIVES)
-    own = local()
+    blocks = spread_blocks(len(positives), config.resources.batch_size, MAX_POSITIVES)
+    thread = local()
 
-    def of_block(rows: slice) -> np.ndarray:
-        if not hasattr(own, "machine"):
-            own.machine = backend.single_threaded()
+    def sample_block(rows: slice) -> np.ndarray:
+        if not hasattr(thread, "backend"):
+            thread.backend = backend.single_threaded()
         drawn = sample_negatives(
-            positives, rows, interactions, features, neighbors, sources, config, own.machine
+            positives, rows, interactions, features, neighbors, sources, config, thread.backend
         )
         return drawn.item
 
     def run() -> np.ndarray:
         with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(of_block, blocks)))
+            return np.concatenate(list(pool.map(sample_block, blocks)))
 
     def examine(items: np.ndarray) -> dict[str, Any]:
-        found = judge(items, _rows(positives, blocks), interactions, features, plan.windows.cut1)
-        if any(found.values()):
-            raise AssertionError(f"our negatives must have no defect, found {found}")
-        return found
+        rows = _list_rows(positives, blocks)
+        defects = measure_defects(items, rows, interactions, features, plan.windows.cut1)
+        if any(defects.values()):
+            raise AssertionError(f"our negatives must have no defect, found {defects}")
+        return defects
 
     return Work(run, lambda items: items.size, examine)
 
@@ -111,12 +114,11 @@ def recbole(log: Log) -> Work:
         user: np.ndarray, item: np.ndarray, n_items: int
     ) -> Callable[[np.ndarray], np.ndarray]:
         np.random.seed(7)
-        made = Sampler("train", Dataset(user, item, n_items)).set_phase("train")
+        negative_sampler = Sampler("train", Dataset(user, item, n_items)).set_phase("train")
 
         def draw(users: np.ndarray) -> np.ndarray:
-            return (
-                np.asarray(made.sample_by_user_ids(users, None, RANDOM)).reshape(RANDOM, -1).T - 1
-            )
+            items = np.asarray(negative_sampler.sample_by_user_ids(users, None, RANDOM))
+            return items.reshape(RANDOM, -1).T - 1
 
         return draw
 
@@ -127,30 +129,33 @@ def _peer(
     log: Log,
     make_sampler: Callable[[np.ndarray, np.ndarray, int], Callable[[np.ndarray], np.ndarray]],
 ) -> Work:
-    """A peer over the train window's purchases; it samples for the same positives as we do, block by block."""
-    interactions, features, plan = load(log, "log", "features", "plan")
+    """Set up another sampler on the train window, for our positives, block by block."""
+    interactions, features, plan = load_results(log, "log", "features", "plan")
     cut1, positives = plan.windows.cut1, plan.positives[0]
     pairs = np.unique(_pair_keys(interactions, cut1))
     n_items = interactions.n_items
     sample = make_sampler(
         (pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), n_items
     )
-    blocks = spread_blocks(len(positives), setting(1)[0].resources.batch_size, MOST_POSITIVES)
+    blocks = spread_blocks(len(positives), make_setting(1)[0].resources.batch_size, MAX_POSITIVES)
     users = [interactions.user[positives.row[rows]] for rows in blocks]
 
     return Work(
         run=lambda: np.concatenate([sample(block) for block in users]),
         amount=lambda items: items.size,
-        examine=lambda items: judge(items, _rows(positives, blocks), interactions, features, cut1),
+        examine=lambda items: measure_defects(
+            items, _list_rows(positives, blocks), interactions, features, cut1
+        ),
     )
 
 
-def judge(
+def measure_defects(
     items: np.ndarray, row: np.ndarray, interactions: Any, features: Any, cut1: int
 ) -> dict[str, float]:
-    """Shares of the negatives (n, k) of the positives at interactions `row` (n,) that are false, repeated, not for sale.
+    """Return shares of the negatives (n, k) that are false, repeated or not on sale.
 
-    Ownership is read off the interactions again, so that a defect of the samplers' own tables would show.
+    Their positives are the interactions `row` (n,). Ownership is read off the interactions, so
+    that a defect of a sampler's own tables would show.
     """
     keys = interactions.user[row].astype(np.int64)[:, None] * interactions.n_items + items
     ranked = np.sort(items, axis=1)
@@ -167,13 +172,13 @@ def judge(
 
 
 def _pair_keys(interactions: Any, cut1: int) -> np.ndarray:
-    """One number for each purchase before the cut: the same for the same user and item."""
-    bought = interactions.time < cut1
+    """Return a number for each purchase before the cut, the same for equal user and item."""
+    is_train = interactions.time < cut1
     return (
-        interactions.user[bought].astype(np.int64) * interactions.n_items
-        + interactions.item[bought]
+        interactions.user[is_train].astype(np.int64) * interactions.n_items
+        + interactions.item[is_train]
     )
 
 
-def _rows(positives: Any, blocks: list[slice]) -> np.ndarray:
+def _list_rows(positives: Any, blocks: list[slice]) -> np.ndarray:
     return np.concatenate([positives.row[rows] for rows in blocks])

@@ -1,9 +1,10 @@
-"""The last 50 purchases: one list a user, and one list a positive; ours beside polars and pandas.
+"""The last 50 purchases of users and before positives; beside polars and pandas.
 
-All start from purchases sorted by (user, time, item), in memory (polars is told so). Ours ends each user's list with the
-user's window and adds sessions and recency; a positive's list holds what was bought strictly before it, and is copied out
-of the log into an Arrow list column here, block by block (the build leaves that to the part writer). polars' rolling window
-is by rows: items of the same basket see each other (D6), and it makes a list for each purchase, positive or not.
+All start from purchases in memory, sorted by (user, time, item), which polars is set to use. Ours
+ends each user's list with the user's window and adds sessions and recency. A positive's list holds
+what was bought strictly before it; here it is copied from the log into an Arrow list column, block
+by block, which the build leaves to the part writer. polars' rolling window is by rows: lists
+contain items of the same basket (D6), and every purchase has one, positive or not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gpu_dcgen.backend.runs import offsets_from_lengths
 from gpu_dcgen.sequence_builder import build_user_sequences, history_windows
 
 from .measure import Case, Log, Work
-from .stages import load, setting
+from .stages import load_results, make_setting
 
 LENGTH = 50
 
@@ -31,34 +32,35 @@ def cases(threads: int) -> list[Case]:
         "environment": {"POLARS_MAX_THREADS": str(threads)},
     }
     return [
-        Case("sequences", "gpu-dcgen a user", "per_user", "lists", {"threads": threads}, note="with sessions and recency"),
+        Case("sequences", "gpu-dcgen a user", "per_user", "lists", {"threads": threads},
+             note="with sessions and recency"),
         Case("sequences", "polars a user", "polars_per_user", "lists", **polars),
-        Case("sequences", "pandas a user", "pandas_per_user", "lists", peer=True, needs=("pandas",),
-             most_transactions=5_000_000),
+        Case("sequences", "pandas a user", "pandas_per_user", "lists", peer=True,
+             needs=("pandas",), max_transactions=5_000_000),
         Case("sequences", "gpu-dcgen a positive", "per_positive", "lists", {"threads": threads}),
-        Case("sequences", "polars a purchase", "polars_per_purchase", "lists", note="lists see their own basket",
-             most_transactions=5_000_000, **polars),
+        Case("sequences", "polars a purchase", "polars_per_purchase", "lists",
+             note="lists contain items of their own basket", max_transactions=5_000_000, **polars),
     ]  # fmt: skip
 
 
 def per_user(log: Log, *, threads: int) -> Work:
-    interactions, plan = load(log, "log", "plan")
-    config, backend = setting(threads)
+    interactions, plan = load_results(log, "log", "plan")
+    config, backend = make_setting(threads)
 
     def run() -> tuple[np.ndarray, ...]:
-        made = build_user_sequences(interactions, plan, config, backend)
-        items, times = interactions.item[made.row], interactions.time[made.row]
-        return made.offsets, items, times, made.session, made.recency
+        sequences = build_user_sequences(interactions, plan, config, backend)
+        items, times = interactions.item[sequences.row], interactions.time[sequences.row]
+        return sequences.offsets, items, times, sequences.session, sequences.recency
 
     return Work(run, lambda lists: len(lists[0]) - 1, lambda lists: {"elements": len(lists[1])})
 
 
 def per_positive(log: Log, *, threads: int) -> Work:
-    interactions, plan = load(log, "log", "plan")
-    config, backend = setting(threads)
+    interactions, plan = load_results(log, "log", "plan")
+    config, backend = make_setting(threads)
     rows, size = plan.positives[0].row, config.resources.batch_size
 
-    def of_block(first: int) -> pa.Array:
+    def copy_block(first: int) -> pa.Array:
         start, length = history_windows(interactions, rows[first : first + size], LENGTH, backend)
         offsets = offsets_from_lengths(np, length)
         items = np.empty(offsets[-1], np.int32)
@@ -67,7 +69,7 @@ def per_positive(log: Log, *, threads: int) -> Work:
 
     def run() -> list[pa.Array]:
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(of_block, range(0, len(rows), size)))
+            return list(pool.map(copy_block, range(0, len(rows), size)))
 
     return Work(
         run,
@@ -86,7 +88,7 @@ def _copy_runs(values, start, offsets, out):
 def polars_per_user(log: Log) -> Work:
     import polars as pl
 
-    frame = _frame(log, pl)
+    frame = _make_frame(log, pl)
     last = [pl.col("item").tail(LENGTH), pl.col("time").tail(LENGTH)]
     return Work(
         run=lambda: frame.group_by("user", maintain_order=True).agg(last),
@@ -98,7 +100,7 @@ def polars_per_user(log: Log) -> Work:
 def polars_per_purchase(log: Log) -> Work:
     import polars as pl
 
-    frame = _frame(log, pl).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    frame = _make_frame(log, pl).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     return Work(
         run=lambda: frame.rolling("row", period=f"{LENGTH}i", closed="left", group_by="user").agg(
             "item"
@@ -111,7 +113,7 @@ def polars_per_purchase(log: Log) -> Work:
 def pandas_per_user(log: Log) -> Work:
     import pandas as pd
 
-    (interactions,) = load(log, "log")
+    (interactions,) = load_results(log, "log")
     frame = pd.DataFrame({name: getattr(interactions, name) for name in ("user", "item", "time")})
     return Work(
         run=lambda: frame.groupby("user").tail(LENGTH).groupby("user")[["item", "time"]].agg(list),
@@ -120,7 +122,7 @@ def pandas_per_user(log: Log) -> Work:
     )
 
 
-def _frame(log: Log, pl: Any) -> Any:
-    (interactions,) = load(log, "log")
+def _make_frame(log: Log, pl: Any) -> Any:
+    (interactions,) = load_results(log, "log")
     columns = {name: getattr(interactions, name) for name in ("user", "item", "time")}
     return pl.DataFrame(columns).set_sorted("user")

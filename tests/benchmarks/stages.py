@@ -1,6 +1,6 @@
-"""The results of the build's stages over a log, kept in files: each measurement loads those that it starts from.
+"""Results of the build's stages in files, which measurements load as their inputs.
 
-`python -m tests.benchmarks.stages TABLES FOLDER THREADS` makes them.
+`python -m tests.benchmarks.stages TABLES FOLDER THREADS` computes them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from gpu_dcgen.similarity_computer.matrix import build_matrix
 from .measure import ROOT, Log
 
 
-def setting(threads: int, **sections: Any) -> tuple[DatasetConfig, Backend]:
-    """The default settings but for `sections`, and the CPU with so many threads."""
+def make_setting(threads: int, **sections: Any) -> tuple[DatasetConfig, Backend]:
+    """Return the default settings but for `sections`, and the CPU with so many threads."""
     config = DatasetConfig(resources={"num_workers": threads}, **sections)
     return config, select_backend("cpu", n_threads=threads)[0]
 
 
 def prepare(tables: Path, folder: Path, threads: int) -> None:
-    """Run the stages over the tables with default settings; one pickle a result, and `facts.json`: the log in numbers."""
-    config, backend = setting(threads)
+    """Run the stages with default settings; write a pickle a result, and facts.json."""
+    config, backend = make_setting(threads)
     shop = load_shop(tables, config, backend)
     log = build_interactions(shop, config, backend)
     windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)
@@ -56,8 +56,7 @@ def prepare(tables: Path, folder: Path, threads: int) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, result in results.items():
-        with open(folder / f"{name}.pickle", "wb") as file:
-            pickle.dump(result, file, protocol=5)
+        (folder / f"{name}.pickle").write_bytes(pickle.dumps(result, protocol=5))
     facts = {
         "transactions": log.n_accepted,
         "interactions": log.n_rows,
@@ -71,7 +70,7 @@ def prepare(tables: Path, folder: Path, threads: int) -> None:
 
 
 def require(log: Log, threads: int) -> None:
-    """Prepare the log's stages in a process of their own, unless they are there."""
+    """Prepare the log's stages in another process, unless they exist."""
     if not (log.stages / "facts.json").exists():
         command = [
             sys.executable,
@@ -84,24 +83,20 @@ def require(log: Log, threads: int) -> None:
         subprocess.run(command, cwd=ROOT, check=True)
 
 
-def load(log: Log, *names: str) -> list[Any]:
-    """The named results of the log's stages."""
-    found = []
-    for name in names:
-        with open(log.stages / f"{name}.pickle", "rb") as file:
-            found.append(pickle.load(file))
-    return found
+def load_results(log: Log, *names: str) -> list[Any]:
+    """Load the named results of the log's stages."""
+    return [pickle.loads((log.stages / f"{name}.pickle").read_bytes()) for name in names]
 
 
-def facts(log: Log) -> dict[str, Any]:
-    """The log in numbers; {} where its stages have not been prepared."""
+def read_facts(log: Log) -> dict[str, Any]:
+    """Read the log's numbers; {} where its stages have not been prepared."""
     path = log.stages / "facts.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
-def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> StageResults:
-    """What blocks of samples are made of, as the build gathers it."""
-    interactions, features, plan, balance, neighbors = load(
+def load_stage_results(log: Log, config: DatasetConfig, backend: Backend) -> StageResults:
+    """Load what blocks of samples are made of, as the build collects it."""
+    interactions, features, plan, balance, neighbors = load_results(
         log, "log", "features", "plan", "balance", "neighbors"
     )
     sources = prepare_sources(interactions, features, config, backend)
@@ -111,10 +106,10 @@ def ingredients(log: Log, config: DatasetConfig, backend: Backend) -> StageResul
     )
 
 
-def spread_blocks(n: int, size: int, most: int) -> list[slice]:
-    """Blocks of `size` out of 0..n-1, no more than `most` rows together, evenly spread: the whole period is seen."""
+def spread_blocks(n: int, size: int, max_rows: int) -> list[slice]:
+    """Return blocks of `size` evenly spread over 0..n-1, at most `max_rows` together."""
     starts = range(0, n, size)
-    step = max(1, -(-len(starts) // max(1, most // size)))
+    step = max(1, -(-len(starts) // max(1, max_rows // size)))
     return [slice(start, min(n, start + size)) for start in starts[::step]]
 
 

@@ -1,9 +1,10 @@
-"""Samples to Parquet, ZSTD 3: our part writer beside pyarrow and polars, with the same rows and columns.
+"""Samples to Parquet, ZSTD 3: our part writer beside pyarrow and polars.
 
-Rows are real: blocks of the train split as the build makes them, with all columns of the contract. The peers get them as a
-reader has them, which is not part of their time: ids are strings, categories dictionaries, sequences lists. Ours starts
-from codes and slices of the log, and its time has their expansion. Row groups are as large as ours; all else is the peers'
-default. With two threads, ours and pyarrow write two files side by side; polars has threads of its own.
+All write the same rows: blocks of the train split as the build makes them, with all columns.
+The others get them as a reader does, with ids as strings, categories as dictionaries, sequences as
+lists; the time for that does not count. Ours starts from codes and slices of the log; the time to
+expand them counts. All row groups are as large as ours; other settings are each library's defaults.
+With two threads, ours and pyarrow write two files side by side; polars has its own threads.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from gpu_dcgen.contract.schema import make_arrow_schema, make_writer_settings
 from gpu_dcgen.samples import gather_groups, labeled_pairs
 
 from .measure import Case, Log, Work
-from .stages import ingredients, setting, spread_blocks
+from .stages import load_stage_results, make_setting, spread_blocks
 
-MOST_GROUPS = 60_000  # 960,000 rows
+MAX_GROUPS = 60_000  # 960,000 rows
 FILE = "train_dataset"
 
 
 def cases(threads: int) -> list[Case]:
-    found = []
+    cases = []
     for n in sorted({1, threads}):
         suffix = "one thread" if n == 1 else f"{n} threads"
         arguments = {"threads": n}
         polars = {"peer": True, "needs": ("polars",), "environment": {"POLARS_MAX_THREADS": str(n)}}
-        found += [
+        cases += [
             Case("writing", f"gpu-dcgen, {suffix}", "ours", "rows", arguments),
             Case(
                 "writing",
@@ -62,19 +63,19 @@ def cases(threads: int) -> list[Case]:
                 **polars,
             ),
         ]
-    return found
+    return cases
 
 
 def ours(log: Log, *, threads: int) -> Work:
-    _, backend = setting(threads)
-    blocks = _blocks(log, threads)
+    _, backend = make_setting(threads)
+    blocks = _make_blocks(log, threads)
     return _work(blocks, threads, lambda path, part: _write_part(path, part, backend))
 
 
 def pyarrow_table(log: Log, *, threads: int) -> Work:
     pa.set_cpu_count(threads)
-    blocks = _blocks(log, threads)
-    tables = [_table(part) for part in _dealt(blocks, threads)]
+    blocks = _make_blocks(log, threads)
+    tables = [_read_table(part) for part in _deal(blocks, threads)]
     group = max(block.n_rows for block in blocks)
 
     def write(path: Path, table: pa.Table) -> None:
@@ -86,8 +87,8 @@ def pyarrow_table(log: Log, *, threads: int) -> Work:
 def polars_frame(log: Log, *, threads: int, lazy: bool) -> Work:
     import polars as pl
 
-    blocks = _blocks(log, threads)
-    frame = pl.from_arrow(_table(blocks))
+    blocks = _make_blocks(log, threads)
+    frame = pl.from_arrow(_read_table(blocks))
     options = {
         "compression": "zstd",
         "compression_level": 3,
@@ -103,22 +104,19 @@ def polars_frame(log: Log, *, threads: int, lazy: bool) -> Work:
     return _work(blocks, 1, write, [frame])
 
 
-def _blocks(log: Log, threads: int) -> list[Block]:
-    config, backend = setting(threads)
-    results = ingredients(log, config, backend)
+def _make_blocks(log: Log, threads: int) -> list[Block]:
+    config, backend = make_setting(threads)
+    results = load_stage_results(log, config, backend)
     positives = results.plan.positives[0]
     size = min(config.resources.batch_size, max(1, len(positives) // threads))
-    made = []
-    for rows in spread_blocks(len(positives), size, MOST_GROUPS):
-        made.append(
-            labeled_pairs(
-                gather_groups(positives, rows, results, config, backend), results, config, backend
-            )
-        )
-    return made
+    blocks = []
+    for rows in spread_blocks(len(positives), size, MAX_GROUPS):
+        groups = gather_groups(positives, rows, results, config, backend)
+        blocks.append(labeled_pairs(groups, results, config, backend))
+    return blocks
 
 
-def _dealt(blocks: list[Block], n_parts: int) -> list[list[Block]]:
+def _deal(blocks: list[Block], n_parts: int) -> list[list[Block]]:
     return [blocks[part::n_parts] for part in range(n_parts)]
 
 
@@ -130,12 +128,12 @@ def _write_part(path: Path, blocks: list[Block], backend: Any) -> None:
             writer.write(block)
 
 
-def _table(blocks: list[Block]) -> pa.Table:
-    """The rows as a reader of our file gets them."""
+def _read_table(blocks: list[Block]) -> pa.Table:
+    """Return the rows as a reader of our file gets them."""
     folder = Path(mkdtemp(prefix="benchmark-"))
     try:
         path = folder / "rows.parquet"
-        _write_part(path, blocks, setting(1)[1])
+        _write_part(path, blocks, make_setting(1)[1])
         return pq.read_table(path)
     finally:
         shutil.rmtree(folder)
@@ -147,8 +145,8 @@ def _work(
     write: Callable[[Path, Any], None],
     parts: list[Any] | None = None,
 ) -> Work:
-    """Write the parts side by side, each to its own file in a folder that is emptied before each run."""
-    parts = _dealt(blocks, threads) if parts is None else parts
+    """Set up the writing of parts side by side, each to its own file."""
+    parts = _deal(blocks, threads) if parts is None else parts
     n_rows = sum(block.n_rows for block in blocks)
     folder = Path(mkdtemp(prefix="benchmark-"))
     paths = [folder / f"part-{number}.parquet" for number in range(len(parts))]
