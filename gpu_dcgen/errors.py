@@ -1,4 +1,15 @@
-"""What can go wrong, by whose hands; the command line maps each to its exit code and prints the text alone."""
+"""Exceptions raised to users, with the exit codes of the command line.
+
+    DcgenError
+    ├── ConfigError           2  a setting or a configuration file
+    ├── InputError            2  input tables, or a dataset that is read
+    ├── OutputError           2  the output folder
+    ├── BackendError          2  the machine, or what the build asks of it
+    ├── MissingPackageError   2  a package of an extra; also an ImportError
+    └── GateError             3  a critical quality gate
+
+The command line prints the text alone; it shows a traceback only with `--debug`.
+"""
 
 from __future__ import annotations
 
@@ -7,63 +18,69 @@ import unicodedata
 
 _HIDDEN = "***"
 _URL = r"\b[a-z][a-z0-9+.-]{0,30}:/+"  # `Path` makes one slash of two
-_SECRETS = tuple(  # what to look for: the secret, behind a group that is shown
-    (re.compile(pattern, re.IGNORECASE), shown)
-    for pattern, shown in (
-        (
-            rf"({_URL})(?:[^\s/?#'\"@]*|[^\s/:'\"@]*:[^\s'\"@]*)@",
-            rf"\1{_HIDDEN}@",
-        ),  # user and password, or a token
-        (
-            rf"({_URL}[^\s?'\"]*\?)[^\s'\")>]+",
-            rf"\1{_HIDDEN}",
-        ),  # a query: signatures have many names
+_KEYS = (
+    r"sig|signature|token|secret|passw(?:or)?d|pwd|credentials?"
+    r"|(?:api|access|account|secret|shared)[_-]?key(?:[_-]?id)?"
+)
+# What hides a secret: a pattern, and its replacement. Groups in front of the secret are shown.
+_SECRETS = tuple(
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        # user and password, or a token, of a URL
+        (rf"({_URL})(?:[^\s/?#'\"@]*|[^\s/:'\"@]*:[^\s'\"@]*)@", rf"\1{_HIDDEN}@"),
+        # the whole query of a URL: signatures have many names
+        (rf"({_URL}[^\s?'\"]*\?)[^\s'\")>]+", rf"\1{_HIDDEN}"),
+        # the path of a webhook, which is the secret
         (
             r"(\bhttps?:/+(?:[^\s/]*hook[^\s/]*|[^\s?'\"]*/(?:web)?hooks?)/)[^\s'\")>]+",
             rf"\1{_HIDDEN}",
-        ),  # the path is the secret
+        ),
+        # settings of storage, as `key=value`, `key: value` or JSON
         (
-            r"((?:\b|[_-])(?:sig|signature|token|secret|passw(?:or)?d|pwd|credentials?|(?:api|access|account|secret|shared)[_-]?key"
-            r"(?:[_-]?id)?)['\"]?\s?[=:]\s?['\"]?)[^\s&;,'\")}]+",
+            rf"((?:\b|[_-])(?:{_KEYS})['\"]?\s?[=:]\s?['\"]?)[^\s&;,'\")}}]+",
             rf"\1{_HIDDEN}",
         ),
         (r"\b(Bearer|Basic) [a-z0-9+/._~=-]{8,}", rf"\1 {_HIDDEN}"),
     )
 )
-_HEAD, _TAIL = 8000, 1000  # characters of a longer text that are shown
+_MAX_HEAD, _MAX_TAIL = 8000, 1000  # characters of a longer text that are shown
 
 
 def redact(text: str) -> str:
-    """The text without what is secret in URLs and settings of storage: passwords, tokens, signatures, webhooks' paths.
+    """Hide secrets in URLs and settings: passwords, tokens, signatures, webhooks.
 
-    Of a very long text the middle is left out.
+    The middle of a very long text is left out.
     """
-    if len(text) > _HEAD + _TAIL:
-        tail = text[-_TAIL:].partition(" ")[
-            2
-        ]  # from a word's beginning: it could be within a secret
-        text = f"{text[:_HEAD]} ... ({len(text) - _HEAD - len(tail)} characters) ... {tail}"
-    for pattern, shown in _SECRETS:
-        text = pattern.sub(shown, text)
+    if len(text) > _MAX_HEAD + _MAX_TAIL:
+        # The tail starts at the beginning of a word: its first one could be part of a secret.
+        tail = text[-_MAX_TAIL:].partition(" ")[2]
+        n_left_out = len(text) - _MAX_HEAD - len(tail)
+        text = f"{text[:_MAX_HEAD]} ... ({n_left_out} characters) ... {tail}"
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
     return text
 
 
 def escape_controls(text: str) -> str:
-    """The text as any terminal and log can take it: control characters and halves of characters are escaped."""
-    return "".join(map(_escaped, text))
+    """Escape control characters and lone surrogates, so that any terminal can show the text.
+
+    Line breaks and tabs remain.
+    """
+    return "".join(map(_escape_character, text))
 
 
-def _escaped(character: str) -> str:
-    # Cc: controls; Cf: directions and joiners, which can make a text look like another; Cs: halves,
-    # which cannot be encoded.
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
-    return character.encode("unicode_escape").decode("ascii") if hidden else character
+def _escape_character(character: str) -> str:
+    # Cc: controls. Cf: directions and joiners, which can make a text look like another.
+    # Cs: surrogates, which cannot be encoded.
+    is_hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
+    return character.encode("unicode_escape").decode("ascii") if is_hidden else character
 
 
 class DcgenError(Exception):
-    """Base of every error this package raises on purpose; its text says where, what, and what to do.
+    """Base of every error that this package raises on purpose.
 
-    The text is made escaped by `escape_controls`, its secrets hidden by `redact`: it may end in any log.
+    Its text says where, what was found, what was expected and what to do. Secrets in it are hidden
+    (`redact`) and control characters escaped (`escape_controls`), so that it is fit for any log.
     """
 
     exit_code = 1
@@ -73,25 +90,25 @@ class DcgenError(Exception):
 
 
 class ConfigError(DcgenError):
-    """An option or configuration file that cannot be used."""
+    """A setting or a configuration file that cannot be used."""
 
     exit_code = 2
 
 
 class InputError(DcgenError):
-    """Input tables that cannot be used as they are."""
+    """Input tables, or a dataset that is read, that cannot be used as they are."""
 
     exit_code = 2
 
 
 class OutputError(DcgenError):
-    """An output folder that cannot be written to or must not be replaced."""
+    """An output that cannot be written, or must not be replaced."""
 
     exit_code = 2
 
 
 class BackendError(DcgenError):
-    """A machine that is not there or cannot do what was asked."""
+    """A backend that is not available or cannot do what was asked."""
 
     exit_code = 2
 
