@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ..contract.schema import InputTable
 from .section import Count, Days, Section, Share
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -18,7 +19,7 @@ Channel = Annotated[int, Field(ge=0, le=127)]  # the contract's column is int8
 class InputsConfig(Section):
     """Which tables and columns are read, and what happens to bad rows (D1 to D3)."""
 
-    columns: dict[Literal["articles", "customers", "transactions", "views"], dict[str, str]] = {}
+    columns: dict[InputTable, dict[str, str]] = {}
     """Names of columns in your files where they differ from ours, per table. `{transactions:
     {t_dat: order_date}}` reads `order_date` as `t_dat`. Empty: they do not differ."""
     article_id_width: Annotated[int, Field(ge=0, le=64)] = 0

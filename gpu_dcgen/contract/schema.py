@@ -10,9 +10,12 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from .descriptions import DESCRIPTIONS
+
 CONTRACT = "DC-002 1.0.0"
 SPLITS = ("train", "val", "test")
-TABLES = ("articles", "customers", "transactions")  # of the inputs, each required
+InputTable = Literal["articles", "customers", "transactions", "views"]
+TABLES: tuple[InputTable, ...] = ("articles", "customers", "transactions")  # views are optional
 # Written by `gpu-dcgen cards` into a dataset; they are about its files, not among them.
 CARDS = ("README.md", "croissant.json", "datacontract.yaml")
 
@@ -25,97 +28,52 @@ NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names the
 NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback", "random")
 PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
-# What each column says, in a sentence; D6, D15, D17 and D18 have the formulas.
-_DESCRIPTIONS = {
-    "user_id": "Id of the user.",
-    "user_age": "Age of the user in years, as in the log.",
-    "user_age_group": "Age group of the user; null under 16.",
-    "user_club_status": "Club membership of the user, as in the log.",
-    "user_news_frequency": "How often the user gets fashion news, as in the log.",
-    "user_lifetime_days": "Whole days from the user's first purchase to the timestamp.",
-    "user_total_purchases": "Purchases of the user strictly before the timestamp.",
-    "user_avg_basket_size": (
-        "Purchases of the user strictly before the timestamp, per distinct time of purchase."
+InputRole = Literal["key", "category", "number", "price", "time"]
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A column of an input table, under its name in H&M's files."""
+
+    name: str
+    role: InputRole
+    is_required: bool = False
+    becomes: str = ""  # the categorical column of users or items that it is read into
+
+
+# All that is read (D1). Other columns are never opened: DC-001's aggregates know the future.
+INPUT_COLUMNS: dict[InputTable, tuple[InputColumn, ...]] = {
+    "articles": (
+        InputColumn("article_id", "key", is_required=True),
+        InputColumn("product_group_name", "category", is_required=True, becomes="product_group"),
+        InputColumn("colour_group_name", "category", becomes="color_group"),
+        InputColumn("garment_group_name", "category", becomes="garment_group"),
+        InputColumn("department_name", "category", becomes="department"),
+        InputColumn("index_group_name", "category", becomes="index_group"),
+        # Read where there is no index_group_name, which is then derived from it.
+        InputColumn("index_name", "category"),
+        InputColumn("product_code", "category", becomes="product_code"),
+        InputColumn("section_name", "category", becomes="section"),
+        InputColumn("prod_name", "category", becomes="name"),
     ),
-    "user_preferred_channel": (
-        "Sales channel that the user used most often before the timestamp; ties to the lower id."
+    "customers": (
+        InputColumn("customer_id", "key", is_required=True),
+        InputColumn("age", "number"),
+        InputColumn("club_member_status", "category", becomes="club_status"),
+        InputColumn("fashion_news_frequency", "category", becomes="news_frequency"),
     ),
-    "user_interaction_sequence": (
-        "Item indices of the latest purchases before the timestamp, oldest first, not padded."
+    "transactions": (
+        InputColumn("t_dat", "time", is_required=True),
+        InputColumn("customer_id", "key", is_required=True),
+        InputColumn("article_id", "key", is_required=True),
+        InputColumn("price", "price", is_required=True),
+        InputColumn("sales_channel_id", "number"),
     ),
-    "user_sequence_lengths": "Entries of user_interaction_sequence.",
-    "item_id": "Id of the item.",
-    "item_product_group": "Product group of the item.",
-    "item_color_group": "Color group of the item.",
-    "item_garment_group": "Garment group of the item.",
-    "item_department": "Department of the item.",
-    "item_index_group": "Index group of the item.",
-    "item_popularity_score": (
-        "Recent purchases of the item as of the latest snapshot, on a logarithmic scale; 1 is the "
-        "most purchased item."
+    "views": (
+        InputColumn("t_dat", "time", is_required=True),
+        InputColumn("customer_id", "key", is_required=True),
+        InputColumn("article_id", "key", is_required=True),
     ),
-    "item_price_category": (
-        "Quartile (Q1 to Q4) of the recent mean price among the training period's prices."
-    ),
-    "item_price_normalized": (
-        "Recent mean price, scaled from the 1st (0) to the 99th (1) percentile of the training "
-        "period's prices."
-    ),
-    "timestamp": "When the positive was bought (UTC); every feature is as of this moment.",
-    "sales_channel": "Sales channel of the positive's purchase.",
-    "day_of_week": "Weekday of the timestamp; Monday is 0.",
-    "month": "Month of the timestamp, 1 to 12.",
-    "season": "Meteorological season of the timestamp.",
-    "label": "1 for the purchase, 0 for a negative.",
-    "negative_source": "Kind of negative: hard or random; null for a positive.",
-    "similarity_score": (
-        "Similarity of a hard negative to its positive; null where they have none, and in all "
-        "other rows."
-    ),
-    "sample_id": "Split, group and slot of the row: train-0000000012-03; slot 00 is the positive.",
-    "generation_timestamp": "When the dataset was built (UTC).",
-    "sample_weight": (
-        "Weight of the group by category, user segment and recency; 1 in validation and test."
-    ),
-    "is_repurchase": "Whether the user had bought the group's positive before.",
-    "negative_item_id": "Id of the negative item; in an n-tuple of each, hard ones first.",
-    "negative_item_index": "Indices (item_vocabulary) of the negatives.",
-    "negative_popularity_score": "Popularity of each negative, as item_popularity_score.",
-    "negative_price_normalized": "Price of each negative, as item_price_normalized.",
-    "negative_similarity_score": (
-        "Similarity of each hard negative to the positive; null where they have none, and for "
-        "random negatives."
-    ),
-    "similar_item_id": "Id of one of the most similar items.",
-    "similarity": (
-        "Cosine similarity of the two items by their buyers in the training period, above 0 and at "
-        "most 1."
-    ),
-    "common_users": "Users who bought both items in the training period.",
-    "rank": "Rank among the item's most similar items, from 1.",
-    "split": "Split that the user is in: train, val or test.",
-    "item_indices": (
-        "Item indices of the user's latest purchases before the split's period ends, oldest first."
-    ),
-    "timestamps": "When each purchase was made (UTC).",
-    "session_ids": "Session of each purchase, from 0; a long gap begins a new one.",
-    "sequence_length": "Entries of the lists.",
-    "item_index": "Index of the item in sequences, from 1; 0 is padding.",
-    "negative_detail": (
-        "Source of a negative: item_cf, collaborative, category_crossing, fallback or random; null "
-        "for a positive."
-    ),
-    "recency": (
-        "Weight of each purchase, halved with each half-life of its age at the end of the split's "
-        "period."
-    ),
-    "day_of_week_sin": "Sine of each purchase's weekday, as an angle in the week.",
-    "day_of_week_cos": "Cosine of each purchase's weekday, as an angle in the week.",
-    "season_sin": "Sine of each purchase's day of the year, as an angle.",
-    "season_cos": "Cosine of each purchase's day of the year, as an angle.",
-    "item_product_code": "Code that an item shares with its variants.",
-    "item_section": "Section of the item, as in the log.",
-    "item_name": "Name of the item, as in the log.",
 }
 
 Role = Literal["id", "feature", "label", "metadata"]
@@ -139,8 +97,8 @@ class Column:
     @property
     def description(self) -> str:
         """One sentence; of a triplet's negative, that of the item's column."""
-        own = _DESCRIPTIONS.get(self.name)
-        return own or f"Of the hard negative: {_DESCRIPTIONS[self.name.removeprefix('negative_')]}"
+        own = DESCRIPTIONS.get(self.name)
+        return own or f"Of the hard negative: {DESCRIPTIONS[self.name.removeprefix('negative_')]}"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _maker(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
 
 def require_same_inputs(key: dict[str, Any], report: InputReport) -> None:
     """InputError where the files that were read are not those that the build began with."""
-    read = [[file["table"], file["sha256"]] for file in report.files]
+    read = [[file.table, file.sha256] for file in report.files]
     for (table, before), (_, found) in zip(key["inputs"], read, strict=True):
         if before != found:
             raise InputError(

@@ -1,1 +1,1 @@
-"""Stage 1: Parquet tables -> Shop."""
+"""Stage 1: find (`sources`), check (`footers`, `rejects`) and encode (`shop`) the tables."""

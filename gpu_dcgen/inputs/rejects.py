@@ -1,4 +1,4 @@
-"""Bad rows: every one gets its first reason; they stop the build or are set aside, and all rows add up (D2)."""
+"""Give every bad row its first reason, and stop the build or set bad rows aside (D2)."""
 
 from __future__ import annotations
 
@@ -6,48 +6,71 @@ import itertools
 import json
 import math
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..backend.protocol import Array
+from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
+from ..config import InputsConfig
+from ..contract.schema import InputTable
 from ..errors import InputError
 from .sources import Source, explain_unreadable
 
-COLLAPSED = 255  # in a verdict: an identical copy of a kept row
-SHOWN_CHARACTERS = 120  # of a bad value in a message
-BATCH_ROWS = 65_536  # rows decoded at a time when bad rows are looked up again
-# dearer than anything in any currency; what sums of prices may reach is for `features` to say
+COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
+# Dearer than anything in any currency; `preparation.features` says what sums of prices may reach.
 MAX_PRICE = 1e9
+_MAX_SHOWN = 120  # characters of a bad value in a message
+_BATCH_ROWS = 65_536  # decoded at a time when bad rows are read again
 
-# Reasons in their order of precedence, what each means, and the columns that show it.
+
+class Reason(NamedTuple):
+    """Why a row is bad."""
+
+    meaning: str
+    columns: tuple[str, ...]  # that show it
+
+
+# Reasons in their order of precedence; the first that holds is the row's.
 _KEYS = ("customer_id", "article_id")
-_LOG: dict[str, tuple[str, tuple[str, ...]]] = {
-    "missing_key": ("an id is null or empty", _KEYS),
-    "unknown_article": ("the article is not among the accepted articles", ("article_id",)),
-    "unknown_customer": ("the customer is not among the accepted customers", ("customer_id",)),
-    "missing_time": ("the time is null, unparsable or outside the years 1677 to 2262", ("t_dat",)),
-    "time_out_of_range": ("the time lies outside the years 1970 to 2200", ("t_dat",)),
-}
-REASONS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
-    table: {
-        "missing_key": ("the id is null or empty", (key,)),
-        "duplicate_key": ("the id occurs again with other values", (key,)),
-    }
-    for table, key in (("articles", "article_id"), ("customers", "customer_id"))
-}
-REASONS["views"] = _LOG
-REASONS["transactions"] = _LOG | {
-    "missing_price": ("the price is null or not a number", ("price",)),
-    "bad_price": (f"the price is infinite, zero, negative or above {MAX_PRICE:,.0f}", ("price",)),
+_LOG_REASONS = {
+    "missing_key": Reason("an id is null or empty", _KEYS),
+    "unknown_article": Reason("the article is not among the accepted articles", ("article_id",)),
+    "unknown_customer": Reason(
+        "the customer is not among the accepted customers", ("customer_id",)
+    ),
+    "missing_time": Reason(
+        "the time is null, unparsable or outside the years 1677 to 2262", ("t_dat",)
+    ),
+    "time_out_of_range": Reason("the time lies outside the years 1970 to 2200", ("t_dat",)),
 }
 
-# `position` is the row's place in its table, from 0; `row` holds the columns that were read, as
-# JSON.
+
+def _list_key_reasons(key: str) -> dict[str, Reason]:
+    return {
+        "missing_key": Reason("the id is null or empty", (key,)),
+        "duplicate_key": Reason("the id occurs again with other values", (key,)),
+    }
+
+
+REASONS: dict[InputTable, dict[str, Reason]] = {
+    "articles": _list_key_reasons("article_id"),
+    "customers": _list_key_reasons("customer_id"),
+    "transactions": {
+        **_LOG_REASONS,
+        "missing_price": Reason("the price is null or not a number", ("price",)),
+        "bad_price": Reason(
+            f"the price is infinite, zero, negative or above {MAX_PRICE:,.0f}", ("price",)
+        ),
+    },
+    "views": _LOG_REASONS,
+}
+
+# `position` is the row's place in its table, from 0; `row` has the columns that were read, as JSON.
 REJECTS_SCHEMA = pa.schema(
     [
         ("table", pa.string()),
@@ -58,181 +81,219 @@ REJECTS_SCHEMA = pa.schema(
 )
 
 
+class RowCounts(NamedTuple):
+    """Where the rows of a table went; read = accepted + rejected + collapsed."""
+
+    read: int
+    accepted: int
+    rejected: int
+    collapsed: int  # identical copies of an article or customer
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """What became of each row of a table."""
+class CheckedTable:
+    """A table with the reason of each bad row."""
 
     source: Source
-    reason: Array  # (n,) uint8  0 kept, k the k-th of REASONS[table], COLLAPSED
-    rows: dict[str, int]  # read, kept, rejected, collapsed
-    rejects: dict[str, int]  # reason -> rows, for reasons that occur
-
-    @classmethod
-    def of(cls, source: Source, reason: Array, backend: Any) -> "Verdict":
-        counts = [int(count) for count in backend.to_host(count_codes(backend.xp, reason, 256))]
-        rejects = {name: counts[k] for k, name in enumerate(REASONS[source.table], 1) if counts[k]}
-        rows = {
-            "read": source.n_rows,
-            "kept": counts[0],
-            "rejected": sum(rejects.values()),
-            "collapsed": counts[COLLAPSED],
-        }
-        return cls(source, reason, rows, rejects)
+    reason: Array  # (n,) uint8  0 accepted, k the k-th of REASONS[table], COLLAPSED
+    counts: RowCounts
+    rejects: dict[str, int]  # reason -> rows, of reasons that occur
 
 
-def first_reason(xp: Any, n: int, checks: Iterable[Array]) -> Array:
-    """For each of n rows the number (from 1) of the first check (n,) bool that finds it bad, else 0: (n,) uint8."""
-    reason = xp.zeros(n, dtype=xp.uint8)
-    for number, bad in enumerate(checks, 1):
-        reason[bad & (reason == 0)] = number
+def find_first_reasons(xp: Any, n_rows: int, checks: Iterable[Array]) -> Array:
+    """Return the number of the first check that finds a row bad: (n,) uint8 from 1, else 0.
+
+    A check is (n,) bool.
+    """
+    reason = xp.zeros(n_rows, dtype=xp.uint8)
+    for number, is_bad in enumerate(checks, 1):
+        reason[is_bad & (reason == 0)] = number
     return reason
 
 
-def settle(verdicts: Sequence[Verdict], inputs: Any, backend: Any, rejects: Path | None) -> float:
-    """Apply `inputs.on_bad_rows` and return the quality score: the share of rows not rejected.
+def count_reasons(source: Source, reason: Array, backend: Backend) -> CheckedTable:
+    """Count the rows of a table by their reason (n,) uint8."""
+    counts = [int(count) for count in backend.to_host(count_codes(backend.xp, reason, 256))]
+    names = enumerate(REASONS[source.table], 1)
+    rejects = {name: counts[number] for number, name in names if counts[number]}
+    rows = RowCounts(
+        read=source.n_rows,
+        accepted=counts[0],
+        rejected=sum(rejects.values()),
+        collapsed=counts[COLLAPSED],
+    )
+    return CheckedTable(source, reason, rows, rejects)
 
-    `fail`: any bad row is an InputError. `reject`: bad rows are written to the Parquet file `rejects` (in table and row
-    order, REJECTS_SCHEMA), and the score must be above `inputs.min_quality_score`. No rows left is an InputError.
+
+def handle_rejects(
+    tables: Sequence[CheckedTable], inputs: InputsConfig, backend: Backend, path: Path | None
+) -> float:
+    """Apply `inputs.on_bad_rows`; return the quality score, the share of rows not rejected.
+
+    `fail`: any bad row is an InputError. `reject`: bad rows are written to the Parquet file `path`
+    (by table and row, REJECTS_SCHEMA), and a score that is not above `inputs.min_quality_score` is
+    an InputError. So is a table without accepted rows, but for views.
     """
-    n_read = sum(verdict.rows["read"] for verdict in verdicts)
-    n_bad = sum(verdict.rows["rejected"] for verdict in verdicts)
+    n_read = sum(table.counts.read for table in tables)
+    n_bad = sum(table.counts.rejected for table in tables)
     score = (n_read - n_bad) / n_read
     if n_bad and inputs.on_bad_rows == "fail":
-        remedy = "Fix the rows, or build with --on-bad-rows reject (inputs.on_bad_rows) to set them aside."
-        raise InputError(
-            "\n".join([f"The inputs have {n_bad} bad rows:", *_findings(verdicts, backend), remedy])
+        raise _make_error(
+            f"inputs: found {n_bad} bad rows; expected none:",
+            tables,
+            "Fix the rows, or build with --on-bad-rows reject (inputs.on_bad_rows) to set them "
+            "aside.",
+            backend,
         )
     if n_bad and score <= inputs.min_quality_score:
-        found = f"The quality score is {score:.6f} ({n_bad} of {n_read} rows are bad), not above {inputs.min_quality_score}:"
-        remedy = "Fix the rows, or lower inputs.min_quality_score if you accept the loss."
-        raise InputError("\n".join([found, *_findings(verdicts, backend), remedy]))
-    for verdict in verdicts:
-        if verdict.source.table != "views" and verdict.rows["kept"] == 0:
-            raise InputError(
-                "\n".join(
-                    [f"{verdict.source.label}: no rows are left:", *_findings(verdicts, backend)]
-                )
+        raise _make_error(
+            f"inputs: found a quality score of {score:.6f} ({n_bad} of {n_read} rows are bad); "
+            f"expected above {inputs.min_quality_score}:",
+            tables,
+            "Fix the rows, or lower inputs.min_quality_score if you accept the loss.",
+            backend,
+        )
+    for table in tables:
+        if table.source.table != "views" and table.counts.accepted == 0:
+            raise _make_error(
+                f"{table.source.label}: found no row that can be used:",
+                tables,
+                "Fix the rows.",
+                backend,
             )
-    if rejects is not None and inputs.on_bad_rows == "reject":
-        _write_rejects(verdicts, backend, rejects)
+    if path is not None and inputs.on_bad_rows == "reject":
+        _write_rejects(tables, backend, path)
     return score
 
 
-def _findings(verdicts: Sequence[Verdict], backend: Any) -> list[str]:
-    """A line for each table and reason, with its first row, and hints at what may lie behind them."""
-    lines = []
-    for verdict in verdicts:
-        source = verdict.source
-        for number, (reason, (meaning, columns)) in enumerate(REASONS[source.table].items(), 1):
-            if reason in verdict.rejects:
-                position = int(backend.xp.argmax(verdict.reason == number))
-                row = next(_rows_at(source, [position]))
-                values = ", ".join(
-                    f"{source.names[name]} {_shortened(json.dumps(row.values.get(source.names[name])))}"
-                    for name in columns
-                    if name in source.names
-                )
-                where = f"{source.label}: {verdict.rejects[reason]} {reason}: {meaning}"
-                lines.append(f"  {where} (first: {source.place(position)}, {values}).")
-    articles = verdicts[0].source
-    for verdict in verdicts:
-        classes = {
-            source.label: source.classes.get("article_id") for source in (articles, verdict.source)
-        }
-        if "unknown_article" in verdict.rejects and set(classes.values()) == {"text", "integer"}:
-            held = " and ".join(f"{class_} in {label}" for label, class_ in classes.items())
-            lines.append(
-                f"  article_id is {held}: integers lose leading zeros, which inputs.article_id_width restores (H&M: 10)."
-            )
-    return lines
+def _make_error(
+    head: str, tables: Sequence[CheckedTable], remedy: str, backend: Backend
+) -> InputError:
+    lines = [head]
+    for table in tables:
+        lines += [f"  {line}" for line in _describe_rejects(table, backend)]
+        lines += [f"  {line}" for line in _hint_at_lost_zeros(tables[0].source, table)]
+    return InputError("\n".join([*lines, remedy]))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+def _describe_rejects(table: CheckedTable, backend: Backend) -> Iterator[str]:
+    """Yield a line for each reason that occurs, with its first row."""
+    source = table.source
+    for number, (name, reason) in enumerate(REASONS[source.table].items(), 1):
+        if name not in table.rejects:
+            continue
+        position = int(backend.xp.argmax(table.reason == number))
+        row = next(_read_rows(source, [position]))
+        columns = [source.names[column] for column in reason.columns if column in source.names]
+        values = ", ".join(
+            f"{column} {_shorten(json.dumps(row.values.get(column)))}" for column in columns
+        )
+        yield (
+            f"{source.label}: {table.rejects[name]} {name}: {reason.meaning} "
+            f"(first: {source.locate_row(position)}, {values})."
+        )
+
+
+def _hint_at_lost_zeros(articles: Source, table: CheckedTable) -> Iterator[str]:
+    """Yield a hint where articles are unknown because ids are text in one table only."""
+    types = {
+        source.label: source.type_classes.get("article_id") for source in (articles, table.source)
+    }
+    if "unknown_article" in table.rejects and set(types.values()) == {"text", "integer"}:
+        shown = " and ".join(f"{type_class} in {label}" for label, type_class in types.items())
+        yield (
+            f"article_id is {shown}: integers lose leading zeros, which inputs.article_id_width "
+            "restores (H&M: 10)."
+        )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 @dataclass(frozen=True)
 class _Row:
     position: int  # in the table, from 0
-    file: Path
-    number: int  # in the file, from 0
     values: dict[str, Any]  # column of the table -> what JSON can hold
 
 
-def _rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
-    """The rows at rising positions, as the files hold them, with a batch in memory at a time; InputError where one is torn."""
+def _read_rows(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
+    """Yield the rows at rising positions, with one batch in memory at a time.
+
+    InputError where a file cannot be read.
+    """
+    names = sorted(set(source.columns.values()))
+    start = 0  # position in the table of the file's first row
     try:
-        yield from _read_rows_at(source, positions)
+        for number, file in enumerate(source.files):
+            in_path = {
+                source.names[name]: values[number] for name, values in source.partitions.items()
+            }
+            for position, values in _read_file_rows(file, names, positions, start):
+                yield _Row(position, values | in_path)
+            start += source.rows[number]
     except MemoryError:
         raise
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(explain_unreadable(str(source.path), error)) from error
 
 
-def _read_rows_at(source: Source, positions: Sequence[int]) -> Iterator[_Row]:
-    names = sorted(set(source.columns.values()))
-    start, done = 0, 0  # of the batch in the table; positions already yielded
-    for number, file in enumerate(source.files):
-        file_start = start
-        path_values = {
-            source.names[name]: values[number] for name, values in source.partitions.items()
-        }
-        with pq.ParquetFile(file) as parquet:
-            for group in range(parquet.num_row_groups):
-                group_end = start + parquet.metadata.row_group(group).num_rows
-                if bisect_left(positions, group_end) > done:
-                    for batch in parquet.iter_batches(
-                        BATCH_ROWS, row_groups=[group], columns=names
-                    ):
-                        upto = bisect_left(positions, start + batch.num_rows)
-                        chosen = positions[done:upto]
-                        rows = batch.take(
-                            pa.array([position - start for position in chosen], pa.int64())
-                        )
-                        columns = [_printable(column) for column in rows.columns]
-                        for row, position in enumerate(chosen):
-                            values = {
-                                name: column[row]
-                                for name, column in zip(rows.schema.names, columns, strict=True)
-                            }
-                            yield _Row(position, file, position - file_start, values | path_values)
-                        start, done = start + batch.num_rows, upto
-                start = group_end
+def _read_file_rows(
+    file: Path, names: list[str], positions: Sequence[int], start: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield position and values of a file's rows at rising positions in the table.
+
+    `start` is the position of the file's first row.
+    """
+    n_done = bisect_left(positions, start)  # positions before the next batch
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):
+            group_end = start + parquet.metadata.row_group(group).num_rows
+            if bisect_left(positions, group_end) > n_done:
+                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+                    n_upto = bisect_left(positions, start + batch.num_rows)
+                    chosen = positions[n_done:n_upto]
+                    rows = batch.take(pa.array([place - start for place in chosen], pa.int64()))
+                    columns = [_to_json_values(column) for column in rows.columns]
+                    for row, position in enumerate(chosen):
+                        values = (column[row] for column in columns)
+                        yield position, dict(zip(rows.schema.names, values, strict=True))
+                    start, n_done = start + batch.num_rows, n_upto
+            start = group_end
 
 
-def _printable(column: pa.Array) -> list[Any]:
-    """A column's values as JSON can hold them: times and decimals as text, NaN and infinities too."""
+def _to_json_values(column: pa.Array) -> list[Any]:
+    """Return values as JSON can hold them: times, decimals, NaN and infinities as text."""
     column.validate(full=True)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type):
-        texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string()).to_pylist()
+        texts: list[str | None] = (
+            column.cast(pa.timestamp(column.type.unit)).cast(pa.string()).to_pylist()
+        )
         return [text and text + "Z" for text in texts] if column.type.tz else texts
     if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
         column = column.cast(pa.string())
-    values = column.to_pylist()
     return [
         str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for value in values
+        for value in column.to_pylist()
     ]
 
 
-def _write_rejects(verdicts: Sequence[Verdict], backend: Any, path: Path) -> None:
+def _write_rejects(tables: Sequence[CheckedTable], backend: Backend, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd") as writer:
-        for verdict in verdicts:
-            reasons = [None, *REASONS[verdict.source.table]]
-            bad = backend.xp.nonzero((verdict.reason > 0) & (verdict.reason < COLLAPSED))[0]
-            positions, numbers = (
-                backend.to_host(bad).tolist(),
-                backend.to_host(verdict.reason[bad]).tolist(),
-            )
-            rows = zip(_rows_at(verdict.source, positions), numbers, strict=True)
-            while batch := list(itertools.islice(rows, BATCH_ROWS)):
+        for table in tables:
+            names = [None, *REASONS[table.source.table]]
+            bad = backend.xp.nonzero((table.reason > 0) & (table.reason < COLLAPSED))[0]
+            positions = backend.to_host(bad).tolist()
+            numbers = backend.to_host(table.reason[bad]).tolist()
+            rows = zip(_read_rows(table.source, positions), numbers, strict=True)
+            while batch := list(itertools.islice(rows, _BATCH_ROWS)):
                 columns = [
-                    [verdict.source.table] * len(batch),
+                    [table.source.table] * len(batch),
                     [row.position for row, _ in batch],
-                    [reasons[number] for _, number in batch],
+                    [names[number] for _, number in batch],
                     [
                         json.dumps(row.values, ensure_ascii=False, allow_nan=False)
                         for row, _ in batch

@@ -1,51 +1,45 @@
-"""Stage 1: Parquet tables -> Shop: validated, encoded, with every bad row set aside under one reason (D1-D3)."""
+"""Stage 1: Parquet tables -> Shop: checked and encoded, bad rows set aside (D1 to D3)."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Event
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..backend.protocol import Array
+from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_starts
-from ..config import DatasetConfig
+from ..config import DatasetConfig, InputsConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
-from ..contract.schema import CLUB_STATUS, NEWS_FREQUENCY
-from .columns import Reader, compact, gather, sorted_distinct
-from .rejects import COLLAPSED, MAX_PRICE, Verdict, first_reason, settle
+from ..contract.schema import CLUB_STATUS, INPUT_COLUMNS, NEWS_FREQUENCY
+from .columns import ColumnReader, drop_unused_values, encode_texts, map_codes
+from .rejects import (
+    COLLAPSED,
+    MAX_PRICE,
+    CheckedTable,
+    RowCounts,
+    count_reasons,
+    find_first_reasons,
+    handle_rejects,
+)
 from .sources import Source, find_sources
 
-ITEM_COLUMNS = {
-    "product_group": "product_group_name",
-    "color_group": "colour_group_name",
-    "garment_group": "garment_group_name",
-    "department": "department_name",
-    "index_group": "index_group_name",
-    "product_code": "product_code",
-    "section": "section_name",
-    "name": "prod_name",
-}
-USER_COLUMNS = {"club_status": "club_member_status", "news_frequency": "fashion_news_frequency"}
+# They describe an item; a null in them says nothing.
+_NO_CATEGORIES = ("product_code", "section", "name")
 
-NO_CATEGORIES = (
-    "product_code",
-    "section",
-    "name",
-)  # they describe an item; a null in them says nothing
-
-# What the data says is kept, and a value beyond the contract's is a warning (D17).
-CONTRACT_VALUES = {"club_status": CLUB_STATUS, "news_frequency": NEWS_FREQUENCY}
+# Values beyond the contract's are used as they are, with a warning (D17).
+_CONTRACT_VALUES = {"club_status": CLUB_STATUS, "news_frequency": NEWS_FREQUENCY}
 
 # H&M's index groups, for files that only have `index_name`; any other index is its own group.
-INDEX_GROUPS = {
+_INDEX_GROUPS = {
     "Ladies Accessories": "Ladieswear",
     "Lingeries/Tights": "Ladieswear",
     "Baby Sizes 50-98": "Baby/Children",
@@ -54,12 +48,10 @@ INDEX_GROUPS = {
     "Children Accessories, Swimwear": "Baby/Children",
 }
 
-MISSING, UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
+_MISSING, _UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
 MAX_AGE = 120  # years
-HASH_BYTES = 1 << 20  # read at a time, after which an error is heard
-TIME_END = (
-    (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9
-)  # nanoseconds; times are in [0, TIME_END)
+_HASH_BYTES = 1 << 20  # read at a time; an error stops hashing after the next of them
+_TIME_END = (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9  # ns, exclusive
 
 
 @dataclass(frozen=True)
@@ -70,22 +62,27 @@ class Category:
     values: tuple[str, ...]  # sorted by code point
 
 
+class InputFile(NamedTuple):
+    """A file that was read."""
+
+    table: str
+    file: str  # relative to the input folder
+    bytes: int
+    rows: int
+    sha256: str  # 64 hex digits
+
+
 @dataclass(frozen=True)
 class InputReport:
-    """Where every input row went, per table, and what the build must remember of its inputs."""
+    """Where every input row went, and what the build must remember of its inputs."""
 
-    rows: dict[
-        str, dict[str, int]
-    ]  # table -> {"read": n, "kept": n, "rejected": n, "collapsed": n (identical duplicate keys)}
-    rejects: dict[str, dict[str, int]]  # table -> reason -> rows; sums to rows[table]["rejected"]
-    quality_score: float  # clean rows / all rows over all tables
+    rows: dict[str, RowCounts]  # by table
+    rejects: dict[str, dict[str, int]]  # by table and reason; sums to `rows`' rejected
+    quality_score: float  # clean rows / all rows over all tables, 0..1
     warnings: tuple[str, ...]
-    files: tuple[
-        dict[str, Any], ...
-    ]  # {"table", "file" (name relative to the input folder), "bytes", "rows", "sha256"}
-    alerts: tuple[
-        str, ...
-    ] = ()  # critical by the contract's "Alerting Thresholds", and no reason to stop
+    files: tuple[InputFile, ...]
+    # Critical by the contract's "Alerting Thresholds", and no reason to stop.
+    alerts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,65 +93,65 @@ class Shop:
     item_ids: Any  # host pyarrow string array (I,), sorted by code point
     age: Array  # (U,) int16  -1 for null
     user_columns: dict[str, Category]  # club_status, news_frequency
-    item_columns: dict[
-        str, Category
-    ]  # product_, color_, garment_, index_group, department, product_code, section, name
+    # product_, color_, garment_, index_group, department, product_code, section, name
+    item_columns: dict[str, Category]
     time: Array  # (T,) int64  nanoseconds since 1970 UTC
     user: Array  # (T,) int32  0..U-1
     item: Array  # (T,) int32  0..I-1
     price: Array  # (T,) int32  code into `prices`; zeros when the log has none
     prices: Any  # host numpy (P,) float64  sorted distinct prices; (0,) when the log has none
-    channel: Array  # (T,) int8  sales_channel_id where inputs.channels knows it, else -1
+    channel: Array  # (T,) int8  sales_channel_id where inputs.channels has it, else -1
     views: tuple[Array, Array, Array] | None  # time int64, user int32, item int32 of accepted views
     report: InputReport = field(repr=False)
 
     @property
     def n_users(self) -> int:
+        """Accepted customers."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """Accepted articles."""
         return len(self.item_ids)
 
 
 def load_shop(
-    folder: Path, config: DatasetConfig, backend: Any, *, rejects: Path | None = None
+    folder: Path, config: DatasetConfig, backend: Backend, *, rejects: Path | None = None
 ) -> Shop:
-    """Read, check and encode the tables in `folder` (D1-D3).
+    """Read, check and encode the tables in `folder` (D1 to D3).
 
-    Each of articles, customers, transactions and, if wanted and there, views is NAME.parquet (a file or a folder of
-    files) or a folder NAME/. Every row is kept, collapsed (an identical copy of an article or customer) or rejected for
-    its first reason; with `inputs.on_bad_rows: reject` the rejected rows go to the Parquet file `rejects`.
-    Needs about one table's columns in memory at a time, text as its distinct values.
-    InputError: tables that are missing, unreadable or of wrong types; bad rows as `settle` says. ConfigError: a mapping of
-    a column that does not exist.
+    Each of articles, customers, transactions and, if configured, views is NAME.parquet (a file or a
+    folder of files) or a folder NAME/. Every row is accepted, collapsed (an identical copy of an
+    article or customer) or rejected for its first reason; with `inputs.on_bad_rows: reject`,
+    rejected rows are written to the Parquet file `rejects`. Memory: about one table's columns at a
+    time, texts as their distinct values.
+
+    Raises InputError for tables that are missing, unreadable or of wrong types and for bad rows
+    (`handle_rejects`), ConfigError for a mapping of a column that does not exist.
     """
     folder = Path(folder)
     inputs = config.inputs
     sources = find_sources(folder, inputs)
-    with _digests(sources.values()) as digests:
-        items = _load_entities(
-            sources["articles"], "article_id", ITEM_COLUMNS, backend, width=inputs.article_id_width
-        )
-        users = _load_entities(sources["customers"], "customer_id", USER_COLUMNS, backend)
+    with _hash_files(sources.values()) as hashes:
+        items = _load_entities(sources["articles"], backend, width=inputs.article_id_width)
+        users = _load_entities(sources["customers"], backend)
         log = _load_log(sources["transactions"], items.ids, users.ids, inputs, backend)
         views = (
             _load_log(sources["views"], items.ids, users.ids, inputs, backend)
             if "views" in sources
             else None
         )
-        verdicts = [part.verdict for part in (items, users, log, views) if part]
-        score = settle(verdicts, inputs, backend, rejects)
-        files = tuple(_files(sources.values(), digests))
+        parts = [part for part in (items, users, log, views) if part]
+        tables = [part.checked for part in parts]
+        score = handle_rejects(tables, inputs, backend, rejects)
+        files = tuple(_record_files(sources.values(), hashes))
     report = InputReport(
-        rows={verdict.source.table: verdict.rows for verdict in verdicts},
-        rejects={verdict.source.table: verdict.rejects for verdict in verdicts},
+        rows={table.source.table: table.counts for table in tables},
+        rejects={table.source.table: table.rejects for table in tables},
         quality_score=score,
-        warnings=tuple(
-            text for part in (items, users, log, views) if part for text in part.warnings
-        ),
+        warnings=tuple(text for part in parts for text in part.warnings),
         files=files,
-        alerts=tuple(_alerts(score, verdicts)),
+        alerts=tuple(_find_alerts(score, tables)),
     )
     return Shop(
         user_ids=users.ids,
@@ -180,55 +177,54 @@ class _Entities:
     ids: pa.Array  # (n,) host strings
     columns: dict[str, Category]
     age: Array  # (n,) int16  -1 for null
-    verdict: Verdict
+    checked: CheckedTable
     warnings: tuple[str, ...]
 
 
-def _load_entities(
-    source: Source, key: str, columns: Mapping[str, str], backend: Any, *, width: int = 0
-) -> _Entities:
+def _load_entities(source: Source, backend: Backend, *, width: int = 0) -> _Entities:
     xp = backend.xp
-    reader = Reader(source, backend)
-    codes, ids = reader.keys(key, width)
-    coded = {name: reader.texts(theirs) for name, theirs in columns.items()}
+    reader = ColumnReader(source, backend)
+    key, *features = INPUT_COLUMNS[source.table]
+    own_columns = {column.becomes: column.name for column in features if column.becomes}
+    codes, ids = reader.read_keys(key.name, width)
+    encoded = {name: reader.read_texts(column) for name, column in own_columns.items()}
     if "index_name" in source.names:  # only read where there is no index_group_name
-        coded["index_group"] = _index_groups(backend, *reader.texts("index_name"))
-    age, has_age = reader.numbers("age")  # articles have none
+        encoded["index_group"] = _derive_index_groups(backend, *reader.read_texts("index_name"))
+    age, has_age = reader.read_numbers("age")  # articles have none
 
-    verdict = Verdict.of(
-        source,
-        _judge_keys(xp, codes, [column for column, _ in coded.values()] + [age, has_age]),
-        backend,
-    )
-    kept = xp.nonzero(verdict.reason == 0)[0]
-    kept = kept[xp.argsort(codes[kept], kind="stable")]
+    compared = [column for column, _ in encoded.values()] + [age, has_age]
+    checked = count_reasons(source, _check_keys(xp, codes, compared), backend)
+    rows = xp.nonzero(checked.reason == 0)[0]
+    rows = rows[xp.argsort(codes[rows], kind="stable")]
     warnings, categories = list(source.warnings), {}
-    for name, (column, texts) in coded.items():
-        column, texts = compact(backend, column[kept], texts)
+    for name, (column, texts) in encoded.items():
+        column, texts = drop_unused_values(backend, column[rows], texts)
         categories[name] = Category(column, tuple(texts.to_pylist()))
-        warnings += _category_warnings(source, name, columns[name], categories[name])
-    age, has_age = age[kept], has_age[kept]
-    bad_age = has_age & ((age < 0) | (age > MAX_AGE))
-    if n_bad := int(bad_age.sum()):
+        warnings += _warn_of_category(source, name, own_columns[name], categories[name])
+    age, has_age = age[rows], has_age[rows]
+    is_bad_age = has_age & ((age < 0) | (age > MAX_AGE))
+    if n_bad := int(is_bad_age.sum()):
         warnings.append(
-            f"{source.label}: age is outside 0..{MAX_AGE} in {n_bad} rows and taken as null there."
+            f"{source.label}: age is outside 0..{MAX_AGE} in {n_bad} rows; null is used there."
         )
-    age = xp.where(has_age & ~bad_age, xp.floor(age), -1.0).astype(xp.int16)
-    return _Entities(
-        ids.take(pa.array(backend.to_host(codes[kept]))), categories, age, verdict, tuple(warnings)
+    age = xp.where(has_age & ~is_bad_age, xp.floor(age), -1.0).astype(xp.int16)
+    ids = ids.take(pa.array(backend.to_host(codes[rows])))
+    return _Entities(ids, categories, age, checked, tuple(warnings))
+
+
+def _derive_index_groups(backend: Backend, codes: Array, names: pa.Array) -> tuple[Array, pa.Array]:
+    groups, places = encode_texts(
+        pa.array([_INDEX_GROUPS.get(name, name) for name in names.to_pylist()], pa.string())
     )
+    return map_codes(backend, places, codes), groups
 
 
-def _index_groups(backend: Any, codes: Array, names: pa.Array) -> tuple[Array, pa.Array]:
-    groups, place = sorted_distinct(
-        pa.array([INDEX_GROUPS.get(name, name) for name in names.to_pylist()], pa.string())
-    )
-    return gather(backend, place, codes), groups
+def _check_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
+    """Return reasons (n,) uint8 of rows with ids `codes` (n,).
 
-
-def _judge_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
-    """Reasons (n,) uint8: rows with one id collapse onto the first, or are all bad where any differs in `columns`."""
-    reason = first_reason(xp, codes.shape[0], [codes < 0])
+    Rows of one id collapse onto the first, or are all bad where any differs in `columns`.
+    """
+    reason = find_first_reasons(xp, codes.shape[0], [codes < 0])
     rows = xp.nonzero(codes >= 0)[0]
     rows = rows[xp.argsort(codes[rows], kind="stable")]
     starts = run_starts(xp, codes[rows])
@@ -237,20 +233,25 @@ def _judge_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
     differs = xp.zeros(rows.shape[0], dtype=bool)
     for column in columns:
         differs |= column[rows] != column[first]
-    conflict = count_codes(xp, run[differs], rows.shape[0]) > 0
-    reason[rows] = xp.where(conflict[run], 2, xp.where(starts, 0, COLLAPSED)).astype(xp.uint8)
+    conflicts = count_codes(xp, run[differs], rows.shape[0]) > 0
+    reason[rows] = xp.where(conflicts[run], 2, xp.where(starts, 0, COLLAPSED)).astype(xp.uint8)
     return reason
 
 
-def _category_warnings(source: Source, name: str, column: str, category: Category) -> Iterator[str]:
+def _warn_of_category(source: Source, name: str, column: str, category: Category) -> Iterator[str]:
     if column not in source.names:
         return
-    if name not in NO_CATEGORIES and (n_null := int((category.codes < 0).sum())):
-        yield f"{source.label}: {column} is null in {n_null} rows; null acts as a category of its own."
-    listed = CONTRACT_VALUES.get(name)
+    if name not in _NO_CATEGORIES and (n_null := int((category.codes < 0).sum())):
+        yield (
+            f"{source.label}: {column} is null in {n_null} rows; null acts as a category of its "
+            "own."
+        )
+    listed = _CONTRACT_VALUES.get(name)
     if listed and (unlisted := [value for value in category.values if value not in listed]):
-        found, expected = ", ".join(map(repr, unlisted)), ", ".join(map(repr, listed))
-        yield f"{source.label}: {column} holds {found}, which the contract does not list ({expected}); kept as it is."
+        yield (
+            f"{source.label}: {column} has {', '.join(map(repr, unlisted))}; the contract lists "
+            f"{', '.join(map(repr, listed))}. The values are used as they are."
+        )
 
 
 @dataclass(frozen=True)
@@ -263,113 +264,124 @@ class _Log:
     price: Array  # (n,) int32
     prices: Any  # host (P,) float64
     channel: Array  # (n,) int8
-    verdict: Verdict
+    checked: CheckedTable
     warnings: tuple[str, ...]
 
 
 def _load_log(
-    source: Source, item_ids: pa.Array, user_ids: pa.Array, inputs: Any, backend: Any
+    source: Source, item_ids: pa.Array, user_ids: pa.Array, inputs: InputsConfig, backend: Backend
 ) -> _Log:
     xp = backend.xp
-    reader = Reader(source, backend)
-    item = _match(backend, *reader.keys("article_id", inputs.article_id_width), item_ids)
-    user = _match(backend, *reader.keys("customer_id"), user_ids)
-    time, has_time = reader.times("t_dat")
+    reader = ColumnReader(source, backend)
+    item = _match_ids(backend, *reader.read_keys("article_id", inputs.article_id_width), item_ids)
+    user = _match_ids(backend, *reader.read_keys("customer_id"), user_ids)
+    time, has_time = reader.read_times("t_dat")
     has_price = source.table == "transactions" and inputs.price == "column"
     price, prices = xp.zeros_like(item), pa.array([], pa.float64())
     if has_price:
-        price, prices = _match_prices(backend, *reader.encode("price"))
-    channel = _channels(xp, *reader.numbers("sales_channel_id"), inputs.channels)
+        price, prices = _match_prices(backend, *reader.read_codes("price"))
+    channel = _match_channels(xp, *reader.read_numbers("sales_channel_id"), inputs.channels)
 
     checks = (  # in the order of REASONS
-        (item == MISSING) | (user == MISSING),
-        item == UNKNOWN,
-        user == UNKNOWN,
+        (item == _MISSING) | (user == _MISSING),
+        item == _UNKNOWN,
+        user == _UNKNOWN,
         ~has_time,
-        (time < 0) | (time >= TIME_END),
-        price == MISSING,
-        price == UNKNOWN,
+        (time < 0) | (time >= _TIME_END),
+        price == _MISSING,
+        price == _UNKNOWN,
     )
-    verdict = Verdict.of(source, first_reason(xp, source.n_rows, checks), backend)
-    if verdict.rows["kept"] < source.n_rows:
-        kept = xp.nonzero(verdict.reason == 0)[0]
+    checked = count_reasons(source, find_first_reasons(xp, source.n_rows, checks), backend)
+    if checked.counts.accepted < source.n_rows:
+        rows = xp.nonzero(checked.reason == 0)[0]
         time, user, item, price, channel = (
-            array[kept] for array in (time, user, item, price, channel)
+            array[rows] for array in (time, user, item, price, channel)
         )
     if has_price:
-        price, prices = compact(backend, price, prices)
+        price, prices = drop_unused_values(backend, price, prices)
     warnings = list(source.warnings)
     if "sales_channel_id" in source.names and (n_unknown := int((channel < 0).sum())):
         known = ", ".join(map(str, sorted(inputs.channels)))
-        where = f"{source.label}: sales_channel_id is null or not in inputs.channels ({known})"
-        warnings.append(f"{where} in {n_unknown} rows and taken as null there.")
-    return _Log(time, user, item, price, prices.to_numpy(), channel, verdict, tuple(warnings))
+        warnings.append(
+            f"{source.label}: sales_channel_id is null or not in inputs.channels ({known}) in "
+            f"{n_unknown} rows; null is used there."
+        )
+    return _Log(time, user, item, price, prices.to_numpy(), channel, checked, tuple(warnings))
 
 
-def _match(backend: Any, codes: Array, texts: pa.Array, ids: pa.Array) -> Array:
-    """Codes (n,) int32 into the accepted `ids`, MISSING for null, UNKNOWN where the text is none of them."""
-    return gather(backend, pc.index_in(texts, value_set=ids).fill_null(UNKNOWN), codes)
+def _match_ids(backend: Backend, codes: Array, texts: pa.Array, ids: pa.Array) -> Array:
+    """Return codes (n,) int32 into the accepted `ids`.
+
+    _MISSING is null, _UNKNOWN a text that is none of them.
+    """
+    return map_codes(backend, pc.index_in(texts, value_set=ids).fill_null(_UNKNOWN), codes)
 
 
-def _match_prices(backend: Any, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
-    """Codes (n,) int32 into the sorted distinct good prices, MISSING for null and NaN, UNKNOWN for bad ones; and those prices."""
+def _match_prices(backend: Backend, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
+    """Return codes (n,) int32 into the sorted distinct good prices, and those prices.
+
+    _MISSING is null or NaN, _UNKNOWN a bad price.
+    """
     if pa.types.is_decimal(values.type):
-        values = values.cast(
-            pa.string()
-        )  # by way of text the decimal is rounded correctly; Arrow's direct cast is not
+        # By way of text the decimal is rounded correctly; by Arrow's direct cast it is not.
+        values = values.cast(pa.string())
     floats = values.cast(pa.float64())
-    good = pc.and_(pc.greater(floats, 0.0), pc.less_equal(floats, MAX_PRICE))
-    prices = floats.filter(good).unique().sort()
-    return gather(backend, pc.index_in(floats, value_set=prices).fill_null(UNKNOWN), codes), prices
+    is_good = pc.and_(pc.greater(floats, 0.0), pc.less_equal(floats, MAX_PRICE))
+    prices = floats.filter(is_good).unique().sort()
+    places = pc.index_in(floats, value_set=prices).fill_null(_UNKNOWN)
+    return map_codes(backend, places, codes), prices
 
 
-def _channels(xp: Any, values: Array, valid: Array, channels: Mapping[int, str]) -> Array:
-    """Channel ids (n,) int8, -1 where null or not in `channels` (D3)."""
+def _match_channels(xp: Any, values: Array, is_valid: Array, channels: Mapping[int, str]) -> Array:
+    """Return channel ids (n,) int8, -1 where null or not in `channels` (D3)."""
     channel = xp.full(values.shape[0], -1, dtype=xp.int8)
     for known in channels:
-        channel = xp.where(valid & (values == known), xp.int8(known), channel)
+        channel = xp.where(is_valid & (values == known), xp.int8(known), channel)
     return channel
 
 
-def _alerts(score: float, verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _find_alerts(score: float, tables: Sequence[CheckedTable]) -> Iterator[str]:
     if score < CRITICAL_QUALITY_SCORE:
-        n_bad, n_read = (
-            sum(verdict.rows[what] for verdict in verdicts) for what in ("rejected", "read")
+        n_bad = sum(table.counts.rejected for table in tables)
+        n_read = sum(table.counts.read for table in tables)
+        yield (
+            f"inputs: found a data_quality_score of {score:.6f} ({n_bad} of {n_read} rows are "
+            f"bad); expected at least {CRITICAL_QUALITY_SCORE}."
         )
-        bad = f"{n_bad} of {n_read} rows are bad"
-        yield f"data_quality_score is {score:.6f} ({bad}), below {CRITICAL_QUALITY_SCORE}."
+
+
+_Hashes = dict[Path, "Future[tuple[int, str]]"]  # file -> bytes and SHA-256, once computed
 
 
 @contextmanager
-def _digests(sources: Iterable[Source]) -> Iterator[dict[Path, Future]]:
-    """(bytes, SHA-256) of every file, to come: hashing holds no GIL and costs no time beside the reading. An error ends it."""
-    over, hasher = Event(), ThreadPoolExecutor(1, "sha256")
+def _hash_files(sources: Iterable[Source]) -> Iterator[_Hashes]:
+    """Hash all files in a thread beside the reading; an error in the block stops it.
+
+    Hashing releases the GIL, so it takes no time of a build that uses another core.
+    """
+    is_over, hasher = Event(), ThreadPoolExecutor(1, "sha256")
     try:
         yield {
-            file: hasher.submit(_sha256, file, over) for source in sources for file in source.files
+            file: hasher.submit(_hash_file, file, is_over)
+            for source in sources
+            for file in source.files
         }
     finally:
-        over.set()
+        is_over.set()
         hasher.shutdown(cancel_futures=True)
 
 
-def _sha256(file: Path, over: Event) -> tuple[int, str]:
+def _hash_file(file: Path, is_over: Event) -> tuple[int, str]:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while not over.is_set() and (chunk := stream.read(HASH_BYTES)):
+        while not is_over.is_set() and (chunk := stream.read(_HASH_BYTES)):
             digest.update(chunk)
     return file.stat().st_size, digest.hexdigest()
 
 
-def _files(sources: Iterable[Source], digests: Mapping[Path, Future]) -> Iterator[dict[str, Any]]:
+def _record_files(sources: Iterable[Source], hashes: _Hashes) -> Iterator[InputFile]:
     for source in sources:
         for file, n_rows in zip(source.files, source.rows, strict=True):
-            n_bytes, sha256 = digests[file].result()
+            n_bytes, sha256 = hashes[file].result()
             name = file.relative_to(source.folder).as_posix()
-            yield {
-                "table": source.table,
-                "file": name,
-                "bytes": n_bytes,
-                "rows": n_rows,
-                "sha256": sha256,
-            }
+            yield InputFile(source.table, name, n_bytes, n_rows, sha256)

@@ -220,8 +220,10 @@ def describe_balance(balance: Balance | None) -> Balancing | None:
 def _inputs(built: PipelineResult) -> Inputs:
     report = built.report
     return Inputs(
-        files=[InputFile.model_validate(file) for file in report.files],
-        rows={table: TableRows.model_validate(rows) for table, rows in report.rows.items()},
+        files=[InputFile.model_validate(file._asdict()) for file in report.files],
+        rows={
+            table: TableRows.model_validate(rows._asdict()) for table, rows in report.rows.items()
+        },
         rejects=report.rejects,
         data_quality_score=report.quality_score,
         accepted_transactions=built.results.interactions.n_accepted,

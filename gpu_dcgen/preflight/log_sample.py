@@ -59,7 +59,7 @@ def _write_file(
 ) -> list[int]:
     """Rows written to each target."""
     columns, key = sorted(set(source.columns.values())), source.names["customer_id"]
-    texts = [source.names[name] for name, class_ in source.classes.items() if class_ == "text"]
+    texts = [source.names[name] for name, class_ in source.type_classes.items() if class_ == "text"]
     limits, rows = [min(share, 1.0) * 2.0**64 for share in shares], [0] * len(targets)
     with ExitStack() as stack:
         parquet = pq.ParquetFile(

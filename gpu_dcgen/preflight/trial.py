@@ -119,7 +119,7 @@ def try_stages(
         meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
     plan = results.plan
     trial = Trial(
-        n_rows=report.rows["transactions"]["read"],
+        n_rows=report.rows["transactions"].read,
         n_items=results.interactions.n_items,
         positives={positives.split: len(positives) for positives in plan.positives},
         n_unfit=plan.ledger["not_on_sale"] + plan.ledger["corpus_too_small"],

@@ -227,10 +227,10 @@ def _unaccounted(results: StageResults, report: InputReport) -> int:
     rows = report.rows["transactions"]
     emitted = sum(ledger["emitted"].values())
     kept = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
-    at_the_door = abs(rows["read"] - rows["kept"] - rows["rejected"] - rows.get("collapsed", 0))
+    at_the_door = abs(rows.read - rows.accepted - rows.rejected - rows.collapsed)
     return (
         at_the_door
-        + abs(rows["kept"] - log.n_accepted)
+        + abs(rows.accepted - log.n_accepted)
         + abs(log.n_accepted - sum(log.dropped.values()) - kept)
     )
 
@@ -395,7 +395,7 @@ def _transactions(results: StageResults, report: InputReport) -> dict[str, Any]:
     log = results.interactions
     rows = report.rows["transactions"]
     return {
-        "read": rows["read"],
+        "read": rows.read,
         "rejected": report.rejects.get("transactions", {}),
         "accepted": log.n_accepted,
         **log.dropped,

@@ -218,7 +218,7 @@ def test_what_is_wrong_with_the_tables_is_the_builds_to_say(tmp_path):
     result = run("build", tmp_path / "nowhere", tmp_path / "out", "--quiet")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-2:] == [
-        f"{tmp_path / 'nowhere'}: there is no such folder.",
+        f"{tmp_path / 'nowhere'}: the folder does not exist.",
         "Name the folder that holds articles, customers and transactions.",
     ]
 

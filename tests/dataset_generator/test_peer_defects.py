@@ -16,8 +16,14 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import rng
 from gpu_dcgen.kernels.draws import TRIES, draw_random
 from tests.dataset_generator.test_against_reference import read
-from tests.inputs.test_refusals import TINY
-from tests.support.shops import DAY, random_shop, tiny_config, write_shop
+from tests.support.shops import (
+    DAY,
+    TINY_SETTINGS,
+    random_shop,
+    set_options,
+    tiny_config,
+    write_shop,
+)
 
 N_ITEMS, N_OWNED, N_ROWS, N_DRAWN = 100, 90, 4000, 3
 
@@ -124,7 +130,7 @@ def test_a_positive_is_described_as_a_negative_is(dates_only):
 
 def test_two_processes_draw_the_same_and_end(tmp_path):
     write_shop(random_shop(3, n_users=16, n_items=24, n_rows=260), tmp_path / "input")
-    sets = [word for setting in TINY for word in ("--set", setting)]
+    sets = set_options(TINY_SETTINGS)
     digests = set()
     for hash_seed in ("1", "2"):
         output = tmp_path / f"output{hash_seed}"

@@ -1,4 +1,4 @@
-"""Input that cannot be built: its own message, exit code 2, no traceback, and nothing left behind; through the real command."""
+"""Input that cannot be built: a message of its own, exit code 2, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gpu_dcgen.cli import app
-from tests.support.shops import DAY, Tables, random_shop, write_shop
-
-TINY = [
-    "filtering.min_user_interactions=2",
-    "filtering.min_item_interactions=2",
-    "split.train_share=0.6",
-    "split.val_share=0.2",
-    "sequence_processing.min_sequence_length=1",
-    "negative_sampling.random_negatives_per_positive=3",
-    "negative_sampling.hard_negatives_per_positive=2",
-    "features.snapshot_days=2",
-]
+from tests.support.shops import DAY, TINY_SETTINGS, Tables, random_shop, set_options, write_shop
 
 
-def run(folder: Path, *more: str, settings: list[str] = TINY):
-    sets = [word for setting in settings for word in ("--set", setting)]
+def run(folder: Path, *more: str, settings: list[str] = TINY_SETTINGS):
+    sets = set_options(settings)
     return CliRunner().invoke(
         app, ["build", str(folder / "input"), str(folder / "output"), "--quiet", *sets, *more]
     )
@@ -109,7 +98,10 @@ def test_bad_rows_stop_the_build_or_are_set_aside(case, tmp_path):
     write_shop(tables, tmp_path / "input")
     refused(run(tmp_path), tmp_path, *words)
     result = run(
-        tmp_path, "--on-bad-rows", "reject", settings=[*TINY, "inputs.min_quality_score=0.5"]
+        tmp_path,
+        "--on-bad-rows",
+        "reject",
+        settings=[*TINY_SETTINGS, "inputs.min_quality_score=0.5"],
     )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "output" / "rejects.parquet").exists()
@@ -127,7 +119,7 @@ UNBUILDABLE = {
 
 
 @pytest.mark.parametrize("case", UNBUILDABLE)
-def test_a_log_that_holds_no_data_set_says_why(case, tmp_path):
+def test_a_log_without_any_positive_says_why(case, tmp_path):
     spoil, words = UNBUILDABLE[case]
     tables = a_shop()
     spoil(tables)
@@ -136,7 +128,7 @@ def test_a_log_that_holds_no_data_set_says_why(case, tmp_path):
 
 
 def test_prices_whose_sums_would_not_be_exact_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_dcgen.preparation.features._MOST_UNITS", 1 << 20)
+    monkeypatch.setattr("gpu_dcgen.preparation.features._MAX_SUM", 1 << 20)
     write_shop(a_shop(), tmp_path / "input")
     refused(run(tmp_path), tmp_path, "summed exactly", "divide the column by 1000")
 
@@ -190,7 +182,7 @@ def test_a_setting_that_cannot_be_used_is_named(setting, words, tmp_path):
 
 def test_a_vocabulary_too_small_for_the_negatives_is_an_error(tmp_path):
     write_shop(a_shop(), tmp_path / "input")
-    settings = [*TINY, "negative_sampling.random_negatives_per_positive=200"]
+    settings = [*TINY_SETTINGS, "negative_sampling.random_negatives_per_positive=200"]
     refused(
         run(tmp_path, settings=settings),
         tmp_path,
@@ -199,7 +191,7 @@ def test_a_vocabulary_too_small_for_the_negatives_is_an_error(tmp_path):
     )
 
 
-def test_an_output_that_is_there_is_not_touched(tmp_path):
+def test_an_output_that_exists_is_not_touched(tmp_path):
     write_shop(a_shop(), tmp_path / "input")
     assert run(tmp_path).exit_code == 0
     before = {
@@ -215,7 +207,7 @@ def test_an_output_that_is_there_is_not_touched(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "output"]
 
 
-def test_overwrite_replaces_data_sets_only(tmp_path):
+def test_overwrite_replaces_datasets_only(tmp_path):
     write_shop(a_shop(), tmp_path / "input")
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "thesis.tex").write_text("years of work")
@@ -241,7 +233,7 @@ def test_refused_builds_leave_no_new_parent_folders(tmp_path):
     refused(result, tmp_path, "transactions")
 
 
-def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -260,13 +252,9 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["resample", "off"])
-def test_every_balancing_mode_is_summed_up(mode, tmp_path):
+def test_every_balancing_mode_is_summarized(mode, tmp_path):
     write_shop(a_shop(), tmp_path / "input")
-    sets = [
-        word
-        for setting in [*TINY, f"category_balancing.mode={mode}"]
-        for word in ("--set", setting)
-    ]
+    sets = set_options([*TINY_SETTINGS, f"category_balancing.mode={mode}"])
     result = CliRunner().invoke(
         app, ["build", str(tmp_path / "input"), str(tmp_path / "output"), *sets]
     )
@@ -276,7 +264,7 @@ def test_every_balancing_mode_is_summed_up(mode, tmp_path):
 def test_resampling_to_nothing_is_refused(tmp_path):
     write_shop(a_shop(), tmp_path / "input")
     settings = [
-        *TINY,
+        *TINY_SETTINGS,
         "category_balancing.mode=resample",
         "category_balancing.recency_half_life_days=1",
     ]
@@ -297,7 +285,7 @@ def test_resampling_to_nothing_is_refused(tmp_path):
     )
 
 
-def test_a_build_that_fails_leaves_the_old_data_set(tmp_path):
+def test_a_build_that_fails_leaves_the_old_dataset(tmp_path):
     folder = write_shop(a_shop(), tmp_path / "input")
     assert run(tmp_path).exit_code == 0
     before = (tmp_path / "output" / "manifest.json").read_bytes()

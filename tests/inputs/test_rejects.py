@@ -43,7 +43,7 @@ def test_bad_articles(tmp_path, backend):
         *(("articles", position, "duplicate_key") for position in (4, 5, 6)),
     ]
     assert shop.item_ids.to_pylist() == ["a1", "a3", "twin"]
-    assert shop.report.rows["articles"] == {"read": 9, "kept": 3, "rejected": 5, "collapsed": 1}
+    assert shop.report.rows["articles"] == (9, 3, 5, 1)
     assert shop.item_columns["product_group"].values == (
         "Bags",
     )  # a rejected row's value is not in the vocabulary
@@ -61,7 +61,7 @@ def test_a_twin_that_differs_in_any_column_read_is_a_conflict(tmp_path, backend)
         ("customers", p, "duplicate_key") for p in (0, 1, 4, 5)
     ]
     assert shop.user_ids.to_pylist() == ["u2"]
-    assert shop.report.rows["customers"] == {"read": 6, "kept": 1, "rejected": 4, "collapsed": 1}
+    assert shop.report.rows["customers"] == (6, 1, 4, 1)
 
 
 GOOD = {"t_dat": "2020-01-01", "customer_id": "u1", "article_id": "a1", "price": 1.0}
@@ -122,7 +122,7 @@ def test_prices_that_only_rejected_rows_have_are_forgotten(tmp_path, backend):
 
 
 def test_bad_rows_are_found_again_in_every_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_checks, "BATCH_ROWS", 4)
+    monkeypatch.setattr(input_checks, "_BATCH_ROWS", 4)
     rows = [GOOD | {"price": -float(k) if k % 3 else 1.0} for k in range(30)]
     folder = write(tmp_path)
     pq.write_table(pa.table(as_columns(rows)), folder / "transactions.parquet", row_group_size=13)
@@ -179,7 +179,7 @@ def test_failing_names_table_reason_count_first_row_and_remedy(tmp_path, backend
     with pytest.raises(InputError) as caught:
         load(write(tmp_path, transactions=transactions, articles=bad_articles()), backend)
     text = str(caught.value)
-    assert text.startswith("The inputs have 7 bad rows:\n")
+    assert text.startswith("inputs: found 7 bad rows; expected none:\n")
     assert (
         'articles.parquet: 3 duplicate_key: the id occurs again with other values (first: row 4, article_id "odd").'
         in text
@@ -219,7 +219,8 @@ def test_the_build_stops_unless_the_quality_score_is_above_its_limit(tmp_path):
     # with 3 articles and 2 customers: 95 clean rows of 100, then 96 of 101
     rejects = tmp_path / "rejects.parquet"
     with pytest.raises(
-        InputError, match=r"quality score is 0.950000 \(5 of 100 rows are bad\), not above 0.95"
+        InputError,
+        match=r"found a quality score of 0.950000 \(5 of 100 rows are bad\); expected above 0.95:",
     ):
         load(write(tmp_path, transactions=many_sales(90, 5)), on_bad_rows="reject", rejects=rejects)
     assert not rejects.exists()
@@ -242,7 +243,9 @@ def test_nothing_to_reject_is_written_as_no_rows_and_passes_any_limit(tmp_path):
 
 
 def test_no_rows_left_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="transactions.parquet: no rows are left:\n.*3 bad_price"):
+    with pytest.raises(
+        InputError, match="transactions.parquet: found no row that can be used:\n.*3 bad_price"
+    ):
         reject(write(tmp_path, transactions=changed(TRANSACTIONS, "price", [-1.0, 0.0, -2.0])))
 
 
@@ -334,9 +337,9 @@ def test_all_rows_add_up_and_their_order_does_not_matter(
             ("transactions", len(lines)),
         ):
             rows = report.rows[table]
-            assert rows["read"] == n_rows == rows["kept"] + rows["rejected"] + rows["collapsed"]
+            assert rows.read == n_rows == rows.accepted + rows.rejected + rows.collapsed
             assert (
-                rows["rejected"]
+                rows.rejected
                 == sum(report.rejects[table].values())
                 == sum(row[0] == table for row in rejects)
             )

@@ -1,4 +1,4 @@
-"""Tables that cannot be used: each is refused with its name, what was found, what was expected and the way out (D1)."""
+"""Tables that cannot be used are refused with what was found, expected, and a remedy (D1)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu_dcgen.errors import ConfigError, InputError
-from gpu_dcgen.inputs import sources as input_files
+from gpu_dcgen.inputs import sources
 from tests.support.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
 
 UNUSABLE = {
     "no such folder": (
         lambda folder: folder.rename(folder.with_name("moved")),
-        "there is no such folder",
+        r"shop: the folder does not exist\.\nName the folder",
     ),
     "missing table": (
         lambda folder: (folder / "customers.parquet").unlink(),
-        r"there is no customers.parquet.*found articles.parquet, transactions",
+        r"table customers is missing; found articles.parquet, transactions.parquet; "
+        r"expected customers.parquet \(a file",
     ),
     "two tables of one name": (
         lambda folder: (folder / "articles").mkdir(),
-        "holds both articles.parquet and articles/",
+        "found both articles.parquet and articles/; expected one of them",
     ),
     "folder without files": (
         lambda folder: ((folder / "articles.parquet").unlink(), (folder / "articles").mkdir()),
-        "holds no .parquet files",
+        "articles: the folder has no .parquet files",
     ),
     "no Parquet": (
         lambda folder: (folder / "articles.parquet").write_text("article_id,x\n"),
@@ -74,12 +75,10 @@ def test_a_table_without_rows_is_an_error(tmp_path, table):
 
 def test_more_rows_than_are_numbered_are_refused_unread(tmp_path, monkeypatch):
     most = max(len(next(iter(table.values()))) for table in (ARTICLES, CUSTOMERS, TRANSACTIONS))
-    monkeypatch.setattr(input_files, "MOST_ROWS", most)
+    monkeypatch.setattr(sources, "MAX_ROWS", most)
     load(write(tmp_path))
-    monkeypatch.setattr(input_files, "MOST_ROWS", most - 1)
-    with pytest.raises(
-        InputError, match=f"the table has {most} rows; at most {most - 1} are numbered"
-    ):
+    monkeypatch.setattr(sources, "MAX_ROWS", most - 1)
+    with pytest.raises(InputError, match=f"found {most} rows; expected at most {most - 1}"):
         load(tmp_path)
 
 
@@ -134,7 +133,7 @@ WRONG_COLUMNS = {
     "twice": (
         "customers",
         pa.Table.from_arrays([pa.array(["u1"])] * 2, ["customer_id"] * 2),
-        "column 'customer_id' occurs 2 times",
+        "column 'customer_id' occurs 2 times in customers.parquet; expected one",
     ),
     "twice in other case": (
         "customers",
@@ -159,7 +158,7 @@ def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
     assert str(caught.value) == (
         "transactions.parquet: column 'price' is missing; "
         "found t_dat, customer_id, article_id, Price_SEK, sales_channel_id (close: Price_SEK).\n"
-        "If it has another name, say so in the configuration: inputs.columns: {transactions: {price: Price_SEK}}\n"
+        "If it has another name, map it in the configuration: inputs.columns: {transactions: {price: Price_SEK}}\n"
         "If the log has no prices, build with inputs.price: none."
     )
 
@@ -169,7 +168,7 @@ def test_a_mapped_column_must_be_there_even_if_optional(tmp_path):
         load(write(tmp_path), columns={"customers": {"age": "years"}})
     with pytest.raises(
         ConfigError,
-        match=r"has no column 'agee' to map; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME",
+        match=r"found 'agee' in customers; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME",
     ):
         load(write(tmp_path), columns={"customers": {"agee": "years"}})
 

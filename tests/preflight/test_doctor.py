@@ -90,7 +90,7 @@ def test_a_missing_table_fails_and_is_named(tmp_path, big_machine):
     check = looked_at(shop, tmp_path)["tables"]
     assert (
         check.verdict == "fail"
-        and "there is no customers.parquet" in check.found
+        and "table customers is missing" in check.found
         and "Convert the table" in check.remedy
     )
     assert "\n" not in check.found + check.remedy

@@ -20,8 +20,7 @@ from gpu_dcgen.kernels.checks import VIOLATIONS
 from gpu_dcgen.quality_validator.metrics import QualityMetrics
 from gpu_dcgen.samples import Group, StageResults, collect_results, gather_groups
 from gpu_dcgen.sequence_builder import build_calendar
-from tests.inputs.test_refusals import TINY
-from tests.support.shops import random_shop, tiny_config, write_shop
+from tests.support.shops import TINY_SETTINGS, random_shop, set_options, tiny_config, write_shop
 from tests.support.stage_shops import Stages
 
 N_HARD = 2
@@ -244,7 +243,7 @@ def test_a_faulty_data_set_is_kept_aside_and_not_published(tmp_path, monkeypatch
 
 def test_the_command_says_so_and_exits_with_3(tmp_path, monkeypatch):
     write_shop(random_shop(3, n_users=16, n_items=24, n_rows=260), tmp_path / "input")
-    sets = [word for setting in TINY for word in ("--set", setting)]
+    sets = set_options(TINY_SETTINGS)
     command = [
         "build",
         str(tmp_path / "input"),

@@ -75,6 +75,23 @@ TINY: dict[str, dict[str, Any]] = {
     "resources": {"num_workers": 2, "batch_size": 5, "chunk_size": 4},
 }
 
+# A configuration for small shops as settings of the command line.
+TINY_SETTINGS = [
+    "filtering.min_user_interactions=2",
+    "filtering.min_item_interactions=2",
+    "split.train_share=0.6",
+    "split.val_share=0.2",
+    "sequence_processing.min_sequence_length=1",
+    "negative_sampling.random_negatives_per_positive=3",
+    "negative_sampling.hard_negatives_per_positive=2",
+    "features.snapshot_days=2",
+]
+
+
+def set_options(settings: list[str]) -> list[str]:
+    """Return the words of the command line that give settings."""
+    return [word for setting in settings for word in ("--set", setting)]
+
 
 def tiny_config(**overrides: Any) -> DatasetConfig:
     """A configuration for little shops; sections given as dicts are laid over the tiny defaults."""

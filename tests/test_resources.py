@@ -1,4 +1,4 @@
-"""What a machine does not have is said before it is needed: memory, disk, names, open files."""
+"""What a machine lacks is reported before it is needed: memory, disk, names, open files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_dcgen import resources as limits
+from gpu_dcgen import resources
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError, InputError, OutputError
 from gpu_dcgen.resources import available_memory, estimated_bytes, require_memory, require_room
@@ -19,8 +19,8 @@ CONFIG = DatasetConfig()
 def roomy(monkeypatch):
     """A machine that has room for anything, until a test takes some of it away."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**13))
-    monkeypatch.setattr(limits, "available_memory", lambda: 10**12)
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (1024, 4096))
+    monkeypatch.setattr(resources, "available_memory", lambda: 10**12)
+    monkeypatch.setattr(resources.resource, "getrlimit", lambda which: (1024, 4096))
     return monkeypatch
 
 
@@ -28,26 +28,26 @@ def cgroups(folder, limit, used, cached):
     (folder / "most").write_text(f"{limit}\n")
     (folder / "used").write_text(f"{used}\n")
     (folder / "stat").write_text(f"anon 5\ninactive_file {cached}\nfile 9\n")
-    group = limits.CONTROL_GROUPS[0]
+    group = resources.CONTROL_GROUPS[0]
     return (
         group._replace(limit=folder / "most", usage=folder / "used", statistics=folder / "stat"),
     )
 
 
 def test_a_container_leaves_what_its_limit_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=9000))
-    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 3000, 500))
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(available=9000))
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 3000, 500))
     assert available_memory() == 2500
-    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, "max", 3000, 500))
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", cgroups(tmp_path, "max", 3000, 500))
     assert available_memory() == 9000
-    monkeypatch.setattr(limits, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 9000, 0))
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", cgroups(tmp_path, 5000, 9000, 0))
     assert available_memory() == 0
     (tmp_path / "most").unlink()
     assert available_memory() == 9000
 
 
 def test_this_machine_has_some_memory():
-    assert 0 < available_memory() <= limits.psutil.virtual_memory().total
+    assert 0 < available_memory() <= resources.psutil.virtual_memory().total
 
 
 def test_memory_that_is_not_there_is_asked_for_in_words(roomy):
@@ -76,7 +76,7 @@ def test_the_estimate_is_above_what_builds_took():
 
 
 def test_a_disk_that_is_too_small_is_said_before_it_is_full(roomy, tmp_path):
-    needed = int(estimated_bytes(1000, CONFIG) * limits.DISK_MARGIN)
+    needed = int(estimated_bytes(1000, CONFIG) * resources.DISK_MARGIN)
     roomy.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed))
     require_room(tmp_path / "new" / "out", 1000, CONFIG)
     roomy.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed - 1))
@@ -88,7 +88,7 @@ def test_a_disk_that_is_too_small_is_said_before_it_is_full(roomy, tmp_path):
 
 
 def test_blocks_that_do_not_fit_are_said_before_they_are_made(roomy, tmp_path):
-    roomy.setattr(limits, "available_memory", lambda: 2 * 10**9)
+    roomy.setattr(resources, "available_memory", lambda: 2 * 10**9)
     require_room(tmp_path / "out", 10, CONFIG, block_bytes=2 * 10**9)
     with pytest.raises(
         BackendError,
@@ -99,7 +99,7 @@ def test_blocks_that_do_not_fit_are_said_before_they_are_made(roomy, tmp_path):
 
 def test_names_leave_room_for_the_staging_folders(roomy, tmp_path):
     most = 255 - len("..staging")
-    (tmp_path / limits.STAGING.format("ü" + "x" * (most - 2))).mkdir()  # the file system agrees
+    (tmp_path / resources.STAGING.format("ü" + "x" * (most - 2))).mkdir()  # the file system agrees
     require_room(tmp_path / ("ü" + "x" * (most - 2)), 10, CONFIG)
     with pytest.raises(
         OutputError,
@@ -117,14 +117,16 @@ def test_paths_that_are_too_long_are_refused(roomy, tmp_path):
 
 
 def test_too_few_open_files_are_said_with_the_command_that_allows_more(roomy, tmp_path):
-    needed = limits.OPEN_FILES + limits.PART_FILES * CONFIG.n_threads
-    roomy.setattr(limits.resource, "getrlimit", lambda which: (needed, needed))
+    needed = resources.OPEN_FILES + resources.PART_FILES * CONFIG.n_threads
+    roomy.setattr(resources.resource, "getrlimit", lambda which: (needed, needed))
     require_room(tmp_path / "out", 10, CONFIG)
-    roomy.setattr(limits.resource, "getrlimit", lambda which: (needed - 1, needed))
+    roomy.setattr(resources.resource, "getrlimit", lambda which: (needed - 1, needed))
     with pytest.raises(
         OutputError,
         match=rf"{needed - 1} files .* needs about {needed}.\nRaise the limit \(ulimit -n {needed}\)",
     ):
         require_room(tmp_path / "out", 10, CONFIG)
-    roomy.setattr(limits.resource, "getrlimit", lambda which: (limits.resource.RLIM_INFINITY,) * 2)
+    roomy.setattr(
+        resources.resource, "getrlimit", lambda which: (resources.resource.RLIM_INFINITY,) * 2
+    )
     require_room(tmp_path / "out", 10, CONFIG)
