@@ -251,7 +251,8 @@ def demo(
 
         result = run_build(tables, dataset, config, progress=tracker, overwrite=overwrite)
         show(render.render_build(result.output, result.manifest))
-        show(render.render_tour(complete_journey.tour(dataset, tables)))
+        group = complete_journey.find_example_group(dataset, tables)
+        show(render.render_example_group(group))
 
 
 @app.command(cls=Command)

@@ -16,7 +16,7 @@ from .layout import VERDICT_STYLE, make_fields, make_table
 
 if TYPE_CHECKING:
     from ..contract.manifest import AppendSummary, Ledger, Manifest, Negatives, QualitySummary
-    from ..example_data.complete_journey import DemoReport, Tour
+    from ..example_data.complete_journey import DemoReport, ExampleGroup
     from ..example_data.fashion_shop import SynthReport
     from ..preflight.doctor import Check
     from ..preflight.plan import Plan
@@ -139,11 +139,11 @@ def render_tables(folder: Path, report: DemoReport) -> RenderableType:
     return Group(Text(head, style="bold"), make_fields(fields))
 
 
-def render_tour(tour: Tour) -> RenderableType:
+def render_example_group(group: ExampleGroup) -> RenderableType:
     """Render one group of the training file: a purchase and its negatives."""
-    head = f"A group of train_dataset.parquet: household {tour.user_id} on {tour.timestamp}"
+    head = f"A group of train_dataset.parquet: household {group.user_id} on {group.timestamp}"
     table = make_table(">label", "item", "product group", "negative source", ">similarity")
-    for row in tour.rows:
+    for row in group.rows:
         similarity = "" if row["similarity"] is None else f"{row['similarity']:.3f}"
         source = "" if row["source"] is None else row["source"]
         detail = "" if row["detail"] in (None, source) else f": {row['detail']}"
@@ -155,7 +155,7 @@ def render_tour(tour: Tour) -> RenderableType:
             similarity,
             style="bold" if row["label"] == 1.0 else "",
         )
-    history = make_fields({"bought before": ", ".join(tour.history)})
+    history = make_fields({"bought before": ", ".join(group.history)})
     return Group(Text(head, style="bold"), history, table)
 
 
@@ -167,7 +167,7 @@ def render_synth(folder: Path, report: SynthReport) -> RenderableType:
     fit = make_table("figure", ">published", ">synthetic", "unit")
     for line in report.fit:
         target = "" if line.target is None else f"{line.target:,.6g}"
-        fit.add_row(line.name, target, f"{line.got:,.6g}", line.unit)
+        fit.add_row(line.name, target, f"{line.measured:,.6g}", line.unit)
     head = Text(f"Wrote {folder} in {report.seconds:,.1f} s.", style="bold")
     return Group(head, rows, fit) if report.fit else Group(head, rows)
 

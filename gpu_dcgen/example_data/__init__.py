@@ -1,1 +1,1 @@
-"""Tables to try the package on."""
+"""Tables to try the package with."""

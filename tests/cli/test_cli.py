@@ -285,8 +285,8 @@ def test_demo_converts_builds_and_shows_a_group(fake_build, monkeypatch, tmp_pat
     monkeypatch.setattr(demo, "write_tables", lambda folder: report)
     monkeypatch.setattr(
         demo,
-        "tour",
-        lambda dataset, tables: demo.Tour("17", "2017-05-01 12:00", ["EGGS", "TEA"], rows),
+        "find_example_group",
+        lambda dataset, tables: demo.ExampleGroup("17", "2017-05-01 12:00", ["EGGS", "TEA"], rows),
     )
     result = run("demo", tmp_path / "out", "--threads", 2)
     assert result.exit_code == 0, result.output
@@ -313,8 +313,8 @@ def test_demo_never_writes_into_an_existing_folder(fake_build, monkeypatch, tmp_
 
 def test_synth_prints_rows_and_fit(monkeypatch, tmp_path):
     fit = [
-        SimpleNamespace(name="rows per customer", target=23.3, got=23.1, unit="rows"),
-        SimpleNamespace(name="not published", target=None, got=0.5, unit="share"),
+        SimpleNamespace(name="rows per customer", target=23.3, measured=23.1, unit="rows"),
+        SimpleNamespace(name="not published", target=None, measured=0.5, unit="share"),
     ]
     module = ModuleType("gpu_dcgen.example_data.fashion_shop")
     module.generate = lambda folder, *, scale, seed, progress: SimpleNamespace(

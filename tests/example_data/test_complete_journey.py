@@ -15,7 +15,7 @@ TABLES = ("articles", "customers", "transactions")
 
 @pytest.fixture
 def journey(tmp_path, monkeypatch):
-    """A little Complete Journey: product 9 is unknown, household 3 has bought nothing that has a price."""
+    """A little Complete Journey: product 9 is unknown, household 3 has no priced purchase."""
     source = tmp_path / "source"
     source.mkdir()
     log = {
@@ -40,7 +40,7 @@ def journey(tmp_path, monkeypatch):
     pq.write_table(
         pa.table({"household_id": [2, 7], "age": ["19-24", "65+"]}), source / "demographics.parquet"
     )
-    monkeypatch.setattr(demo, "_source_folder", lambda: source)
+    monkeypatch.setattr(demo, "_find_source", lambda: source)
     return tmp_path / "shop"
 
 
@@ -107,7 +107,7 @@ def test_the_real_complete_journey_converts_whole(tmp_path):
 
 
 @pytest.mark.parametrize("parts", [False, True])
-def test_the_tour_shows_the_most_varied_group_with_names(journey, tmp_path, parts):
+def test_the_example_is_the_most_varied_group_with_names(journey, tmp_path, parts):
     demo.write_tables(journey)
     dataset = tmp_path / "dataset"
     dataset.mkdir()
@@ -134,14 +134,18 @@ def test_the_tour_shows_the_most_varied_group_with_names(journey, tmp_path, part
         pa.table({"item_index": [1, 2, 3], "item_id": ["5", "6", "7"]}),
         dataset / "item_vocabulary.parquet",
     )
-    tour = demo.tour(dataset, journey)
-    assert (tour.user_id, tour.timestamp) == ("2", "2017-05-01 12:30 UTC")
-    assert tour.history == [
+    group = demo.find_example_group(dataset, journey)
+    assert (group.user_id, group.timestamp) == ("2", "2017-05-01 12:30 UTC")
+    assert group.history == [
         "BEEF - LEAN",
         "ICE - CRUSHED 22 LB",
         "product 6",
         "BEEF - LEAN",
         "ICE - CRUSHED 22 LB",
     ]
-    assert [row["item"] for row in tour.rows] == ["ICE - CRUSHED 22 LB", "product 6", "BEEF - LEAN"]
-    assert [row["label"] for row in tour.rows] == [1.0, 0.0, 0.0]
+    assert [row["item"] for row in group.rows] == [
+        "ICE - CRUSHED 22 LB",
+        "product 6",
+        "BEEF - LEAN",
+    ]
+    assert [row["label"] for row in group.rows] == [1.0, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""The synthetic log has H&M's schema and figures, and depends on nothing but scale and seed."""
+"""The synthetic log has H&M's schema and figures; it depends on scale and seed alone."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu_dcgen.errors import ConfigError, InputError
-from gpu_dcgen.example_data.fashion_shop import Fit, fit, generate, tables
+from gpu_dcgen.example_data.fashion_shop import Figure, generate, measure_files, tables
 from gpu_dcgen.example_data.fashion_shop.articles import (
     INDEX_GROUPS,
-    cross_table,
-    index_group_of,
-    joint_categories,
-    names,
+    fit_category_shares,
+    list_names,
     plan_assortment,
+    read_cross_table,
+    to_index_group,
 )
-from gpu_dcgen.example_data.fashion_shop.baskets import fill_baskets, kernel_tables
+from gpu_dcgen.example_data.fashion_shop.baskets import build_tables, fill_baskets
 from gpu_dcgen.example_data.fashion_shop.customers import (
+    compute_visit_intensity,
     draw_customers,
     draw_tastes,
-    visit_intensity,
 )
 from gpu_dcgen.example_data.fashion_shop.demand import plan_demand
-from gpu_dcgen.example_data.fashion_shop.fit import furthest, total_variation
+from gpu_dcgen.example_data.fashion_shop.figures import find_furthest, total_variation
 from gpu_dcgen.example_data.fashion_shop.marginals import (
     FIRST_DAY,
     N_DAYS,
-    daily_rows,
-    marginals,
-    month_of_day,
-    rows_by_rank,
-    sizes_at,
+    compute_months,
+    compute_rows_by_rank,
+    draw_daily_rows,
+    load_marginals,
+    scale_sizes,
 )
 from gpu_dcgen.example_data.fashion_shop.prices import plan_prices
-from gpu_dcgen.example_data.fashion_shop.similarity_fit import neighbor_shares
+from gpu_dcgen.example_data.fashion_shop.similarity_fit import measure_neighbors
 
 TABLES = ("articles", "customers", "transactions")
 
@@ -82,16 +82,16 @@ def test_another_seed_gives_another_log(small, tmp_path):
 
 
 def test_a_chunk_of_customers_does_not_depend_on_the_chunks_before_it():
-    days = daily_rows(3)
+    days = draw_daily_rows(3)
     assortment = plan_assortment(600, 180_000, 3)
     demand = plan_demand(assortment, days, 3)
-    wants, tags = kernel_tables(assortment, demand, plan_prices(assortment, demand, days, 3), 3)
+    tables = build_tables(assortment, demand, plan_prices(assortment, demand, days, 3), 3)
 
     def lines(chunk: int):
         customers = draw_customers(
-            chunk, 500, visit_intensity(days), demand, assortment.style_group, 3
+            chunk, 500, compute_visit_intensity(days), demand, assortment.style_group, 3
         )
-        return customers.visit_day, *fill_baskets(customers, wants, tags, 3)
+        return customers.visit_day, *fill_baskets(customers, *tables, 3)
 
     forward = [lines(0), lines(1)]
     backward = [lines(1), lines(0)][::-1]
@@ -113,7 +113,7 @@ def test_row_groups_bound_memory_and_do_not_change_the_content(small, tmp_path, 
 
 
 def test_a_row_group_stores_only_the_strings_that_occur_in_it():
-    encoded = tables.compact_dictionary(np.array([5, 2, 5]), pa.array(list("abcdefgh")))
+    encoded = tables.encode_compactly(np.array([5, 2, 5]), pa.array(list("abcdefgh")))
     assert encoded.to_pylist() == ["f", "c", "f"]
     assert encoded.dictionary.to_pylist() == ["c", "f"]
 
@@ -253,21 +253,21 @@ DISTANCES = {
 @pytest.mark.parametrize("name", TOLERANCES)
 def test_figure_is_near_the_published_one(shop, name):
     figure = next(f for f in shop[1].fit if f.name == name)
-    assert figure.got == pytest.approx(figure.target, rel=TOLERANCES[name])
+    assert figure.measured == pytest.approx(figure.target, rel=TOLERANCES[name])
 
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_distribution_is_near_the_published_one(shop, name):
-    assert next(f for f in shop[1].fit if f.name == name).got < DISTANCES[name]
+    assert next(f for f in shop[1].fit if f.name == name).measured < DISTANCES[name]
 
 
 def test_articles_are_bought_again_now_and_then(shop):
     again = next(f for f in shop[1].fit if f.name == "same article again within 14 days")
-    assert 0.042 < again.got < 0.065  # 0.036 where nobody returns for more
+    assert 0.042 < again.measured < 0.065  # 0.036 where nobody returns for more
 
 
 def test_tastes_give_articles_similar_ones_and_less_similar_ones(shop):
-    got = {f.name: f.got for f in shop[1].fit}
+    got = {f.name: f.measured for f in shop[1].fit}
     assert 0.4 < got["articles with a neighbor of cosine 0.3 to 0.8"] < 0.95
     assert got["articles with 5 neighbors of cosine 0.3 to 0.8"] > 0.05
     assert 0.9 < got["neighbors of cosine below 0.3"] < 1
@@ -296,7 +296,7 @@ def test_customers_keep_to_few_index_groups(shop):
 
 def test_measuring_the_files_gives_the_figures_of_the_report(shop):
     folder, report = shop
-    assert fit(folder) == report.fit
+    assert measure_files(folder) == report.fit
 
 
 def test_figures_notice_a_log_without_duplicates(shop, tmp_path):
@@ -306,11 +306,11 @@ def test_figures_notice_a_log_without_duplicates(shop, tmp_path):
     pq.write_table(lines, tmp_path / "transactions.parquet")
     for name in ("articles", "customers"):
         pq.write_table(read(folder, name), tmp_path / f"{name}.parquet")
-    got = {f.name: f.got for f in fit(tmp_path)}
+    got = {f.name: f.measured for f in measure_files(tmp_path)}
     assert got["exact duplicate lines"] == 0
     assert (
         got["rows per customer: mean"]
-        < next(f for f in report.fit if f.name == "rows per customer: mean").got
+        < next(f for f in report.fit if f.name == "rows per customer: mean").measured
     )
 
 
@@ -321,7 +321,7 @@ def test_measuring_another_shop_is_refused(small, tmp_path):
     early = pa.array(np.full(lines.num_rows, np.datetime64("2010-12-01")))
     pq.write_table(lines.set_column(0, "t_dat", early), tmp_path / "transactions.parquet")
     with pytest.raises(InputError, match="dates outside 2018-09-20"):
-        fit(tmp_path)
+        measure_files(tmp_path)
 
 
 @pytest.mark.parametrize("scale", [0, -0.1, 10.5, float("nan")])
@@ -332,9 +332,13 @@ def test_a_scale_outside_its_range_is_refused(scale, tmp_path):
 
 
 def test_sizes_are_in_proportion_and_never_too_small():
-    assert sizes_at(1) == {"articles": 105_542, "customers": 1_371_980, "transactions": 31_788_324}
-    assert sizes_at(0.1)["articles"] == 10_554
-    assert sizes_at(1e-6) == {
+    assert scale_sizes(1) == {
+        "articles": 105_542,
+        "customers": 1_371_980,
+        "transactions": 31_788_324,
+    }
+    assert scale_sizes(0.1)["articles"] == 10_554
+    assert scale_sizes(1e-6) == {
         "articles": 500,
         "customers": 200,
         "transactions": 200 * 31_788_324 // 1_371_980,
@@ -348,9 +352,9 @@ def test_the_smallest_shop_can_be_made(tmp_path):
 
 
 def test_days_follow_the_published_months_and_spikes():
-    rows = daily_rows(1)
-    months = np.bincount(month_of_day(), rows)
-    assert months == pytest.approx([count for _, count, _ in marginals()["monthly_rows"]])
+    rows = draw_daily_rows(1)
+    months = np.bincount(compute_months(), rows)
+    assert months == pytest.approx([count for _, count, _ in load_marginals()["monthly_rows"]])
     assert (
         rows[int((np.datetime64("2019-09-28") - np.datetime64(FIRST_DAY)).astype(int))] == 198_622
     )
@@ -359,39 +363,38 @@ def test_days_follow_the_published_months_and_spikes():
 
 def test_rows_by_rank_keep_the_published_shares_at_any_size():
     for n in (500, 1055, 105_542):
-        curve = rows_by_rank(n, 301 * n)
+        curve = compute_rows_by_rank(n, 301 * n)
         assert curve.sum() == pytest.approx(301 * n)
         assert np.all(np.diff(curve) <= 1e-9)
         assert np.count_nonzero(curve == 0) == round(n * 995 / 105_542)
-    assert rows_by_rank(105_542, 31_788_324)[:1000].sum() / 31_788_324 == pytest.approx(
+    assert compute_rows_by_rank(105_542, 31_788_324)[:1000].sum() / 31_788_324 == pytest.approx(
         0.1816, abs=0.002
     )
 
 
 def test_joint_categories_agree_with_both_published_tables():
-    table = joint_categories()
-    garments = names("garment_group_name")
-    member = np.eye(len(INDEX_GROUPS))[index_group_of(np.arange(table.shape[1]))]
-    groups = names("product_group_name")
-    by_group = cross_table("joint_product_group_x_index_group", groups, list(INDEX_GROUPS))
-    by_garment = cross_table("joint_product_group_x_garment_group", groups, garments)
+    table = fit_category_shares()
+    garments = list_names("garment_group_name")
+    member = np.eye(len(INDEX_GROUPS))[to_index_group(np.arange(table.shape[1]))]
+    groups = list_names("product_group_name")
+    by_group = read_cross_table("joint_product_group_x_index_group", groups, list(INDEX_GROUPS))
+    by_garment = read_cross_table("joint_product_group_x_garment_group", groups, garments)
     assert total_variation(table.sum(axis=2) @ member, by_group) < 0.002
     assert total_variation(table.sum(axis=1), by_garment) < 0.002
 
 
-def test_neighbour_shares_by_hand():
+def test_neighbor_shares_by_hand():
     # 20 customers buy articles 0 and 1 together (cosine 1: above the band); 10 of them article 2
     # (cosine 10 / sqrt(200) = 0.71).
     customer = np.repeat(np.arange(20), np.where(np.arange(20) < 10, 3, 2)).astype(np.int32)
     article = np.concatenate([[0, 1, 2]] * 10 + [[0, 1]] * 10).astype(np.int32)
-    any_neighbour, in_band, five, below = neighbor_shares(customer, article, 20, 4)
-    assert (any_neighbour, in_band, five, below) == (1.0, 1.0, 0.0, 0.0)
+    assert measure_neighbors(customer, article, 20, 4) == (1.0, 1.0, 0.0, 0.0)
 
 
 def test_distances_know_equal_from_disjoint():
     assert total_variation(np.array([1.0, 3.0]), np.array([2.0, 6.0])) == 0
     assert total_variation(np.array([1.0, 0.0]), np.array([0.0, 5.0])) == 1
-    assert furthest(np.array([1.1, 0.5, 1.9])) == 0.5
+    assert find_furthest(np.array([1.1, 0.5, 1.9])) == 0.5
 
 
 def test_a_figure_without_a_published_value_says_so(shop):
@@ -401,4 +404,4 @@ def test_a_figure_without_a_published_value_says_so(shop):
         "articles with 5 neighbors of cosine 0.3 to 0.8",
         "neighbors of cosine below 0.3",
     }
-    assert all(isinstance(f, Fit) and isinstance(f.got, float) for f in shop[1].fit)
+    assert all(isinstance(f, Figure) and isinstance(f.measured, float) for f in shop[1].fit)

@@ -1,8 +1,9 @@
-"""The assortment: articles in products, products in looks, looks in styles; their categories, lives and rows.
+"""Plan the assortment: articles in products, looks and styles; categories, lives and rows.
 
-Colours of one product share a `product_code`; a *look* is a few products that are bought together (a bikini's two halves,
-a suit); a *style* is some eighty articles for one taste. Articles are numbered in the order (index group, price tier,
-style, look, product), so every one of these is a run of neighbors, and styles near each other suit similar customers.
+The colors of a product are articles that share a `product_code`; a *look* is a few products that
+are bought together (the two pieces of a bikini, a suit); a *style* is some eighty articles for one
+taste. Articles are numbered in the order (index group, price tier, style, look, product), so each
+of these is a run of consecutive articles, and styles near each other suit similar customers.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .marginals import N_DAYS, generator, marginals, rows_by_rank
+from .marginals import ASSORTMENT, N_DAYS, compute_rows_by_rank, load_marginals, make_generator
 
 ARTICLES_PER_STYLE = 80
-# a customer seldom buys an article twice, which takes from the top: the plan is steeper than the
-# goal
+# Exponent of the planned rows: customers seldom buy an article twice, which takes rows from the
+# top, so the plan is steeper than the goal.
 ROWS_POWER = 1.24
 PRODUCTS_PER_LOOK = (0.30, 0.30, 0.25, 0.15)  # shares of looks with 1, 2, 3, 4 products
 MEDIAN_LIFE_DAYS, LIFE_SPREAD, LIFE_BY_POPULARITY = 330.0, 0.55, 0.20
-FADING = 3.0  # of a life: sqrt(x) * (1 - x)^FADING, a fast rise and a long thin end
-# of the logarithm of the share of a life inside the log, in an article's rank by rows
+FADING = 3.0  # of sales over a life, sqrt(x) * (1 - x)^FADING: a fast rise and a long decline
+# weight of log(share of a life inside the log) in an article's rank by rows
 CUT_LIFE_WEIGHT = 0.3
-BASICS_LIFE = 2.0  # basics live so much longer
+BASICS_LIFE = 2.0  # factor on the lives of basics
 ALL_YEAR, SUMMER, WINTER = 0, 1, 2
 LAUNCH_DAY_OF_YEAR = {SUMMER: (95, 30), WINTER: (245, 30)}  # mean and sigma
 
@@ -63,12 +64,10 @@ class Assortment:
     style: np.ndarray  # (n,) int32  rising
     look_style: np.ndarray  # (looks,) int32
     style_group: np.ndarray  # (styles,) int8  code into INDEX_GROUPS, rising
-    style_tier: (
-        np.ndarray
-    )  # (styles,) float64  price level, standard normal, rising inside an index group
-    product_group: (
-        np.ndarray
-    )  # (n,) int8  codes into the names of `marginals()["product_group_name"]`
+    # (styles,) float64  price level, standard normal, rising inside an index group
+    style_tier: np.ndarray
+    # (n,) int8  codes into the names of `load_marginals()["product_group_name"]`
+    product_group: np.ndarray
     index: np.ndarray  # (n,) int8  codes into INDEX_GROUP
     garment_group: np.ndarray  # (n,) int8
     season: np.ndarray  # (n,) int8  ALL_YEAR, SUMMER, WINTER
@@ -78,36 +77,47 @@ class Assortment:
 
     @property
     def n(self) -> int:
-        return self.look.shape[0]
+        """Number of articles."""
+        return int(self.look.shape[0])
+
+    @property
+    def n_looks(self) -> int:
+        """Number of looks."""
+        return int(self.look_style.shape[0])
+
+    @property
+    def n_styles(self) -> int:
+        """Number of styles."""
+        return int(self.style_group.shape[0])
 
 
-def names(column: str) -> list[str]:
-    """A category's published names, in the order of its codes."""
-    return list(marginals()[column])
+def list_names(column: str) -> list[str]:
+    """Return a category's published names, in the order of its codes."""
+    return list(load_marginals()[column])
 
 
 INDEX_GROUPS = ("Ladieswear", "Baby/Children", "Divided", "Menswear", "Sport")
 
 
 def plan_assortment(n_articles: int, n_rows: int, seed: int) -> Assortment:
-    """Draw `n_articles` articles whose expected rows sum to `n_rows`."""
-    rng = generator(seed, purpose=2)
-    sizes = product_sizes(rng, n_articles)
-    group, index, garment = product_categories(sizes)
-    season = season_of(group, garment)
-    look, style, tier, style_group = group_products(rng, sizes, index_group_of(index), season)
+    """Draw `n_articles` articles; their expected rows sum to `n_rows`."""
+    rng = make_generator(seed, ASSORTMENT)
+    sizes = draw_product_sizes(rng, n_articles)
+    group, index, garment = assign_categories(sizes)
+    season = assign_seasons(group, garment)
+    look, style, tier, style_group = group_products(rng, sizes, to_index_group(index), season)
 
     order = np.lexsort((np.arange(sizes.shape[0]), look, style))
     product = np.repeat(order, sizes[order])
     article_look = np.cumsum(np.diff(look[product], prepend=look[product[0]]) != 0).astype(np.int32)
     article_style = style[product]
 
-    z = popularity(rng, article_look, product)
-    basic = np.isin(np.asarray(names("garment_group_name"))[garment[product]], list(BASICS))
-    launch, life = draw_lives(rng, article_look, season[product], basic, z)
-    # An article whose life the log cuts off sells that much less.
-    rank = z + CUT_LIFE_WEIGHT * np.log(share_inside_the_log(launch, life))
-    curve = rows_by_rank(n_articles, n_rows) ** ROWS_POWER
+    z = draw_popularity(rng, article_look, product)
+    is_basic = np.isin(np.asarray(list_names("garment_group_name"))[garment[product]], list(BASICS))
+    launch, life = draw_lives(rng, article_look, season[product], is_basic, z)
+    # An article sells less where the log has only a part of its life.
+    rank = z + CUT_LIFE_WEIGHT * np.log(compute_share_in_log(launch, life))
+    curve = compute_rows_by_rank(n_articles, n_rows) ** ROWS_POWER
     rows = np.empty(n_articles)
     rows[np.argsort(-rank, kind="stable")] = curve * (n_rows / curve.sum())
     first_of_look = np.flatnonzero(np.diff(article_look, prepend=-1))
@@ -128,9 +138,9 @@ def plan_assortment(n_articles: int, n_rows: int, seed: int) -> Assortment:
     )
 
 
-def product_sizes(rng: np.random.Generator, n_articles: int) -> np.ndarray:
-    """Articles (colors) of each product, (products,) int64, with sum `n_articles`, by the published histogram."""
-    histogram = marginals()["articles_per_product_code"]
+def draw_product_sizes(rng: np.random.Generator, n_articles: int) -> np.ndarray:
+    """Draw the colors of each product, (products,) int64, that sum to `n_articles`."""
+    histogram = load_marginals()["articles_per_product_code"]
     values = np.asarray(list(histogram), dtype=np.int64)
     shares = np.asarray(list(histogram.values()), dtype=np.float64)
     sizes = rng.choice(values, size=n_articles, p=shares / shares.sum())
@@ -141,102 +151,111 @@ def product_sizes(rng: np.random.Generator, n_articles: int) -> np.ndarray:
     return sizes
 
 
-def joint_categories() -> np.ndarray:
-    """Shares (product groups, indices, garment groups) that agree with every published table of two of them.
+def fit_category_shares() -> np.ndarray:
+    """Fit shares (product groups, indices, garment groups) to all published tables of two.
 
-    The published tables are (product group, index group), (product group, garment group) and index totals; what they leave
-    open starts from a prior of what shops sell where, and iterative proportional fitting does the rest.
+    The published tables are (product group, index group), (product group, garment group) and index
+    totals. Iterative proportional fitting starts from a prior of what shops sell where.
     """
-    groups, indices, garments = (
-        names("product_group_name"),
-        list(INDEX_GROUP),
-        names("garment_group_name"),
-    )
-    shape = (len(groups), len(indices), len(garments))
-    table = np.ones(shape)
-    for g, group in enumerate(groups):
-        for i, index in enumerate(indices):
-            home = {"Lingeries/Tights": INTIMATE, "Ladies Accessories": SMALL_THINGS}.get(index)
-            if index == "Children Accessories, Swimwear":
-                home = SMALL_THINGS | {"Swimwear"}
-            away = (
-                home is None
-                and INDEX_GROUP[index] in ("Ladieswear", "Baby/Children")
-                and group in INTIMATE | SMALL_THINGS
-            )
-            table[g, i] *= 0.02 if away or (home is not None and group not in home) else 1.0
-    for k, garment in enumerate(garments):
-        for i, index in enumerate(indices):
-            child, woman = (
-                INDEX_GROUP[index] == "Baby/Children",
-                INDEX_GROUP[index] in ("Ladieswear", "Divided", "Sport"),
-            )
-            if (
-                (garment in WOMEN_ONLY and not woman)
-                or (garment in CHILDREN_ONLY) != child
-                or (garment == "Dressed") != (index == "Menswear")
-            ):
-                table[:, i, k] *= (
-                    0.02 if garment in WOMEN_ONLY | CHILDREN_ONLY | {"Dressed"} else 1.0
-                )
+    groups, garments = list_names("product_group_name"), list_names("garment_group_name")
+    indices = list(INDEX_GROUP)
+    table = make_category_prior(groups, indices, garments)
     member = np.asarray(
         [[INDEX_GROUP[index] == g for index in indices] for g in INDEX_GROUPS], dtype=np.float64
     )
-    by_group = cross_table("joint_product_group_x_index_group", groups, list(INDEX_GROUPS))
-    by_garment = cross_table("joint_product_group_x_garment_group", groups, garments)
-    by_index = np.asarray([marginals()["index_name"][index] for index in indices], dtype=np.float64)
+    by_group = read_cross_table("joint_product_group_x_index_group", groups, list(INDEX_GROUPS))
+    by_garment = read_cross_table("joint_product_group_x_garment_group", groups, garments)
+    by_index = np.asarray(
+        [load_marginals()["index_name"][index] for index in indices], dtype=np.float64
+    )
     for _ in range(60):
         table *= (by_index / np.maximum(table.sum(axis=(0, 2)), 1e-300))[None, :, None]
         now = table.sum(axis=2) @ member.T
-        table *= (np.divide(by_group, now, out=np.zeros_like(now), where=now > 0) @ member)[
-            :, :, None
-        ]
+        factor = np.divide(by_group, now, out=np.zeros_like(now), where=now > 0) @ member
+        table *= factor[:, :, None]
         now = table.sum(axis=1)
         table *= np.divide(by_garment, now, out=np.zeros_like(now), where=now > 0)[:, None, :]
     return table / table.sum()
 
 
-def cross_table(key: str, rows: list[str], columns: list[str]) -> np.ndarray:
+def make_category_prior(groups: list[str], indices: list[str], garments: list[str]) -> np.ndarray:
+    """Return 1 for combinations that shops sell, less for others, in the shape of the shares."""
+    table = np.ones((len(groups), len(indices), len(garments)))
+    for g, group in enumerate(groups):
+        for i, index in enumerate(indices):
+            home = {"Lingeries/Tights": INTIMATE, "Ladies Accessories": SMALL_THINGS}.get(index)
+            if index == "Children Accessories, Swimwear":
+                home = SMALL_THINGS | {"Swimwear"}
+            if home is None:
+                is_rare = (
+                    INDEX_GROUP[index] in ("Ladieswear", "Baby/Children")
+                    and group in INTIMATE | SMALL_THINGS
+                )
+            else:
+                is_rare = group not in home
+            table[g, i] *= 0.02 if is_rare else 1.0
+    for k, garment in enumerate(garments):
+        for i, index in enumerate(indices):
+            is_child = INDEX_GROUP[index] == "Baby/Children"
+            is_woman = INDEX_GROUP[index] in ("Ladieswear", "Divided", "Sport")
+            if (
+                (garment in WOMEN_ONLY and not is_woman)
+                or (garment in CHILDREN_ONLY) != is_child
+                or (garment == "Dressed") != (index == "Menswear")
+            ):
+                table[:, i, k] *= (
+                    0.02 if garment in WOMEN_ONLY | CHILDREN_ONLY | {"Dressed"} else 1.0
+                )
+    return table
+
+
+def read_cross_table(key: str, rows: list[str], columns: list[str]) -> np.ndarray:
+    """Return a published table of counts (rows, columns)."""
     table = np.zeros((len(rows), len(columns)))
-    for row, column, count in marginals()[key]:
+    for row, column, count in load_marginals()[key]:
         table[rows.index(row), columns.index(column)] = count
     return table
 
 
-def product_categories(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Product group, index and garment group codes of each product, (products,) int8 each: shares of articles as published."""
-    shares = joint_categories()
+def assign_categories(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return product group, index and garment group codes of each product, (products,) int8.
+
+    The shares of the articles are as published.
+    """
+    shares = fit_category_shares()
     middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
     cells = np.searchsorted(np.cumsum(shares.ravel())[:-1], middle)
-    parts = np.unravel_index(cells, shares.shape)
-    return tuple(part.astype(np.int8) for part in parts)
-
-
-def season_of(group: np.ndarray, garment: np.ndarray) -> np.ndarray:
-    """ALL_YEAR, SUMMER or WINTER for each product, (products,) int8."""
-    garments, groups = (
-        np.asarray(names("garment_group_name"))[garment],
-        np.asarray(names("product_group_name"))[group],
+    group, index, garment = (
+        codes.astype(np.int8) for codes in np.unravel_index(cells, shares.shape)
     )
-    summer = (groups == "Swimwear") | np.isin(garments, ["Shorts", "Dresses Ladies", "Skirts"])
-    winter = np.isin(garments, ["Knitwear", "Outdoor"])
-    return np.select([summer, winter], [SUMMER, WINTER], ALL_YEAR).astype(np.int8)
+    return group, index, garment
 
 
-def index_group_of(index: np.ndarray) -> np.ndarray:
-    """Index group codes (int8) of index codes."""
-    return np.asarray([INDEX_GROUPS.index(group) for group in INDEX_GROUP.values()], dtype=np.int8)[
-        index
-    ]
+def assign_seasons(group: np.ndarray, garment: np.ndarray) -> np.ndarray:
+    """Return ALL_YEAR, SUMMER or WINTER for each product, (products,) int8."""
+    garments = np.asarray(list_names("garment_group_name"))[garment]
+    groups = np.asarray(list_names("product_group_name"))[group]
+    is_summer = (groups == "Swimwear") | np.isin(garments, ["Shorts", "Dresses Ladies", "Skirts"])
+    is_winter = np.isin(garments, ["Knitwear", "Outdoor"])
+    return np.select([is_summer, is_winter], [SUMMER, WINTER], ALL_YEAR).astype(np.int8)
 
 
-def group_products(rng, sizes, index_group, season):
-    """Put products into looks (same index group and season) and looks into styles (same index group).
+def to_index_group(index: np.ndarray) -> np.ndarray:
+    """Return the index group codes (int8) of index codes."""
+    codes = [INDEX_GROUPS.index(group) for group in INDEX_GROUP.values()]
+    return np.asarray(codes, dtype=np.int8)[index]
 
-    Returns look (products,) int64, style (products,) int32, price tier (styles,) float64 and index group (styles,) int8;
-    styles are numbered by (index group, tier).
+
+def group_products(
+    rng: np.random.Generator, sizes: np.ndarray, index_group: np.ndarray, season: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Group products into looks, and looks into styles.
+
+    Products of a look have the same index group and season, looks of a style the same index group.
+    Returns look (products,) int64, style (products,) int32, price tier (styles,) float64 and index
+    group (styles,) int8; styles are numbered by (index group, tier).
     """
-    n = sizes.shape[0]
+    n = int(sizes.shape[0])
     order = np.lexsort((rng.random(n), season, index_group))
     planned = np.repeat(
         np.arange(n),
@@ -247,17 +266,18 @@ def group_products(rng, sizes, index_group, season):
     look = np.empty(n, dtype=np.int64)
     look[order] = look_sorted
     look_size = np.bincount(look, weights=sizes)
-    look_group = np.zeros(look_size.shape[0], dtype=np.int8)
+    look_group = np.zeros_like(look_size, dtype=np.int8)
     look_group[look] = index_group
 
-    look_order = np.lexsort((rng.random(look_size.shape[0]), look_group))
-    look_style = np.empty(look_size.shape[0], dtype=np.int64)
+    n_looks = int(look_size.shape[0])
+    look_order = np.lexsort((rng.random(n_looks), look_group))
+    look_style = np.empty(n_looks, dtype=np.int64)
     tiers, groups, n_styles = [], [], 0
     for code in np.unique(look_group):
         members = look_order[look_group[look_order] == code]
         ends = np.cumsum(look_size[members])
-        wanted = max(1, round(ends[-1] / ARTICLES_PER_STYLE))
-        raw = ((ends - look_size[members] / 2) / ends[-1] * wanted).astype(np.int64)
+        n_planned = max(1, round(ends[-1] / ARTICLES_PER_STYLE))
+        raw = ((ends - look_size[members] / 2) / ends[-1] * n_planned).astype(np.int64)
         _, raw = np.unique(raw, return_inverse=True)
         count = int(raw.max()) + 1
         look_style[members] = n_styles + raw
@@ -267,17 +287,24 @@ def group_products(rng, sizes, index_group, season):
     return look, look_style[look].astype(np.int32), np.concatenate(tiers), np.concatenate(groups)
 
 
-def popularity(rng: np.random.Generator, look: np.ndarray, product: np.ndarray) -> np.ndarray:
-    """Attraction (n,) float64, standard normal: colors of a product and parts of a look do about equally well."""
+def draw_popularity(rng: np.random.Generator, look: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Draw popularities (n,) float64, standard normal, alike in looks and products."""
     by_look = rng.standard_normal(int(look.max()) + 1)[look]
     by_product = rng.standard_normal(int(product.max()) + 1)[product]
     return 0.65 * by_look + 0.45 * by_product + 0.6124 * rng.standard_normal(look.shape[0])
 
 
-def draw_lives(rng, look, season, basic, z) -> tuple[np.ndarray, np.ndarray]:
-    """First day on sale (may be before day 0) and days on sale, (n,) float64 each; every life meets the log for 3 days or more.
+def draw_lives(
+    rng: np.random.Generator,
+    look: np.ndarray,
+    season: np.ndarray,
+    is_basic: np.ndarray,
+    z: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw first days on sale (may be before day 0) and days on sale, (n,) float64 each.
 
-    The parts of a look come out together; summer and winter things before their season.
+    Every life shares 3 days or more with the log. The articles of a look are launched together,
+    summer and winter articles before their season.
     """
     n_looks = int(look.max()) + 1
     first = np.flatnonzero(np.diff(look, prepend=-1))
@@ -287,17 +314,16 @@ def draw_lives(rng, look, season, basic, z) -> tuple[np.ndarray, np.ndarray]:
     life = (
         MEDIAN_LIFE_DAYS
         * np.exp(spread + LIFE_BY_POPULARITY * z)
-        * np.where(basic, BASICS_LIFE, 1.0)
+        * np.where(is_basic, BASICS_LIFE, 1.0)
     )
     life = np.clip(life, 10, 2 * N_DAYS)
     look_life, look_season = life[first], season[first]
     launch = -0.8 * look_life + rng.random(n_looks) * (N_DAYS - 10 + 0.8 * look_life)
     for code, (mean, sigma) in LAUNCH_DAY_OF_YEAR.items():
-        day = mean + sigma * rng.standard_normal(
-            n_looks
-        )  # day of year; the log begins on day 262 of 2018
-        # Years 2018 to 2020; a spring 2018 launch is over before the log begins, unless it lives
-        # long.
+        # Day of the year; the log begins on day 262 of 2018.
+        day = mean + sigma * rng.standard_normal(n_looks)
+        # Years 2018 to 2020. Articles launched in spring 2018 sell in the log only if their lives
+        # are long.
         year = rng.choice([0, 365, 730], size=n_looks, p=(0.2, 0.4, 0.4))
         launch = np.where(look_season == code, day + year - 262, launch)
         life = np.where(season == code, np.minimum(life, 365), life)
@@ -307,12 +333,12 @@ def draw_lives(rng, look, season, basic, z) -> tuple[np.ndarray, np.ndarray]:
 
 
 def life_curve(x: np.ndarray) -> np.ndarray:
-    """Sales at share x of an article's life, 0..1, without a scale."""
+    """Return the sales at share x of an article's life, 0..1, not scaled."""
     return np.sqrt(x) * (1 - x) ** FADING
 
 
-def share_inside_the_log(launch: np.ndarray, life: np.ndarray) -> np.ndarray:
-    """Share of each life's sales that falls on the log's days, (n,) float64, at least 0.001."""
+def compute_share_in_log(launch: np.ndarray, life: np.ndarray) -> np.ndarray:
+    """Return the share of each life's sales inside the log, (n,) float64, at least 0.001."""
     x = np.linspace(0, 1, 1001)
     sold = np.cumsum(life_curve(x))
     before, until = (np.interp((day - launch) / life, x, sold / sold[-1]) for day in (0, N_DAYS))

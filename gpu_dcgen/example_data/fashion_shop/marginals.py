@@ -1,6 +1,6 @@
-"""What is known of H&M's log, as data: the published aggregates, and the curves that the generator draws from them.
+"""The published aggregates of H&M's log, and the curves that the generator draws from.
 
-`hm_marginals.json` holds counts only, no row of the log; its `note` and `sources` say where they come from.
+`hm_marginals.json` holds counts only, no row of the log; its `note` and `sources` name the origin.
 """
 
 from __future__ import annotations
@@ -23,13 +23,23 @@ MIN_ARTICLES = 500
 MIN_CUSTOMERS = 200
 
 MAX_SCALE = 10  # tried up to 3
-# sigma of the lognormal noise that days have beside month, weekday and published spikes
+# sigma of the days' lognormal noise, beside month, weekday and published spikes
 DAILY_NOISE = 0.12
+
+# Purposes of random numbers. They are part of the format: changing one changes every log.
+DAILY_ROWS = 1
+ASSORTMENT = 2
+DEMAND = 3
+CUSTOMERS = 4
+UNSOLD_ARTICLES = 5
+ARTICLES_TABLE = 6
+CUSTOMER_IDS = 7
+PRICES = 8
 
 
 @cache
-def marginals() -> dict[str, Any]:
-    """The published aggregates, as parsed JSON; callers must not change them."""
+def load_marginals() -> dict[str, Any]:
+    """Return the published aggregates, as parsed JSON; callers must not change them."""
     return json.loads(
         resources.files("gpu_dcgen.example_data.fashion_shop")
         .joinpath("hm_marginals.json")
@@ -37,72 +47,80 @@ def marginals() -> dict[str, Any]:
     )
 
 
-def sizes_at(scale: float) -> dict[str, int]:
-    """Customers, articles and expected transactions at `scale`: all in proportion, so that rows per customer and rows
-    per article keep their distributions; below 0.005 the 500 articles left make articles rarer. The dates stay.
+def scale_sizes(scale: float) -> dict[str, int]:
+    """Return the numbers of customers, articles and expected transactions at `scale`.
+
+    All are in proportion, so that rows per customer and rows per article keep their distributions;
+    below 0.005 there are 500 articles, more than in proportion. The dates stay. Raises ConfigError
+    for a scale outside (0, MAX_SCALE].
     """
     if not 0 < scale <= MAX_SCALE:
         raise ConfigError(
-            f"synth: scale is {scale}; expected more than 0 and at most {MAX_SCALE} (1: H&M's log).\nUse --scale 0.01."
+            f"synth: scale is {scale}; expected more than 0 and at most {MAX_SCALE} "
+            "(1: H&M's log).\nUse --scale 0.01."
         )
+    n_customers = max(MIN_CUSTOMERS, round(SIZES["customers"] * scale))
     return {
         "articles": max(MIN_ARTICLES, round(SIZES["articles"] * scale)),
-        "customers": max(MIN_CUSTOMERS, round(SIZES["customers"] * scale)),
-        "transactions": max(MIN_CUSTOMERS, round(SIZES["customers"] * scale))
-        * SIZES["transactions"]
-        // SIZES["customers"],
+        "customers": n_customers,
+        "transactions": n_customers * SIZES["transactions"] // SIZES["customers"],
     }
 
 
-def generator(seed: int, purpose: int, part: int = 0) -> np.random.Generator:
-    """Random numbers that depend on the seed, what they are for, and which part of it; on nothing else."""
+def make_generator(seed: int, purpose: int, part: int = 0) -> np.random.Generator:
+    """Return a generator that depends on the seed, a purpose, and the part of it alone."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, part))))
 
 
-def month_of_day() -> np.ndarray:
-    """(N_DAYS,) int64: position of each day's month in `monthly_rows`."""
+def compute_months() -> np.ndarray:
+    """Return the position of each day's month in `monthly_rows`, (N_DAYS,) int64."""
     days = np.datetime64(FIRST_DAY) + np.arange(N_DAYS)
     return (days.astype("datetime64[M]") - np.datetime64(FIRST_DAY, "M")).astype(np.int64)
 
 
-def day_of_year() -> np.ndarray:
-    """(N_DAYS,) int64: 0..365."""
+def compute_days_of_year() -> np.ndarray:
+    """Return the day of the year of each day, (N_DAYS,) int64, 0..365."""
     days = np.datetime64(FIRST_DAY) + np.arange(N_DAYS)
     return (days - days.astype("datetime64[Y]")).astype(np.int64)
 
 
-def published_days() -> dict[int, int]:
-    """Day -> rows, for the days whose counts are published (the first three and the five highest)."""
-    daily = marginals()["daily"]
+def list_published_days() -> dict[int, int]:
+    """Return day -> rows for the published days: the first three and the five highest."""
+    daily = load_marginals()["daily"]
     return {
         (date.fromisoformat(day) - FIRST_DAY).days: rows
         for day, rows in daily["first3"] + daily["spikes"]
     }
 
 
-def daily_rows(seed: int) -> np.ndarray:
-    """(N_DAYS,) float64: rows expected on each day of the full log: months and published days exact, weekdays by means."""
-    known = published_days()
+def draw_daily_rows(seed: int) -> np.ndarray:
+    """Draw the rows expected on each day of the full log, (N_DAYS,) float64.
+
+    Months and published days are exact, weekdays follow their means.
+    """
+    published = list_published_days()
     weekday = (np.arange(N_DAYS) + FIRST_DAY.weekday()) % 7
-    week = np.asarray(marginals()["weekday_mean_rows_mon_sun"], dtype=np.float64)
-    rows = week[weekday] * np.exp(DAILY_NOISE * generator(seed, purpose=1).standard_normal(N_DAYS))
-    fixed = np.zeros(N_DAYS, dtype=bool)
-    fixed[list(known)] = True
-    rows[list(known)] = list(known.values())
-    month = month_of_day()
-    for m, (_, total, _) in enumerate(marginals()["monthly_rows"]):
-        open_days = (month == m) & ~fixed
-        rows[open_days] *= (total - rows[(month == m) & fixed].sum()) / rows[open_days].sum()
+    week = np.asarray(load_marginals()["weekday_mean_rows_mon_sun"], dtype=np.float64)
+    noise = make_generator(seed, DAILY_ROWS).standard_normal(N_DAYS)
+    rows = week[weekday] * np.exp(DAILY_NOISE * noise)
+    is_fixed = np.zeros(N_DAYS, dtype=bool)
+    is_fixed[list(published)] = True
+    rows[list(published)] = list(published.values())
+    month = compute_months()
+    for m, (_, total, _) in enumerate(load_marginals()["monthly_rows"]):
+        open_days = (month == m) & ~is_fixed
+        rows[open_days] *= (total - rows[(month == m) & is_fixed].sum()) / rows[open_days].sum()
     return rows
 
 
-def rows_by_rank(n_articles: int, n_rows: int) -> np.ndarray:
-    """(n_articles,) float64: rows of the article of each rank, falling, with sum `n_rows`; zeros for the never sold.
+def compute_rows_by_rank(n_articles: int, n_rows: int) -> np.ndarray:
+    """Return the rows of the article of each rank, (n_articles,) float64, falling.
 
-    The published curve of 105,542 articles is averaged over as many equal bins, so shares of the top keep their size.
+    They sum to `n_rows`; articles that are never sold have 0. The published curve of 105,542
+    articles is averaged over `n_articles` equal bins, so that the shares of the top stay.
     """
     n_full = SIZES["articles"]
-    knots = np.asarray(marginals()["article_popularity"]["rank_value"], dtype=np.float64)
+    knots = np.asarray(load_marginals()["article_popularity"]["rank_value"], dtype=np.float64)
     rank = np.arange(1, n_full + 1, dtype=np.float64)
     head = np.interp(np.log(rank), np.log(knots[:, 0]), np.log(knots[:, 1]))
     tail = np.interp(rank, knots[:, 0], np.log(knots[:, 1]))
@@ -116,13 +134,13 @@ def rows_by_rank(n_articles: int, n_rows: int) -> np.ndarray:
     return curve * (n_rows / curve.sum())
 
 
-def price_of_day() -> np.ndarray:
-    """(N_DAYS,) float64: the mean price of each day's month."""
-    return np.asarray([mean for _, _, mean in marginals()["monthly_rows"]])[month_of_day()]
+def compute_daily_prices() -> np.ndarray:
+    """Return the mean price of each day's month, (N_DAYS,) float64."""
+    return np.asarray([mean for _, _, mean in load_marginals()["monthly_rows"]])[compute_months()]
 
 
-def ages() -> tuple[np.ndarray, np.ndarray]:
-    """Ages (a,) and their cumulative shares (a,), from the published sample of 10,000."""
-    histogram = marginals()["age_hist_sample10k"]
+def load_ages() -> tuple[np.ndarray, np.ndarray]:
+    """Return ages (a,) and their cumulative shares (a,), from the published sample of 10,000."""
+    histogram = load_marginals()["age_hist_sample10k"]
     shares = np.asarray(list(histogram.values()), dtype=np.float64)
     return np.asarray(list(histogram), dtype=np.float64), np.cumsum(shares) / shares.sum()

@@ -1,13 +1,13 @@
-"""Names on the labels: sections and departments by the published lists, product names from small word lists."""
+"""Name sections and departments by the published lists, products from small word lists."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .articles import INDEX_GROUPS, Assortment, index_group_of, names
-from .marginals import marginals
+from .articles import INDEX_GROUPS, Assortment, list_names, to_index_group
+from .marginals import load_marginals
 
-# index group -> how its sections' names begin; the first match in this order holds
+# index group -> prefixes of its sections' names; the first match in this order counts
 SECTION_WORDS = {
     "Sport": ("Ladies H&M Sport", "Men H&M Sport", "Kids Sports"),
     "Divided": ("Divided", "EQ Divided"),
@@ -54,18 +54,19 @@ WORDS = (
 )
 
 
-def section_group(section: str) -> str:
-    return next(group for group, begins in SECTION_WORDS.items() if section.startswith(begins))
+def find_section_group(section: str) -> str:
+    """Return the index group of a section."""
+    return next(group for group, prefixes in SECTION_WORDS.items() if section.startswith(prefixes))
 
 
-def sections(assortment: Assortment, rng: np.random.Generator) -> np.ndarray:
-    """Section name of each article (n,): runs of looks, by the published counts inside the index group."""
-    published = marginals()["section_name"]
-    group = index_group_of(assortment.index)
+def assign_sections(assortment: Assortment, rng: np.random.Generator) -> np.ndarray:
+    """Assign sections (n,) to runs of looks, by the published counts inside the index group."""
+    published = load_marginals()["section_name"]
+    group = to_index_group(assortment.index)
     section = np.empty(assortment.n, dtype="U40")
     first_of_look = np.flatnonzero(np.diff(assortment.look, prepend=-1))
     for code, name in enumerate(INDEX_GROUPS):
-        own = rng.permutation([s for s in published if section_group(s) == name])
+        own = rng.permutation([s for s in published if find_section_group(s) == name])
         edges = np.cumsum([published[s] for s in own])
         members = np.flatnonzero(group == code)
         draw = (first_of_look[assortment.look[members]] - members[0] + 0.5) / members.shape[0]
@@ -73,38 +74,38 @@ def sections(assortment: Assortment, rng: np.random.Generator) -> np.ndarray:
     return section
 
 
-def department_names(assortment: Assortment) -> np.ndarray:
-    """Department of each article (n,): index group, garment group, and a number, about 250 in all.
+def assign_departments(assortment: Assortment) -> np.ndarray:
+    """Assign departments (n,): index group, garment group, and a number; about 250 in all.
 
-    The number of departments of a pair follows its articles; all articles of a look and garment group share one.
+    The number of departments of a pair of groups is in proportion to its articles; all articles of
+    a look and garment group share one.
     """
-    garments = names("garment_group_name")
+    garments = list_names("garment_group_name")
     pair = (
-        index_group_of(assortment.index).astype(np.int64) * len(garments) + assortment.garment_group
+        to_index_group(assortment.index).astype(np.int64) * len(garments) + assortment.garment_group
     )
     count = np.bincount(pair, minlength=len(INDEX_GROUPS) * len(garments))
-    wanted = marginals()["n_department_names"] - np.count_nonzero(count)
-    n_departments = 1 + np.floor(wanted * count / count.sum()).astype(np.int64)
+    n_more = load_marginals()["n_department_names"] - np.count_nonzero(count)
+    n_departments = 1 + np.floor(n_more * count / count.sum()).astype(np.int64)
     number = 1 + assortment.look % n_departments[pair]
     label = np.asarray([f"{group} {garment}" for group in INDEX_GROUPS for garment in garments])
     return np.char.add(np.char.add(label[pair], " "), number.astype("U3"))
 
 
-def product_names(
+def draw_product_names(
     assortment: Assortment, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Name and product type of each product, (products,) text each."""
+    """Draw the name and the product type of each product, (products,) text each."""
     n_products = int(assortment.product.max()) + 1
     group = np.zeros(n_products, dtype=np.int64)
     group[assortment.product] = assortment.product_group
     draw = rng.random(n_products)
     type_name = np.empty(n_products, dtype="U24")
-    for code, name in enumerate(names("product_group_name")):
+    for code, name in enumerate(list_names("product_group_name")):
         own = np.asarray(TYPES.get(name, (name,)))
         members = group == code
         type_name[members] = own[(draw[members] * own.shape[0]).astype(np.int64)]
     word = np.asarray(WORDS)[rng.integers(0, len(WORDS), n_products)]
     number = rng.integers(1, 100, n_products).astype("U2")
-    return np.char.add(
-        np.char.add(np.char.add(word, " "), np.char.lower(type_name)), np.char.add(" ", number)
-    ), type_name
+    words = np.char.add(np.char.add(word, " "), np.char.lower(type_name))
+    return np.char.add(words, np.char.add(" ", number)), type_name

@@ -1,4 +1,4 @@
-"""Prices: tags on a ladder of amounts, markdowns that bring each month to its published mean, member offers."""
+"""Plan prices: price points, markdowns to each month's published mean, member offers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .articles import Assortment, names
-from .demand import Demand, rows_of_weeks
-from .marginals import N_DAYS, UNITS_PER_PRICE, generator, marginals, price_of_day
+from .articles import Assortment, list_names
+from .demand import Demand, sum_rows_by_week
+from .marginals import (
+    N_DAYS,
+    PRICES,
+    UNITS_PER_PRICE,
+    compute_daily_prices,
+    load_marginals,
+    make_generator,
+)
 
-TIER_SPREAD, PRODUCT_SPREAD = (
-    0.30,
-    0.40,
-)  # sigmas of the lognormal price level of styles, and of products inside them
+# sigmas of the lognormal price level of styles, and of products inside them
+TIER_SPREAD, PRODUCT_SPREAD = 0.30, 0.40
 FIRST_PRICE_LEVEL = 1.32  # first prices over the mean paid: room for markdowns and offers
-# a marked-down article's price over its first price, before it is set on the ladder again
+# a marked-down article's price over its first price, before it is rounded to a price point
 SALE_FACTOR = 0.56
 OFFER_SHARE = 0.19  # of lines: bought with a member's offer
 OFFER_FACTORS = (0.90, 0.85, 0.75, 0.80)  # amounts that often do not end in .99
-MOST_MARKED_DOWN = 0.95
+MAX_MARKED_DOWN = 0.95
 FITTING_ROUNDS = 6
 
-LADDER = np.asarray(  # amounts that price tags show
+# amounts of price tags
+PRICE_POINTS = np.asarray(
     [
         0.99,
         1.49,
@@ -63,7 +69,7 @@ LADDER = np.asarray(  # amounts that price tags show
 
 @dataclass(frozen=True)
 class Prices:
-    """What tags say."""
+    """Prices of the articles."""
 
     cents: np.ndarray  # (n,) int32  first price
     sale_cents: np.ndarray  # (n,) int32  price when marked down
@@ -71,53 +77,53 @@ class Prices:
 
 
 def plan_prices(assortment: Assortment, demand: Demand, day_rows: np.ndarray, seed: int) -> Prices:
-    """Set tags so that, over the rows expected, product groups and months have their published mean prices.
+    """Set prices so that product groups and months have their published means.
 
-    Products of a style have its price level, colors of a product one price.
+    The means are over the expected rows. Products of a style have its price level, colors of a
+    product one price.
     """
-    rng = generator(seed, purpose=8)
-    published = marginals()["price"]["mean_by_product_group"]
-    wanted = np.asarray([published[name] for name in names("product_group_name")]) * UNITS_PER_PRICE
-    wish = np.exp(
-        PRODUCT_SPREAD * rng.standard_normal(int(assortment.product.max()) + 1)[assortment.product]
-    )
-    wish *= np.exp(TIER_SPREAD * assortment.style_tier[assortment.style])
+    rng = make_generator(seed, PRICES)
+    published = load_marginals()["price"]["mean_by_product_group"]
+    names = list_names("product_group_name")
+    target = np.asarray([published[name] for name in names]) * UNITS_PER_PRICE
+    by_product = rng.standard_normal(int(assortment.product.max()) + 1)[assortment.product]
+    relative = np.exp(PRODUCT_SPREAD * by_product)
+    relative *= np.exp(TIER_SPREAD * assortment.style_tier[assortment.style])
 
     phase = demand.phase[assortment.style]
-    week_rows = rows_of_weeks(day_rows)
+    week_rows = sum_rows_by_week(day_rows)
     rows = (demand.share * week_rows[phase].astype(np.float32)).sum(axis=1, dtype=np.float64)
-    weight = np.bincount(assortment.product_group, rows, minlength=wanted.shape[0])
-    level = wanted * FIRST_PRICE_LEVEL
+    weight = np.bincount(assortment.product_group, rows, minlength=target.shape[0])
+    level = target * FIRST_PRICE_LEVEL
     for _ in range(FITTING_ROUNDS):
-        first = set_on_ladder(wish * level[assortment.product_group])
-        sale = set_on_ladder(first * SALE_FACTOR)
-        markdown = markdown_share(assortment, demand, first, sale)
-        marked = (demand.share * rows_of_weeks(day_rows * markdown)[phase].astype(np.float32)).sum(
-            axis=1, dtype=np.float64
-        )
+        first = round_to_price_points(relative * level[assortment.product_group])
+        sale = round_to_price_points(first * SALE_FACTOR)
+        markdown = fit_markdown_shares(assortment, demand, first, sale)
+        marked_rows = sum_rows_by_week(day_rows * markdown)[phase].astype(np.float32)
+        marked = (demand.share * marked_rows).sum(axis=1, dtype=np.float64)
         paid = np.bincount(
             assortment.product_group,
             rows * first - marked * (first - sale),
-            minlength=wanted.shape[0],
+            minlength=target.shape[0],
         )
-        ratio = wanted * weight / np.maximum(paid, 1e-9)
-        # The months decide how much is marked down: groups are moved against each other only.
-        ratio /= (wanted * weight).sum() / paid.sum()
+        ratio = target * weight / np.maximum(paid, 1e-9)
+        # The months determine the markdowns: levels change relative to other groups only.
+        ratio /= (target * weight).sum() / paid.sum()
         level *= np.where(weight > 0, np.clip(ratio, 0.7, 1.4), 1.0)
     return Prices(
         np.rint(first * 100).astype(np.int32), np.rint(sale * 100).astype(np.int32), markdown
     )
 
 
-def markdown_share(
+def fit_markdown_shares(
     assortment: Assortment, demand: Demand, first: np.ndarray, sale: np.ndarray
 ) -> np.ndarray:
-    """Share of marked-down articles (N_DAYS,) that brings a day's mean price, for what is wanted that day, to its month's."""
+    """Fit shares of marked-down articles (N_DAYS,) that give days their month's mean price."""
     first_of_style = np.flatnonzero(np.diff(assortment.style, prepend=-1))
     styles = np.arange(first_of_style.shape[0])
     week = (np.arange(N_DAYS)[:, None] + demand.phase) // 7
 
-    def of_day(amount: np.ndarray) -> np.ndarray:
+    def sum_by_day(amount: np.ndarray) -> np.ndarray:
         style_week = np.add.reduceat(
             demand.share * amount[:, None].astype(np.float32),
             first_of_style,
@@ -126,17 +132,17 @@ def markdown_share(
         )
         return style_week[styles, week].sum(axis=1)
 
-    full, marked, total = of_day(first), of_day(sale), of_day(np.ones_like(first))
-    wanted = price_of_day() * UNITS_PER_PRICE / offers_factor() * total
-    return np.clip((full - wanted) / np.maximum(full - marked, 1e-9), 0, MOST_MARKED_DOWN)
+    full, marked, total = sum_by_day(first), sum_by_day(sale), sum_by_day(np.ones_like(first))
+    target = compute_daily_prices() * UNITS_PER_PRICE / compute_offer_factor() * total
+    return np.clip((full - target) / np.maximum(full - marked, 1e-9), 0, MAX_MARKED_DOWN)
 
 
-def offers_factor() -> float:
-    """What member offers leave of the mean price."""
+def compute_offer_factor() -> float:
+    """Return the mean price with member offers over that without."""
     return float(1 - OFFER_SHARE * (1 - np.mean(OFFER_FACTORS)))
 
 
-def set_on_ladder(amount: np.ndarray) -> np.ndarray:
-    """The nearest price tag, by ratio."""
-    edges = np.sqrt(LADDER[1:] * LADDER[:-1])
-    return LADDER[np.searchsorted(edges, amount)]
+def round_to_price_points(amount: np.ndarray) -> np.ndarray:
+    """Round amounts to the nearest price point, by ratio."""
+    edges = np.sqrt(PRICE_POINTS[1:] * PRICE_POINTS[:-1])
+    return PRICE_POINTS[np.searchsorted(edges, amount)]
