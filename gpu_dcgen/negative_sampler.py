@@ -1,18 +1,35 @@
-"""Stage 7: a block of positives -> its hard and random negatives (D12, D13)."""
+"""Stage 7: draw the hard and random negatives of a block of positives (D12, D13)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .backend.protocol import Array, Backend
 from .backend.runs import run_starts
-from .config import DatasetConfig, to_fraction
+from .config import DatasetConfig, NegativeSamplingConfig, to_fraction
 from .kernels import rng
+from .kernels.arguments import (
+    DrawTables,
+    MiningRows,
+    MiningTables,
+    NeighborLists,
+    PositiveRows,
+    PurchaseIndex,
+    SnapshotTables,
+)
 from .kernels.draws import draw_random
-from .kernels.hard import mine_hard
-from .kernels.pool import FIXED_ONE, GROUP_SHIFT, LIMITS, MOST_BESIDE, PRICE_SHIFT, RANK_SHIFT
+from .kernels.hard import HardNegatives, mine_hard
+from .kernels.pool import (
+    FIXED_ONE,
+    GROUP_SHIFT,
+    MAX_COUNTED_ROWS,
+    PRICE_SHIFT,
+    RANK_SHIFT,
+    CandidatePools,
+    MiningSettings,
+)
 from .preparation.features import AsOfFeatures, ItemSnapshots
 from .preparation.interactions import Interactions
 from .preparation.splits import Positives
@@ -21,91 +38,68 @@ from .similarity_computer.compute import Neighbors
 
 
 @dataclass(frozen=True)
-class NegativeSources:
-    """What sampling reads beside the stages' results, made once for all blocks."""
+class MiningIndex:
+    """Tables that mining looks up besides the stages' results, built once for all blocks.
 
-    buyer_user: Array  # (E,) int32  users in (item, time, user) order
-    buyer_rank: Array  # (E,) int32  of that purchase's time
-    buyer_before: Array  # (E,) uint8  rows of the same user before that purchase, at most 255
-    buyer_after: Array  # (E,) uint8  from that purchase to the end of the user's rows, at most 255
-    position: Array  # (E,) int32  of each interaction in that order
-    # (E,) int64  rank of each interaction's time among all times, above its item (`kernels.pool`)
-    moments: Array
+    Buyers are in (item, time, user) order, as in `PurchaseIndex`.
+    """
+
+    time_item_key: Array  # (E,) int64  `PurchaseIndex.time_item_key` of each interaction
     times: Array  # (T,) int64  all times, rising
-    facts: Array  # (K, I) int64  what a snapshot knows of an item (`kernels.pool`)
-    limits: Array  # (15,) int64  `kernels.pool.LIMITS`
-    bounds: Array  # (2,) float64  similarity above, up to
-    pool_width: int  # most candidates of one positive
+    position: Array  # (E,) int32  of each interaction among the buyers
+    buyer_user: Array  # (E,) int32
+    buyer_time_rank: Array  # (E,) int32  among `times`
+    n_rows_before: Array  # (E,) uint8  rows of the same user before the purchase, at most 255
+    n_rows_after: Array  # (E,) uint8  from the purchase to the user's last row, at most 255
+    packed_features: Array  # (K, I) int64  `SnapshotTables.packed_features`
+
+
+@dataclass(frozen=True)
+class SamplerInputs:
+    """The stages' results that negatives are drawn from."""
+
+    interactions: Interactions
+    features: AsOfFeatures
+    neighbors: Neighbors
+    mining_index: MiningIndex
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """Negatives of a block of positives: the hard ones in order of choice, then the random ones in order drawn."""
+    """Negatives of n positives: the hard ones in order of choice, then the random ones."""
 
     item: Array  # (n, hard + random) int32
     source: Array  # (n, hard) int8  code into `kernels.pool.SOURCES`
-    # (n, hard) float32  of the pair with the positive, -1 where it is not among its neighbors
-    similarity: Array
-    relaxed: Array  # (n,) int32  hard ones taken beyond the cap on the positive's own product group
-    snapshot: Array  # (n,) int64  the item snapshot of the group
+    similarity: Array  # (n, hard) float32  with the positive, -1 where they are not neighbors
+    n_relaxed: Array  # (n,) int32  hard ones beyond the cap on the positive's own product group
+    snapshot: Array  # (n,) int64  number of the positive's item snapshot
 
 
-def prepare_sources(
-    interactions: Interactions, features: AsOfFeatures, config: DatasetConfig, backend: Backend
-) -> NegativeSources:
-    """Lay out buyers by item, pack the snapshots' facts, and turn the settings into the kernels' integers."""
-    xp, settings = backend.xp, config.negative_sampling
-    pool_width = (
-        settings.item_cf_top_k
-        + settings.collaborative_buyers * settings.collaborative_items
-        + settings.category_draws
-    )
-    score = settings.score
-    denominator = math.lcm(*(to_fraction(share).denominator for share in settings.percentile_range))
-    values = {
-        "n_hard": settings.hard_negatives_per_positive,
-        "own_group_cap": math.floor(
-            to_fraction(settings.diversity_threshold) * settings.hard_negatives_per_positive
-        ),
-        "item_cf_top_k": settings.item_cf_top_k,
-        "buyers": settings.collaborative_buyers,
-        "buyer_items": settings.collaborative_items,
-        "category_draws": settings.category_draws,
-        "w_similarity": round(score.similarity * FIXED_ONE),
-        "w_collaborative": round(score.collaborative * FIXED_ONE),
-        "w_price": round(score.price * FIXED_ONE),
-        "w_popularity": round(score.popularity * FIXED_ONE),
-        "w_diversity": round(score.diversity * FIXED_ONE),
-        "by_percentile": int(settings.hard_band == "percentile"),
-        "band_from": int(to_fraction(settings.percentile_range[0]) * denominator),
-        "band_to": int(to_fraction(settings.percentile_range[1]) * denominator),
-        "band_of": denominator,
-    }
-    band = backend.from_host([settings.similarity_threshold, settings.similarity_ceiling])
-    band = band.astype(xp.float32).astype(xp.float64)  # compared with float32 similarities
+def build_mining_index(
+    interactions: Interactions, snapshots: ItemSnapshots, backend: Backend
+) -> MiningIndex:
+    """Lay out the buyers by item, and pack what the snapshots know of each item."""
+    xp, by_item = backend.xp, interactions.by_item
     user, rows = interactions.user, xp.arange(interactions.n_rows, dtype=xp.int64)
-    before = xp.minimum(rows - interactions.user_offsets[user], MOST_BESIDE).astype(xp.uint8)
-    after = xp.minimum(interactions.user_offsets[user + 1] - rows, MOST_BESIDE).astype(xp.uint8)
-    rank, times = _time_ranks(interactions, xp)
+    before = xp.minimum(rows - interactions.user_offsets[user], MAX_COUNTED_ROWS)
+    after = xp.minimum(interactions.user_offsets[user + 1] - rows, MAX_COUNTED_ROWS)
+    rank, times = _rank_times(interactions, xp)
     position = xp.empty(interactions.n_rows, dtype=xp.int32)
-    position[interactions.by_item] = rows.astype(xp.int32)
-    return NegativeSources(
-        buyer_user=user[interactions.by_item],
-        buyer_rank=rank[interactions.by_item],
-        buyer_before=before[interactions.by_item],
-        buyer_after=after[interactions.by_item],
-        position=position,
-        moments=(rank.astype(xp.int64) << RANK_SHIFT) | interactions.item,
+    position[by_item] = rows.astype(xp.int32)
+    return MiningIndex(
+        time_item_key=(rank.astype(xp.int64) << RANK_SHIFT) | interactions.item,
         times=times,
-        facts=_pack_facts(features.snapshots, xp),
-        limits=backend.from_host([values[name] for name in LIMITS]).astype(xp.int64),
-        bounds=band,
-        pool_width=pool_width,
+        position=position,
+        buyer_user=user[by_item],
+        buyer_time_rank=rank[by_item],
+        n_rows_before=before.astype(xp.uint8)[by_item],
+        n_rows_after=after.astype(xp.uint8)[by_item],
+        packed_features=_pack_features(snapshots, xp),
     )
 
 
-def _time_ranks(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
-    """The rank (E,) int32 of each interaction's time among all distinct times, and those (T,) int64."""
+def _rank_times(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
+    """Return each interaction's rank (E,) int32 among all times, and those times (T,) int64."""
     time = interactions.time[interactions.by_time]
     starts = run_starts(xp, time)
     rank = xp.empty(interactions.n_rows, dtype=xp.int32)
@@ -113,142 +107,187 @@ def _time_ranks(interactions: Interactions, xp: Any) -> tuple[Array, Array]:
     return rank, time[starts]
 
 
-def _pack_facts(snapshots: ItemSnapshots, xp: Any) -> Array:
-    """(K, I) int64 of `kernels.pool`; a snapshot at a time, so that what is computed on the way stays small."""
-    facts = xp.empty(snapshots.on_sale.shape, dtype=xp.int64)
+def _pack_features(snapshots: ItemSnapshots, xp: Any) -> Array:
+    """Return `SnapshotTables.packed_features`, snapshot by snapshot to save memory."""
+    packed = xp.empty(snapshots.on_sale.shape, dtype=xp.int64)
     group = (snapshots.group.astype(xp.int64) + 1) << GROUP_SHIFT
-    for k in range(facts.shape[0]):
-        known = snapshots.price[k] == snapshots.price[k]
-        price = (
-            xp.where(known, _fixed(xp.where(known, snapshots.price[k], 0), xp) + 1, 0)
-            << PRICE_SHIFT
-        )
-        facts[k] = group | price | _fixed(snapshots.popularity[k], xp)
-    return facts
+    for k in range(packed.shape[0]):
+        is_known = snapshots.price[k] == snapshots.price[k]
+        price = _to_fixed_point(xp.where(is_known, snapshots.price[k], 0), xp) + 1
+        popularity = _to_fixed_point(snapshots.popularity[k], xp)
+        packed[k] = group | (xp.where(is_known, price, 0) << PRICE_SHIFT) | popularity
+    return packed
 
 
-def _fixed(share: Array, xp: Any) -> Array:
-    """Shares in 0..1 in units of 1 / FIXED_ONE, int64."""
+def _to_fixed_point(share: Array, xp: Any) -> Array:
+    """Return shares 0..1 in units of 1 / FIXED_ONE, int64."""
     return xp.rint(share.astype(xp.float64) * FIXED_ONE).astype(xp.int64)
 
 
 def sample_negatives(
     positives: Positives,
     rows: slice,
-    interactions: Interactions,
-    features: AsOfFeatures,
-    neighbors: Neighbors,
-    sources: NegativeSources,
+    inputs: SamplerInputs,
     config: DatasetConfig,
     backend: Backend,
 ) -> Negatives:
-    """Draw the negatives of positives[rows]: on sale at the group's snapshot, never bought by the user before the window's end.
+    """Draw the negatives of positives[rows].
 
-    Hard ones come first, so that the random ones can keep clear of them. Each draw depends on the seed and its
-    positive alone.
+    They are on sale at the positive's snapshot, and the user does not buy them before the window's
+    end. Hard ones come first, so that the random ones avoid them. A draw depends on the seed and
+    on its positive alone.
     """
     xp, settings = backend.xp, config.negative_sampling
-    row, copy = positives.row[rows], positives.copy[rows]
+    row = positives.row[rows]
+    block = gather_positives(row, positives.copy[rows], positives.window_end, inputs)
     n, n_hard = int(row.shape[0]), settings.hard_negatives_per_positive
-    user, item, time = interactions.user[row], interactions.item[row], interactions.time[row]
-    user_key, item_key = interactions.user_key[user], interactions.item_key[item]
-    snapshots = features.snapshots
-    snapshot = (time - snapshots.origin) // snapshots.step
-    code = interactions.item_columns["product_code"].codes
-    negatives = xp.empty((n, n_hard + settings.random_negatives_per_positive), dtype=xp.int32)
-    source = xp.empty((n, n_hard), dtype=xp.int8)
-    similarity = xp.empty((n, n_hard), dtype=xp.float32)
-    relaxed = xp.zeros(n, dtype=xp.int32)
-    owned = features.ownership
-    if n_hard:
-        lanes, scratch = mining_scratch(sources, interactions.n_items, backend)
-        moment = sources.moments[row] >> RANK_SHIFT << RANK_SHIFT
-        since = (
-            xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(
-                xp.int64
-            )
-            << RANK_SHIFT
-        )
-        backend.for_each(
-            mine_hard,
-            n,
-            xp.argsort(
-                item, kind="stable"
-            ),  # positives of one item meet the same neighbors and buyers: they stay in the cache
-            rng.purpose_key(config.seed, rng.FALLBACK_NEGATIVE),
-            rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
-            sources.limits,
-            sources.bounds,
-            user_key,
-            item_key,
-            user,
-            item,
-            time,
-            copy,
-            snapshot,
-            positives.window_end,
-            moment,
-            since,
-            sources.position[row],
-            sources.moments,
-            interactions.user_offsets,
-            interactions.item_offsets,
-            interactions.by_item,
-            sources.buyer_user,
-            sources.buyer_rank,
-            sources.buyer_before,
-            sources.buyer_after,
-            neighbors.offsets,
-            neighbors.item,
-            neighbors.similarity,
-            *snapshots.corpus[:-1],
-            snapshots.on_sale,
-            sources.facts,
-            snapshots.price_category,
-            snapshots.corpus.n_groups,
-            code,
-            *owned,
-            *scratch,
-            negatives,
-            source,
-            similarity,
-            relaxed,
-            lanes=lanes,
-        )
-    backend.for_each(
-        draw_random,
-        n,
-        rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE),
-        n_hard,
-        user_key,
-        item_key,
-        user,
-        item,
-        time,
-        copy,
-        snapshot,
-        positives.window_end,
-        snapshots.corpus.offsets,
-        snapshots.corpus.item,
-        *owned,
-        code,
-        negatives,
+    negatives = HardNegatives(
+        item=xp.empty((n, n_hard + settings.random_negatives_per_positive), dtype=xp.int32),
+        source=xp.empty((n, n_hard), dtype=xp.int8),
+        similarity=xp.empty((n, n_hard), dtype=xp.float32),
+        n_relaxed=xp.zeros(n, dtype=xp.int32),
     )
-    return Negatives(negatives, source, similarity, relaxed, snapshot)
+    if n_hard:
+        mining = prepare_mining(row, block, inputs, config, backend)
+        # Positives of one item share neighbors and buyers, which then stay in the cache.
+        order = xp.argsort(block.item, kind="stable")
+        backend.for_each(mine_hard, n, order, *mining, negatives, lanes=mining.n_lanes)
+    key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), _gather_draw_tables(inputs)
+    backend.for_each(draw_random, n, key, n_hard, block, tables, negatives.item)
+    return Negatives(*negatives, block.snapshot)
 
 
-def mining_scratch(
-    sources: NegativeSources, n_items: int, backend: Backend
-) -> tuple[int, tuple[Array, ...]]:
-    """The number of lanes, and places, pools, pairs, scores, buyers of `mine_hard`: one row a lane."""
-    xp, width = backend.xp, max(1, sources.pool_width)
-    n_buyers = max(1, int(sources.limits[LIMITS.index("buyers")]))
-    lanes = backend.lanes(2 * n_items + (3 * 4 + 8) * width + 4 * (width + 1) + 8 * (n_buyers + 1))
-    order = backend.scratch_order
-    return lanes, (
-        xp.zeros((lanes, n_items), dtype=xp.int16, order=order),
-        xp.empty((lanes, 3, width), dtype=xp.int32, order=order),
-        xp.empty((lanes, width + 1), dtype=xp.float32, order=order),
-        xp.empty((lanes, width), dtype=xp.int64, order=order),
-        xp.empty((lanes, 2, n_buyers + 1), dtype=xp.int32, order=order),
+def gather_positives(
+    row: Array, copy: Array, window_end: int, inputs: SamplerInputs
+) -> PositiveRows:
+    """Return the positives at rows (n,) int64 of the interactions, as kernels read them."""
+    log = inputs.interactions
+    user, item, time = log.user[row], log.item[row], log.time[row]
+    return PositiveRows(
+        user=user,
+        item=item,
+        time=time,
+        copy=copy,
+        snapshot=inputs.features.snapshots.number_of(time),
+        user_key=log.user_key[user],
+        item_key=log.item_key[item],
+        window_end=window_end,
+    )
+
+
+class MiningArguments(NamedTuple):
+    """The arguments that the kernels share that mine negatives and trace their candidates."""
+
+    rows: MiningRows
+    tables: MiningTables
+    settings: MiningSettings
+    pools: CandidatePools
+
+    @property
+    def n_lanes(self) -> int:
+        """Rows that may run at the same time."""
+        return int(self.pools.position.shape[0])
+
+
+def prepare_mining(
+    row: Array,
+    positives: PositiveRows,
+    inputs: SamplerInputs,
+    config: DatasetConfig,
+    backend: Backend,
+) -> MiningArguments:
+    """Collect what mining reads for positives at rows (n,) int64, and allocate its scratch."""
+    xp, settings = backend.xp, config.negative_sampling
+    index = inputs.mining_index
+    since = positives.time - settings.collaborative_days * DAY
+    rows = MiningRows(
+        positives=positives,
+        since=xp.searchsorted(index.times, since).astype(xp.int64) << RANK_SHIFT,
+        before=index.time_item_key[row] >> RANK_SHIFT << RANK_SHIFT,
+        position=index.position[row],
+    )
+    pools = _allocate_pools(settings, inputs.interactions.n_items, backend)
+    converted = _convert_settings(settings, config.seed)
+    return MiningArguments(rows, _gather_tables(inputs), converted, pools)
+
+
+def _gather_draw_tables(inputs: SamplerInputs) -> DrawTables:
+    return DrawTables(
+        inputs.features.snapshots.corpus,
+        inputs.features.ownership,
+        inputs.interactions.item_columns["product_code"].codes,
+    )
+
+
+def _gather_tables(inputs: SamplerInputs) -> MiningTables:
+    log, index = inputs.interactions, inputs.mining_index
+    neighbors, snapshots = inputs.neighbors, inputs.features.snapshots
+    return MiningTables(
+        draws=_gather_draw_tables(inputs),
+        purchases=PurchaseIndex(
+            time_item_key=index.time_item_key,
+            user_offsets=log.user_offsets,
+            item_offsets=log.item_offsets,
+            buyer_row=log.by_item,
+            buyer_user=index.buyer_user,
+            buyer_time_rank=index.buyer_time_rank,
+            n_rows_before=index.n_rows_before,
+            n_rows_after=index.n_rows_after,
+        ),
+        neighbors=NeighborLists(neighbors.offsets, neighbors.item, neighbors.similarity),
+        snapshots=SnapshotTables(
+            snapshots.on_sale, index.packed_features, snapshots.price_category
+        ),
+    )
+
+
+def _convert_settings(settings: NegativeSamplingConfig, seed: int) -> MiningSettings:
+    """Return the settings as integers and float64 for the kernels."""
+    score, n_hard = settings.score, settings.hard_negatives_per_positive
+    first, last = map(to_fraction, settings.percentile_range)
+    denominator = math.lcm(first.denominator, last.denominator)
+    return MiningSettings(
+        n_hard=n_hard,
+        max_own_group=math.floor(to_fraction(settings.diversity_threshold) * n_hard),
+        max_neighbors=settings.item_cf_top_k,
+        max_buyers=settings.collaborative_buyers,
+        max_items_per_buyer=settings.collaborative_items,
+        n_category_draws=settings.category_draws,
+        similarity_weight=round(score.similarity * FIXED_ONE),
+        collaborative_weight=round(score.collaborative * FIXED_ONE),
+        price_weight=round(score.price * FIXED_ONE),
+        popularity_weight=round(score.popularity * FIXED_ONE),
+        diversity_weight=round(score.diversity * FIXED_ONE),
+        by_percentile=settings.hard_band == "percentile",
+        band_first=int(first * denominator),
+        band_last=int(last * denominator),
+        band_denominator=denominator,
+        similarity_above=settings.similarity_threshold,
+        similarity_up_to=settings.similarity_ceiling,
+        crossing_key=rng.purpose_key(seed, rng.CATEGORY_CROSSING),
+        fallback_key=rng.purpose_key(seed, rng.FALLBACK_NEGATIVE),
+    )
+
+
+def _allocate_pools(settings: NegativeSamplingConfig, n_items: int, backend: Backend) -> CandidatePools:
+    """Return empty pools, as many lanes as the backend runs rows at a time."""
+    n_offers = settings.collaborative_buyers * settings.collaborative_items
+    width = max(1, n_offers + settings.item_cf_top_k + settings.category_draws)
+    n_buyers = max(1, settings.collaborative_buyers)
+    # Bytes per entry of the arrays below.
+    lane_bytes = 2 * n_items + (3 * 4 + 8) * width + 4 * (width + 1) + 2 * 4 * (n_buyers + 1)
+    lanes, xp = backend.lanes(lane_bytes), backend.xp
+
+    def allocate(n: int, dtype: Any) -> Array:
+        return xp.empty((lanes, n), dtype=dtype, order=backend.scratch_order)
+
+    return CandidatePools(
+        position=xp.zeros((lanes, n_items), dtype=xp.int16, order=backend.scratch_order),
+        item=allocate(width, xp.int32),
+        state=allocate(width, xp.int32),
+        group=allocate(width, xp.int32),
+        score=allocate(width, xp.int64),
+        similarity=allocate(width + 1, xp.float32),
+        buyer_user=allocate(n_buyers + 1, xp.int32),
+        buyer_position=allocate(n_buyers + 1, xp.int32),
     )

@@ -17,14 +17,12 @@ from .contract.schema import (
 )
 from .digest import vocabulary
 from .kernels.pool import SOURCES
-from .negative_sampler import Negatives, NegativeSources, sample_negatives
+from .negative_sampler import Negatives, SamplerInputs, sample_negatives
 from .preparation.balancing import Balance, positive_weights
-from .preparation.features import AsOfFeatures
 from .preparation.interactions import Interactions
 from .preparation.splits import Positives, SplitPlan
 from .preparation.windows import DAY
 from .sequence_builder import Calendar, history_windows
-from .similarity_computer.compute import Neighbors
 
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 _AGE_BOUNDS = (16, 25, 35, 45, 55)  # lower ends of AGE_GROUPS
@@ -32,13 +30,9 @@ _MOST_DAYS = 32767  # user_lifetime_days is int16
 
 
 @dataclass(frozen=True)
-class StageResults:
-    """Everything that a block of samples is made of: the stages' results and the vocabularies of the files."""
+class StageResults(SamplerInputs):
+    """Everything that samples are built from: the stages' results, and the files' vocabularies."""
 
-    interactions: Interactions
-    features: AsOfFeatures
-    neighbors: Neighbors
-    sources: NegativeSources
     balance: Balance | None  # None: every sample weighs 1
     calendar: Calendar
     plan: SplitPlan
@@ -51,18 +45,18 @@ class StageResults:
 
 
 def collect_results(
-    interactions: Interactions,
-    features: AsOfFeatures,
-    neighbors: Neighbors,
-    sources: NegativeSources,
+    inputs: SamplerInputs,
+    plan: SplitPlan,
     balance: Balance | None,
     calendar: Calendar,
-    plan: SplitPlan,
     generated_at: int,
     backend: Backend,
 ) -> StageResults:
-    """Encode what blocks look up: vocabularies with their hashes, static codes of users and items."""
-    xp = backend.xp
+    """Encode what blocks look up: vocabularies with their hashes, codes of users and items.
+
+    With `balance` samples are weighted.
+    """
+    xp, interactions = backend.xp, inputs.interactions
     age_group = xp.full(interactions.n_users, -1, dtype=xp.int32)
     for lower in _AGE_BOUNDS:
         age_group += (interactions.age >= lower).astype(xp.int32)
@@ -82,10 +76,7 @@ def collect_results(
         },
     }
     return StageResults(
-        interactions=interactions,
-        features=features,
-        neighbors=neighbors,
-        sources=sources,
+        **vars(inputs),
         balance=balance,
         calendar=calendar,
         plan=plan,
@@ -135,16 +126,7 @@ def gather_groups(
     """Draw the negatives of positives[rows] and find their histories."""
     interactions = results.interactions
     row = positives.row[rows]
-    negatives = sample_negatives(
-        positives,
-        rows,
-        interactions,
-        results.features,
-        results.neighbors,
-        results.sources,
-        config,
-        backend,
-    )
+    negatives = sample_negatives(positives, rows, results, config, backend)
     start, length = history_windows(
         interactions, row, config.sequence_processing.max_sequence_length, backend
     )

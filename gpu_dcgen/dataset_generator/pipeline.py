@@ -16,7 +16,7 @@ from ..digest import ContentDigest, vocabulary
 from ..errors import BackendError, OutputError
 from ..inputs.shop import InputReport, load_shop
 from ..monitoring.timing import BuildTimer
-from ..negative_sampler import prepare_sources
+from ..negative_sampler import SamplerInputs, build_mining_index
 from ..outputs.manifest import PipelineResult, category_mappings, vocabularies
 from ..outputs.samples import Workers, lay_out_parts, require_rows, write_samples
 from ..outputs.tables import item_blocks, sequence_blocks, similarity_blocks, write_file
@@ -158,11 +158,10 @@ def run_stages(
     with timer.stage("prepare"):
         calendar = build_calendar(log.first_time, log.last_time, config, backend)
         sequences = build_user_sequences(log, plan, config, backend)
-        sources = prepare_sources(log, features, config, backend)
+        index = build_mining_index(log, features.snapshots, backend)
         weights = balance if config.category_balancing.mode == "weights" else None
-        results = collect_results(
-            log, features, neighbors, sources, weights, calendar, plan, generated_at, backend
-        )
+        drawn_from = SamplerInputs(log, features, neighbors, index)
+        results = collect_results(drawn_from, plan, weights, calendar, generated_at, backend)
     return report, results, balance, sequences
 
 

@@ -23,6 +23,12 @@ from cpu_fallback import kernel_cache
 
 kernel_cache.watch(Path(__file__).parent)
 
+_OPTIONS: dict[str, bool] = {"nogil": True, "cache": True}
+if hasattr(CPUDispatcher.targetdescr.options, "_nrt"):
+    # Kernels allocate nothing, so that no references need to be counted. Else each array taken out
+    # of a NamedTuple costs two atomic operations, which all threads do on the same few counters.
+    _OPTIONS["_nrt"] = False
+
 
 @dataclass(frozen=True)
 class RowKernel:
@@ -56,6 +62,11 @@ def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
     )
 
 
+def kernel_helper(function: Callable) -> Any:
+    """Compile a function that kernels call."""
+    return numba.njit(**_OPTIONS)(function)
+
+
 def _serial(start, stop, *arrays):
     for row in range(start, stop):
         kernel(row, *arrays)  # noqa: F821 - a global of the copy that row_kernel makes
@@ -80,10 +91,10 @@ def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> An
         co_firstlineno=origin.co_firstlineno,
     )
     names = {
-        "kernel": numba.njit(nogil=True, cache=True)(function),
+        "kernel": numba.njit(**_OPTIONS)(function),
         "range": range,
         "__name__": function.__module__,
     }
     loop = types.FunctionType(code, names, name)
     loop.__module__, loop.__qualname__ = function.__module__, name
-    return RowKernel(function, numba.njit(nogil=True, cache=True)(loop), scratch)
+    return RowKernel(function, numba.njit(**_OPTIONS)(loop), scratch)

@@ -1,11 +1,12 @@
-"""Row kernels that prove a finished group before it is written, and count what gates ask of it: one row is one group."""
+"""Row kernel that checks a finished group before it is written; a row is a group."""
 
 from __future__ import annotations
 
-import numba
+from typing import Any, NamedTuple
 
-from . import row_kernel
-from .draws import owns, siblings
+from . import kernel_helper, row_kernel
+from .arguments import Log, Ownership
+from .draws import are_siblings, is_owned
 
 VIOLATIONS = (
     "item out of the vocabulary",
@@ -19,90 +20,96 @@ VIOLATIONS = (
 UNKNOWN_ITEM, _TWICE, _OWNED, _NOT_ON_SALE, _WINDOW, _HISTORY, _SIBLING = (
     1 << bit for bit in range(len(VIOLATIONS))
 )
+SAME_PLACE_PAIRS, SAME_KIND, UNPRICED = range(3)  # columns of `GroupChecks.measured`
+_END_OF_TIME = 0x7FFFFFFFFFFFFFFF
 
-ALIKE_PAIRS, SAME_KIND, UNPRICED = range(3)  # of `measured`
+
+class GroupRows(NamedTuple):
+    """Finished groups: the positive, then its hard and its random negatives."""
+
+    item: Any  # (n, 1 + negatives) int32
+    row: Any  # (n,) int64  the positive's interaction
+    snapshot: Any  # (n,) int64
+    history_start: Any  # (n,) int64  the history's first interaction
+    history_length: Any  # (n,) int32
+    n_hard: int
+    window_start: int  # nanoseconds
+    window_end: int
 
 
-@numba.njit(cache=True)
-def ever_buys(user, item, owned_offsets, owned_item, owned_since):
-    """Whether the user buys the item at any time in the log."""
-    return owns(user, item, 0x7FFFFFFFFFFFFFFF, owned_offsets, owned_item, owned_since)
+class CheckTables(NamedTuple):
+    """What groups are checked against."""
+
+    log: Log
+    ownership: Ownership
+    product_code: Any  # (I,) int32
+    product_group: Any  # (I,) int32
+    place: Any  # (I,) int32  department, or what stands in for it
+    on_sale: Any  # (K, I) bool
+    price: Any  # (K, I) float32  NaN unknown
+
+
+class GroupChecks(NamedTuple):
+    """What is found of each group."""
+
+    violations: Any  # (n,) int32  a bit for each of VIOLATIONS
+    later_bought: Any  # (n, 1 + negatives) int8  1: bought by the user after the window
+    # (n, 3) int32  pairs of negatives of one place; negatives of the positive's product group and
+    # place; items without a known price
+    measured: Any
 
 
 @row_kernel
-def check_group(
-    row,
-    group_item,
-    group_row,
-    snapshot,
-    history_start,
-    history_length,
-    window_start,
-    window_end,
-    n_hard,
-    log_user,
-    log_item,
-    log_time,
-    on_sale,
-    product_code,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    group,
-    place,
-    price,
-    violations,
-    later,
-    measured,
-):
-    """violations[row] int32: a bit for each of VIOLATIONS that the group breaks; beside it, counts of its negatives.
-
-    group_item (n, 1 + negatives) int32, the positive first; group_row (n,) int64 the positive's interaction.
-    group, place (I,) int32: each item's product group and department.
-    later (n, 1 + negatives) int8: 1 where the user buys the negative after the window.
-    measured (n, 3) int32: pairs of negatives of one place, negatives of the positive's product group and place, items
-    without a known price.
-    """
-    n_items, width = on_sale.shape[1], group_item.shape[1]
-    positive = group_row[row]
-    u, t = log_user[positive], log_time[positive]
-    i = log_item[positive]
-    found = alike = same_kind = unpriced = 0
+def check_group(row, groups, tables, checks):
+    """Find the rules that a group violates, and count what the gates ask of its negatives."""
+    on_sale, place, product_group = tables.on_sale, tables.place, tables.product_group
+    n_items, width = on_sale.shape[1], groups.item.shape[1]
+    k, positive = groups.snapshot[row], groups.row[row]
+    user, i = tables.log.user[positive], tables.log.item[positive]
+    violations = n_same_place = n_same_kind = n_unpriced = 0
     for slot in range(width):
-        j = group_item[row, slot]
-        later[row, slot] = 0
+        j = groups.item[row, slot]
+        checks.later_bought[row, slot] = 0
         if j < 0 or j >= n_items:
-            found |= UNKNOWN_ITEM
+            violations |= UNKNOWN_ITEM
             continue
-        for earlier in range(slot):
-            other = group_item[row, earlier]
+        for earlier_slot in range(slot):
+            other = groups.item[row, earlier_slot]
             if other == j:
-                found |= _TWICE
-            if earlier > 0 and 0 <= other < n_items and place[other] == place[j]:
-                alike += 1
-        known = price[snapshot[row], j]
-        if known != known:
-            unpriced += 1
-        if not on_sale[snapshot[row], j]:
-            found |= _NOT_ON_SALE
+                violations |= _TWICE
+            if earlier_slot > 0 and 0 <= other < n_items and place[other] == place[j]:
+                n_same_place += 1
+        price = tables.price[k, j]
+        if price != price:
+            n_unpriced += 1
+        if not on_sale[k, j]:
+            violations |= _NOT_ON_SALE
         if slot > 0:
-            if place[j] == place[i] and group[j] == group[i]:
-                same_kind += 1
-            if ever_buys(u, j, owned_offsets, owned_item, owned_since):
-                if owns(u, j, window_end, owned_offsets, owned_item, owned_since):
-                    found |= _OWNED
+            if place[j] == place[i] and product_group[j] == product_group[i]:
+                n_same_kind += 1
+            if is_owned(user, j, _END_OF_TIME, tables.ownership):
+                if is_owned(user, j, groups.window_end, tables.ownership):
+                    violations |= _OWNED
                 else:
-                    later[row, slot] = 1
-        if 0 < slot <= n_hard and siblings(product_code, i, j):
-            found |= _SIBLING
-    if group_item[row, 0] != i or t < window_start or t >= window_end:
-        found |= _WINDOW
-    last = history_start[row] + history_length[row] - 1
-    if history_length[row] > 0 and (
-        log_user[history_start[row]] != u or log_user[last] != u or log_time[last] >= t
-    ):
-        found |= _HISTORY
-    violations[row] = found
-    measured[row, ALIKE_PAIRS] = alike
-    measured[row, SAME_KIND] = same_kind
-    measured[row, UNPRICED] = unpriced
+                    checks.later_bought[row, slot] = 1
+        if 0 < slot <= groups.n_hard and are_siblings(tables.product_code, i, j):
+            violations |= _SIBLING
+    time = tables.log.time[positive]
+    if groups.item[row, 0] != i or time < groups.window_start or time >= groups.window_end:
+        violations |= _WINDOW
+    if not _is_earlier(row, user, time, groups, tables.log):
+        violations |= _HISTORY
+    checks.violations[row] = violations
+    checks.measured[row, SAME_PLACE_PAIRS] = n_same_place
+    checks.measured[row, SAME_KIND] = n_same_kind
+    checks.measured[row, UNPRICED] = n_unpriced
+
+
+@kernel_helper
+def _is_earlier(row, user, time, groups, log):
+    """Return whether a group's history is the user's own, and strictly before `time`."""
+    if groups.history_length[row] <= 0:
+        return True
+    first = groups.history_start[row]
+    last = first + groups.history_length[row] - 1
+    return log.user[first] == user and log.user[last] == user and log.time[last] < time

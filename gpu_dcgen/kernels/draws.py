@@ -1,31 +1,44 @@
-"""Row kernels that draw uniformly from the items on sale: one row is one positive (D12)."""
+"""Row kernels that draw uniformly from the items on sale; a row is a positive (D12)."""
 
 from __future__ import annotations
 
-import numba
+from typing import Any, NamedTuple
 
-from . import row_kernel
+from . import kernel_helper, row_kernel
 from .rng import below, draw, fold
 
-# uniform tries before a draw counts the allowed items and takes one by rank: exact either way
-TRIES = 32
+# Uniform tries before a draw counts the allowed items and takes one by rank: exact either way.
+MAX_TRIES = 32
 
 
-@numba.njit(cache=True)
-def owns(user, item, end, owned_offsets, owned_item, owned_since):
-    """Whether the user bought the item before `end`. The search has no branch that could be mispredicted."""
-    low, stop = owned_offsets[user], owned_offsets[user + 1]
+class PurchaseRows(NamedTuple):
+    """Purchases that may become positives."""
+
+    user: Any  # (n,) int32
+    item: Any  # (n,) int32
+    snapshot: Any  # (n,) int64  number of the item snapshot
+    window_end: Any  # (n,) int64  nanoseconds
+
+
+@kernel_helper
+def is_owned(user, item, end, ownership):
+    """Return whether the user bought the item before `end`.
+
+    The binary search has no branch that could be mispredicted.
+    """
+    low, stop = ownership.offsets[user], ownership.offsets[user + 1]
+    owned_item = ownership.item
     left = stop - low
     while left > 0:
         half = (left + 1) >> 1
         low += half if owned_item[low + half - 1] < item else 0
         left -= half
-    return low < stop and owned_item[low] == item and owned_since[low] < end
+    return low < stop and owned_item[low] == item and ownership.since[low] < end
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def first_not_before(times, low, high, time):
-    """First position in low..high with times[position] >= time; times rise over the range."""
+    """Return the first position in low..high with times[position] >= time; times rise there."""
     while low < high:
         middle = (low + high) >> 1
         if times[middle] < time:
@@ -35,9 +48,12 @@ def first_not_before(times, low, high, time):
     return low
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def gallop(times, start, stop, time):
-    """`first_not_before` over start..stop for an answer expected near `start`: few cache lines are touched."""
+    """Search like `first_not_before`, for a position expected near `start`.
+
+    Steps double, so that few cache lines are read.
+    """
     step = 1
     while start + step < stop and times[start + step] < time:
         start += step
@@ -45,176 +61,94 @@ def gallop(times, start, stop, time):
     return first_not_before(times, start, min(stop, start + step), time)
 
 
-@numba.njit(cache=True)
-def siblings(code, i, j):
-    """Whether two items are one product (same product code); an item without a code has no siblings."""
-    return code[i] >= 0 and code[i] == code[j]
+@kernel_helper
+def are_siblings(product_code, i, j):
+    """Return whether two items have one product code; an item without a code has no siblings."""
+    return product_code[i] >= 0 and product_code[i] == product_code[j]
+
+
+@kernel_helper
+def fold_positive(purpose_key, row, positives):
+    """Return the key of the draws for a purpose and a positive (D22)."""
+    key = fold(fold(purpose_key, positives.user_key[row]), positives.item_key[row])
+    return fold(fold(key, positives.time[row]), positives.copy[row])
 
 
 @row_kernel
-def count_eligible(
-    row,
-    user,
-    item,
-    snapshot,
-    end,
-    corpus_offsets,
-    corpus,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    product_code,
-    eligible,
-):
-    """eligible[row] (n, 2) int32: items on sale that the user does not own, and those of them that are no sibling."""
-    k, i = snapshot[row], item[row]
-    n_free, n_strangers = 0, 0
-    for position in range(corpus_offsets[k], corpus_offsets[k + 1]):
-        j = corpus[position]
-        if not owns(user[row], j, end[row], owned_offsets, owned_item, owned_since):
-            n_free += 1
-            if not siblings(product_code, i, j):
-                n_strangers += 1
-    eligible[row, 0] = n_free
-    eligible[row, 1] = n_strangers
+def count_eligible(row, purchases, tables, n_eligible):
+    """Count the items that may become negatives of a purchase.
 
-
-@numba.njit(cache=True)
-def _allowed(
-    j, i, u, end, taken, n_taken, no_siblings, owned_offsets, owned_item, owned_since, product_code
-):
-    if j == i or (no_siblings and siblings(product_code, i, j)):
-        return False
-    for slot in range(n_taken):
-        if taken[slot] == j:
-            return False
-    return not owns(u, j, end, owned_offsets, owned_item, owned_since)
-
-
-@numba.njit(cache=True)
-def draw_from_corpus(
-    n_taken,
-    n_wanted,
-    key,
-    i,
-    u,
-    end,
-    first,
-    size,
-    corpus,
-    taken,
-    no_siblings,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    product_code,
-):
-    """Fill taken[n_taken:n_wanted] with distinct allowed items, uniform over those left each time.
-
-    The caller has made sure that enough are left (splits: corpus_too_small).
+    n_eligible[row] (n, 2) int32: items on sale that the user does not own, and how many of them
+    are not siblings of the purchased item.
     """
+    corpus, ownership, product_code = tables.corpus, tables.ownership, tables.product_code
+    user, item, end = purchases.user[row], purchases.item[row], purchases.window_end[row]
+    k = purchases.snapshot[row]
+    n_free, n_strangers = 0, 0
+    for position in range(corpus.offsets[k], corpus.offsets[k + 1]):
+        j = corpus.item[position]
+        if not is_owned(user, j, end, ownership):
+            n_free += 1
+            if not are_siblings(product_code, item, j):
+                n_strangers += 1
+    n_eligible[row, 0] = n_free
+    n_eligible[row, 1] = n_strangers
+
+
+@kernel_helper
+def _is_allowed(j, row, positives, chosen, n_chosen, tables, no_siblings):
+    item = positives.item[row]
+    if j == item or (no_siblings and are_siblings(tables.product_code, item, j)):
+        return False
+    for slot in range(n_chosen):
+        if chosen[slot] == j:
+            return False
+    return not is_owned(positives.user[row], j, positives.window_end, tables.ownership)
+
+
+@kernel_helper
+def draw_from_corpus(chosen, n_chosen, key, row, positives, tables, no_siblings):
+    """Fill chosen[n_chosen:] with distinct allowed items, uniform over those left each time.
+
+    The splits have made sure that enough are left (`corpus_too_small`).
+    """
+    k = positives.snapshot[row]
+    first = tables.corpus.offsets[k]
+    size = tables.corpus.offsets[k + 1] - first
+    corpus_item = tables.corpus.item
     counter = 0
-    while n_taken < n_wanted:
-        chosen = -1
-        for _ in range(TRIES):
-            j = corpus[first + below(draw(key, counter), size)]
+    while n_chosen < len(chosen):
+        item = -1
+        for _ in range(MAX_TRIES):
+            j = corpus_item[first + below(draw(key, counter), size)]
             counter += 1
-            if _allowed(
-                j,
-                i,
-                u,
-                end,
-                taken,
-                n_taken,
-                no_siblings,
-                owned_offsets,
-                owned_item,
-                owned_since,
-                product_code,
-            ):
-                chosen = j
+            if _is_allowed(j, row, positives, chosen, n_chosen, tables, no_siblings):
+                item = j
                 break
-        if chosen < 0:
+        if item < 0:
             n_left = 0
             for position in range(first, first + size):
-                if _allowed(
-                    corpus[position],
-                    i,
-                    u,
-                    end,
-                    taken,
-                    n_taken,
-                    no_siblings,
-                    owned_offsets,
-                    owned_item,
-                    owned_since,
-                    product_code,
-                ):
+                j = corpus_item[position]
+                if _is_allowed(j, row, positives, chosen, n_chosen, tables, no_siblings):
                     n_left += 1
             rank = below(draw(key, counter), n_left)
             counter += 1
             for position in range(first, first + size):
-                j = corpus[position]
-                if _allowed(
-                    j,
-                    i,
-                    u,
-                    end,
-                    taken,
-                    n_taken,
-                    no_siblings,
-                    owned_offsets,
-                    owned_item,
-                    owned_since,
-                    product_code,
-                ):
+                j = corpus_item[position]
+                if _is_allowed(j, row, positives, chosen, n_chosen, tables, no_siblings):
                     if rank == 0:
-                        chosen = j
+                        item = j
                         break
                     rank -= 1
-        taken[n_taken] = chosen
-        n_taken += 1
+        chosen[n_chosen] = item
+        n_chosen += 1
 
 
 @row_kernel
-def draw_random(
-    row,
-    purpose_key,
-    n_hard,
-    user_key,
-    item_key,
-    user,
-    item,
-    time,
-    copy,
-    snapshot,
-    end,
-    corpus_offsets,
-    corpus,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    product_code,
-    negatives,
-):
-    """Complete negatives[row] (n, hard + random) int32 after its hard ones with uniform draws from the corpus (D12)."""
-    u, i, k = user[row], item[row], snapshot[row]
-    key = fold(fold(fold(fold(purpose_key, user_key[row]), item_key[row]), time[row]), copy[row])
-    first = corpus_offsets[k]
-    draw_from_corpus(
-        n_hard,
-        negatives.shape[1],
-        key,
-        i,
-        u,
-        end,
-        first,
-        corpus_offsets[k + 1] - first,
-        corpus,
-        negatives[row],
-        False,
-        owned_offsets,
-        owned_item,
-        owned_since,
-        product_code,
-    )
+def draw_random(row, purpose_key, n_hard, positives, tables, negatives):
+    """Draw the random negatives of a positive behind its hard ones (D12).
+
+    Written: negatives[row, n_hard:] of (n, hard + random) int32.
+    """
+    key = fold_positive(purpose_key, row, positives)
+    draw_from_corpus(negatives[row], n_hard, key, row, positives, tables, False)

@@ -1,164 +1,74 @@
-"""Row kernel that says of one positive what became of each candidate for its hard negatives (D13): outside the hot path."""
+"""Row kernel that counts the outcomes of a positive's candidates; not in the hot path (D13)."""
 
 from __future__ import annotations
 
-import numba
+from typing import Any, NamedTuple
 
-from . import row_kernel
-from .draws import owns, siblings
-from .pool import (
-    FALLBACK,
-    GROUP_SHIFT,
-    ITEM,
-    N_HARD,
-    OWN_CAP,
-    SOURCE_MASK,
-    STATE,
-    offer_collaborative,
-    offer_crossing,
-    offer_neighbors,
-)
-from .rng import fold
+from . import kernel_helper, row_kernel
+from .draws import are_siblings, is_owned
+from .pool import FALLBACK, GROUP_SHIFT, SOURCE_MASK, pool_candidates, select_lane
 
 OUTCOMES = ("not_on_sale", "owned", "sibling", "over_cap", "outscored", "chosen")
 _NOT_ON_SALE, _OWNED, _SIBLING, _OVER_CAP, _OUTSCORED, _CHOSEN = range(len(OUTCOMES))
 
 
-@numba.njit(cache=True)
-def _is_among(j, chosen, n_chosen):
-    found = False
+class CandidateTrace(NamedTuple):
+    """What `trace_candidates` reads of the negatives of n positives, and what it writes."""
+
+    every_item: Any  # (I,) bool  all true
+    item: Any  # (n, hard + random) int32  `HardNegatives.item`
+    source: Any  # (n, hard) int8  `HardNegatives.source`
+    # (n, sources, OUTCOMES) int32  candidates by the first source that offered them
+    n_candidates: Any
+
+
+@kernel_helper
+def _is_among(item, chosen, n_chosen):
+    is_found = False
     for slot in range(n_chosen):
-        found |= chosen[slot] == j
-    return found
+        is_found |= chosen[slot] == item
+    return is_found
+
+
+@kernel_helper
+def _find_outcome(item, row, positives, tables, chosen, n_chosen, is_over_cap):
+    """Return the first outcome that holds for a candidate."""
+    if not tables.snapshots.on_sale[positives.snapshot[row], item]:
+        return _NOT_ON_SALE
+    if is_owned(positives.user[row], item, positives.window_end, tables.draws.ownership):
+        return _OWNED
+    if are_siblings(tables.draws.product_code, positives.item[row], item):
+        return _SIBLING
+    if _is_among(item, chosen, n_chosen):
+        return _CHOSEN
+    return _OVER_CAP if is_over_cap else _OUTSCORED
 
 
 @row_kernel(scratch=True)
-def trace_candidates(
-    row,
-    lane,
-    crossing_key,
-    limits,
-    bounds,
-    user_key,
-    item_key,
-    user,
-    item,
-    time,
-    copy,
-    snapshot,
-    end,
-    moment,
-    since,
-    position,
-    moments,
-    user_offsets,
-    item_offsets,
-    buyer_row,
-    buyer_user,
-    buyer_rank,
-    buyer_before,
-    buyer_after,
-    neighbor_offsets,
-    neighbor_item,
-    neighbor_similarity,
-    corpus_offsets,
-    cells,
-    cell_offsets,
-    on_sale,
-    any_item,
-    facts,
-    price_category,
-    n_groups,
-    product_code,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    places,
-    pools,
-    pairs,
-    buyers,
-    negatives,
-    source,
-    fates,
-):
-    """fates[row] (sources, OUTCOMES) int32: candidates by the first source that offered them, and by what became of them.
+def trace_candidates(row, lane, rows, tables, settings, pools, trace):
+    """Count a positive's candidates by source and outcome.
 
-    The pool is `mine_hard`'s but for one thing: the sources read `any_item` (I,) bool for what is on sale, which says that
-    everything is. A candidate has the first fate that holds. negatives, source: what `mine_hard` wrote. Scratch is its too.
+    The pool is that of `mine_hard`, except that the sources read `trace.every_item` for what is
+    on sale.
     """
-    u, i, t, k = user[row], item[row], time[row], snapshot[row]
-    known, place, pool = facts[k], places[lane], pools[lane]
-    own_group = (known[i] >> GROUP_SHIFT) - 1
-    n_pool = offer_collaborative(
-        u,
-        i,
-        moment[row],
-        since[row],
-        position[row],
-        any_item,
-        limits,
-        moments,
-        user_offsets,
-        item_offsets,
-        buyer_row,
-        buyer_user,
-        buyer_rank,
-        buyer_before,
-        buyer_after,
-        buyers[lane],
-        place,
-        pool,
-    )
-    key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
-    first, category = corpus_offsets[k], price_category[k, i]
-    n_pool = offer_crossing(
-        n_pool,
-        key,
-        own_group,
-        category,
-        n_groups,
-        limits,
-        first,
-        cells,
-        cell_offsets[k],
-        place,
-        pool,
-    )
-    start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
-    n_pool = offer_neighbors(
-        n_pool,
-        start,
-        stop,
-        any_item,
-        limits,
-        bounds,
-        neighbor_item,
-        neighbor_similarity,
-        place,
-        pool,
-        pairs[lane],
-    )
+    positives, pool = rows.positives, select_lane(pools, lane)
+    features = tables.snapshots.packed_features[positives.snapshot[row]]
+    own_group = (features[positives.item[row]] >> GROUP_SHIFT) - 1
+    n_pool = pool_candidates(row, rows, trace.every_item, tables, settings, pool)
 
     n_chosen, n_own = 0, 0
-    while n_chosen < limits[N_HARD] and source[row, n_chosen] != FALLBACK:
-        n_own += 1 if (known[negatives[row, n_chosen]] >> GROUP_SHIFT) - 1 == own_group else 0
+    while n_chosen < settings.n_hard and trace.source[row, n_chosen] != FALLBACK:
+        group = (features[trace.item[row, n_chosen]] >> GROUP_SHIFT) - 1
+        n_own += 1 if group == own_group else 0
         n_chosen += 1
-    for offered in range(FALLBACK):
-        for fate in range(fates.shape[2]):
-            fates[row, offered, fate] = 0
+    for source in range(FALLBACK):
+        for outcome in range(len(OUTCOMES)):
+            trace.n_candidates[row, source, outcome] = 0
     for candidate in range(n_pool):
-        j = pool[ITEM, candidate]
-        place[j] = 0
-        if not on_sale[k, j]:
-            fate = _NOT_ON_SALE
-        elif owns(u, j, end, owned_offsets, owned_item, owned_since):
-            fate = _OWNED
-        elif siblings(product_code, i, j):
-            fate = _SIBLING
-        elif _is_among(j, negatives[row], n_chosen):
-            fate = _CHOSEN
-        elif n_own >= limits[OWN_CAP] and (known[j] >> GROUP_SHIFT) - 1 == own_group:
-            fate = _OVER_CAP
-        else:
-            fate = _OUTSCORED
-        fates[row, pool[STATE, candidate] & SOURCE_MASK, fate] += 1
+        j = pool.item[candidate]
+        pool.position[j] = 0
+        is_own_group = (features[j] >> GROUP_SHIFT) - 1 == own_group
+        is_over_cap = is_own_group and n_own >= settings.max_own_group
+        chosen = trace.item[row]
+        outcome = _find_outcome(j, row, positives, tables, chosen, n_chosen, is_over_cap)
+        trace.n_candidates[row, pool.state[candidate] & SOURCE_MASK, outcome] += 1

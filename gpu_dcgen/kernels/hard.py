@@ -1,77 +1,83 @@
-"""Row kernel that mines hard negatives: one row is one positive (D13)."""
+"""Row kernel that mines hard negatives; a row is a positive (D13)."""
 
 from __future__ import annotations
 
-import numba
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from . import row_kernel
-from .draws import draw_from_corpus, owns, siblings
+from . import kernel_helper, row_kernel
+from .draws import are_siblings, draw_from_corpus, fold_positive, is_owned
 from .pool import (
     BUYERS_MASK,
     BUYERS_SHIFT,
     FALLBACK,
     FIXED_ONE,
-    GROUP,
     GROUP_SHIFT,
-    ITEM,
-    N_HARD,
-    OWN_CAP,
     PART_MASK,
     PRICE_SHIFT,
     SOURCE_MASK,
-    STATE,
-    W_CO,
-    W_DIVERSITY,
-    W_POP,
-    W_PRICE,
-    W_SIM,
-    offer_collaborative,
-    offer_crossing,
-    offer_neighbors,
+    pool_candidates,
+    select_lane,
 )
-from .rng import fold
 
-_ENOUGH_BUYERS = 8  # more buyers who brought a candidate in add nothing to its score
+_MAX_SCORED_BUYERS = 8  # more buyers of a candidate add nothing to its score
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
 _BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
-_DEAD = -(1 << 62)
+_REMOVED = -(1 << 62)  # the score of a candidate that is chosen or not allowed
 _NO_ITEM = (1 << 31) - 1  # above every item
 
 
-@numba.njit(cache=True)
-def rounded(x):
-    """x in 0..2^51 rounded to the nearest integer, halves to even: addition rounds, and both steps are single operations."""
+class HardNegatives(NamedTuple):
+    """The hard negatives of n positives, in order of choice."""
+
+    item: Any  # (n, hard + random) int32  the first n_hard are written
+    source: Any  # (n, hard) int8  code into SOURCES
+    similarity: Any  # (n, hard) float32  with the positive, -1 where they are not neighbors
+    n_relaxed: Any  # (n,) int32  choices beyond the cap on the positive's own product group
+
+
+@kernel_helper
+def round_half_even(x):
+    """Round x in 0..2^51 to the nearest integer, halves to even.
+
+    The addition rounds; both steps are single operations.
+    """
     return np.int64((x + _NO_FRACTION) - _NO_FRACTION)
 
 
-@numba.njit(cache=True)
-def _score_pool(n_pool, i, limits, facts, pool, pair, score):
-    mine = (facts[i] >> PRICE_SHIFT) & PART_MASK
+@kernel_helper
+def _score_pool(n_pool, item, features, settings, pool):
+    """Score the candidates, and note their product groups."""
+    own_price = (features[item] >> PRICE_SHIFT) & PART_MASK
     for candidate in range(n_pool):
-        known = facts[np.uint32(pool[ITEM, candidate])]
-        pool[GROUP, candidate] = (known >> GROUP_SHIFT) - 1
-        theirs = (known >> PRICE_SHIFT) & PART_MASK
-        near = FIXED_ONE // 2 if mine == 0 or theirs == 0 else FIXED_ONE - abs(mine - theirs)
-        similar = (
-            rounded(np.float64(pair[candidate]) * FIXED_ONE) if pair[candidate] > 0 else np.int64(0)
-        )
+        packed = features[np.uint32(pool.item[candidate])]
+        pool.group[candidate] = (packed >> GROUP_SHIFT) - 1
+        price = (packed >> PRICE_SHIFT) & PART_MASK
+        is_unknown = own_price == 0 or price == 0
+        nearness = FIXED_ONE // 2 if is_unknown else FIXED_ONE - abs(own_price - price)
+        cosine = pool.similarity[candidate]
+        similarity = round_half_even(np.float64(cosine) * FIXED_ONE) if cosine > 0 else np.int64(0)
         n_buyers = min(
-            np.int64(_ENOUGH_BUYERS),
-            np.int64((pool[STATE, candidate] >> BUYERS_SHIFT) & BUYERS_MASK),
+            np.int64(_MAX_SCORED_BUYERS),
+            np.int64((pool.state[candidate] >> BUYERS_SHIFT) & BUYERS_MASK),
         )
-        score[candidate] = (
-            limits[W_SIM] * similar
-            + limits[W_CO] * n_buyers * (FIXED_ONE // _ENOUGH_BUYERS)
-            + limits[W_PRICE] * near
-            - limits[W_POP] * (known & PART_MASK)
+        pool.score[candidate] = (
+            settings.similarity_weight * similarity
+            + settings.collaborative_weight * n_buyers * (FIXED_ONE // _MAX_SCORED_BUYERS)
+            + settings.price_weight * nearness
+            - settings.popularity_weight * (packed & PART_MASK)
         )
 
 
-@numba.njit(cache=True)
-def _best(items, scores, n_pool):
-    """The item of the highest score, the smallest on ties; _NO_ITEM when all are dead. Two passes that vectorize."""
-    highest = _DEAD >> 1
+@kernel_helper
+def _find_best(n_pool, pool):
+    """Return the item of the highest score, the smallest on ties; _NO_ITEM if all are removed.
+
+    Two passes, which vectorize.
+    """
+    items, scores = pool.item, pool.score
+    highest = _REMOVED >> 1
     for candidate in range(n_pool):
         highest = max(highest, scores[candidate])
     best = np.int32(_NO_ITEM)
@@ -80,178 +86,80 @@ def _best(items, scores, n_pool):
     return best
 
 
-@numba.njit(cache=True)
-def _lower(groups, scores, n_pool, group, by):
+@kernel_helper
+def _lower_group(n_pool, group, amount, pool):
+    """Lower the scores of a product group's candidates."""
+    groups, scores = pool.group, pool.score
     for candidate in range(n_pool):
-        scores[candidate] -= by if groups[candidate] == group else 0
+        scores[candidate] -= amount if groups[candidate] == group else 0
+
+
+@kernel_helper
+def _choose(row, n_pool, positives, tables, settings, pool, negatives):
+    """Choose candidates one by one for score and diversity; returns their number.
+
+    Ownership and siblings are looked up only for a candidate that would be chosen.
+    """
+    user, item, k = positives.user[row], positives.item[row], positives.snapshot[row]
+    own_group = (tables.snapshots.packed_features[k, item] >> GROUP_SHIFT) - 1
+    n_chosen, n_own, n_relaxed = 0, 0, 0
+    if settings.max_own_group == 0:
+        _lower_group(n_pool, own_group, _BEYOND_CAP, pool)
+    while n_chosen < settings.n_hard:
+        j = _find_best(n_pool, pool)
+        if j == _NO_ITEM:
+            break
+        best = np.int64(pool.position[j]) - 1
+        is_beyond_cap = pool.score[best] < -(_BEYOND_CAP >> 1)
+        pool.score[best] = _REMOVED
+        if are_siblings(tables.draws.product_code, item, j) or is_owned(
+            user, j, positives.window_end, tables.draws.ownership
+        ):
+            continue
+        group = pool.group[best]
+        _lower_group(n_pool, group, settings.diversity_weight * FIXED_ONE, pool)
+        if group == own_group:
+            n_own += 1
+            n_relaxed += 1 if is_beyond_cap else 0
+            if n_own == settings.max_own_group:
+                _lower_group(n_pool, own_group, _BEYOND_CAP, pool)
+        negatives.item[row, n_chosen] = j
+        negatives.source[row, n_chosen] = pool.state[best] & SOURCE_MASK
+        negatives.similarity[row, n_chosen] = pool.similarity[best]
+        n_chosen += 1
+    negatives.n_relaxed[row] = n_relaxed
+    return n_chosen
+
+
+@kernel_helper
+def _fill_up(row, n_chosen, positives, tables, settings, negatives):
+    """Draw the hard negatives that the pool was too small for from the corpus."""
+    key = fold_positive(settings.fallback_key, row, positives)
+    chosen = negatives.item[row, : settings.n_hard]
+    draw_from_corpus(chosen, n_chosen, key, row, positives, tables.draws, True)
+    neighbors, item = tables.neighbors, positives.item[row]
+    for slot in range(n_chosen, settings.n_hard):
+        negatives.source[row, slot] = FALLBACK
+        negatives.similarity[row, slot] = -1.0
+        for position in range(neighbors.offsets[item], neighbors.offsets[item + 1]):
+            if neighbors.item[position] == chosen[slot]:
+                negatives.similarity[row, slot] = neighbors.similarity[position]
 
 
 @row_kernel(scratch=True)
-def mine_hard(
-    turn,
-    lane,
-    order,
-    fallback_key,
-    crossing_key,
-    limits,
-    bounds,
-    user_key,
-    item_key,
-    user,
-    item,
-    time,
-    copy,
-    snapshot,
-    end,
-    moment,
-    since,
-    position,
-    moments,
-    user_offsets,
-    item_offsets,
-    buyer_row,
-    buyer_user,
-    buyer_rank,
-    buyer_before,
-    buyer_after,
-    neighbor_offsets,
-    neighbor_item,
-    neighbor_similarity,
-    corpus_offsets,
-    corpus,
-    cells,
-    cell_offsets,
-    on_sale,
-    facts,
-    price_category,
-    n_groups,
-    product_code,
-    owned_offsets,
-    owned_item,
-    owned_since,
-    places,
-    pools,
-    pairs,
-    scores,
-    buyers,
-    negatives,
-    source,
-    similarity,
-    relaxed,
-):
-    """Choose the hard negatives of one positive: pool three sources, score, pick greedily for diversity (D13).
+def mine_hard(turn, lane, order, rows, tables, settings, pools, negatives):
+    """Mine the hard negatives of a positive: pool three sources, score, choose (D13).
 
-    `order` (n,) int64 says which row is whose turn: any permutation gives the same negatives.
-    Written: negatives[row, :n_hard] int32, source[row] int8 into SOURCES, similarity[row] float32 of the pair (-1 where
-    it has none), relaxed[row] int32 picks beyond the cap on the own product group. Scratch, a row a lane: places, pools,
-    pairs, scores, buyers; `places` is all zero between rows. Owned items and siblings are looked up only for candidates
-    that would be chosen.
+    `order` (n,) int64 says which row has this turn: every permutation gives the same negatives.
     """
     row = order[turn]
-    u, i, t, k = user[row], item[row], time[row], snapshot[row]
-    n_hard, known = limits[N_HARD], facts[k]
-    place, pool, pair, score = places[lane], pools[lane], pairs[lane], scores[lane]
-    own_group = (known[i] >> GROUP_SHIFT) - 1
-    n_pool = offer_collaborative(
-        u,
-        i,
-        moment[row],
-        since[row],
-        position[row],
-        on_sale[k],
-        limits,
-        moments,
-        user_offsets,
-        item_offsets,
-        buyer_row,
-        buyer_user,
-        buyer_rank,
-        buyer_before,
-        buyer_after,
-        buyers[lane],
-        place,
-        pool,
-    )
-    key = fold(fold(fold(fold(crossing_key, user_key[row]), item_key[row]), t), copy[row])
-    first = corpus_offsets[k]
-    n_pool = offer_crossing(
-        n_pool,
-        key,
-        own_group,
-        price_category[k, i],
-        n_groups,
-        limits,
-        first,
-        cells,
-        cell_offsets[k],
-        place,
-        pool,
-    )
-    start, stop = neighbor_offsets[i], neighbor_offsets[i + 1]
-    n_pool = offer_neighbors(
-        n_pool,
-        start,
-        stop,
-        on_sale[k],
-        limits,
-        bounds,
-        neighbor_item,
-        neighbor_similarity,
-        place,
-        pool,
-        pair,
-    )
-    _score_pool(n_pool, i, limits, known, pool, pair, score)
-
-    items, groups = pool[ITEM], pool[GROUP]
-    n_chosen, n_own, n_relaxed = 0, 0, 0
-    if limits[OWN_CAP] == 0:
-        _lower(groups, score, n_pool, own_group, _BEYOND_CAP)
-    while n_chosen < n_hard:
-        j = _best(items, score, n_pool)
-        if j == _NO_ITEM:
-            break
-        best = np.int64(place[j]) - 1
-        beyond_cap = score[best] < -(_BEYOND_CAP >> 1)
-        score[best] = _DEAD
-        if siblings(product_code, i, j) or owns(u, j, end, owned_offsets, owned_item, owned_since):
-            continue
-        _lower(groups, score, n_pool, groups[best], limits[W_DIVERSITY] * FIXED_ONE)
-        if groups[best] == own_group:
-            n_own += 1
-            n_relaxed += 1 if beyond_cap else 0
-            if n_own == limits[OWN_CAP]:
-                _lower(groups, score, n_pool, own_group, _BEYOND_CAP)
-        negatives[row, n_chosen] = j
-        source[row, n_chosen] = pool[STATE, best] & SOURCE_MASK
-        similarity[row, n_chosen] = pair[best]
-        n_chosen += 1
-    relaxed[row] = n_relaxed
+    pool, positives = select_lane(pools, lane), rows.positives
+    k = positives.snapshot[row]
+    n_pool = pool_candidates(row, rows, tables.snapshots.on_sale[k], tables, settings, pool)
+    features = tables.snapshots.packed_features[k]
+    _score_pool(n_pool, positives.item[row], features, settings, pool)
+    n_chosen = _choose(row, n_pool, positives, tables, settings, pool, negatives)
     for candidate in range(n_pool):
-        place[items[candidate]] = 0
-
-    if n_chosen < n_hard:
-        key = fold(fold(fold(fold(fallback_key, user_key[row]), item_key[row]), t), copy[row])
-        draw_from_corpus(
-            n_chosen,
-            n_hard,
-            key,
-            i,
-            u,
-            end,
-            first,
-            corpus_offsets[k + 1] - first,
-            corpus,
-            negatives[row],
-            True,
-            owned_offsets,
-            owned_item,
-            owned_since,
-            product_code,
-        )
-        for slot in range(n_chosen, n_hard):
-            source[row, slot] = FALLBACK
-            similarity[row, slot] = -1.0
-            for position in range(start, stop):
-                if neighbor_item[position] == negatives[row, slot]:
-                    similarity[row, slot] = neighbor_similarity[position]
+        pool.position[pool.item[candidate]] = 0
+    if n_chosen < settings.n_hard:
+        _fill_up(row, n_chosen, positives, tables, settings, negatives)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from . import row_kernel
 from .draws import gallop
 
 
-@row_kernel
-def score_pairs(
-    pair,
-    items,
-    candidates,
-    item_offsets,
-    item_user,
-    item_weight,
-    roots,
-    min_common,
-    similarity,
-    common_users,
-):
-    """Similarity and common users of items[pair // width] and its candidate pair % width, both (items, width).
+class ItemVectors(NamedTuple):
+    """The weighted matrix by item (D9)."""
 
-    candidates int32, -1 for none. `item_offsets`, `item_user`, `item_weight`: the weighted matrix by item; `roots` float64 of
-    its norms. Writes similarity float32, 0 where the two are not neighbors, and common_users int32. The item with fewer
-    buyers is walked, and each buyer looked for among those of the other.
+    offsets: Any  # (I+1,) int64  each item's run in the two arrays below
+    user: Any  # (N,) int32  rising within an item
+    weight: Any  # (N,) int32
+    norm: Any  # (I,) float64  square root of the sum of squared weights
+
+
+@row_kernel
+def score_pairs(pair, items, candidates, vectors, min_common_users, similarity, common_users):
+    """Score items[pair // width] and its candidate pair % width.
+
+    candidates (items, width) int32, -1 for none. Written, of the same shape: similarity float32,
+    0 where the two are not neighbors, and common_users int32. The buyers of the item with fewer
+    are looked for among those of the other.
     """
     width = candidates.shape[1]
     row, column = pair // width, pair % width
@@ -34,17 +34,19 @@ def score_pairs(
     common_users[row, column] = 0
     if j < 0 or i == j:
         return
-    if item_offsets[i + 1] - item_offsets[i] > item_offsets[j + 1] - item_offsets[j]:
+    offsets, user, weight = vectors.offsets, vectors.user, vectors.weight
+    if offsets[i + 1] - offsets[i] > offsets[j + 1] - offsets[j]:
         i, j = j, i
-    at, stop = item_offsets[j], item_offsets[j + 1]
-    dot, common = np.int64(0), 0
-    for position in range(item_offsets[i], item_offsets[i + 1]):
-        at = gallop(item_user, at, stop, item_user[position])
+    at, stop = offsets[j], offsets[j + 1]
+    dot, n_common = np.int64(0), 0
+    for position in range(offsets[i], offsets[i + 1]):
+        at = gallop(user, at, stop, user[position])
         if at == stop:
             break
-        if item_user[at] == item_user[position]:
-            dot += np.int64(item_weight[position]) * item_weight[at]
-            common += 1
-    if common >= min_common and dot > 0:
-        similarity[row, column] = np.float32(min(1.0, np.float64(dot) / (roots[i] * roots[j])))
-        common_users[row, column] = common
+        if user[at] == user[position]:
+            dot += np.int64(weight[position]) * weight[at]
+            n_common += 1
+    if n_common >= min_common_users and dot > 0:
+        cosine = np.float64(dot) / (vectors.norm[i] * vectors.norm[j])
+        similarity[row, column] = np.float32(min(1.0, cosine))
+        common_users[row, column] = n_common

@@ -12,10 +12,9 @@ finalizer of SplitMix64 (Steele, Lea, Flood 2014); a key folds the seed, a purpo
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from .. import kernels  # noqa: F401 - before anything is compiled: its cache watches this file
+from . import kernel_helper
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -34,7 +33,7 @@ ITEM_VECTORS = 7
 FUNNEL_SAMPLE = 8  # which positives the report looks at: no dataset depends on it
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def mix(x):
     x = np.uint64(x) + GOLDEN
     x = (x ^ (x >> _30)) * _MIX1
@@ -42,17 +41,17 @@ def mix(x):
     return x ^ (x >> _31)
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def fold(h, value):
     return mix(h ^ np.uint64(value))
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def draw(key, counter):
     return mix(key + np.uint64(counter) * GOLDEN)
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def below(x, n):
     n = np.uint64(n)
     return np.int64(((x >> _32) * n + (((x & _LOW) * n) >> _32)) >> _32)

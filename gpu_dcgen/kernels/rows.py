@@ -6,10 +6,9 @@ rows repeat it; only its hash is mixed with the position of each row.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from . import row_kernel
+from . import kernel_helper, row_kernel
 from .rng import fold, mix
 
 SPAN = 256  # rows that one call of `add_rows` sums up
@@ -77,6 +76,6 @@ def add_rows(span, positions, hashes, out):
     out[span] = total
 
 
-@numba.njit(cache=True)
+@kernel_helper
 def _fnv(h, byte):
     return (h ^ np.uint64(byte)) * FNV_PRIME

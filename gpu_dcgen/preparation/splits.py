@@ -14,7 +14,8 @@ from ..config import DatasetConfig, SplitConfig
 from ..contract.schema import SPLITS
 from ..errors import GateError, InputError
 from ..kernels import rng
-from ..kernels.draws import count_eligible
+from ..kernels.arguments import DrawTables
+from ..kernels.draws import PurchaseRows, count_eligible
 from .features import AsOfFeatures
 from .interactions import Interactions
 from .windows import Windows, wanted_shares
@@ -260,19 +261,14 @@ def _find_too_small(
     if not rows.shape[0]:
         return rows
     n_eligible = xp.empty((rows.shape[0], 2), dtype=xp.int32)
-    backend.for_each(
-        count_eligible,
-        int(rows.shape[0]),
-        interactions.user[rows],
-        interactions.item[rows],
-        snapshot,
-        backend.from_host(windows.ends)[window[rows]],
-        snapshots.corpus.offsets,
-        snapshots.corpus.item,
-        *features.ownership,
-        product.codes,
-        n_eligible,
+    purchases = PurchaseRows(
+        user=interactions.user[rows],
+        item=interactions.item[rows],
+        snapshot=snapshot,
+        window_end=backend.from_host(windows.ends)[window[rows]],
     )
+    tables = DrawTables(snapshots.corpus, features.ownership, product.codes)
+    backend.for_each(count_eligible, int(rows.shape[0]), purchases, tables, n_eligible)
     return rows[(n_eligible[:, 0] < n_negatives) | (n_eligible[:, 1] < n_hard)]
 
 

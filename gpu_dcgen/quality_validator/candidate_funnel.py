@@ -12,11 +12,10 @@ from typing import Any
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..kernels import rng
-from ..kernels.funnel import OUTCOMES, trace_candidates
-from ..kernels.pool import FALLBACK, RANK_SHIFT, SOURCES
-from ..negative_sampler import mining_scratch
+from ..kernels.funnel import OUTCOMES, CandidateTrace, trace_candidates
+from ..kernels.pool import FALLBACK, SOURCES
+from ..negative_sampler import gather_positives, prepare_mining
 from ..preparation.splits import SplitPlan
-from ..preparation.windows import DAY
 from ..samples import Group, StageResults
 
 POOLED = SOURCES[:FALLBACK]  # the sources that offer candidates
@@ -38,67 +37,23 @@ def count_candidates(
     group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> Array:
     """(1 + POOLED x OUTCOMES,) int64: how many of the block's positives were looked at, then their candidates by source and fate."""
-    xp, log, settings = backend.xp, results.interactions, config.negative_sampling
-    sources, snapshots, neighbors = results.sources, results.features.snapshots, results.neighbors
+    xp = backend.xp
     picked = _sampled(group, results, config, backend)
     n = int(picked.shape[0])
-    fates = xp.zeros((n, len(POOLED), len(OUTCOMES)), dtype=xp.int32)
+    n_candidates = xp.zeros((n, len(POOLED), len(OUTCOMES)), dtype=xp.int32)
     if n:
-        row = group.row[picked]
-        time = log.time[row]
-        lanes, (places, pools, pairs, _, buyers) = mining_scratch(sources, log.n_items, backend)
-        backend.for_each(
-            trace_candidates,
-            n,
-            rng.purpose_key(config.seed, rng.CATEGORY_CROSSING),
-            sources.limits,
-            sources.bounds,
-            log.user_key[group.user[picked]],
-            log.item_key[group.item[picked, 0]],
-            group.user[picked],
-            group.item[picked, 0],
-            time,
-            group.positives.copy[group.rows][picked],
-            group.negatives.snapshot[picked],
-            group.positives.window_end,
-            sources.moments[row] >> RANK_SHIFT << RANK_SHIFT,
-            xp.searchsorted(sources.times, time - settings.collaborative_days * DAY).astype(
-                xp.int64
-            )
-            << RANK_SHIFT,
-            sources.position[row],
-            sources.moments,
-            log.user_offsets,
-            log.item_offsets,
-            log.by_item,
-            sources.buyer_user,
-            sources.buyer_rank,
-            sources.buyer_before,
-            sources.buyer_after,
-            neighbors.offsets,
-            neighbors.item,
-            neighbors.similarity,
-            snapshots.corpus.offsets,
-            snapshots.corpus.cell_item,
-            snapshots.corpus.cell_offsets,
-            snapshots.on_sale,
-            xp.ones(log.n_items, dtype=bool),
-            sources.facts,
-            snapshots.price_category,
-            snapshots.corpus.n_groups,
-            log.item_columns["product_code"].codes,
-            *results.features.ownership,
-            places,
-            pools,
-            pairs,
-            buyers,
-            group.negatives.item[picked],
-            group.negatives.source[picked],
-            fates,
-            lanes=lanes,
+        row, copy = group.row[picked], group.positives.copy[group.rows][picked]
+        positives = gather_positives(row, copy, group.positives.window_end, results)
+        mining = prepare_mining(row, positives, results, config, backend)
+        trace = CandidateTrace(
+            every_item=xp.ones(results.interactions.n_items, dtype=bool),
+            item=group.negatives.item[picked],
+            source=group.negatives.source[picked],
+            n_candidates=n_candidates,
         )
-    looked_at = xp.full(1, n, dtype=xp.int64)
-    return xp.concatenate([looked_at, fates.astype(xp.int64).sum(axis=0).reshape(-1)])
+        backend.for_each(trace_candidates, n, *mining, trace, lanes=mining.n_lanes)
+    n_positives = xp.full(1, n, dtype=xp.int64)
+    return xp.concatenate([n_positives, n_candidates.astype(xp.int64).sum(axis=0).reshape(-1)])
 
 
 def _sampled(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Array:

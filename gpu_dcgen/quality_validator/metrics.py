@@ -9,7 +9,15 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
-from ..kernels.checks import UNKNOWN_ITEM, VIOLATIONS, check_group
+from ..kernels.arguments import Log
+from ..kernels.checks import (
+    UNKNOWN_ITEM,
+    VIOLATIONS,
+    CheckTables,
+    GroupChecks,
+    GroupRows,
+    check_group,
+)
 from ..kernels.pool import SOURCES
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
@@ -69,37 +77,33 @@ class QualityMetrics:
         found = xp.empty(n, dtype=xp.int32)
         later = xp.empty((n, width), dtype=xp.int8)
         measured = xp.empty((n, 3), dtype=xp.int32)
-        backend.for_each(
-            check_group,
-            n,
-            group.item,
-            group.row,
-            group.negatives.snapshot,
-            group.history_start,
-            group.history_length,
-            results.plan.windows.starts[split],
-            results.plan.windows.ends[split],
-            n_hard,
-            log.user,
-            log.item,
-            log.time,
-            features.snapshots.on_sale,
-            log.item_columns["product_code"].codes,
-            *features.ownership,
-            log.item_columns["product_group"].codes,
-            log.item_columns[place_column(results)].codes,
-            features.snapshots.price,
-            found,
-            later,
-            measured,
+        groups = GroupRows(
+            item=group.item,
+            row=group.row,
+            snapshot=group.negatives.snapshot,
+            history_start=group.history_start,
+            history_length=group.history_length,
+            n_hard=n_hard,
+            window_start=results.plan.windows.starts[split],
+            window_end=results.plan.windows.ends[split],
         )
+        tables = CheckTables(
+            log=Log(log.user, log.item, log.time),
+            ownership=features.ownership,
+            product_code=log.item_columns["product_code"].codes,
+            product_group=log.item_columns["product_group"].codes,
+            place=log.item_columns[place_column(results)].codes,
+            on_sale=features.snapshots.on_sale,
+            price=features.snapshots.price,
+        )
+        backend.for_each(check_group, n, groups, tables, GroupChecks(found, later, measured))
         if int(found.max()):
             for bit, name in enumerate(VIOLATIONS):
                 self.violations[name] += int(((found >> bit) & 1).sum())
         drawn = count_codes(xp, group.negatives.source.reshape(-1), len(SOURCES))
         for name, count in zip(SOURCES, backend.to_host(drawn).tolist(), strict=True):
             self.hard_by_source[name] += count
-        self.relaxed += int(group.negatives.relaxed.sum())
+        self.relaxed += int(group.negatives.n_relaxed.sum())
         self.groups += n
         self.negatives_verified += n * (width - 1)
         unknown = bool(

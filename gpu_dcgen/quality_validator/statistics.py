@@ -13,7 +13,7 @@ from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS, get_columns, make_arrow_schema
 from ..inputs.shop import MAX_AGE, InputReport
-from ..kernels.checks import ALIKE_PAIRS, SAME_KIND, UNPRICED, VIOLATIONS
+from ..kernels.checks import SAME_KIND, SAME_PLACE_PAIRS, UNPRICED, VIOLATIONS
 from ..preparation.balancing import SEGMENTS, Balance
 from ..preparation.splits import positive_users, wanted_shares
 from ..samples import ITEM_CATEGORIES, StageResults
@@ -75,7 +75,7 @@ def describe(
     weeks = count_codes(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
     n_negatives = max(1, metrics.negatives_verified)
     width = 1 + config.negatives_per_positive
-    diversity = _diversity(total["measured"][ALIKE_PAIRS], metrics.groups, width - 1)
+    diversity = _diversity(total["measured"][SAME_PLACE_PAIRS], metrics.groups, width - 1)
     completeness = _completeness(total, n_items, metrics.groups, width, results, backend)
     values = {
         **_structure(folder, metrics, results, report, config, backend),

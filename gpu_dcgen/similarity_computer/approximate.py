@@ -22,7 +22,7 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import offsets_from_lengths, repeat_index
 from ..config import DatasetConfig, SimilarityConfig
 from ..errors import BackendError
-from ..kernels.pairs import score_pairs
+from ..kernels.pairs import ItemVectors, score_pairs
 from ..kernels.rng import ITEM_VECTORS, fold_array, purpose_key
 from ..monitoring.progress import ProgressTracker
 from . import exact
@@ -268,8 +268,8 @@ def _score_candidates(
     """Return the neighbors of the items `rows` among their candidates, with exact values."""
     xp, items = backend.xp, search.items
     ids = search.find(xp.searchsorted(items, rows.astype(xp.int32)))
-    by_item = (matrix.item_offsets, matrix.item_user, matrix.item_weight)
-    roots = xp.sqrt(matrix.norms.astype(xp.float64))
+    norm = xp.sqrt(matrix.norms.astype(xp.float64))
+    vectors = ItemVectors(matrix.item_offsets, matrix.item_user, matrix.item_weight, norm)
     candidates = xp.where(ids >= 0, items[xp.maximum(ids, 0)], -1).astype(xp.int32)
     # The order by similarity below is stable: ties stay in the order of items.
     candidates = xp.sort(candidates, axis=1, kind="stable")
@@ -280,8 +280,7 @@ def _score_candidates(
         ids.shape[0] * ids.shape[1],
         rows.astype(xp.int32),
         candidates,
-        *by_item,
-        roots,
+        vectors,
         settings.min_common_users,
         similarity,
         common_users,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_dcgen.negative_sampler import prepare_sources, sample_negatives
+from gpu_dcgen.negative_sampler import SamplerInputs, build_mining_index, sample_negatives
 
 from .measure import Case, Log, Work
 from .stages import load_results, make_setting, spread_blocks
@@ -47,7 +47,8 @@ def ours(log: Log, *, threads: int, hard: int) -> Work:
         log, "log", "features", "plan", "neighbors"
     )
     config, backend = make_setting(threads, negative_sampling={"hard_negatives_per_positive": hard})
-    sources = prepare_sources(interactions, features, config, backend)
+    index = build_mining_index(interactions, features.snapshots, backend)
+    inputs = SamplerInputs(interactions, features, neighbors, index)
     positives = plan.positives[0]
     blocks = spread_blocks(len(positives), config.resources.batch_size, MAX_POSITIVES)
     thread = local()
@@ -55,10 +56,7 @@ def ours(log: Log, *, threads: int, hard: int) -> Work:
     def sample_block(rows: slice) -> np.ndarray:
         if not hasattr(thread, "backend"):
             thread.backend = backend.single_threaded()
-        drawn = sample_negatives(
-            positives, rows, interactions, features, neighbors, sources, config, thread.backend
-        )
-        return drawn.item
+        return sample_negatives(positives, rows, inputs, config, thread.backend).item
 
     def run() -> np.ndarray:
         with ThreadPoolExecutor(threads) as pool:

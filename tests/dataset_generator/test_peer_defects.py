@@ -14,7 +14,8 @@ import pytest
 
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import rng
-from gpu_dcgen.kernels.draws import TRIES, draw_random
+from gpu_dcgen.kernels.arguments import Corpus, DrawTables, Ownership, PositiveRows
+from gpu_dcgen.kernels.draws import MAX_TRIES, draw_random
 from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import (
     DAY,
@@ -39,20 +40,27 @@ def drawn_for_a_heavy_owner() -> np.ndarray:
         N_ROWS,
         rng.purpose_key(1, rng.RANDOM_NEGATIVE),
         0,
-        same.astype(np.uint64),
-        same.astype(np.uint64),
-        same,
-        same,
-        np.arange(N_ROWS, dtype=np.int64),
-        same,
-        same.astype(np.int64),
-        10,
-        np.array([0, N_ITEMS]),
-        np.arange(N_ITEMS, dtype=np.int32),
-        np.array([0, N_OWNED]),
-        owned,
-        np.zeros(N_OWNED, np.int64),
-        np.full(N_ITEMS, -1, np.int32),
+        PositiveRows(
+            user=same,
+            item=same,
+            time=np.arange(N_ROWS, dtype=np.int64),
+            copy=same,
+            snapshot=same.astype(np.int64),
+            user_key=same.astype(np.uint64),
+            item_key=same.astype(np.uint64),
+            window_end=10,
+        ),
+        DrawTables(
+            Corpus(
+                offsets=np.array([0, N_ITEMS]),
+                item=np.arange(N_ITEMS, dtype=np.int32),
+                cell_item=np.empty(0, np.int32),
+                cell_offsets=np.empty((0, 0), np.int32),
+                n_groups=0,
+            ),
+            Ownership(np.array([0, N_OWNED]), owned, np.zeros(N_OWNED, np.int64)),
+            product_code=np.full(N_ITEMS, -1, np.int32),
+        ),
         negatives,
     )
     return negatives
@@ -62,7 +70,7 @@ def test_an_owner_of_ninety_of_a_hundred_items_gets_no_false_negative():
     negatives = drawn_for_a_heavy_owner()
     assert set(np.unique(negatives).tolist()) == {j for j in range(N_ITEMS) if j % 10 == 7}
     assert all(len(set(row)) == N_DRAWN for row in negatives.tolist())
-    gives_up = (N_OWNED / N_ITEMS) ** TRIES
+    gives_up = (N_OWNED / N_ITEMS) ** MAX_TRIES
     assert N_ROWS * gives_up > 100, "the draw by rank is not exercised"
 
 

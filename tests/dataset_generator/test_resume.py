@@ -32,7 +32,7 @@ STAGES = (
     "compute_features",
     "plan_splits",
     "compute_neighbors",
-    "prepare_sources",
+    "build_mining_index",
 )
 LATER = ("write_tables", "describe", "require_rows")
 

@@ -23,7 +23,7 @@ STAGES = (
     "compute_features",
     "plan_splits",
     "compute_neighbors",
-    "prepare_sources",
+    "build_mining_index",
     "write_samples",
     "require_rows",
     "write_tables",
