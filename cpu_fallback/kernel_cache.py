@@ -1,8 +1,12 @@
-"""Where compiled kernels are kept between processes, and when they are too old.
+"""Cache compiled kernels between processes until any of their sources changes.
 
-numba keeps a compiled function as long as the file that it is in stays the same. But a kernel is compiled together with
-the helpers that it calls, from other files: after an upgrade that changed only a helper, old code would go on running,
-silently. So functions of the watched files share one stamp, a digest of all of them.
+numba reuses a compiled function as long as the file that defines it is the same. But a kernel is
+compiled together with the helpers that it calls from other files: after an upgrade that changed a
+helper only, numba would run the old code. So functions of the watched files share one stamp, a
+digest of all of them.
+
+numba has no public interface for this. Where its internals differ from what is expected here, a
+warning is issued once and numba's own cache is used.
 """
 
 from __future__ import annotations
@@ -13,19 +17,20 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
-from numba import config
-from numba.core.caching import FunctionCache
+import numba
+from numba.core import config
 
 _watched: list[Path] = []  # files and folders
 
 
 def watch(*paths: Path) -> None:
-    """Keep compiled functions of these files, and of the files in these folders, by the content of all watched files.
+    """Cache functions of these files, or of files in these folders, by the content of all of them.
 
-    To be called before the functions are decorated.
+    Call it before the functions are decorated.
     """
     _watched.extend(path.resolve() for path in paths)
     source_digest.cache_clear()
@@ -33,7 +38,7 @@ def watch(*paths: Path) -> None:
 
 @functools.cache
 def source_digest() -> str:
-    """SHA-256 of all watched files, in order of their names."""
+    """Return the SHA-256 of all watched files, in order of their names."""
     files = {file for path in _watched for file in (path.glob("*.py") if path.is_dir() else [path])}
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -42,17 +47,16 @@ def source_digest() -> str:
 
 
 class _Locator:
-    """numba's protocol for finding a function's cache: the first of a few folders that can be written to."""
+    """numba's interface for locating a function's cache, for functions of the watched files."""
 
     def __init__(self, function: Any, folder: Path, file: Path) -> None:
-        self._py_file, self._line, self._folder = (
-            str(file),
-            function.__code__.co_firstlineno,
-            folder,
-        )
+        # `_py_file` is read by numba.
+        self._py_file = str(file)
+        self._line = function.__code__.co_firstlineno
+        self._folder = folder
 
     @classmethod
-    def from_function(cls, function: Any, file: str) -> "_Locator | None":
+    def from_function(cls, function: Any, file: str) -> _Locator | None:
         path = Path(file).resolve()
         if not any(path == watched or path.parent == watched for watched in _watched):
             return None
@@ -73,11 +77,16 @@ class _Locator:
 
 @functools.cache
 def _cache_folder(sources: Path) -> Path:
-    """NUMBA_CACHE_DIR, `__pycache__` beside the sources, the user's cache, or a folder that ends with this process."""
+    """Return the first folder that can be written to.
+
+    NUMBA_CACHE_DIR, `__pycache__` beside the sources, the user's cache, or else a temporary folder
+    that is removed when this process ends.
+    """
     name = f"gpu_dcgen_{hashlib.sha1(str(sources).encode()).hexdigest()[:12]}"
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    chosen = [Path(config.CACHE_DIR) / name] if config.CACHE_DIR else []
-    for folder in (*chosen, sources / "__pycache__", user / name):
+    cache_dir = getattr(config, "CACHE_DIR", "")
+    configured = [Path(cache_dir) / name] if cache_dir else []
+    for folder in (*configured, sources / "__pycache__", user / name):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
@@ -89,4 +98,28 @@ def _cache_folder(sources: Path) -> Path:
     return folder
 
 
-FunctionCache._impl_class._locator_classes.insert(0, _Locator)
+def _install() -> None:
+    """Put `_Locator` before numba's own locators, or warn that only these are used."""
+    try:
+        from numba.core import caching
+
+        classes = caching.FunctionCache._impl_class._locator_classes
+        if not isinstance(classes, list):
+            raise TypeError(f"_locator_classes is a {type(classes).__name__}, not a list")
+        locator: Any = type("_WatchedFilesLocator", (_Locator, caching._CacheLocator), {})
+        if missing := sorted(locator.__abstractmethods__):
+            raise TypeError(f"a cache locator needs {', '.join(missing)}")
+        classes.insert(0, locator)
+    except (AttributeError, ImportError, TypeError) as error:
+        warnings.warn(
+            f"numba {numba.__version__} caches compiled functions in another way than expected "
+            f"({error}): its own cache is used.\n"
+            "After an upgrade of gpu-dcgen, delete *.nbi from its __pycache__ folders and from "
+            "NUMBA_CACHE_DIR.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_install()
+watch(Path(__file__).parent)

@@ -276,7 +276,7 @@ def _allocate_pools(settings: NegativeSamplingConfig, n_items: int, backend: Bac
     n_buyers = max(1, settings.collaborative_buyers)
     # Bytes per entry of the arrays below.
     lane_bytes = 2 * n_items + (3 * 4 + 8) * width + 4 * (width + 1) + 2 * 4 * (n_buyers + 1)
-    lanes, xp = backend.lanes(lane_bytes), backend.xp
+    lanes, xp = backend.count_lanes(lane_bytes), backend.xp
 
     def allocate(n: int, dtype: Any) -> Array:
         return xp.empty((lanes, n), dtype=dtype, order=backend.scratch_order)

@@ -1,97 +1,164 @@
-"""The seam between the stages and the machine that runs them.
+"""The interface between the stages of a build and the device that they run on.
 
-Stages are written once. A backend gives them namespaces (`xp`, `sparse`), one way to run a row kernel
-(`for_each`), and a few verbs for what has no common spelling. `cpu_fallback` implements this protocol with
-NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the protocol is structural.
+Stages are written once. A backend gives them namespaces (`xp`, `sparse`), a way to run row kernels
+(`for_each`), and methods for what NumPy and CuPy do not spell alike. `cpu_fallback` implements the
+protocol with NumPy, SciPy, numba and pyarrow; it imports nothing of this package, so the protocol
+is structural.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Protocol, Sequence, runtime_checkable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ..contract.schema import WriterSettings
+    from ..kernels import RowKernel
+    from .blocks import Block
 
 Array = Any  # numpy.ndarray or cupy.ndarray
-Column = Any  # a table column as the backend holds it between reading and encoding
+Column = Any  # a table column between `read_columns` and `encode`, in the form of its backend
+
+
+@dataclass(frozen=True)
+class MatrixByItemAndUser:
+    """A sparse matrix of integer weights, stored by item and by user."""
+
+    item_offsets: Array  # (I+1,) int64  each item's run in `item_user` and `item_weight`
+    item_user: Array  # (N,) int32
+    item_weight: Array  # (N,) int32
+    user_offsets: Array  # (U+1,) int64  each user's run in `user_cell`
+    user_cell: Array  # (N,) int64: weight << 32 | item, so that one read gives both
+    norms: Array  # (I,) int64  sums of squared weights
+    packed: bool  # whether a sum of products and 21 bits of common users fit one int64
+
+
+class PartWriter(Protocol):
+    """A context manager that writes one Parquet file."""
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Write the footer; after an error, remove the file."""
+
+    def write(self, block: Block) -> None:
+        """Append the rows of a block as one row group or more."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """What a machine must be able to do. Arrays go in and out as `xp` arrays unless a line says host."""
+    """The operations of a device. Arrays are `xp` arrays unless a line says host."""
 
     name: str  # "cpu", "gpu", "strict"
     xp: Any  # numpy or cupy
     sparse: Any  # scipy.sparse or cupyx.scipy.sparse
-    n_threads: int  # workers that may build parts at the same time
-    out_of_memory_errors: tuple[type[BaseException], ...]  # what it raises when its memory is full
-    out_of_memory_hint: str  # what a user can do about that
-    scratch_order: (
-        str  # how scratch (lanes, ...) lies best: "C" lane after lane, "F" lanes side by side
-    )
+    n_threads: int  # threads that may write parts at the same time
+    # What the backend raises when its memory is full, and how a user can avoid it.
+    out_of_memory_errors: tuple[type[BaseException], ...]
+    out_of_memory_hint: str
+    # The best order of scratch arrays (lanes, ...): "C" keeps a lane together, "F" interleaves them.
+    scratch_order: str
 
-    def single_threaded(self) -> "Backend":
-        """The same machine with kernels run on the calling thread only (one lane): for workers that run beside others."""
+    def single_threaded(self) -> Backend:
+        """Return this backend with kernels on the calling thread only (one lane).
 
-    def for_each(self, kernel: Any, n: int, *arrays: Array, lanes: int = 1) -> None:
-        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order.
-
-        An argument is an array, a number of the host, or a NamedTuple of these.
-        Kernels with scratch get `(row, lane, *arrays)`: no two rows that run at the same time share a lane in 0..lanes-1.
+        For threads that run kernels at the same time as others.
         """
 
-    def lanes(self, lane_bytes: int) -> int:
-        """How many rows a kernel with scratch should run at a time, when each needs `lane_bytes` of scratch."""
+    def for_each(self, kernel: RowKernel, n: int, *arrays: Any, lanes: int = 1) -> None:
+        """Run `kernel(row, *arrays)` for every row in 0..n-1, in any order.
 
-    def block_size(self, asked: int, entry_bytes: int) -> int:
-        """Entries of a block: the `asked` number, or what suits the machine when each needs about `entry_bytes`."""
+        An argument is an array, a number on the host, or a NamedTuple of these. Kernels with
+        scratch are called with `(row, lane, *arrays)`: rows that run at the same time have
+        different lanes in 0..lanes-1.
+        """
+
+    def count_lanes(self, lane_bytes: int) -> int:
+        """Return how many rows run at a time when each needs `lane_bytes` of scratch."""
+
+    def choose_block_size(self, requested: int, entry_bytes: int) -> int:
+        """Return the entries of a block: `requested`, or what fits at `entry_bytes` each."""
 
     def reset_counters(self) -> None:
-        """A build begins: what `memory` and `versions` count starts anew."""
+        """Start the counters of `memory_usage` and `describe_device` at zero."""
 
     def release_memory(self) -> None:
-        """After `out_of_memory_errors`: give back what memory can be given back, and count it."""
+        """Free what memory can be freed after `out_of_memory_errors`, and count the event."""
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
         """Read named columns of Parquet files, in file and row order."""
 
-    def encode(self, column: Column) -> tuple[Array, Any]:
-        """Codes (n,) int32 in the order of the sorted distinct values, -1 for null; and those values as a host pyarrow array."""
+    def encode(self, column: Column) -> tuple[Array, pa.Array]:
+        """Return codes and the sorted distinct values that they index.
 
-    def numbers(self, column: Column) -> tuple[Array, Array]:
-        """Values (n,) float64 and valid (n,) bool. Text that is not a number is not valid."""
-
-    def times(self, column: Column) -> tuple[Array, Array]:
-        """Nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool. Unparsable or outside int64: not valid."""
-
-    def stable_order(self, keys: Array, n_bits: int) -> Array:
-        """The stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
-
-    def similarity_block(
-        self, first: int, last: int, by_item: Any, by_user: Any, norms: Array, **limits: int
-    ) -> Any:
-        """Most similar items of each item in first..last-1 (`exact_neighbors`)."""
-
-    def nearest(self, vectors: Array, k: int, engine: str) -> tuple[str, Callable[[Array], Array]]:
-        """Who finds, for rows (r,) int64 of `vectors` (n, d) float32, the k vectors of largest inner product with each.
-
-        `engine` is a value of `similarity.nearest`. Returns the one that is used, and a function of rows that returns ids (r, k)
-        int32, in no order within a row; an id may be the row itself, or -1. ImportError, with a remedy, for an engine that is not
-        there.
+        Codes are (n,) int32, -1 for null; the values are a host pyarrow array.
         """
 
-    def part_writer(self, path: Path, schema: Any, settings: Any) -> Any:
-        """A context manager whose `write(block)` appends one row group or more to a Parquet file."""
+    def parse_numbers(self, column: Column) -> tuple[Array, Array]:
+        """Return values (n,) float64 and valid (n,) bool; other text than a number is not valid."""
 
-    def to_host(self, array: Array) -> Any:
-        """The array as numpy.ndarray."""
+    def parse_times(self, column: Column) -> tuple[Array, Array]:
+        """Return nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool.
+
+        Text that is not a time and times outside int64 are not valid.
+        """
+
+    def stable_argsort(self, keys: Array, n_bits: int) -> Array:
+        """Return the stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
+
+    def find_similar_items(
+        self,
+        first: int,
+        last: int,
+        matrix: MatrixByItemAndUser,
+        *,
+        min_common_users: int,
+        top_k: int,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Find the `top_k` most similar items of each item in first..last-1 (D9, D10).
+
+        Returns lengths (last - first,) int32 and, concatenated, item int32, similarity float32 and
+        common users int32, by falling similarity, then rising item.
+        """
+
+    def build_nearest_search(
+        self, vectors: Array, k: int, engine: str
+    ) -> tuple[str, Callable[[Array], Array]]:
+        """Return the engine that is used and a function that finds nearest vectors.
+
+        The function takes rows (r,) int64 of `vectors` (n, d) float32 and returns ids (r, k) int32
+        of the k largest inner products, unordered within a row; an id may be the row itself, or -1.
+        `engine` is a value of `similarity.nearest`. ImportError, with a remedy, if it is missing.
+        """
+
+    def open_part_writer(
+        self, path: Path, schema: pa.Schema, settings: WriterSettings
+    ) -> PartWriter:
+        """Return a writer of blocks to one Parquet file."""
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the array as numpy.ndarray."""
 
     def from_host(self, values: Any) -> Array:
-        """A numpy array (or list of numbers) as an `xp` array."""
+        """Return a NumPy array (or list of numbers) as an `xp` array."""
 
-    def versions(self) -> dict[str, Any]:
-        """The machine in words: device and driver or processor, threads."""
+    def describe_device(self) -> dict[str, Any]:
+        """Describe the device for the manifest: name, driver or threads, bytes copied."""
 
-    def memory(self) -> dict[str, int]:
-        """`peak_bytes`: the most memory this process has held on the machine so far; `exhausted`: calls of `release_memory`."""
+    def memory_usage(self) -> dict[str, int]:
+        """Return `peak_bytes` of this process and `n_out_of_memory`, calls of `release_memory`."""
 
     def synchronize(self) -> None:
-        """Wait until all work handed to the machine is done (for timings)."""
+        """Wait until all submitted work is done (for timings)."""

@@ -25,9 +25,9 @@ def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
         else:
             packs[-1] += values.astype(xp.int64) << widths[-1]
             widths[-1] += width
-    order = backend.stable_order(packs[0], widths[0])
+    order = backend.stable_argsort(packs[0], widths[0])
     for pack, width in zip(packs[1:], widths[1:], strict=True):
-        order = order[backend.stable_order(pack[order], width)]
+        order = order[backend.stable_argsort(pack[order], width)]
     return order
 
 

@@ -16,14 +16,13 @@ from typing import Any
 from uuid import uuid4
 
 from .. import __version__
-from ..backend.protocol import Array
+from ..backend.protocol import Array, MatrixByItemAndUser
 from ..config import DatasetConfig
 from ..contract.manifest import ClusterSummary
 from ..errors import BackendError, DcgenError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..outputs.samples import Part
 from ..samples import StageResults
-from ..similarity_computer.matrix import MatrixByItemAndUser
 from ..storage.checkpoints import Checkpoints
 from .attempts import Attempts
 from .connection import CONNECT_S, connect

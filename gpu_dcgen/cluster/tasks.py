@@ -97,7 +97,7 @@ def inspect(job: Job, dask_worker: Any = None) -> None:
 def find_neighbors(job: Job, first: int, last: int) -> Done:
     """The neighbors of items first..last-1, as a checkpoint in the job's folder."""
     backend, sides = _open(job, SIDES)
-    halved = backend.memory()["exhausted"]
+    halved = backend.memory_usage()["n_out_of_memory"]
     file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
     own = Checkpoints(job.folder, backend, _refuse)
     try:
@@ -117,7 +117,7 @@ def _refuse(text: str) -> None:
 def write_part(job: Job, split: int, first: int, last: int, name: str) -> Done:
     """Positives first..last-1 of a split, as a Parquet file in the job's folder, and its record."""
     backend, results = _open(job, SHARED)
-    halved, written = backend.memory()["exhausted"], []
+    halved, written = backend.memory_usage()["n_out_of_memory"], []
     part = Part(split, first, last, job.folder / f"{name}-{uuid4().hex}.parquet", name)
     write_parts([part], results, job.config, written.append, ProgressTracker(), backend)
     return replace(_done(part.path, backend, halved), record=written[0].record)
@@ -178,5 +178,7 @@ _digest_of_code = functools.cache(digest_of_code)  # of the code that this proce
 
 
 def _done(file: Path, backend: Backend, halved: int) -> Done:
-    memory = backend.memory()
-    return Done(file, get_worker().address, memory["peak_bytes"], memory["exhausted"] - halved)
+    memory = backend.memory_usage()
+    return Done(
+        file, get_worker().address, memory["peak_bytes"], memory["n_out_of_memory"] - halved
+    )

@@ -115,7 +115,7 @@ def build(
                 cluster = None if workers is None else workers.manifest_entry()
             require_same_inputs(key, built.report)
             backend_summary = BackendSummary.model_validate(
-                {"name": backend.name, "reason": reason, **backend.versions()}
+                {"name": backend.name, "reason": reason, **backend.describe_device()}
             )
             with timer.stage("flush"):
                 staging.flush()

@@ -92,14 +92,14 @@ class ColumnReader:
 
         No value is valid where the column is absent.
         """
-        return self._read_values(name, self.backend.numbers, _parse_number, pa.float64())
+        return self._read_values(name, self.backend.parse_numbers, _parse_number, pa.float64())
 
     def read_times(self, name: str) -> tuple[Array, Array]:
         """Return nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool.
 
         No value is valid where the column is absent.
         """
-        return self._read_values(name, self.backend.times, _parse_time, pa.int64())
+        return self._read_values(name, self.backend.parse_times, _parse_time, pa.int64())
 
     def _read_values(
         self,

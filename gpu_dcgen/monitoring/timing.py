@@ -40,7 +40,7 @@ class BuildTimer:
             {
                 "stage": name,
                 "seconds": round(seconds, 4),
-                "peak_bytes": self._backend.memory()["peak_bytes"],
+                "peak_bytes": self._backend.memory_usage()["peak_bytes"],
             }
         )
 
@@ -50,7 +50,7 @@ class BuildTimer:
         found = {
             "stage": name,
             "seconds": round(seconds, 4),
-            "peak_bytes": self._backend.memory()["peak_bytes"],
+            "peak_bytes": self._backend.memory_usage()["peak_bytes"],
         }
         self._timings.append({**found, "restored": True})
 
@@ -73,7 +73,7 @@ class BuildTimer:
 
         Left out are only this report and a rename. `written_bytes` is the size of all files.
         """
-        elapsed, memory = time.perf_counter() - self._began, self._backend.memory()
+        elapsed, memory = time.perf_counter() - self._began, self._backend.memory_usage()
         seconds = elapsed + self._before
         rate = sum(split["rows"] for split in counts.values()) / seconds
         spent: dict[str, float] = {}
@@ -105,7 +105,7 @@ class BuildTimer:
             "samples_per_s": round(rate),
             "peak_memory_bytes": memory["peak_bytes"],
             "written_bytes": written_bytes,
-            "halved_blocks": memory["exhausted"],
+            "halved_blocks": memory["n_out_of_memory"],
             "budgets": budgets,
         }
         return {"timings": self._timings, "performance": performance}

@@ -387,7 +387,7 @@ class _SampleWriter:
         part.path.unlink(
             missing_ok=True
         )  # what stands there may be a link to a file of the dataset that is to be replaced
-        return self._backend.part_writer(part.path, schema, settings)
+        return self._backend.open_part_writer(part.path, schema, settings)
 
 
 def _block_size(config: DatasetConfig, backend: Backend) -> int:
@@ -397,7 +397,7 @@ def _block_size(config: DatasetConfig, backend: Backend) -> int:
         config.sequence_processing.max_sequence_length,
     )
     entry_bytes = rows * (_ROW_BYTES + 4 * history * _SEQUENCE_COPIES)
-    return backend.block_size(
+    return backend.choose_block_size(
         config.resources.batch_size, entry_bytes * _BLOCKS_A_THREAD * backend.n_threads
     )
 

@@ -27,7 +27,7 @@ def write_file(
     digest = ContentDigest()
     settings = make_writer_settings(name, compression_level=config.output.compression_level)
     disk = DiskRate(config.resources.max_disk_rate)
-    with backend.part_writer(path, make_arrow_schema(name), settings) as writer:
+    with backend.open_part_writer(path, make_arrow_schema(name), settings) as writer:
         for block in blocks:
             digest.add(block, backend)
             writer.write(block)

@@ -97,7 +97,7 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
     """Return each user's most frequent channel strictly before each interaction (E,) int8."""
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
-    lanes = backend.lanes(128 * 4)
+    lanes = backend.count_lanes(128 * 4)
     seen = xp.empty((lanes, 128), dtype=xp.int32, order=backend.scratch_order)
     backend.for_each(
         preferred_channels,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend.protocol import Array, Backend
+from ..backend.protocol import Array, Backend, MatrixByItemAndUser
 from ..backend.runs import offsets_from_lengths, repeat_index
 from ..config import DatasetConfig, SimilarityConfig
 from ..errors import BackendError
@@ -27,7 +27,7 @@ from ..kernels.rng import ITEM_VECTORS, fold_array, purpose_key
 from ..monitoring.progress import ProgressTracker
 from . import exact
 from .exact import PAIR_BYTES, NeighborRuns, NeighborWorkers, concatenate_runs
-from .matrix import MatrixByItemAndUser, WeightedMatrix
+from .matrix import WeightedMatrix
 
 # Vectors are whole numbers no longer than this: their products stay below 2^24, so float32 adds
 # them exactly.
@@ -147,7 +147,7 @@ def _find_blocks(
     xp, n_items = backend.xp, int(search.use_search.shape[0])
     counted_matrix = _remove_buyers(search.use_search, matrix.by_item_and_user(backend), xp)
     item_bytes = PAIR_BYTES * config.similarity.top_k + _CANDIDATE_BYTES * search.n_candidates
-    size = backend.block_size(config.resources.chunk_size, item_bytes)
+    size = backend.choose_block_size(config.resources.chunk_size, item_bytes)
     for first in range(0, n_items, size):
         last = min(n_items, first + size)
         runs = exact.find_neighbors_of_block(
@@ -163,11 +163,15 @@ def _find_blocks(
 
 def _remove_buyers(is_removed: Array, matrix: MatrixByItemAndUser, xp: Any) -> MatrixByItemAndUser:
     """Remove the buyers of some items (I,) bool, so that the exact engine counts no products."""
-    item_offsets, item_user, item_weight = matrix.by_item
-    lengths = xp.diff(item_offsets)
+    lengths = xp.diff(matrix.item_offsets)
     cells = ~is_removed[repeat_index(xp, lengths)]
     offsets = offsets_from_lengths(xp, xp.where(is_removed, 0, lengths))
-    return replace(matrix, by_item=(offsets, item_user[cells], item_weight[cells]))
+    return replace(
+        matrix,
+        item_offsets=offsets,
+        item_user=matrix.item_user[cells],
+        item_weight=matrix.item_weight[cells],
+    )
 
 
 def _insert_runs(counted: NeighborRuns, rows: Array, scored: NeighborRuns, xp: Any) -> NeighborRuns:
@@ -253,7 +257,7 @@ def _open_index(
 ) -> tuple[str, Callable[[Array], Array]]:
     """Return the name of the index that `similarity.nearest` selects, and its search function."""
     try:
-        return backend.nearest(vectors, n_candidates, settings.nearest)
+        return backend.build_nearest_search(vectors, n_candidates, settings.nearest)
     except ImportError as error:
         raise BackendError(f"similarity.nearest {settings.nearest}: {error}") from error
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..backend.halving import split_on_out_of_memory
-from ..backend.protocol import Array, Backend
+from ..backend.protocol import Array, Backend, MatrixByItemAndUser
 from ..config import DatasetConfig, SimilarityConfig
 from ..monitoring.progress import ProgressTracker
-from .matrix import MatrixByItemAndUser, WeightedMatrix
+from .matrix import WeightedMatrix
 
 # The neighbors of consecutive items: lengths (n,) int32; laid end to end, by falling similarity,
 # then rising item: item int32, similarity float32, common users int32.
@@ -40,7 +40,9 @@ def find_neighbors(
 ) -> NeighborRuns:
     """Return the neighbors of all items, computed a block of items at a time."""
     by_both, n_items = matrix.by_item_and_user(backend), int(matrix.norms.shape[0])
-    size = backend.block_size(config.resources.chunk_size, PAIR_BYTES * config.similarity.top_k)
+    size = backend.choose_block_size(
+        config.resources.chunk_size, PAIR_BYTES * config.similarity.top_k
+    )
     blocks = [(first, min(n_items, first + size)) for first in range(0, n_items, size)]
     if workers is not None:
         return concatenate_runs(workers.find_neighbors(by_both, blocks, progress), backend.xp)
@@ -57,15 +59,12 @@ def find_neighbors_of_block(
     """Return the neighbors of items first..last-1."""
 
     def compute(first: int, last: int) -> NeighborRuns:
-        return backend.similarity_block(
+        return backend.find_similar_items(
             first,
             last,
-            matrix.by_item,
-            matrix.by_user,
-            matrix.norms,
-            min_common=settings.min_common_users,
+            matrix,
+            min_common_users=settings.min_common_users,
             top_k=settings.top_k,
-            packed=matrix.packed,
         )
 
     blocks = split_on_out_of_memory(compute, first, last, "similarity, items", backend)

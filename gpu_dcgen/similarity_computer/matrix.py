@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend.protocol import Array, Backend
+from ..backend.protocol import Array, Backend, MatrixByItemAndUser
 from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
 from ..config import DatasetConfig
 from ..preparation.features import round_table
@@ -19,17 +19,6 @@ _COUNT_BITS = 21
 _MAX_SCALE_BITS = 40
 _MIN_MEDIAN = 1 << 11  # rounding the median weight to an integer costs at most 2^-12
 _UNKNOWN_CHANNEL = 128  # after the channels 0..127
-
-
-@dataclass(frozen=True)
-class MatrixByItemAndUser:
-    """The arrays of a WeightedMatrix that `backend.similarity_block` reads."""
-
-    by_item: tuple[Array, ...]  # offsets (I+1,) int64, users (N,) int32, weights (N,) int32
-    # offsets (U+1,) int64, cells (N,) int64: weight << 32 | item, one read instead of two
-    by_user: tuple[Array, ...]
-    norms: Array  # (I,) int64
-    packed: bool
 
 
 @dataclass(frozen=True)
@@ -51,8 +40,15 @@ class WeightedMatrix:
     def by_item_and_user(self, backend: Backend) -> MatrixByItemAndUser:
         """Lay the matrix out for the exact engine."""
         cells = (self.user_weight.astype(backend.xp.int64) << 32) | self.user_item
-        by_item = self.item_offsets, self.item_user, self.item_weight
-        return MatrixByItemAndUser(by_item, (self.user_offsets, cells), self.norms, self.packed)
+        return MatrixByItemAndUser(
+            self.item_offsets,
+            self.item_user,
+            self.item_weight,
+            self.user_offsets,
+            cells,
+            self.norms,
+            self.packed,
+        )
 
     def csr(self, backend: Backend) -> Any:
         """Return a `backend.sparse.csr_matrix` of float64 (the weights are whole numbers)."""

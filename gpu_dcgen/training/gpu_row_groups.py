@@ -50,7 +50,7 @@ class DeviceRowGroupReader(RowGroupReader):
         }
 
     def _padded(self, table: dict[str, Any], name: str) -> Tensor:
-        offsets, elements = self._libcudf.list_parts(table[name])
+        offsets, elements = self._libcudf.split_lists(table[name])
         starts = self._numbers(offsets, np.dtype(np.int32))[0].long()
         values, _ = self._numbers(elements, np.dtype(np.int32))
         every, width = self.files.rows_per_group, self.files.max_length
@@ -81,7 +81,7 @@ class DeviceRowGroupReader(RowGroupReader):
     ) -> Tensor:
         type_, column = self.files.schema.field(source).type, table[source]
         if pa.types.is_fixed_size_list(type_):
-            type_, column = type_.value_type, self._libcudf.list_parts(column)[1]
+            type_, column = type_.value_type, self._libcudf.split_lists(column)[1]
         if pa.types.is_string(type_) or pa.types.is_dictionary(type_):
             codes, strings = self._libcudf.encode_strings(column, self._transfers.xp)
             known = "item_id" if "item_id" in self._in_file(name) else name
@@ -102,7 +102,7 @@ class DeviceRowGroupReader(RowGroupReader):
         return torch.from_numpy(self._channel_codes()).to(self._device)[values.long() % 256]
 
     def _numbers(self, column: Any, dtype: np.dtype) -> tuple[Tensor, Tensor | None]:
-        values, there = self._libcudf.arrays(column, dtype, self._transfers.xp)
+        values, there = self._libcudf.to_arrays(column, dtype, self._transfers.xp)
         return torch.from_dlpack(values), None if there is None else torch.from_dlpack(there)
 
 

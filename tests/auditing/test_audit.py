@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from cpu_fallback.tables import times as build_times
+from cpu_fallback.tables import parse_times as build_times
 from gpu_dcgen.auditing import audit, similarity_checks
 from gpu_dcgen.auditing.input_columns import parse_time
 from gpu_dcgen.dataset_generator.builder import build

@@ -19,9 +19,9 @@ class Full(NumpyBackend):
     def single_threaded(self):
         return self
 
-    def similarity_block(self, first, last, *arrays, **limits):
+    def find_similar_items(self, first, last, matrix, **limits):
         self.hold(last - first)
-        return super().similarity_block(first, last, *arrays, **limits)
+        return super().find_similar_items(first, last, matrix, **limits)
 
     def for_each(self, kernel, n, *arrays, lanes=1):
         if kernel.python.__name__ == "draw_random":
@@ -36,7 +36,7 @@ class Full(NumpyBackend):
 def test_what_fits_is_done_at_once():
     machine = Full(8)
     assert split_on_out_of_memory(range, 3, 11, "things", machine) == [range(3, 11)]
-    assert machine.memory()["exhausted"] == 0
+    assert machine.memory_usage()["n_out_of_memory"] == 0
 
 
 def test_what_does_not_fit_is_done_in_halves_in_order():
@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_done_in_halves_in_order():
     parts = split_on_out_of_memory(make, 0, 11, "things", machine)
     assert sum(parts, []) == list(range(11))
     assert max(map(len, parts)) == 3
-    assert machine.memory()["exhausted"] == len(parts) - 1
+    assert machine.memory_usage()["n_out_of_memory"] == len(parts) - 1
 
 
 @pytest.mark.parametrize(("n", "smallest"), [(3, 1), (1000 << MOST_HALVINGS, 1000)])
@@ -69,7 +69,7 @@ def test_full_memory_in_any_stage_is_an_error_that_names_it(tmp_path, monkeypatc
         raise MemoryError("std::bad_alloc: planted")
 
     tables = write_shop(random_shop(1), tmp_path / "shop")
-    monkeypatch.setattr(NumpyBackend, "stable_order", full)
+    monkeypatch.setattr(NumpyBackend, "stable_argsort", full)
     with pytest.raises(
         BackendError, match=r"^interactions: the memory of the cpu machine is full \(std::bad_alloc"
     ) as error:
@@ -101,4 +101,4 @@ def test_a_data_set_built_in_halves_is_the_same(tmp_path, n_threads):
     assert halved["content_digest"] == whole["content_digest"]
     assert halved["counts"] == whole["counts"]
     assert whole["performance"]["halved_blocks"] == 0
-    assert halved["performance"]["halved_blocks"] == full.memory()["exhausted"] > 10
+    assert halved["performance"]["halved_blocks"] == full.memory_usage()["n_out_of_memory"] > 10

@@ -101,7 +101,7 @@ def measure(
 
     run(make_catalog(1_000, "light"))
     matrix = make_catalog(n_items, baskets)
-    before = backend.memory()["peak_bytes"]
+    before = backend.memory_usage()["peak_bytes"]
     started = time.perf_counter()
     (lengths, *_), info = run(matrix)
     seconds = time.perf_counter() - started
@@ -118,7 +118,7 @@ def measure(
         "seconds": round(seconds, 2),
     }
     result |= {"pairs": int(lengths.sum()), "matrix_gb": round(before / 1e9, 2)}
-    return result | {"peak_gb": round(backend.memory()["peak_bytes"] / 1e9, 2), **info}
+    return result | {"peak_gb": round(backend.memory_usage()["peak_bytes"] / 1e9, 2), **info}
 
 
 def main() -> None:

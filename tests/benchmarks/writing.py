@@ -121,7 +121,7 @@ def _deal(blocks: list[Block], n_parts: int) -> list[list[Block]]:
 
 
 def _write_part(path: Path, blocks: list[Block], backend: Any) -> None:
-    with backend.part_writer(
+    with backend.open_part_writer(
         path, make_arrow_schema(FILE), make_writer_settings(FILE, rows_per_row_group=160_000)
     ) as writer:
         for block in blocks:

@@ -106,7 +106,7 @@ def test_numbers_from_every_type():
         pa.array([7, 7]).dictionary_encode(),
         pa.nulls(1),
     ]
-    values, valid = tables.numbers(column)
+    values, valid = tables.parse_numbers(column)
     found = [float(value) if ok else None for value, ok in zip(values, valid, strict=True)]
     text = [4.0, 25.0, -0.5, None, None, None, None, None, None, None]
     assert found == [3.0, None, 0.5, None, np.inf, 0.1, None, *text, 7.0, 7.0, None]
@@ -115,7 +115,7 @@ def test_numbers_from_every_type():
 
 @given(st.decimals(min_value=0, max_value=10**9, places=4))
 def test_decimals_are_rounded_as_python_rounds_them(price):
-    values, _ = tables.numbers([pa.array([price], pa.decimal128(20, 4))])
+    values, _ = tables.parse_numbers([pa.array([price], pa.decimal128(20, 4))])
     assert values[0] == float(price)
 
 
@@ -124,7 +124,7 @@ def ns(text):
 
 
 def times(column):
-    values, valid = tables.times(column)
+    values, valid = tables.parse_times(column)
     assert not values[~valid].any()
     return [int(value) if ok else None for value, ok in zip(values, valid, strict=True)]
 

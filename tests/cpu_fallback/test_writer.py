@@ -158,7 +158,9 @@ def test_polars_pandas_and_duckdb_read_strings_and_categories(tmp_path):
 
 @pytest.mark.parametrize("name", ["user_age_group", "user_id"])
 def test_a_column_without_any_value_reads_as_nulls_everywhere(tmp_path, name):
-    schema = pa.schema([contract.make_arrow_schema("train_dataset").field(name).with_nullable(True)])
+    schema = pa.schema(
+        [contract.make_arrow_schema("train_dataset").field(name).with_nullable(True)]
+    )
     block = Block(0, 6, {name: Codes(np.full(3, -1, np.int8), vocabulary([], CPU), 2)})
     path = write(tmp_path / "a.parquet", [block], schema)
     assert pq.read_table(path).schema == schema

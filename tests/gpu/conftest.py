@@ -10,7 +10,7 @@ import pytest
 
 import gpu_dcgen.backend.gpu
 from gpu_dcgen.backend.gpu.transfers import Transfers
-from tests.gpu import libcudf_stand_in
+from tests.support import libcudf_stand_in
 from tests.support.strict_array import StrictArray, Syncs
 from tests.support.strict_functions import StrictNamespace
 

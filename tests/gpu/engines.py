@@ -32,16 +32,14 @@ def compare_engines(
     sides = matrix.by_item_and_user(backend)
     n_items = int(matrix.norms.shape[0])
     limits = {
-        "min_common": config.similarity.min_common_users,
+        "min_common_users": config.similarity.min_common_users,
         "top_k": config.similarity.top_k,
-        "packed": matrix.packed,
     }
-    arguments = (sides.by_item, sides.by_user, sides.norms)
-    size = backend.block_size(n_items, 24 * config.similarity.top_k)
+    size = backend.choose_block_size(n_items, 24 * config.similarity.top_k)
 
     def exact() -> tuple[Any, ...]:
         blocks = [
-            backend.similarity_block(first, min(n_items, first + size), *arguments, **limits)
+            backend.find_similar_items(first, min(n_items, first + size), sides, **limits)
             for first in range(0, n_items, size)
         ]
         return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -56,10 +54,10 @@ def compare_engines(
     }
     last = min(n_items, COMPARED_BLOCK)
     block, seconds = _timed(
-        functools.partial(products.similarity_block, backend, 0, last, *arguments, **limits),
+        functools.partial(products.find_similar_items, backend, 0, last, sides, **limits),
         backend,
     )
-    ours = backend.similarity_block(0, last, *arguments, **limits)
+    ours = backend.find_similar_items(0, last, sides, **limits)
     same = all(bool((a == b).all()) for a, b in zip(block, ours, strict=True))
     answer["products of sparse matrices"] = {"seconds": seconds, "items": last, "same": same}
     for name in nearest:

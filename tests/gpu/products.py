@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu_dcgen.backend.protocol import Array
+from gpu_dcgen.backend.protocol import Array, Backend, MatrixByItemAndUser
 from gpu_dcgen.backend.runs import repeat_index, run_offsets, sort_order
 from gpu_dcgen.errors import BackendError
 
@@ -17,25 +17,23 @@ _DENSE_BYTES = 1 << 30  # of one dense matrix: users x items of a block, or item
 _ONE = 0x3F800000  # the bits of float32 1.0
 
 
-def similarity_block(
-    backend: Any,
+def find_similar_items(
+    backend: Backend,
     first: int,
     last: int,
-    by_item: Any,
-    by_user: Any,
-    norms: Array,
+    matrix: MatrixByItemAndUser,
     *,
-    min_common: int,
+    min_common_users: int,
     top_k: int,
-    packed: bool,
-) -> tuple[Array, Array, Array, Array]:
-    """As `cpu_fallback.vectors.similarity_block`, value for value; `by_user` and `packed` are not needed.
+) -> tuple[Array, ...]:
+    """As `Backend.find_similar_items`, value for value.
 
-    BackendError where sums of products of weights may not fit float64 (the weights' scale was chosen for 62 bits).
+    BackendError where sums of products may not fit float64 (the weights' scale was chosen for 62
+    bits).
     """
-    xp = backend.xp
-    offsets, user, weight = by_item
-    n_items, n_users = int(norms.shape[0]), int(by_user[0].shape[0]) - 1
+    xp, norms = backend.xp, matrix.norms
+    offsets, user, weight = matrix.item_offsets, matrix.item_user, matrix.item_weight
+    n_items, n_users = int(norms.shape[0]), int(matrix.user_offsets.shape[0]) - 1
     if int(norms.max()) >= EXACT_SUM:
         raise BackendError(
             f"similarity: an item's squared weights sum to {int(norms.max()):,}, and products by cuSPARSE are exact below 2^53.\n"
@@ -56,7 +54,7 @@ def similarity_block(
         row = repeat_index(xp, xp.diff(bounds))
         dots = weights @ _dense(row, user[cells], weight[cells], stop - start, n_users, xp)
         commons = ones @ _dense(row, user[cells], 1, stop - start, n_users, xp)
-        parts.append(_select(dots.T, commons.T, start, roots, min_common, top_k, backend))
+        parts.append(_select(dots.T, commons.T, start, roots, min_common_users, top_k, backend))
     return tuple(xp.concatenate(columns) for columns in zip(*parts, strict=True))
 
 

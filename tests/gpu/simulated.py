@@ -17,6 +17,7 @@ import numpy as np
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 from cpu_fallback import NumpyBackend
+from cpu_fallback.vectors import Limits
 from gpu_dcgen.backend.gpu import launch, similarity
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import map_arrays
@@ -38,7 +39,7 @@ class SimulatedBackend(NumpyBackend):
     def single_threaded(self) -> "SimulatedBackend":
         return self
 
-    def lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int) -> int:
         return LANES
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
@@ -46,13 +47,13 @@ class SimulatedBackend(NumpyBackend):
         shared = [map_arrays(_as_device_array, array) for array in arrays]
         launch.run(kernel, n, *shared, lanes=lanes, block_threads=BLOCK_THREADS)
 
-    def similarity_block(
-        self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int
+    def find_similar_items(
+        self, first: int, last: int, matrix: Any, *, min_common_users: int, top_k: int
     ) -> Any:
-        self.ran.append("neighbors_of_items")
-        return similarity.similarity_block(
-            np, 2, first, last, by_item, by_user, norms, block_threads=32, **limits
-        )
+        self.ran.append("find_neighbors")
+        grid = similarity.Grid(np, 2, block_threads=32, as_argument=_as_device_array)
+        limits = Limits(min_common_users, top_k, matrix.packed)
+        return similarity.find_similar_items(grid, first, last, matrix, limits)
 
 
 def _as_device_array(value: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from numba import typeof
 
 import gpu_dcgen.kernels
-from cpu_fallback import NumpyBackend
+from cpu_fallback import NumpyBackend, vectors
 from gpu_dcgen.backend.gpu import launch, similarity
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import RowKernel
@@ -70,7 +70,7 @@ def ptx(request, monkeypatch):
         "get_current_device",
         lambda: types.SimpleNamespace(compute_capability=request.param),
     )
-    launch.grid_of.cache_clear()
+    launch.build_grid.cache_clear()
 
     def compiled(kernel: Any, arguments: tuple[Any, ...]) -> str:
         text, _ = cuda.compile(
@@ -80,14 +80,14 @@ def ptx(request, monkeypatch):
         return text
 
     yield compiled
-    launch.grid_of.cache_clear()
+    launch.build_grid.cache_clear()
 
 
 def test_row_kernels_compile(calls, ptx):
     from numba import cuda
 
     for kernel, arguments in calls:
-        text = ptx(launch.grid_of(kernel), (cuda.types.int64, *arguments))
+        text = ptx(launch.build_grid(kernel), (cuda.types.int64, *arguments))
         assert ".local" not in text, f"{kernel.python.__name__} keeps registers in memory"
 
 
@@ -97,24 +97,22 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
     def array(name: str, n_dimensions: int = 1) -> Any:
         return cuda.types.Array(getattr(cuda.types, name), n_dimensions, "C")
 
-    long, wide = (
-        cuda.types.int64,
-        [array(name, 2) for name in (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)],
-    )
-    matrix = [array(INTEGERS), array(NARROW), array(NARROW), array(INTEGERS), array(INTEGERS)]
-    outputs = [array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2)]
-    limits = (long, long, cuda.types.boolean)
+    def named(kind: type, *parts: Any) -> Any:
+        return cuda.types.NamedTuple(parts, kind)
+
+    long = cuda.types.int64
+    scratch = (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)
+    matrix = (INTEGERS, NARROW, NARROW, INTEGERS, INTEGERS, "float64")
+    rows = (array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2))
     arguments = (
         long,
-        array(INTEGERS),
-        array(INTEGERS),
-        *matrix,
-        array("float64"),
-        *limits,
-        *wide,
-        *outputs,
+        named(similarity._Queue, array(INTEGERS), array(INTEGERS)),
+        named(vectors.Matrix, *map(array, matrix)),
+        named(vectors.Limits, long, long, cuda.types.boolean),
+        named(similarity._Scratch, *(array(name, 2) for name in scratch)),
+        named(vectors.NeighborRows, *rows),
     )
-    text = ptx(similarity.neighbors_of_items, arguments)
+    text = ptx(similarity.find_neighbors, arguments)
     assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
     assert "fma.rn.f64" not in text and "div.approx" not in text
 

@@ -32,7 +32,7 @@ def backend():
     """The machine, but for its memory: 132 multiprocessors and nothing to run on."""
     made = object.__new__(cuda_backend.CudaBackend)
     made.device = type("Device", (), {"n_multiprocessors": 132})
-    made._memory, made._n_exhausted = Memory(64 << 30), 0
+    made._memory, made._n_out_of_memory = Memory(64 << 30), 0
     return made
 
 
@@ -81,20 +81,20 @@ def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
     free = free_gib << 30
     backend._memory = Memory(free)
     lane_bytes, entry_bytes = 236_000, 36_000  # as at H&M's size
-    lanes = backend.lanes(lane_bytes)
+    lanes = backend.count_lanes(lane_bytes)
     assert lanes % cuda_backend.launch.BLOCK_THREADS == 0 and 128 <= lanes <= 132 * 512
     assert lanes * lane_bytes <= free / 4
-    assert 1 <= backend.block_size(10_000, entry_bytes) <= 1 << 18
-    assert backend.block_size(10_000, entry_bytes) * entry_bytes <= free / 4
+    assert 1 <= backend.choose_block_size(10_000, entry_bytes) <= 1 << 18
+    assert backend.choose_block_size(10_000, entry_bytes) * entry_bytes <= free / 4
 
 
 def test_one_block_of_lanes_is_the_least(backend):
     backend._memory = Memory(0)
-    assert backend.lanes(1 << 20) == cuda_backend.launch.BLOCK_THREADS
-    assert backend.block_size(10_000, 1 << 20) == 1
+    assert backend.count_lanes(1 << 20) == cuda_backend.launch.BLOCK_THREADS
+    assert backend.choose_block_size(10_000, 1 << 20) == 1
 
 
 def test_recovering_counts(backend):
     backend._memory.peak = lambda: 5
     backend.release_memory()
-    assert backend.memory() == {"peak_bytes": 5, "exhausted": 1}
+    assert backend.memory_usage() == {"peak_bytes": 5, "n_out_of_memory": 1}

@@ -148,7 +148,7 @@ def with_wrong_results(machine):
             without_a_driver,
             "no NVIDIA driver (libcuda.so.1: cannot open shared object file).\nInstall the driver",
         ),
-        (without_a_device, "the driver shows no CUDA device.\nLook at CUDA_VISIBLE_DEVICES"),
+        (without_a_device, "the driver shows no CUDA device.\nCheck CUDA_VISIBLE_DEVICES"),
         (
             with_an_old_driver,
             "counting devices failed: RuntimeError: cudaErrorInsufficientDriver\n",
@@ -176,7 +176,7 @@ def with_wrong_results(machine):
         ),
         (
             with_wrong_results,
-            "NVIDIA Test computes wrongly: 18 expected of a first kernel, 4 found.",
+            "NVIDIA Test computes wrongly: a first kernel returned 4, not 18.",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -63,7 +63,7 @@ def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
 @pytest.mark.parametrize("n_left", [3, 40])
 def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, machine, monkeypatch):
     expected = build(tables, tmp_path / "cpu", tiny_config(), backend="cpu").manifest.to_dict()
-    run, before = launch.run, machine.memory()["exhausted"]
+    run, before = launch.run, machine.memory_usage()["n_out_of_memory"]
 
     def full(kernel, n, *arrays, lanes):
         if kernel.python.__name__ == "draw_random" and n > n_left:
@@ -73,14 +73,14 @@ def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, mac
     monkeypatch.setattr(launch, "run", full)
     found = build(tables, tmp_path / "gpu", tiny_config(), backend=machine).manifest.to_dict()
     assert found["digests"] == expected["digests"]
-    assert machine.memory()["exhausted"] > before
+    assert machine.memory_usage()["n_out_of_memory"] > before
 
 
 def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, machine, monkeypatch):
     def full(*arrays, **options):
         raise MemoryError("std::bad_alloc: out_of_memory: planted")
 
-    monkeypatch.setattr(type(machine), "similarity_block", full)
+    monkeypatch.setattr(type(machine), "find_similar_items", full)
     with pytest.raises(
         BackendError, match="^similarity, items 0..0: the memory of the gpu machine is full"
     ):

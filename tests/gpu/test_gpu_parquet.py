@@ -13,7 +13,7 @@ from gpu_dcgen.backend.blocks import Block, Codes, Matrix, Values
 from gpu_dcgen.backend.gpu import parquet as gpu
 from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import digest_file, vocabulary
-from tests import test_writer
+from tests.cpu_fallback import test_writer
 from tests.cpu_fallback.test_writer import *  # noqa: F403  all its tests, on the GPU's writer
 from tests.cpu_fallback.test_writer import CPU, WIDTH, decoded, sample_block, write, write_column
 

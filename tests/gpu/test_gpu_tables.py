@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu_dcgen.backend.gpu import tables as gpu
-from tests import test_tables
+from tests.cpu_fallback import test_tables
 from tests.cpu_fallback.test_tables import *  # noqa: F403  all its tests, on the GPU's tables
 
 del test_text_is_never_written_out_once_per_row  # noqa: F821  looks into the CPU's chunks
@@ -32,11 +32,13 @@ class OnDevice:
         codes, values = gpu.encode(self.column(column), self.transfers)
         return self.transfers.download(codes), values
 
-    def numbers(self, column):
-        return tuple(map(self.transfers.download, gpu.numbers(self.column(column), self.transfers)))
+    def parse_numbers(self, column):
+        parsed = gpu.parse_numbers(self.column(column), self.transfers)
+        return tuple(map(self.transfers.download, parsed))
 
-    def times(self, column):
-        return tuple(map(self.transfers.download, gpu.times(self.column(column), self.transfers)))
+    def parse_times(self, column):
+        parsed = gpu.parse_times(self.column(column), self.transfers)
+        return tuple(map(self.transfers.download, parsed))
 
     def column(self, chunks):
         if not all(isinstance(chunk, pa.Array) for chunk in chunks):
@@ -154,7 +156,8 @@ def test_a_dictionary_read_on_the_host_may_list_more_than_occurs(on_device):
 
 
 @pytest.mark.parametrize(
-    "verb, column", [("times", [pa.array([1])]), ("numbers", [pa.array([1], pa.date32())])]
+    "verb, column",
+    [("parse_times", [pa.array([1])]), ("parse_numbers", [pa.array([1], pa.date32())])],
 )
 def test_what_is_no_time_or_number_is_refused_as_on_the_cpu(on_device, verb, column):
     from cpu_fallback import tables as cpu
@@ -175,7 +178,7 @@ def test_pieces_of_a_file_make_one_column(transfers, tmp_path):
     assert len(columns["id"]) > 1
     codes, values = in_pieces.encode(columns["id"])
     assert [None if code < 0 else values[int(code)].as_py() for code in codes] == texts
-    assert in_pieces.numbers(columns["n"])[0].tolist() == list(range(20_000))
+    assert in_pieces.parse_numbers(columns["n"])[0].tolist() == list(range(20_000))
 
 
 def test_bytes_that_move_are_counted(on_device, tmp_path):
@@ -184,7 +187,7 @@ def test_bytes_that_move_are_counted(on_device, tmp_path):
     column = on_device.read_columns([tmp_path / "a.parquet"], ["n"])["n"]
     stored = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0).total_compressed_size
     assert on_device.transfers.to_device - before[0] == stored
-    on_device.numbers(column)
+    on_device.parse_numbers(column)
     assert on_device.transfers.to_host - before[1] == 1_000 * (
         8 + 1
     )  # values and valid, brought back by this test

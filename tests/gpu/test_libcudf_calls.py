@@ -19,7 +19,7 @@ import pytest
 
 import gpu_dcgen.backend.gpu
 from cpu_fallback import NumpyBackend
-from cpu_fallback.parquet import key_value_metadata, numpy_type
+from cpu_fallback.parquet import encode_metadata, is_list, numpy_type
 from gpu_dcgen.backend.gpu import layout
 from gpu_dcgen.backend.gpu.transfers import Transfers
 from gpu_dcgen.contract import schema as contract
@@ -50,10 +50,10 @@ def on_device(n, dtype):
 
 def laid_out(type_, n=4):
     """A column of the type as `layout.lay_out` makes it, on the device."""
-    if layout.is_list(type_):
-        return layout.Nested(on_device(n + 1, np.int32), laid_out(type_.value_type, 2 * n))
+    if is_list(type_):
+        return layout.NestedLists(on_device(n + 1, np.int32), laid_out(type_.value_type, 2 * n))
     if pa.types.is_string(type_):
-        return layout.Texts(on_device(n + 1, np.int32), on_device(9, np.uint8))
+        return layout.Strings(on_device(n + 1, np.int32), on_device(9, np.uint8))
     if pa.types.is_dictionary(
         type_
     ):  # codes are looked up by a kernel; strings stand for what comes of it
@@ -70,7 +70,7 @@ FILES = [(name, "labeled_pair") for name in contract.FILES] + [
 @pytest.mark.parametrize("name, shape", FILES)
 def test_every_file_of_the_contract_has_columns_metadata_and_options(tmp_path, name, shape):
     schema = contract.make_arrow_schema(name, shape=shape)
-    metadata = {key.decode(): value.decode() for key, value in key_value_metadata(schema).items()}
+    metadata = {key.decode(): value.decode() for key, value in encode_metadata(schema).items()}
     settings = contract.make_writer_settings(name, shape=shape)
     writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, settings, metadata, None)
     table = plc.Table([writer._column(laid_out(field.type)) for field in schema])
@@ -78,13 +78,13 @@ def test_every_file_of_the_contract_has_columns_metadata_and_options(tmp_path, n
         type_id(field.type) for field in schema
     ]
     assert all(column.size() == 4 for column in table.columns())
-    named = writer._named(table)
+    named = writer._table_metadata(table)
     assert [column.get_name() for column in named.column_metadata] == schema.names
     assert isinstance(writer.options(table), plc.io.parquet.ChunkedParquetWriterOptions)
 
 
 def type_id(type_):
-    if layout.is_list(type_):
+    if is_list(type_):
         return plc.TypeId.LIST
     if pa.types.is_string(type_) or pa.types.is_dictionary(type_):
         return plc.TypeId.STRING
@@ -118,7 +118,9 @@ def test_columns_see_the_memory_of_their_arrays():
 @pytest.mark.parametrize("statistics", [(), ("x",)])
 def test_every_setting_of_a_writer_has_an_option(tmp_path, compression, statistics):
     settings = replace(
-        contract.make_writer_settings("train_dataset"), compression=compression, statistics=statistics
+        contract.make_writer_settings("train_dataset"),
+        compression=compression,
+        statistics=statistics,
     )
     settings = replace(settings, encodings={"x": "PLAIN"})
     schema = pa.schema([pa.field("x", pa.int8())])
@@ -248,7 +250,7 @@ def test_one_row_group_is_read_with_the_options_that_are_asked_for(tmp_path, mon
 def test_the_parts_of_a_list_are_its_offsets_and_its_elements():
     writer = libcudf.RowGroupWriter(Path("a.parquet"), pa.schema([]), None, {}, None)
     nested = laid_out(pa.list_(pa.int32()))
-    offsets, elements = libcudf.list_parts(writer._column(nested))
+    offsets, elements = libcudf.split_lists(writer._column(nested))
     assert offsets.data().ptr == nested.offsets.ctypes.data and offsets.size() == len(
         nested.offsets
     )
@@ -278,7 +280,7 @@ def test_cupy_has_every_function_that_is_called_of_xp():
 
 def test_the_schema_travels_as_text():
     schema = contract.make_arrow_schema("train_dataset")
-    metadata = key_value_metadata(schema)
+    metadata = encode_metadata(schema)
     assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"]))).equals(
         schema, check_metadata=True
     )
@@ -310,10 +312,10 @@ class Held:
 
 @pytest.mark.parametrize("n", [1, 8, 9])
 def test_values_and_masks_of_a_column_become_arrays(n):
-    values, valid = libcudf.arrays(Held(np.arange(n) * 2**40, [n - 1]), np.dtype(np.int64), np)
+    values, valid = libcudf.to_arrays(Held(np.arange(n) * 2**40, [n - 1]), np.dtype(np.int64), np)
     assert values.tolist() == (np.arange(n) * 2**40).tolist()
     assert valid.tolist() == [True] * (n - 1) + [False]
-    assert libcudf.arrays(Held(np.arange(n, dtype=np.int32)), np.dtype(np.int32), np)[1] is None
+    assert libcudf.to_arrays(Held(np.arange(n, dtype=np.int32)), np.dtype(np.int32), np)[1] is None
 
 
 def in_place_of(plc, **functions):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,16 +18,11 @@ from tests.support.shops import DatasetConfig, random_shop, tiny_config
 from tests.support.stage_shops import Stages
 
 
-def arguments(matrix, backend) -> tuple:
-    sides = matrix.by_item_and_user(backend)
-    return sides.by_item, sides.by_user, sides.norms
-
-
 def both(backend, matrix, first, last, **limits) -> list[list]:
-    limits |= {"packed": matrix.packed}
+    sides = matrix.by_item_and_user(backend)
     results = (
-        backend.similarity_block(first, last, *arguments(matrix, backend), **limits),
-        products.similarity_block(backend, first, last, *arguments(matrix, backend), **limits),
+        backend.find_similar_items(first, last, sides, **limits),
+        products.find_similar_items(backend, first, last, sides, **limits),
     )
     return [
         [(str(part.dtype), backend.to_host(part).tolist()) for part in result] for result in results
@@ -42,7 +39,9 @@ def test_blocks_are_those_of_the_kernel(seed, top_k, backend, monkeypatch):
     assert n_items > 10
     monkeypatch.setattr(products, "_DENSE_BYTES", 8 * n_items * 3)  # several dense blocks
     for first, last in ((0, n_items), (3, 4), (5, n_items - 1)):
-        kernel, dense = both(backend, matrix, first, last, min_common=1 + seed % 3, top_k=top_k)
+        kernel, dense = both(
+            backend, matrix, first, last, min_common_users=1 + seed % 3, top_k=top_k
+        )
         assert dense == kernel
         assert len(kernel[1][1]) > 0 or last - first == 1
 
@@ -53,7 +52,7 @@ def test_a_real_shop_is_that_of_the_kernel(online_retail):
     log = build_interactions(shop, config, backend)
     windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)
     matrix = build_matrix(log, windows.cut1, config, backend)
-    kernel, dense = both(backend, matrix, 200, 700, min_common=5, top_k=100)
+    kernel, dense = both(backend, matrix, 200, 700, min_common_users=5, top_k=100)
     assert dense == kernel
     assert len(kernel[1][1]) > 20_000
 
@@ -61,9 +60,7 @@ def test_a_real_shop_is_that_of_the_kernel(online_retail):
 def test_weights_too_fine_for_float64_are_refused(backend):
     stages = Stages(backend, random_shop(1, n_users=14, n_items=24, n_rows=260), tiny_config())
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
-    by_item, by_user, norms = arguments(matrix, backend)
-    norms = norms + np.int64(1 << 53)
+    sides = matrix.by_item_and_user(backend)
+    sides = dataclasses.replace(sides, norms=sides.norms + np.int64(1 << 53))
     with pytest.raises(BackendError, match="exact below 2\\^53.*\nPrices lie too far apart"):
-        products.similarity_block(
-            backend, 0, 2, by_item, by_user, norms, min_common=1, top_k=3, packed=False
-        )
+        products.find_similar_items(backend, 0, 2, sides, min_common_users=1, top_k=3)

@@ -18,7 +18,9 @@ CONFIG = {"resources": {"batch_size": 1000, "chunk_size": 9}}
 
 def test_a_build_in_the_cuda_simulator_gives_the_same_content(tmp_path):
     tables = write_shop(random_shop(**SHOP), tmp_path / "input")
-    expected = build(tables, tmp_path / "expected", tiny_config(**CONFIG), backend="cpu").manifest.to_dict()
+    expected = build(
+        tables, tmp_path / "expected", tiny_config(**CONFIG), backend="cpu"
+    ).manifest.to_dict()
     command = [
         sys.executable,
         "-m",
@@ -38,5 +40,5 @@ def test_a_build_in_the_cuda_simulator_gives_the_same_content(tmp_path):
         "mine_hard",
         "draw_random",
         "check_group",
-        "neighbors_of_items",
+        "find_neighbors",
     } <= set(found["kernels"])

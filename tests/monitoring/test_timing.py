@@ -35,8 +35,8 @@ class Held(NumpyBackend):
         super().__init__(1)
         self.peak = peak
 
-    def memory(self):
-        return {"peak_bytes": self.peak, "exhausted": 0}
+    def memory_usage(self):
+        return {"peak_bytes": self.peak, "n_out_of_memory": 0}
 
 
 @pytest.fixture

@@ -350,7 +350,7 @@ def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatc
 class Reluctant(NumpyBackend):
     """Finds all items, last first, also the item itself, and returns -1 for what is missing."""
 
-    def nearest(self, vectors, k, engine):
+    def build_nearest_search(self, vectors, k, engine):
         n = len(vectors)
         ids = np.concatenate(
             [np.full((n, 2), -1), np.tile(np.arange(n)[::-1], (n, 1))], axis=1
@@ -379,13 +379,13 @@ def largest(vectors: np.ndarray, k: int) -> list[list[int]]:
 @pytest.mark.parametrize("k", [1, 7, 60, 299])
 def test_brute_force_finds_the_largest_products(k, monkeypatch):
     vectors = whole_vectors()
-    monkeypatch.setattr(cpu_nearest, "_SCORES_BYTES", 4 * 300 * 13)
-    monkeypatch.setattr(gpu_nearest, "_KEYS_BYTES", 8 * 300 * 13)
-    used, find = NumpyBackend(2).nearest(vectors, k, "auto")
+    monkeypatch.setattr(cpu_nearest, "_MAX_SCORES_BYTES", 4 * 300 * 13)
+    monkeypatch.setattr(gpu_nearest, "_MAX_KEYS_BYTES", 8 * 300 * 13)
+    used, find = NumpyBackend(2).build_nearest_search(vectors, k, "auto")
     assert used == "brute"
     for rows in (np.arange(300), np.array([7, 250, 8]), np.arange(0)):
         expected = [largest(vectors, k)[row] for row in rows]
-        for ids in (find(rows), gpu_nearest.brute(vectors, k, rows, np)):
+        for ids in (find(rows), gpu_nearest.search_brute(vectors, k, rows, np)):
             assert ids.dtype == np.int32 and ids.shape == (len(rows), k)
             assert [sorted(row) for row in ids.tolist()] == expected
 
@@ -393,13 +393,13 @@ def test_brute_force_finds_the_largest_products(k, monkeypatch):
 @pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")
 def test_faiss_finds_most_of_the_largest_products(monkeypatch):
     vectors = np.random.default_rng(4).normal(size=(3000, 8)).astype(np.float32)
-    ids = NumpyBackend(2).nearest(vectors, 20, "faiss")[1](np.arange(3000))
+    ids = NumpyBackend(2).build_nearest_search(vectors, 20, "faiss")[1](np.arange(3000))
     assert ids.shape == (3000, 20) and ids.dtype == np.int32
-    true = NumpyBackend(2).nearest(vectors * 100, 20, "brute")[1](np.arange(3000))
+    true = NumpyBackend(2).build_nearest_search(vectors * 100, 20, "brute")[1](np.arange(3000))
     shared = sum(len(set(a) & set(b)) for a, b in zip(ids.tolist(), true.tolist(), strict=True))
     assert shared > 0.6 * true.size
-    monkeypatch.setattr(cpu_nearest, "BRUTE_VECTORS", 100)
-    assert NumpyBackend(1).nearest(vectors, 20, "auto")[0] == "faiss"
+    monkeypatch.setattr(cpu_nearest, "MAX_BRUTE_VECTORS", 100)
+    assert NumpyBackend(1).build_nearest_search(vectors, 20, "auto")[0] == "faiss"
 
 
 @pytest.mark.skipif(not HAS_FAISS, reason="FAISS is not installed (pip install faiss-cpu)")

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from cpu_fallback import NumpyBackend
+from gpu_dcgen.backend.protocol import MatrixByItemAndUser
 from gpu_dcgen.kernels import map_arrays, recompiled
 from tests.support.cupy_surface import DTYPES
 from tests.support.strict_array import StrictArray, Syncs
@@ -66,11 +67,11 @@ class StrictBackend:
                 f"kernel {kernel.python.__name__}: {error}; a GPU would read or write there, silently"
             ) from error
 
-    def lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int) -> int:
         return self._n_lanes
 
-    def block_size(self, asked: int, entry_bytes: int) -> int:
-        return self._host.block_size(asked, entry_bytes)
+    def choose_block_size(self, requested: int, entry_bytes: int) -> int:
+        return self._host.choose_block_size(requested, entry_bytes)
 
     def reset_counters(self) -> None:
         self._host.reset_counters()
@@ -90,31 +91,38 @@ class StrictBackend:
         codes, values = self._host.encode(_column(column))
         return self._raise(codes), values
 
-    def numbers(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
-        return self._raise(self._host.numbers(_column(column)))
+    def parse_numbers(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
+        return self._raise(self._host.parse_numbers(_column(column)))
 
-    def times(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
-        return self._raise(self._host.times(_column(column)))
+    def parse_times(self, column: "StrictColumn") -> tuple[StrictArray, StrictArray]:
+        return self._raise(self._host.parse_times(_column(column)))
 
-    def stable_order(self, keys: StrictArray, n_bits: int) -> StrictArray:
-        return self._raise(self._host.stable_order(_lower(keys), n_bits))
+    def stable_argsort(self, keys: StrictArray, n_bits: int) -> StrictArray:
+        return self._raise(self._host.stable_argsort(_lower(keys), n_bits))
 
-    def similarity_block(
-        self, first: int, last: int, by_item: Any, by_user: Any, norms: StrictArray, **limits: int
-    ) -> Any:
-        by_item, by_user, norms = (_lower(value) for value in (by_item, by_user, norms))
+    def find_similar_items(
+        self,
+        first: int,
+        last: int,
+        matrix: MatrixByItemAndUser,
+        *,
+        min_common_users: int,
+        top_k: int,
+    ) -> tuple[StrictArray, ...]:
         return self._raise(
-            self._host.similarity_block(first, last, by_item, by_user, norms, **limits)
+            self._host.find_similar_items(
+                first, last, _lower(matrix), min_common_users=min_common_users, top_k=top_k
+            )
         )
 
-    def nearest(
+    def build_nearest_search(
         self, vectors: StrictArray, k: int, engine: str
     ) -> tuple[str, Callable[[StrictArray], StrictArray]]:
-        used, find = self._host.nearest(_lower(vectors), k, engine)
+        used, find = self._host.build_nearest_search(_lower(vectors), k, engine)
         return used, lambda rows: self._raise(find(_lower(rows)))
 
-    def part_writer(self, path: Path, schema: Any, settings: Any) -> "StrictPartWriter":
-        return StrictPartWriter(self._host.part_writer(path, schema, settings))
+    def open_part_writer(self, path: Path, schema: Any, settings: Any) -> "StrictPartWriter":
+        return StrictPartWriter(self._host.open_part_writer(path, schema, settings))
 
     def to_host(self, array: StrictArray) -> np.ndarray:
         """A copy: what the host does to it does not reach the device."""
@@ -129,11 +137,11 @@ class StrictBackend:
         """A copy of a NumPy array or list of numbers."""
         return StrictArray(np.array(values), self._syncs)
 
-    def versions(self) -> dict[str, Any]:
-        return self._host.versions()
+    def describe_device(self) -> dict[str, Any]:
+        return self._host.describe_device()
 
-    def memory(self) -> dict[str, int]:
-        return self._host.memory()
+    def memory_usage(self) -> dict[str, int]:
+        return self._host.memory_usage()
 
     def synchronize(self) -> None:
         self._syncs.count += 1

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cpu_fallback import NumpyBackend
+from gpu_dcgen.backend.protocol import MatrixByItemAndUser
 from gpu_dcgen.kernels import rng, row_kernel
 from gpu_dcgen.preparation.interactions import build_interactions
 from tests.support.agreement import same
@@ -120,10 +121,16 @@ def test_every_lane_is_used_in_turn(single, strict):
     backend = strict.single_threaded() if single else strict
     xp, values = backend.xp, np.arange(28, dtype=np.int64).reshape(7, 4)
     scratch, lanes, out = (
-        xp.empty(shape, dtype=xp.int64) for shape in ((backend.lanes(32), 4), 7, (7, 4))
+        xp.empty(shape, dtype=xp.int64) for shape in ((backend.count_lanes(32), 4), 7, (7, 4))
     )
     backend.for_each(
-        reversed_row, 7, backend.from_host(values), scratch, lanes, out, lanes=backend.lanes(32)
+        reversed_row,
+        7,
+        backend.from_host(values),
+        scratch,
+        lanes,
+        out,
+        lanes=backend.count_lanes(32),
     )
     assert same(out.host, values[:, ::-1].copy())
     assert sorted(np.bincount(lanes.host).tolist()) == ([7] if single else [2, 2, 3])
@@ -157,22 +164,22 @@ class RecordingHost:
     def __init__(self):
         self.seen = []
 
-    def similarity_block(self, *arguments, **limits):
-        self.seen = [*arguments, limits]
+    def find_similar_items(self, first, last, matrix, **limits):
+        self.seen = [first, last, matrix, limits]
         return A.copy(), F.copy()
 
     def encode(self, column):
         return A.copy(), pa.array(column)
 
-    def numbers(self, column):
+    def parse_numbers(self, column):
         return F.copy(), A > 1
 
-    times = numbers
+    parse_times = parse_numbers
 
     def read_columns(self, files, names):
         return {name: ["a", "b"] for name in names}
 
-    def part_writer(self, path, schema, settings):
+    def open_part_writer(self, path, schema, settings):
         return self
 
     def __enter__(self):
@@ -197,7 +204,7 @@ def test_tables_become_device_arrays(recorded):
     codes, values = recorded.encode(columns["x"])
     assert isinstance(codes, StrictArray)
     assert values.to_pylist() == ["a", "b"]
-    for verb in (recorded.numbers, recorded.times):
+    for verb in (recorded.parse_numbers, recorded.parse_times):
         assert all(isinstance(array, StrictArray) for array in verb(columns["x"]))
         with pytest.raises(TypeError, match="read_columns"):
             verb(["a", "b"])
@@ -205,15 +212,15 @@ def test_tables_become_device_arrays(recorded):
 
 def test_similarity_gets_host_arrays_and_gives_device_arrays(recorded):
     a = recorded.from_host(A)
-    found = recorded.similarity_block(0, 4, (a, a), (a, a), a, top_k=3)
-    assert all(isinstance(array, StrictArray) for array in found)
-    assert recorded._host.seen[:2] == [0, 4]
-    assert all(
-        type(array) is np.ndarray for array in (*recorded._host.seen[2], recorded._host.seen[4])
-    )
-    assert recorded._host.seen[-1] == {"top_k": 3}
+    limits = {"min_common_users": 2, "top_k": 3}
+    arrays = recorded.find_similar_items(0, 4, MatrixByItemAndUser(*[a] * 6, True), **limits)
+    assert all(isinstance(array, StrictArray) for array in arrays)
+    first, last, matrix, seen_limits = recorded._host.seen
+    assert (first, last, seen_limits, matrix.packed) == (0, 4, limits, True)
+    columns = [getattr(matrix, field.name) for field in dataclasses.fields(matrix)][:-1]
+    assert len(columns) == 6 and all(type(array) is np.ndarray for array in columns)
     with pytest.raises(TypeError, match="from_host"):
-        recorded.similarity_block(0, 4, (A, A), (a, a), a)
+        recorded.find_similar_items(0, 4, MatrixByItemAndUser(*[A] * 6, True), **limits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +230,7 @@ class SomeBlock:
 
 
 def test_a_part_writer_takes_blocks_of_device_arrays(recorded):
-    with recorded.part_writer("path", None, None) as writer:
+    with recorded.open_part_writer("path", None, None) as writer:
         writer.write(SomeBlock({"x": recorded.from_host(A)}))
         with pytest.raises(TypeError, match="from_host"):
             writer.write(SomeBlock({"x": A}))

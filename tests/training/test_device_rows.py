@@ -16,7 +16,7 @@ from gpu_dcgen.training.files import open_split
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
-from tests.gpu.libcudf_stand_in import Column, Strings, _stored
+from tests.support.libcudf_stand_in import Column, DistinctStrings, as_stored
 from tests.training.data import ALL_SHAPES, built
 
 
@@ -26,15 +26,17 @@ class OnHost:
     def read_row_group(self, file, number, names):
         with pq.ParquetFile(file) as parquet:
             table = parquet.read_row_group(number, columns=list(names))
-        return {name: Column(_stored(table[name].combine_chunks())) for name in table.column_names}
+        return {
+            name: Column(as_stored(table[name].combine_chunks())) for name in table.column_names
+        }
 
-    def list_parts(self, column):
+    def split_lists(self, column):
         array = column.held
         if pa.types.is_fixed_size_list(array.type):
-            return None, Column(_stored(array.flatten()))
+            return None, Column(as_stored(array.flatten()))
         return Column(array.offsets), Column(array.flatten())
 
-    def arrays(self, column, dtype, xp):
+    def to_arrays(self, column, dtype, xp):
         array = column.held
         there = np.array(array.is_valid()) if array.null_count else None
         if pa.types.is_boolean(array.type):
@@ -49,7 +51,7 @@ class OnHost:
     def encode_strings(self, column, xp):
         values = column.held.drop_null().unique().sort()
         codes = pa.compute.index_in(column.held, value_set=values).fill_null(-1)
-        return np.array(codes), Strings(values)
+        return np.array(codes), DistinctStrings(values)
 
 
 @pytest.fixture(autouse=True)

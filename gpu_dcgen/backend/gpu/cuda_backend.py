@@ -1,17 +1,24 @@
-"""CudaBackend: the stages' machine on one NVIDIA GPU."""
+"""CudaBackend: the operations of a build on one NVIDIA GPU (not yet run on a GPU)."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import cupy
 import cupyx.scipy.sparse
+import numpy as np
+import pyarrow as pa
 from numba import cuda
 from numba.cuda import config as numba_config
 
-from ...kernels import map_arrays
+from cpu_fallback.vectors import Limits
+
+from ...contract.schema import WriterSettings
+from ...kernels import RowKernel, map_arrays
+from ..protocol import Array, MatrixByItemAndUser
 from . import launch, nearest, similarity, tables
 from .device import Device
 from .libcudf import Vocabularies
@@ -19,119 +26,159 @@ from .memory import DeviceMemory
 from .parquet import PartWriter
 from .transfers import Transfers
 
-numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # little shops make little grids
+# Small datasets make small grids.
+numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # set at import
 
-_MOST_BLOCK = 1 << 18  # entries of a block: enough rows to fill any device
+_MAX_BLOCK = 1 << 18  # entries of a block: enough rows to fill any device
 _BLOCK_SHARE = 0.25  # of free memory for a block of samples or of similarities
 _SCRATCH_SHARE = 0.25  # of free memory for the scratch of one kernel
-# of free memory for a piece of an input file: it is decoded beside what is kept of those before
+# Of free memory for a piece of an input file, which is decoded beside the columns read before.
 _READ_SHARE = 0.15
-_LANES_A_MULTIPROCESSOR = 512  # threads with scratch: as many as their registers let run at a time
-_ITEMS_A_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a time
+_LANES_PER_MULTIPROCESSOR = 512  # threads with scratch: as many as their registers let run
+_ITEMS_PER_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a time
 
 
 class CudaBackend:
-    """Runs stages on `device`; arrays stay there from reading to writing, and copies are counted."""
+    """Runs stages on `device`; arrays stay there from reading to writing, and copies are counted.
 
-    name = "gpu"
-    xp = cupy
-    sparse = cupyx.scipy.sparse
-    n_threads = 1
-    out_of_memory_errors = (MemoryError,)  # of RMM and CuPy
-    out_of_memory_hint = (
-        "Stop what else runs on the device, raise --gpu-memory-limit, or build with --backend cpu."
+    `memory_limit` bounds the device memory in bytes.
+    """
+
+    name: str = "gpu"
+    xp: Any = cupy
+    sparse: Any = cupyx.scipy.sparse
+    n_threads: int = 1
+    out_of_memory_errors: tuple[type[BaseException], ...] = (MemoryError,)  # of RMM and CuPy
+    out_of_memory_hint: str = (
+        "Stop other processes on the device, raise --gpu-memory-limit, or build with --backend cpu."
     )
-    scratch_order = "F"  # threads of a warp work side by side on their lanes
+    scratch_order: str = "F"  # the threads of a warp use neighboring lanes at the same time
 
     def __init__(self, device: Device, memory_limit: int | None = None) -> None:
         self.device = device
         self._memory = DeviceMemory(memory_limit)
         self._transfers = Transfers(cupy)
         self._vocabularies = Vocabularies()
-        self._n_exhausted = 0
+        self._n_out_of_memory = 0
 
-    def single_threaded(self) -> "CudaBackend":
-        cupy.cuda.Device(self.device.index).use()  # each thread has a current device of its own
+    def single_threaded(self) -> CudaBackend:
+        """Return this backend, with its device made current for the calling thread."""
+        cupy.cuda.Device(self.device.index).use()
         return self
 
-    def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
-        launch.run(kernel, n, *(map_arrays(_argument, array) for array in arrays), lanes=lanes)
+    def for_each(self, kernel: RowKernel, n: int, *arrays: Any, lanes: int = 1) -> None:
+        """Run `kernel(row, *arrays)`, or `(row, lane, *arrays)`, for every row in 0..n-1."""
+        launch.run(kernel, n, *(map_arrays(_as_argument, array) for array in arrays), lanes=lanes)
 
-    def lanes(self, lane_bytes: int) -> int:
-        """A multiple of a thread block, so that every lane gets a thread; one block when memory holds no more."""
-        most = self.device.n_multiprocessors * _LANES_A_MULTIPROCESSOR
-        lanes = min(most, int(self._memory.free() * _SCRATCH_SHARE) // lane_bytes)
+    def count_lanes(self, lane_bytes: int) -> int:
+        """Return a multiple of a thread block, at least one block, so that lanes are threads."""
+        most = self.device.n_multiprocessors * _LANES_PER_MULTIPROCESSOR
+        lanes = min(most, self._share(_SCRATCH_SHARE) // lane_bytes)
         return max(1, lanes // launch.BLOCK_THREADS) * launch.BLOCK_THREADS
 
-    def block_size(self, asked: int, entry_bytes: int) -> int:
-        return max(1, min(_MOST_BLOCK, int(self._memory.free() * _BLOCK_SHARE) // entry_bytes))
+    def choose_block_size(self, requested: int, entry_bytes: int) -> int:
+        """Return the entries that fit a share of free memory, whatever was requested."""
+        return max(1, min(_MAX_BLOCK, self._share(_BLOCK_SHARE) // entry_bytes))
 
     def reset_counters(self) -> None:
+        """Start the counters of memory and copies at zero."""
         self._memory.reset_counters()
-        self._transfers.to_device = self._transfers.to_host = self._n_exhausted = 0
+        self._transfers.to_device = self._transfers.to_host = self._n_out_of_memory = 0
 
     def release_memory(self) -> None:
-        self._n_exhausted += 1
-        gc.collect()  # cycles, a traceback's among them, may hold arrays
+        """Collect garbage after an out-of-memory error, and count it."""
+        self._n_out_of_memory += 1
+        gc.collect()  # cycles, such as a traceback's, may hold arrays
 
-    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, tables.Column]:
+        """Read named columns of Parquet files to the device."""
         return tables.read_columns(
             files,
             names,
-            piece_bytes=int(self._memory.free() * _READ_SHARE),
+            piece_bytes=self._share(_READ_SHARE),
             transfers=self._transfers,
         )
 
-    def encode(self, column: Any) -> tuple[Any, Any]:
+    def encode(self, column: tables.Column) -> tuple[Array, pa.Array]:
+        """Return codes (n,) int32 and, on the host, the sorted distinct values they index."""
         return tables.encode(column, self._transfers)
 
-    def numbers(self, column: Any) -> tuple[Any, Any]:
-        return tables.numbers(column, self._transfers)
+    def parse_numbers(self, column: tables.Column) -> tuple[Array, Array]:
+        """Return values (n,) float64 and valid (n,) bool."""
+        return tables.parse_numbers(column, self._transfers)
 
-    def times(self, column: Any) -> tuple[Any, Any]:
-        return tables.times(column, self._transfers)
+    def parse_times(self, column: tables.Column) -> tuple[Array, Array]:
+        """Return nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool."""
+        return tables.parse_times(column, self._transfers)
 
-    def stable_order(self, keys: Any, n_bits: int) -> Any:
+    def stable_argsort(self, keys: Array, n_bits: int) -> Array:
+        """Return the stable order (n,) int64 of `keys`."""
         return cupy.argsort(keys, kind="stable")
 
-    def similarity_block(
-        self, first: int, last: int, by_item: Any, by_user: Any, norms: Any, **limits: int
-    ) -> Any:
-        row_bytes = similarity.ITEM_BYTES * int(norms.shape[0])
-        most = self.device.n_multiprocessors * _ITEMS_A_MULTIPROCESSOR
-        n_blocks = max(1, min(most, int(self._memory.free() * _SCRATCH_SHARE) // row_bytes))
-        return similarity.similarity_block(
-            cupy, n_blocks, first, last, by_item, by_user, norms, **limits, hand_over=_argument
-        )
+    def find_similar_items(
+        self,
+        first: int,
+        last: int,
+        matrix: MatrixByItemAndUser,
+        *,
+        min_common_users: int,
+        top_k: int,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Find the `top_k` most similar items of each item in first..last-1."""
+        row_bytes = similarity.ITEM_BYTES * int(matrix.norms.shape[0])
+        most = self.device.n_multiprocessors * _ITEMS_PER_MULTIPROCESSOR
+        n_blocks = max(1, min(most, self._share(_SCRATCH_SHARE) // row_bytes))
+        grid = similarity.Grid(cupy, n_blocks, as_argument=_as_argument)
+        limits = Limits(min_common_users, top_k, matrix.packed)
+        return similarity.find_similar_items(grid, first, last, matrix, limits)
 
-    def nearest(self, vectors: Any, k: int, engine: str) -> tuple[str, Callable[[Any], Any]]:
-        return nearest.nearest(vectors, k, engine)
+    def build_nearest_search(
+        self, vectors: Array, k: int, engine: str
+    ) -> tuple[str, Callable[[Array], Array]]:
+        """Return the engine that is used and a function that finds nearest vectors."""
+        return nearest.build_nearest_search(vectors, k, engine)
 
-    def part_writer(self, path: Path, schema: Any, settings: Any) -> PartWriter:
+    def open_part_writer(
+        self, path: Path, schema: pa.Schema, settings: WriterSettings
+    ) -> PartWriter:
+        """Return a writer of device blocks to one Parquet file."""
         return PartWriter(
             path, schema, settings, vocabularies=self._vocabularies, transfers=self._transfers
         )
 
-    def to_host(self, array: Any) -> Any:
+    def to_host(self, array: Array) -> np.ndarray:
+        """Copy the array to the host; waits for the work that computes it."""
         return self._transfers.download(array)
 
-    def from_host(self, values: Any) -> Any:
+    def from_host(self, values: Any) -> Array:
+        """Copy a NumPy array (or list of numbers) to the device."""
         return self._transfers.upload(values)
 
-    def versions(self) -> dict[str, Any]:
-        moved = {
+    def describe_device(self) -> dict[str, Any]:
+        """Return the device, its libraries, the memory budget and the bytes that were copied."""
+        return {
+            **self.device.describe(),
+            "memory_budget_bytes": self._memory.budget,
             "bytes_to_device": self._transfers.to_device,
             "bytes_to_host": self._transfers.to_host,
         }
-        return {**self.device.describe(), "memory_budget_bytes": self._memory.budget, **moved}
 
-    def memory(self) -> dict[str, int]:
-        return {"peak_bytes": self._memory.peak(), "exhausted": self._n_exhausted}
+    def memory_usage(self) -> dict[str, int]:
+        """Return the peak of device memory in bytes and the number of out-of-memory errors."""
+        return {"peak_bytes": self._memory.peak(), "n_out_of_memory": self._n_out_of_memory}
 
     def synchronize(self) -> None:
+        """Wait until all submitted work is done."""
         cupy.cuda.get_current_stream().synchronize()
 
+    def _share(self, share: float) -> int:
+        """Bytes of a share of the free memory."""
+        return int(self._memory.free() * share)
 
-def _argument(value: Any) -> Any:
-    """A CuPy array as numba's view of it. Both work on the default stream, so neither waits for the other."""
+
+def _as_argument(value: Any) -> Any:
+    """Return a CuPy array as numba's view of it.
+
+    Both use the default stream, so neither has to wait for the other.
+    """
     return cuda.as_cuda_array(value, sync=False) if isinstance(value, cupy.ndarray) else value

@@ -1,7 +1,8 @@
-"""Every call of libcudf (through pylibcudf): reading pieces of Parquet files, strings on the device, writing row groups.
+"""Call libcudf (through pylibcudf): read Parquet files, encode strings, write row groups.
 
-libcudf and CuPy both run on the legacy default stream, so they see each other's arrays in order. Columns are views of arrays
-and the other way round: no call here copies but where it says so.
+libcudf and CuPy both run on the legacy default stream, so each sees the other's work in order.
+Columns are views of arrays and the other way round: nothing is copied unless a docstring says so.
+Written against the stubs of pylibcudf 26.10, not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -16,28 +17,27 @@ import pyarrow as pa
 import pylibcudf as plc
 from pylibcudf.io import parquet, types
 
+from cpu_fallback.parquet import is_list
+
+from ..blocks import Vocabulary
 from ..protocol import Array
 from . import layout
 from .transfers import Transfers
 
 _CODECS = {"zstd": types.CompressionType.ZSTD, "snappy": types.CompressionType.SNAPPY}
-_NO_LIMIT = (
-    2**31 - 1
-)  # rows a row group, bytes a dictionary: what is written is cut before, and the codec has its own limit
+# Of the rows of a row group and the bytes of a dictionary: blocks are cut before they are written,
+# and the codec has its own limit.
+_NO_LIMIT = 2**31 - 1
 
 
 def read_pieces(
     file: Path, names: Sequence[str], piece_bytes: int
 ) -> Iterator[dict[str, plc.Column]]:
-    """Named columns of a Parquet file in pieces, by their stored types; RuntimeError where the file cannot be decoded."""
-    options = (
-        parquet.ParquetReaderOptions.builder(types.SourceInfo([str(file)]))
-        .column_names(list(names))
-        .ignore_missing_columns(False)
-        .use_arrow_schema(False)
-        .use_pandas_metadata(False)
-        .build()
-    )
+    """Yield pieces of named columns of a Parquet file, by their stored types.
+
+    OSError where the file cannot be decoded.
+    """
+    options = _reader_options(file, names)
     with _reading(file):
         reader = parquet.ChunkedParquetReader(
             options, chunk_read_limit=piece_bytes, pass_read_limit=piece_bytes
@@ -52,8 +52,24 @@ def read_pieces(
 
 
 def read_row_group(file: Path, number: int, names: Sequence[str]) -> dict[str, plc.Column]:
-    """Named columns of one row group of a Parquet file, by their stored types; OSError where it cannot be decoded."""
-    options = (
+    """Read named columns of one row group of a Parquet file, by their stored types.
+
+    OSError where it cannot be decoded.
+    """
+    options = _reader_options(file, names)
+    options.set_row_groups([[number]])
+    with _reading(file):
+        return _by_name(parquet.read_parquet(options))
+
+
+def split_lists(column: plc.Column) -> tuple[plc.Column, plc.Column]:
+    """Return views of the offsets (n + 1,) int32 and the elements of a column of lists."""
+    lists = column.list_view()
+    return lists.offsets(), lists.child()
+
+
+def _reader_options(file: Path, names: Sequence[str]) -> Any:
+    return (
         parquet.ParquetReaderOptions.builder(types.SourceInfo([str(file)]))
         .column_names(list(names))
         .ignore_missing_columns(False)
@@ -61,15 +77,6 @@ def read_row_group(file: Path, number: int, names: Sequence[str]) -> dict[str, p
         .use_pandas_metadata(False)
         .build()
     )
-    options.set_row_groups([[number]])
-    with _reading(file):
-        return _by_name(parquet.read_parquet(options))
-
-
-def list_parts(column: plc.Column) -> tuple[plc.Column, plc.Column]:
-    """The offsets (n + 1,) int32 and the elements of a column of lists; views."""
-    lists = column.list_view()
-    return lists.offsets(), lists.child()
 
 
 def _by_name(piece: Any) -> dict[str, plc.Column]:
@@ -78,7 +85,7 @@ def _by_name(piece: Any) -> dict[str, plc.Column]:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """What libcudf says of a file's content becomes an OSError; errors of the device and full memory stay what they are."""
+    """Raise libcudf's errors about a file's content as OSError; other errors pass unchanged."""
     try:
         yield
     except (RuntimeError, ValueError, IndexError, OverflowError) as error:
@@ -88,12 +95,15 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def type_of(type_: pa.DataType) -> plc.DataType:
-    """The libcudf type that holds values of an Arrow type."""
+    """Return the libcudf type that holds values of an Arrow type."""
     return plc.DataType.from_arrow(type_)
 
 
-def arrays(column: plc.Column, dtype: Any, xp: Any) -> tuple[Array, Array | None]:
-    """The values (n,) of a column of fixed width as `dtype`, and which are valid (n,) bool, None if all; the mask is copied."""
+def to_arrays(column: plc.Column, dtype: Any, xp: Any) -> tuple[Array, Array | None]:
+    """Return values (n,) of a fixed-width column as `dtype`, and valid (n,) bool (None: all).
+
+    The mask is copied.
+    """
     n = column.size()
     values = xp.asarray(column.data())[: n * dtype.itemsize].view(dtype)
     if not column.null_count():
@@ -102,27 +112,29 @@ def arrays(column: plc.Column, dtype: Any, xp: Any) -> tuple[Array, Array | None
     return values, xp.unpackbits(mask, bitorder="little")[:n].view(bool)
 
 
-def encode_strings(column: plc.Column, xp: Any) -> tuple[Array, "Strings"]:
-    """Codes (n,) int32 of a column of strings, -1 for null, and its distinct strings, sorted by their bytes."""
+def encode_strings(column: plc.Column, xp: Any) -> tuple[Array, DistinctStrings]:
+    """Return codes (n,) int32 of a column of strings, -1 for null, and its distinct strings.
+
+    The strings are sorted by their bytes.
+    """
     keys, places = plc.transform.encode(plc.Table([column]))
     [values] = keys.columns()
-    codes, _ = arrays(places, xp.dtype(xp.int32), xp)
+    codes, _ = to_arrays(places, xp.dtype(xp.int32), xp)
     if not column.null_count():
-        return codes, Strings(values)
+        return codes, DistinctStrings(values)
     n_values = values.size() - 1  # null counts as a key, and sorts last
-    return xp.where(codes == n_values, xp.int32(-1), codes), Strings(
-        plc.copying.slice(values, [0, n_values])[0]
-    )
+    codes = xp.where(codes == n_values, xp.int32(-1), codes)
+    return codes, DistinctStrings(plc.copying.slice(values, [0, n_values])[0])
 
 
-class Strings:
+class DistinctStrings:
     """Distinct strings on the device, sorted by their bytes, which is the order of code points."""
 
     def __init__(self, column: plc.Column) -> None:
         self._column = column
 
     def to_host(self, transfers: Transfers) -> pa.Array:
-        """The strings (v,) as a host pyarrow string array, copied."""
+        """Copy the strings (v,) to a pyarrow string array on the host."""
         strings = self._column.to_arrow().cast(pa.string())
         transfers.to_host += strings.nbytes
         return strings
@@ -130,22 +142,25 @@ class Strings:
     def __len__(self) -> int:
         return self._column.size()
 
-    def merged(self, others: Sequence["Strings"], xp: Any) -> tuple["Strings", Array]:
-        """These strings and all others, and the place of each among them: (v + v1 + ...,) int32, these first."""
-        places, merged = encode_strings(
-            plc.concatenate.concatenate([part._column for part in (self, *others)]), xp
-        )
-        return merged, places
+    @classmethod
+    def merge(cls, parts: Sequence[DistinctStrings], xp: Any) -> tuple[DistinctStrings, Array]:
+        """Return the distinct strings of all parts, and each part's codes into them, concatenated.
+
+        Codes are (v0 + v1 + ...,) int32.
+        """
+        columns = [part._column for part in parts]
+        codes, merged = encode_strings(plc.concatenate.concatenate(columns), xp)
+        return merged, codes
 
 
 class Vocabularies:
-    """Vocabularies as columns of strings on the device: each is uploaded once and kept as long as it is in use."""
+    """Vocabularies as columns of strings on the device, each uploaded once and freed with it."""
 
     def __init__(self) -> None:
         self._columns: dict[int, plc.Column] = {}
 
-    def column(self, vocabulary: Any, transfers: Transfers) -> plc.Column:
-        """The strings of a `blocks.Vocabulary` (v,), and a null behind them, to which code v leads."""
+    def column(self, vocabulary: Vocabulary, transfers: Transfers) -> plc.Column:
+        """Return the strings of a vocabulary (v,) followed by a null, for code v."""
         key = id(vocabulary)
         if key not in self._columns:
             strings = pa.concat_arrays(
@@ -157,15 +172,16 @@ class Vocabularies:
         return self._columns[key]
 
 
-StringsOf = Callable[[Any], plc.Column]  # `Vocabularies.column` of a vocabulary
+UploadStrings = Callable[[Vocabulary], plc.Column]
 
 
 class RowGroupWriter:
-    """Writes laid out columns to one Parquet file, each `write` a row group, under the schema that is handed in.
+    """Writes laid out columns to one Parquet file under the given schema, a row group a `write`.
 
-    libcudf has no dictionary and no fixed-size list columns, so strings and lists are written in their place: Parquet stores all
-    of them alike, and `metadata` holds the Arrow schema that tells readers what they are. Timestamps are marked as UTC: the
-    writer of several row groups has no other way (`footer.mark_timestamps_local`). ZSTD has no levels here.
+    libcudf has no dictionary and no fixed-size list columns, so strings and lists are written
+    instead: Parquet stores them alike, and `metadata` holds the Arrow schema that readers use.
+    Timestamps are marked as UTC, which libcudf's writer of several row groups cannot avoid
+    (`footer.mark_timestamps_local`). ZSTD has no levels here.
     """
 
     def __init__(
@@ -174,36 +190,36 @@ class RowGroupWriter:
         schema: pa.Schema,
         settings: Any,
         metadata: Mapping[str, str],
-        strings_of: StringsOf,
+        upload_strings: UploadStrings,  # `Vocabularies.column`
     ) -> None:
         self._path, self._schema, self._settings = path, schema, settings
-        self._metadata, self._strings_of = metadata, strings_of
+        self._metadata, self._upload_strings = metadata, upload_strings
         self._writer: parquet.ChunkedParquetWriter | None = None
 
     def write(self, columns: Sequence[layout.Layout]) -> None:
+        """Write one row group."""
         table = plc.Table([self._column(column) for column in columns])
         if self._writer is None:
             self._writer = parquet.ChunkedParquetWriter.from_options(self.options(table))
         self._writer.write(table)
 
     def close(self) -> None:
-        """Write the footer."""
-        self._writer.close([])
-        self._writer = None  # with its file handle
+        """Write the footer and close the file."""
+        if self._writer is not None:
+            self._writer.close([])
+        self._writer = None  # closes the file
 
     def options(self, table: plc.Table) -> parquet.ChunkedParquetWriterOptions:
-        """How all row groups are written; `table` is one of them."""
+        """Return the options of all row groups; `table` is one of them."""
         settings = self._settings
         # Minima and maxima of all columns, in a page index as well, or none.
-        level = types.StatisticsFreq[
-            "STATISTICS_COLUMN" if settings.statistics else "STATISTICS_NONE"
-        ]
+        statistics = "STATISTICS_COLUMN" if settings.statistics else "STATISTICS_NONE"
         options = (
             parquet.ChunkedParquetWriterOptions.builder(types.SinkInfo([str(self._path)]))
-            .metadata(self._named(table))
+            .metadata(self._table_metadata(table))
             .key_value_metadata([dict(self._metadata)])
             .compression(_CODECS[settings.compression])
-            .stats_level(level)
+            .stats_level(types.StatisticsFreq[statistics])
             .row_group_size_rows(_NO_LIMIT)
             .max_dictionary_size(_NO_LIMIT)
             .write_arrow_schema(False)
@@ -212,11 +228,11 @@ class RowGroupWriter:
         options.set_dictionary_policy(types.DictionaryPolicy.ADAPTIVE)
         return options
 
-    def _named(self, table: plc.Table) -> types.TableInputMetadata:
+    def _table_metadata(self, table: plc.Table) -> types.TableInputMetadata:
         metadata = types.TableInputMetadata(table)
         for field, column in zip(self._schema, metadata.column_metadata, strict=True):
             column.set_name(field.name).set_nullability(field.nullable)
-            if layout.is_list(field.type):
+            if is_list(field.type):
                 column = column.child(1)  # child 0 holds the offsets
                 column.set_name("element").set_nullability(field.type.value_field.nullable)
             if field.name in self._settings.encodings:
@@ -230,13 +246,13 @@ class RowGroupWriter:
                 return _column(
                     plc.DataType.from_arrow(column.type), column.values, mask, column.null_count
                 )
-            case layout.Words():
-                strings = self._strings_of(column.vocabulary)
+            case layout.CodedStrings():
+                strings = self._upload_strings(column.vocabulary)
                 codes = _column(plc.DataType(plc.TypeId.INT32), column.codes)
                 return plc.copying.gather(
                     plc.Table([strings]), codes, plc.copying.OutOfBoundsPolicy.DONT_CHECK
                 ).columns()[0]
-            case layout.Texts():
+            case layout.Strings():
                 offsets = _column(plc.DataType(plc.TypeId.INT32), column.offsets)
                 return plc.Column(
                     plc.DataType(plc.TypeId.STRING),
@@ -247,7 +263,7 @@ class RowGroupWriter:
                     0,
                     [offsets],
                 )
-            case layout.Nested():
+            case layout.NestedLists():
                 children = [
                     _column(plc.DataType(plc.TypeId.INT32), column.offsets),
                     self._column(column.elements),
@@ -255,7 +271,7 @@ class RowGroupWriter:
                 return plc.Column(
                     plc.DataType(plc.TypeId.LIST), len(column), None, None, 0, 0, children
                 )
-        raise TypeError(f"no laid out column: {type(column).__name__}")
+        raise TypeError(f"{type(column).__name__} is not a laid out column")
 
 
 def _column(type_: plc.DataType, values: Array, mask: Any = None, n_nulls: int = 0) -> plc.Column:

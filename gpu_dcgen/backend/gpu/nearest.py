@@ -1,7 +1,8 @@
-"""Nearest vectors on the GPU: CuPy, cuML or FAISS over arrays that stay on the device (D10).
+"""Find nearest vectors on the GPU with CuPy, cuML or FAISS, without copies to the host (D10).
 
-Read against cuML 26.10, CuPy 14.2 and faiss-gpu 1.15. FAISS takes device pointers of float32 and int64 (`add_c`, `search_c`: its
-wrappers without the NumPy ones), and runs on the default stream, so that it sees what CuPy did before.
+Read against cuML 26.10, CuPy 14.2 and faiss-gpu 1.15. FAISS takes device pointers of float32 and
+int64 (`add_c`, `search_c`: its methods below the NumPy wrappers) and runs on the default stream,
+so that its work follows CuPy's. cuML and FAISS have not yet been run on a GPU from here.
 """
 
 from __future__ import annotations
@@ -10,41 +11,45 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+from cpu_fallback.nearest import EXACT_SCORE, PROBED_SHARE
+
 from ..protocol import Array
 
-EXACT_SCORE = 1 << 24  # whole numbers up to this are exact in float32
-BRUTE_VECTORS = 500_000  # `auto` asks FAISS beyond this many, where it is installed
-FAISS_MOST = 2048  # neighbors that FAISS selects on a GPU
-_FLAT_VECTORS = 1_000_000  # beyond this many FAISS looks into lists
-_LISTS_SEARCHED = 0.1  # share of an inverted file's lists that a query looks into
-_KEYS_BYTES = 1 << 28  # of one block of sort keys
+MAX_BRUTE_VECTORS = 500_000  # `auto` prefers FAISS beyond this many vectors
+MAX_FAISS_NEIGHBORS = 2048  # neighbors that FAISS selects on a GPU
+_MAX_FLAT_VECTORS = 1_000_000  # beyond this many vectors FAISS searches inverted lists
+_MAX_KEYS_BYTES = 1 << 28  # of one block of sort keys
 
 
-def nearest(vectors: Array, k: int, engine: str) -> tuple[str, Callable[[Array], Array]]:
-    """As `cpu_fallback.nearest.nearest_vectors`, with `cuml` for cuML's brute force; `brute` gives the same ids as on the CPU.
+def build_nearest_search(
+    vectors: Array, k: int, engine: str
+) -> tuple[str, Callable[[Array], Array]]:
+    """Return the engine that is used and a function that finds nearest vectors.
 
-    ImportError for an engine that is not there, or that cannot return k neighbors.
+    As `cpu_fallback.nearest.build_nearest_search`, with `cuml` for cuML's brute force; `brute`
+    gives the same ids as on the CPU. ImportError for an engine that is missing, or that cannot
+    return k neighbors.
     """
     import cupy
 
     has_faiss = importlib.util.find_spec("faiss") is not None
     if engine == "auto":
-        engine = (
-            "faiss" if len(vectors) > BRUTE_VECTORS and has_faiss and k < FAISS_MOST else "brute"
-        )
+        can_use_faiss = has_faiss and k < MAX_FAISS_NEIGHBORS
+        engine = "faiss" if len(vectors) > MAX_BRUTE_VECTORS and can_use_faiss else "brute"
     if engine == "brute":
-        return engine, lambda rows: brute(vectors, k, rows, cupy)
+        return engine, lambda rows: search_brute(vectors, k, rows, cupy)
     if engine == "cuml":
         if importlib.util.find_spec("cuml") is None:
             raise ImportError(
-                "cuML is not installed.\nInstall cuml-cu12 or cuml-cu13, or set it to brute or auto."
+                "cuML is not installed.\n"
+                "Install cuml-cu12 or cuml-cu13, or set it to brute or auto."
             )
-        return engine, _cuml(vectors, k)
-    return engine, _faiss(vectors, k, import_faiss(k))
+        return engine, _build_cuml_search(vectors, k)
+    return engine, _build_faiss_search(vectors, k, import_faiss(k))
 
 
 def import_faiss(k: int) -> Any:
-    """The module faiss with a GPU; ImportError, with a remedy, where there is none or it cannot return k neighbors."""
+    """Import faiss with a GPU; ImportError, with a remedy, where it cannot return k neighbors."""
     try:
         import faiss
     except ImportError as error:
@@ -53,31 +58,37 @@ def import_faiss(k: int) -> Any:
         ) from error
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
         raise ImportError(
-            "this FAISS sees no GPU (faiss-cpu?).\nInstall faiss-gpu in its place, or set it to brute, cuml or auto."
+            "this FAISS finds no GPU (faiss-cpu?).\n"
+            "Install faiss-gpu in its place, or set it to brute, cuml or auto."
         )
-    if k >= FAISS_MOST:
+    if k >= MAX_FAISS_NEIGHBORS:
         raise ImportError(
-            f"FAISS returns fewer than {FAISS_MOST} neighbors on a GPU, and {k} candidates were asked for.\n"
+            f"FAISS returns fewer than {MAX_FAISS_NEIGHBORS} neighbors on a GPU, "
+            f"and {k} candidates are needed.\n"
             "Lower similarity.candidates or top_k, or set it to brute, cuml or auto."
         )
     return faiss
 
 
-def brute(vectors: Array, k: int, rows: Array, xp: Any) -> Array:
-    """Products, and one sort of keys (falling product | id) a block. Exact, and so the same everywhere, without TF32."""
-    n_rows = max(1, _KEYS_BYTES // (8 * int(vectors.shape[0])))
+def search_brute(vectors: Array, k: int, rows: Array, xp: Any) -> Array:
+    """Return ids (r, k) int32 by products and one sort of keys (falling product | id) a block.
+
+    Products of whole numbers are exact, so the ids are the same on every device; without TF32.
+    """
+    n_rows = max(1, _MAX_KEYS_BYTES // (8 * int(vectors.shape[0])))
     column = xp.arange(int(vectors.shape[0]), dtype=xp.int64)
     blocks = [xp.zeros((0, k), dtype=xp.int32)]
     for start in range(0, int(rows.shape[0]), n_rows):
-        asked = rows[start : start + n_rows]
-        scores = (vectors[asked] @ vectors.T).astype(xp.int64)
+        queries = rows[start : start + n_rows]
+        scores = (vectors[queries] @ vectors.T).astype(xp.int64)
         keys = ((EXACT_SCORE - scores) << 32) | column
-        keys = xp.where(asked[:, None] == column, xp.iinfo(xp.int64).max, keys)  # itself comes last
+        # A vector is not its own neighbor: it sorts last.
+        keys = xp.where(queries[:, None] == column, xp.iinfo(xp.int64).max, keys)
         blocks.append((xp.sort(keys, axis=1, kind="stable")[:, :k] & 0xFFFFFFFF).astype(xp.int32))
     return xp.concatenate(blocks)
 
 
-def _cuml(vectors: Array, k: int) -> Callable[[Array], Array]:
+def _build_cuml_search(vectors: Array, k: int) -> Callable[[Array], Array]:
     from cuml.neighbors import NearestNeighbors
 
     index = NearestNeighbors(
@@ -88,40 +99,44 @@ def _cuml(vectors: Array, k: int) -> Callable[[Array], Array]:
     ).astype("int32")
 
 
-def _faiss(vectors: Array, k: int, faiss: Any) -> Callable[[Array], Array]:
+def _build_faiss_search(vectors: Array, k: int, faiss: Any) -> Callable[[Array], Array]:
     import cupy
 
-    n, dimension = vectors.shape
     vectors = cupy.ascontiguousarray(vectors, dtype=cupy.float32)
     resources = faiss.StandardGpuResources()
     resources.setDefaultNullStreamAllDevices()
-    if n <= _FLAT_VECTORS:
-        config = faiss.GpuIndexFlatConfig()
-        config.device = vectors.device.id
+    index = _build_faiss_index(vectors, resources, faiss)
+
+    # The default argument keeps `resources` alive, which the index needs.
+    def search(rows: Array, resources: Any = resources) -> Array:
+        queries = vectors[rows]
+        scores = cupy.empty((len(queries), k), dtype=cupy.float32)
+        ids = cupy.empty((len(queries), k), dtype=cupy.int64)
+        outputs = _float_pointer(faiss, scores), faiss.cast_integer_to_idx_t_ptr(ids.data.ptr)
+        index.search_c(len(queries), _float_pointer(faiss, queries), k, *outputs)
+        return ids.astype(cupy.int32)
+
+    return search
+
+
+def _build_faiss_index(vectors: Array, resources: Any, faiss: Any) -> Any:
+    """Return a flat index, or inverted lists for many vectors."""
+    n, dimension = vectors.shape
+    is_flat = n <= _MAX_FLAT_VECTORS
+    config = faiss.GpuIndexFlatConfig() if is_flat else faiss.GpuIndexIVFFlatConfig()
+    config.device = vectors.device.id
+    if is_flat:
         index = faiss.GpuIndexFlatIP(resources, dimension, config)
     else:
-        config = faiss.GpuIndexIVFFlatConfig()
-        config.device = vectors.device.id
         n_lists = int(4 * n**0.5)
         index = faiss.GpuIndexIVFFlat(
             resources, dimension, n_lists, faiss.METRIC_INNER_PRODUCT, config
         )
-        index.train_c(n, _floats(faiss, vectors))
-        index.nprobe = min(FAISS_MOST, max(1, round(n_lists * _LISTS_SEARCHED)))
-    index.add_c(n, _floats(faiss, vectors))
-
-    def find(
-        rows: Array, resources: Any = resources
-    ) -> Array:  # which the index needs as long as it lives
-        queries = vectors[rows]
-        scores = cupy.empty((len(queries), k), dtype=cupy.float32)
-        ids = cupy.empty((len(queries), k), dtype=cupy.int64)
-        into = _floats(faiss, scores), faiss.cast_integer_to_idx_t_ptr(ids.data.ptr)
-        index.search_c(len(queries), _floats(faiss, queries), k, *into)
-        return ids.astype(cupy.int32)
-
-    return find
+        index.train_c(n, _float_pointer(faiss, vectors))
+        index.nprobe = min(MAX_FAISS_NEIGHBORS, max(1, round(n_lists * PROBED_SHARE)))
+    index.add_c(n, _float_pointer(faiss, vectors))
+    return index
 
 
-def _floats(faiss: Any, array: Array) -> Any:
+def _float_pointer(faiss: Any, array: Array) -> Any:
     return faiss.cast_integer_to_float_ptr(array.data.ptr)

@@ -1,4 +1,4 @@
-"""Part writer of the GPU machine: blocks of columns on the device to the row groups of one Parquet file."""
+"""Write blocks of device columns as the row groups of one Parquet file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from cpu_fallback.parquet import BlockWriter, key_value_metadata
+from cpu_fallback.parquet import BlockWriter, encode_metadata
 from cpu_fallback.parquet import PartWriter as HostPartWriter
 
+from ..blocks import Vocabulary
 from .footer import mark_timestamps_local
 from .layout import Layout, lay_out
 from .transfers import Transfers
 
 
-class PartWriter(BlockWriter):
-    """Writes one Parquet file; `write(block)` appends the block's rows as one row group or several equal ones.
+class PartWriter(BlockWriter[Layout]):
+    """Writes one Parquet file; `write(block)` appends one row group or several equal ones.
 
-    `schema` and `settings` are those of `cpu_fallback.parquet.PartWriter`, and readers find the same schema and values.
-    What differs is how they are stored: no compression level; minima and maxima of all columns or of none; a category's
-    dictionary has only what occurs in its row group. `vocabularies` (`libcudf.Vocabularies`) outlives the writer.
+    `schema` and `settings` are those of `cpu_fallback.parquet.PartWriter`, and readers find the
+    same schema and values. They are stored differently: no compression level; minima and maxima of
+    all columns or of none; a category's dictionary has only the strings of its row group.
+    `vocabularies` (`libcudf.Vocabularies`) outlives the writer.
     """
 
     def __init__(
@@ -34,31 +36,29 @@ class PartWriter(BlockWriter):
     ) -> None:
         super().__init__(path, schema, settings)
         self._vocabularies, self._transfers = vocabularies, transfers
-        # opened by the first row group, which shows libcudf the columns
+        # Opened by the first row group, because libcudf takes its columns.
         self._row_groups: Any = None
 
     def _open(self) -> None:
-        self._path.touch()  # a folder that is not there or cannot be written to is found now
+        self._path.touch()  # a missing or read-only folder is an error now, not after the work
 
     def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> Layout:
         return lay_out(type_, column, entries, self._transfers)
 
     def _append(self, columns: list[Layout]) -> None:
         if self._row_groups is None:
-            from . import (
-                libcudf,
-            )  # not above: the rest of this module also runs, and is tested, where no RAPIDS is
+            # Imported here, so that the rest of this module runs without RAPIDS, as in tests.
+            from . import libcudf
 
             metadata = {
-                key.decode(): value.decode()
-                for key, value in key_value_metadata(self._schema).items()
+                key.decode(): value.decode() for key, value in encode_metadata(self._schema).items()
             }
             self._row_groups = libcudf.RowGroupWriter(
-                self._path, self._schema, self._settings, metadata, self._strings_of
+                self._path, self._schema, self._settings, metadata, self._upload_strings
             )
         self._row_groups.write(columns)
 
-    def _strings_of(self, vocabulary: Any) -> Any:
+    def _upload_strings(self, vocabulary: Vocabulary) -> Any:
         return self._vocabularies.column(vocabulary, self._transfers)
 
     def _finish(self) -> None:
@@ -71,4 +71,4 @@ class PartWriter(BlockWriter):
         self._transfers.to_host += self._path.stat().st_size
 
     def _abandon(self) -> None:
-        self._row_groups = None  # libcudf closes the file when it is let go of
+        self._row_groups = None  # libcudf closes the file with its last reference

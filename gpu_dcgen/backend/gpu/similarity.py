@@ -1,84 +1,177 @@
-"""Most similar rows of a sparse matrix on the device: a thread block an item (D9, D10).
+"""Find the most similar rows of a sparse matrix on the device, a thread block an item (D9, D10).
 
-A block takes the next item, adds up its products with every other item in a row of accumulators of its own (integer
-atomics: exact, in any order), keeps those with enough common users, selects the `top_k` best by a radix search for
-the last key that is kept, sorts them, and leaves its accumulators zero for the next item. Keys and their order are
-those of `cpu_fallback.vectors`: 0x3F800000 - bits of the float32 similarity above the item, so both machines keep the
-same pairs. Only numba is named here, so that its CUDA simulator runs this file too.
+A block takes the next item, adds up its products with every other item in a row of accumulators of
+its own (integer atomics: exact, in any order), collects the items with enough common users, selects
+the `top_k` best by a radix search for the last of their keys, sorts them, and leaves its
+accumulators zero for the next item. Keys and their order are those of `cpu_fallback.vectors`:
+0x3F800000 - bits of the float32 similarity above the item, so both backends select the same pairs.
+Only numba is imported here, so that its CUDA simulator runs this file too.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
 
+from cpu_fallback.vectors import (
+    COUNT_BITS,
+    COUNT_MASK,
+    ITEM_MASK,
+    ONE_BITS,
+    WEIGHT_SHIFT,
+    Limits,
+    empty_neighbor_rows,
+    kernel_matrix,
+)
+
+from ...kernels import map_arrays
+from ..protocol import Array, MatrixByItemAndUser
+
 BLOCK_THREADS = 256
-# of scratch for each item in a block's row: sums, commons, keys, candidates, scores
+# Scratch for each item in a block's row: sums, common users, keys, candidates, similarities.
 ITEM_BYTES = 32
 _WARP = 32
-_COUNT_BITS = 21  # a packed accumulator holds weight sum << 21 | common users
-_COUNT_MASK = (1 << _COUNT_BITS) - 1
-_ONE_BITS = 0x3F800000  # of the float32 1.0
-_WEIGHT_SHIFT, _ITEM_MASK = 32, 0xFFFFFFFF  # of a user's cell, and of a key: item below
 _DIGIT_BITS = 8
 _DIGITS = 1 << _DIGIT_BITS
 _KEY_BITS = 64
-_NEVER = (1 << 62) + ((1 << 62) - 1)  # sorts behind every key
+_MAX_KEY = (1 << 62) + ((1 << 62) - 1)  # sorts after every key
+
+
+class _Queue(NamedTuple):
+    """The items of a launch in the order in which blocks take them."""
+
+    rows: Any  # (n,) int64
+    n_taken: Any  # (1,) int64
+
+
+class _Scratch(NamedTuple):
+    """Working memory, a row a block; in a block, its own row."""
+
+    sums: Any  # (blocks, I) int64  zero between items
+    common_users: Any  # (blocks, I), or (1, 1) if packed, int32  zero between items
+    candidates: Any  # (blocks, I) int32
+    similarities: Any  # (blocks, I) float32
+    keys: Any  # (blocks, I) int64
+    selected: Any  # (blocks, P) int64  P: a power of two, at least `top_k`
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the kernel is launched, and the arrays it is launched with."""
+
+    xp: Any  # cupy, or numpy in the simulator
+    n_blocks: int  # at most: items that are processed at the same time
+    block_threads: int = BLOCK_THREADS
+    # Returns an array of `xp` as numba takes it.
+    as_argument: Callable[[Any], Any] = lambda array: array
+
+
+def find_similar_items(
+    grid: Grid, first: int, last: int, matrix: MatrixByItemAndUser, limits: Limits
+) -> tuple[Array, Array, Array, Array]:
+    """Run `cpu_fallback.vectors.find_similar_items` on the device; arrays of `xp` in and out."""
+    xp, n_items, n_rows = grid.xp, int(matrix.norms.shape[0]), last - first
+    width, n_blocks = min(limits.top_k, n_items), min(grid.n_blocks, n_rows)
+    rows = empty_neighbor_rows(n_rows, width, xp)
+    n_users = xp.diff(matrix.item_offsets[first : last + 1])
+    # Items with many users come first, so that no block ends with a long one alone.
+    queue = _Queue(xp.argsort(-n_users, kind="stable"), xp.zeros(1, dtype=xp.int64))
+    scratch = _allocate_scratch(n_blocks, n_items, width, limits.packed, xp)
+    arguments = (first, queue, kernel_matrix(matrix, xp), limits, scratch, rows)
+    find_neighbors[n_blocks, grid.block_threads](
+        *(map_arrays(grid.as_argument, argument) for argument in arguments)
+    )
+    is_used = xp.arange(width) < rows.lengths[:, None]
+    items, similarities, common_users = (column[is_used] for column in rows[1:])
+    return rows.lengths, items, similarities, common_users
+
+
+def _allocate_scratch(n_blocks: int, n_items: int, width: int, packed: bool, xp: Any) -> _Scratch:
+    return _Scratch(
+        sums=xp.zeros((n_blocks, n_items), dtype=xp.int64),
+        common_users=xp.zeros((1, 1) if packed else (n_blocks, n_items), dtype=xp.int32),
+        candidates=xp.empty((n_blocks, n_items), dtype=xp.int32),
+        similarities=xp.empty((n_blocks, n_items), dtype=xp.float32),
+        keys=xp.empty((n_blocks, n_items), dtype=xp.int64),
+        selected=xp.empty((n_blocks, 1 << (width - 1).bit_length()), dtype=xp.int64),
+    )
 
 
 @cuda.jit(device=True)
-def _similarity(dot, root, other_root):
+def _cosine(dot, root, other_root):
     """Cosine in (0, 1], rounded once from float64."""
     return np.float32(min(1.0, np.float64(dot) / (root * other_root)))
 
 
 @cuda.jit(device=True)
-def _add_products(
-    start, stop, item_user, item_weight, user_offsets, user_cell, packed, sums, commons
-):
-    """sums[j] and commons[j] of one item: a warp a buyer, a thread one of the buyer's items."""
+def _read_sums(item, packed, scratch):
+    """Sum of products and number of common users with `item`."""
+    if packed:
+        return scratch.sums[item] >> COUNT_BITS, scratch.sums[item] & COUNT_MASK
+    return scratch.sums[item], np.int64(scratch.common_users[item])
+
+
+@cuda.jit(device=True)
+def _clear_sums(item, packed, scratch):
+    scratch.sums[item] = 0
+    if not packed:
+        scratch.common_users[item] = 0
+
+
+@cuda.jit(device=True)
+def _add_products(item, matrix, packed, scratch):
+    """Add up products of one item: a warp a user, a thread one of the user's items."""
     warp, thread = cuda.threadIdx.x // _WARP, cuda.threadIdx.x % _WARP
+    start, stop = matrix.item_offsets[item], matrix.item_offsets[item + 1]
     for position in range(start + warp, stop, cuda.blockDim.x // _WARP):
-        user = item_user[position]
-        weight = np.int64(item_weight[position])
-        for entry in range(user_offsets[user] + thread, user_offsets[user + 1], _WARP):
-            other, product = (
-                user_cell[entry] & _ITEM_MASK,
-                weight * (user_cell[entry] >> _WEIGHT_SHIFT),
-            )
+        user = matrix.item_user[position]
+        weight = np.int64(matrix.item_weight[position])
+        begin, end = matrix.user_offsets[user], matrix.user_offsets[user + 1]
+        for entry in range(begin + thread, end, _WARP):
+            cell = matrix.user_cell[entry]
+            other, product = cell & ITEM_MASK, weight * (cell >> WEIGHT_SHIFT)
             if packed:
-                cuda.atomic.add(sums, other, (product << _COUNT_BITS) | 1)
+                cuda.atomic.add(scratch.sums, other, (product << COUNT_BITS) | 1)
             else:
-                cuda.atomic.add(sums, other, product)
-                cuda.atomic.add(commons, other, 1)
+                cuda.atomic.add(scratch.sums, other, product)
+                cuda.atomic.add(scratch.common_users, other, 1)
 
 
 @cuda.jit(device=True)
-def _collect(item, roots, min_common, packed, sums, commons, candidates, scores, n_found):
-    """Gather the items with enough common users, in any order, with their similarity; clear the sums of all others."""
+def _collect_candidates(item, roots, limits, scratch, counters):
+    """Collect the items with enough common users in any order; clear the sums of the others.
+
+    Counts them in counters[0].
+    """
     for other in range(cuda.threadIdx.x, roots.shape[0], cuda.blockDim.x):
-        dot, common = sums[other], np.int64(0)
-        if packed:
-            dot, common = dot >> _COUNT_BITS, dot & _COUNT_MASK
-        else:
-            common = np.int64(commons[other])
-        if common >= min_common and dot > 0 and other != item:
-            place = cuda.atomic.add(n_found, 0, 1)
-            candidates[place] = other
-            scores[place] = _similarity(dot, roots[item], roots[other])
+        dot, common = _read_sums(other, limits.packed, scratch)
+        if common >= limits.min_common_users and dot > 0 and other != item:
+            position = cuda.atomic.add(counters, 0, 1)
+            scratch.candidates[position] = other
+            scratch.similarities[position] = _cosine(dot, roots[item], roots[other])
         elif common > 0:
-            sums[other] = 0
-            if not packed:
-                commons[other] = 0
+            _clear_sums(other, limits.packed, scratch)
 
 
 @cuda.jit(device=True)
-def _last_kept(keys, n, top_k, histogram, state):
-    """Find the top_k-th smallest key, digit by digit from the highest: state[0].
+def _write_keys(n, scratch):
+    """Write the sort keys of n candidates: falling similarity, then rising item."""
+    bits = scratch.similarities.view(np.int32)
+    for position in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+        rank = np.int64(ONE_BITS) - bits[position]
+        scratch.keys[position] = (rank << 32) | scratch.candidates[position]
 
-    While it is sought, `state` holds the digits found, how many keys that begin with them are kept, and their shift.
+
+@cuda.jit(device=True)
+def _find_last_key(keys, n, top_k, histogram, state):
+    """Find the top_k-th smallest of n keys, digit by digit from the highest: state[0].
+
+    During the search, `state` holds the digits that are known, how many keys that begin with them
+    are selected, and the shift of the last digit.
     """
     thread, width = cuda.threadIdx.x, cuda.blockDim.x
     if thread == 0:
@@ -103,6 +196,22 @@ def _last_kept(keys, n, top_k, histogram, state):
 
 
 @cuda.jit(device=True)
+def _select_sorted(n, n_selected, last, scratch, counters):
+    """Write the keys up to `last` to `selected` and sort them; counts them in counters[1]."""
+    thread, width = cuda.threadIdx.x, cuda.blockDim.x
+    for position in range(thread, n, width):
+        if scratch.keys[position] <= last:
+            scratch.selected[cuda.atomic.add(counters, 1, 1)] = scratch.keys[position]
+    size = 1
+    while size < n_selected:
+        size <<= 1
+    for position in range(n_selected + thread, size, width):
+        scratch.selected[position] = _MAX_KEY
+    cuda.syncthreads()
+    _sort(scratch.selected, size)
+
+
+@cuda.jit(device=True)
 def _sort(keys, width):
     """Bitonic sort of keys[:width], a power of two."""
     size = 2
@@ -118,164 +227,59 @@ def _sort(keys, width):
         size <<= 1
 
 
-@cuda.jit
-def neighbors_of_items(
-    first,
-    order,
-    turn,
-    item_offsets,
-    item_user,
-    item_weight,
-    user_offsets,
-    user_cell,
-    roots,
-    min_common,
-    top_k,
-    packed,
-    sums,
-    commons,
-    candidates,
-    scores,
-    keys,
-    chosen,
-    lengths,
-    items,
-    similarities,
-    common_users,
-):
-    """Neighbors of items first + order[...]: row by row of lengths (n,), items, similarities, common_users (n, width).
+@cuda.jit(device=True)
+def _write_row(row, item, n_selected, roots, packed, scratch, rows):
+    """Write the selected neighbors of an item to its row of the output."""
+    for rank in range(cuda.threadIdx.x, n_selected, cuda.blockDim.x):
+        other = scratch.selected[rank] & ITEM_MASK
+        dot, common = _read_sums(other, packed, scratch)
+        rows.items[row, rank] = other
+        rows.similarities[row, rank] = _cosine(dot, roots[item], roots[other])
+        rows.common_users[row, rank] = common
+    if cuda.threadIdx.x == 0:
+        rows.lengths[row] = n_selected
 
-    Scratch, a row a block: sums (blocks, I) int64 and commons (blocks, I; 1 if packed) int32 all zero before and after,
-    candidates (blocks, I) int32, scores (blocks, I) float32, keys (blocks, I) int64, chosen (blocks, P) int64 for P a
-    power of two, at least `top_k`. `turn` (1,) int64 counts the items taken from `order`.
-    """
-    n_found = cuda.shared.array(2, np.int32)  # candidates, chosen
-    taken = cuda.shared.array(1, np.int64)
+
+@cuda.jit
+def find_neighbors(first, queue, matrix, limits, scratch, rows):
+    """Write the neighbors of items first + queue.rows[...] to their rows of the output."""
+    counters = cuda.shared.array(2, np.int32)  # candidates, selected keys
+    position = cuda.shared.array(1, np.int64)  # in the queue
     histogram = cuda.shared.array(_DIGITS, np.int32)
     state = cuda.shared.array(3, np.int64)
-    block, thread, width = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
+    block, packed = cuda.blockIdx.x, limits.packed
+    own = _Scratch(
+        scratch.sums[block],
+        scratch.common_users[0 if packed else block],
+        scratch.candidates[block],
+        scratch.similarities[block],
+        scratch.keys[block],
+        scratch.selected[block],
+    )
     while True:
         cuda.syncthreads()
-        if thread == 0:
-            taken[0] = cuda.atomic.add(turn, 0, 1)
-            n_found[0] = 0
-            n_found[1] = 0
+        if cuda.threadIdx.x == 0:
+            position[0] = cuda.atomic.add(queue.n_taken, 0, 1)
+            counters[0] = 0
+            counters[1] = 0
         cuda.syncthreads()
-        if taken[0] >= order.shape[0]:
+        if position[0] >= queue.rows.shape[0]:
             return
-        row = order[taken[0]]
+        row = queue.rows[position[0]]
         item = first + row
-        my_sums, my_commons = sums[block], commons[0 if packed else block]
-        _add_products(
-            item_offsets[item],
-            item_offsets[item + 1],
-            item_user,
-            item_weight,
-            user_offsets,
-            user_cell,
-            packed,
-            my_sums,
-            my_commons,
-        )
+        _add_products(item, matrix, packed, own)
         cuda.syncthreads()
-        _collect(
-            item,
-            roots,
-            min_common,
-            packed,
-            my_sums,
-            my_commons,
-            candidates[block],
-            scores[block],
-            n_found,
-        )
+        _collect_candidates(item, matrix.roots, limits, own, counters)
         cuda.syncthreads()
-        n = n_found[0]
-        bits = scores[block].view(np.int32)
-        for position in range(thread, n, width):
-            keys[block, position] = ((np.int64(_ONE_BITS) - bits[position]) << 32) | candidates[
-                block, position
-            ]
+        n = counters[0]
+        _write_keys(n, own)
         cuda.syncthreads()
-        n_kept, last = min(n, top_k), np.int64(_NEVER)
-        if n > top_k:
-            _last_kept(keys[block], n, top_k, histogram, state)
+        n_selected, last = min(n, limits.top_k), np.int64(_MAX_KEY)
+        if n > limits.top_k:
+            _find_last_key(own.keys, n, limits.top_k, histogram, state)
             last = state[0]
-        for position in range(thread, n, width):
-            if keys[block, position] <= last:
-                chosen[block, cuda.atomic.add(n_found, 1, 1)] = keys[block, position]
-        size = 1
-        while size < n_kept:
-            size <<= 1
-        for position in range(n_kept + thread, size, width):
-            chosen[block, position] = _NEVER
+        _select_sorted(n, n_selected, last, own, counters)
+        _write_row(row, item, n_selected, matrix.roots, packed, own, rows)
         cuda.syncthreads()
-        _sort(chosen[block], size)
-        for rank in range(thread, n_kept, width):
-            other = chosen[block, rank] & _ITEM_MASK
-            dot = my_sums[other] >> _COUNT_BITS if packed else my_sums[other]
-            items[row, rank] = other
-            similarities[row, rank] = _similarity(dot, roots[item], roots[other])
-            common_users[row, rank] = my_sums[other] & _COUNT_MASK if packed else my_commons[other]
-        if thread == 0:
-            lengths[row] = n_kept
-        cuda.syncthreads()
-        for position in range(thread, n, width):
-            other = candidates[block, position]
-            my_sums[other] = 0
-            if not packed:
-                my_commons[other] = 0
-
-
-def similarity_block(
-    xp: Any,
-    n_blocks: int,
-    first: int,
-    last: int,
-    by_item: Any,
-    by_user: Any,
-    norms: Any,
-    *,
-    min_common: int,
-    top_k: int,
-    packed: bool,
-    block_threads: int = BLOCK_THREADS,
-    hand_over: Callable[[Any], Any] = lambda array: array,
-) -> tuple[Any, Any, Any, Any]:
-    """`cpu_fallback.vectors.similarity_block` on the device, with `n_blocks` items at a time: arrays of `xp` in and out.
-
-    `hand_over` makes an argument of numba's of an array of `xp`.
-    """
-    n_items, n_rows = int(norms.shape[0]), last - first
-    width, n_blocks = min(top_k, n_items), min(n_blocks, n_rows)
-    lengths = xp.empty(n_rows, dtype=xp.int32)
-    items = xp.empty((n_rows, width), dtype=xp.int32)
-    similarities = xp.empty((n_rows, width), dtype=xp.float32)
-    common_users = xp.empty((n_rows, width), dtype=xp.int32)
-    n_buyers = xp.diff(by_item[0][first : last + 1])
-    arguments = (
-        first,
-        xp.argsort(
-            -n_buyers, kind="stable"
-        ),  # the dearest first: no block is left alone with one at the end
-        xp.zeros(1, dtype=xp.int64),
-        *by_item,
-        *by_user,
-        xp.sqrt(norms.astype(xp.float64)),
-        min_common,
-        top_k,
-        packed,
-        xp.zeros((n_blocks, n_items), dtype=xp.int64),
-        xp.zeros((1, 1) if packed else (n_blocks, n_items), dtype=xp.int32),
-        xp.empty((n_blocks, n_items), dtype=xp.int32),
-        xp.empty((n_blocks, n_items), dtype=xp.float32),
-        xp.empty((n_blocks, n_items), dtype=xp.int64),
-        xp.empty((n_blocks, 1 << (width - 1).bit_length()), dtype=xp.int64),
-        lengths,
-        items,
-        similarities,
-        common_users,
-    )
-    neighbors_of_items[n_blocks, block_threads](*map(hand_over, arguments))
-    kept = xp.arange(width) < lengths[:, None]
-    return lengths, items[kept], similarities[kept], common_users[kept]
+        for at in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+            _clear_sums(own.candidates[at], packed, own)

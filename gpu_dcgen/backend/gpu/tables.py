@@ -1,8 +1,9 @@
-"""Parquet tables on the GPU: columns are read with libcudf and become codes, numbers and times on the device.
+"""Read Parquet tables with libcudf and turn columns into codes, numbers and times on the device.
 
-A column is the list of its chunks, in file and row order. Text becomes codes while it is read, piece by piece, so no text
-is held once per row. Whatever has to be parsed or told apart by a rule (text that is a number or a time, decimals, kinds that
-libcudf reads otherwise than Arrow does) is handed, as its few distinct values, to the very code that the CPU machine runs.
+A column is the list of its chunks, in file and row order. Text becomes codes while it is read, piece
+by piece, so no text is held once per row. Values that have to be parsed (text that is a number or a
+time, decimals, types that libcudf reads otherwise than Arrow does) are handed, as their few distinct
+values, to the functions of the CPU backend.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,40 +23,43 @@ from cpu_fallback.parquet import numpy_type
 from ..protocol import Array
 from .transfers import Transfers
 
+if TYPE_CHECKING:
+    from .libcudf import DistinctStrings
+
 Pair = tuple[Array, Array]  # values and valid, both (n,)
 
 _INTEGERS = {pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32()}
-_PLAIN = _INTEGERS | {
-    pa.float32(),
-    pa.float64(),
-    pa.date32(),
-}  # beside text and timestamps: what stays on the device
+# Beside text and timestamps, the types that stay on the device.
+_PLAIN = _INTEGERS | {pa.float32(), pa.float64(), pa.date32()}
 
 
 @dataclass(frozen=True)
 class Text:
-    """Rows of text as codes into distinct values; every value occurs."""
+    """Rows of text as codes into distinct values, all of which occur."""
 
     codes: Array  # (n,) int32  -1 for null
-    values: Any  # libcudf.Strings, sorted by code point
+    values: DistinctStrings
 
     def __len__(self) -> int:
         return self.codes.shape[0]
 
     def distinct(self, transfers: Transfers) -> tuple[pa.Array, Array]:
+        """Return the distinct values on the host, and indices (n,) int32 into them."""
         return self.values.to_host(transfers), self.codes
 
-    def numbers(self, transfers: Transfers) -> Pair:
-        return self._parsed(cpu.numbers_of, transfers)
+    def parse_numbers(self, transfers: Transfers) -> Pair:
+        """Return values and valid of each row."""
+        return self._parse(cpu.parse_number_array, transfers)
 
-    def times(self, transfers: Transfers) -> Pair:
-        return self._parsed(cpu.times_of, transfers)
+    def parse_times(self, transfers: Transfers) -> Pair:
+        """Return nanoseconds and valid of each row."""
+        return self._parse(cpu.parse_time_array, transfers)
 
-    def _parsed(
+    def _parse(
         self, parse: Callable[[pa.Array], tuple[np.ndarray, np.ndarray]], transfers: Transfers
     ) -> Pair:
         values, valid = parse(self.values.to_host(transfers))
-        return _spread(values, self.codes, transfers), _spread(valid, self.codes, transfers)
+        return _take(values, self.codes, transfers), _take(valid, self.codes, transfers)
 
 
 @dataclass(frozen=True)
@@ -63,47 +67,52 @@ class Plain:
     """Rows of integers, floats, dates or timestamps, as Parquet holds them."""
 
     type: pa.DataType
-    values: Array  # (n,) of the type's storage; anything where not valid
+    values: Array  # (n,) of the type's storage; undefined where not valid
     valid: Array | None  # (n,) bool; None: no nulls
 
     def __len__(self) -> int:
         return self.values.shape[0]
 
     def distinct(self, transfers: Transfers) -> tuple[pa.Array, Array]:
-        """Distinct by bits, in the order of their first rows, as Arrow tells values apart: 0.0 is not -0.0."""
+        """Return the distinct values on the host, and indices (n,) int32 into them, -1 for null.
+
+        As Arrow's dictionaries: distinct by bits (0.0 is not -0.0), in order of their first rows.
+        """
         xp, n = transfers.xp, len(self)
         rows = xp.arange(n) if self.valid is None else xp.nonzero(self.valid)[0]
         bits = self.values[rows].view(f"i{self.values.dtype.itemsize}")
-        values, first, place = xp.unique(bits, return_index=True, return_inverse=True)
+        values, first, inverse = xp.unique(bits, return_index=True, return_inverse=True)
         order = xp.argsort(first, kind="stable")
         rank = xp.empty_like(order)
         rank[order] = xp.arange(order.shape[0])
         indices = xp.full(n, -1, dtype=xp.int32)
-        indices[rows] = rank[place].astype(xp.int32)
-        return self._arrow(transfers.download(values[order]), None), indices
+        indices[rows] = rank[inverse].astype(xp.int32)
+        return self._to_arrow(transfers.download(values[order]), None), indices
 
-    def numbers(self, transfers: Transfers) -> Pair:
-        if pa.types.is_temporal(self.type):  # times are no numbers: let the CPU's code say so
-            return self._on_host(transfers).numbers(transfers)
+    def parse_numbers(self, transfers: Transfers) -> Pair:
+        """Return values as float64, and valid."""
+        if pa.types.is_temporal(self.type):  # the CPU's function raises the error
+            return self._to_host(transfers).parse_numbers(transfers)
         xp = transfers.xp
         values = self.values.astype(xp.float64)
         valid = self._valid(xp) & ~xp.isnan(values)
         return xp.where(valid, values, 0.0), valid
 
-    def times(self, transfers: Transfers) -> Pair:
+    def parse_times(self, transfers: Transfers) -> Pair:
+        """Return nanoseconds, and valid."""
         xp = transfers.xp
-        return cpu.nanoseconds(
+        return cpu.to_nanoseconds(
             xp, self.values.astype(xp.int64), cpu.nanoseconds_per_count(self.type), self._valid(xp)
         )
 
     def _valid(self, xp: Any) -> Array:
         return xp.ones(len(self), dtype=bool) if self.valid is None else self.valid
 
-    def _on_host(self, transfers: Transfers) -> "Host":
+    def _to_host(self, transfers: Transfers) -> Host:
         valid = None if self.valid is None else transfers.download(self.valid)
-        return Host(self._arrow(transfers.download(self.values), valid))
+        return Host(self._to_arrow(transfers.download(self.values), valid))
 
-    def _arrow(self, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
+    def _to_arrow(self, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
         mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
         return pa.Array.from_buffers(
             self.type, len(values), [mask, pa.py_buffer(np.ascontiguousarray(values))]
@@ -112,7 +121,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Host:
-    """Rows of a kind that stays on the host: decimals, booleans, INT96, and what no column should be."""
+    """Rows of a type that stays on the host: decimals, booleans, INT96 and unexpected types."""
 
     array: pa.Array
 
@@ -120,32 +129,36 @@ class Host:
         return len(self.array)
 
     def distinct(self, transfers: Transfers) -> tuple[pa.Array, Array]:
-        [(_, values, indices)] = cpu.split_chunks([self.array])
-        occurs = (
-            np.bincount(indices + 1, minlength=len(values) + 1)[1:] > 0
-        )  # a dictionary may list more
-        place = np.append(np.cumsum(occurs) - 1, -1).astype(np.int32)
-        return values.filter(pa.array(occurs)), transfers.upload(place[indices])
+        """Return the values that occur, and indices (n,) int32 into them, -1 for null."""
+        [(_, values, indices)] = cpu.encode_chunks([self.array])
+        # A dictionary may list more than occurs.
+        occurs = np.bincount(indices + 1, minlength=len(values) + 1)[1:] > 0
+        position = np.append(np.cumsum(occurs) - 1, -1).astype(np.int32)
+        return values.filter(pa.array(occurs)), transfers.upload(position[indices])
 
-    def numbers(self, transfers: Transfers) -> Pair:
-        values, valid = cpu.numbers([self.array])
+    def parse_numbers(self, transfers: Transfers) -> Pair:
+        """Return values as float64, and valid."""
+        values, valid = cpu.parse_numbers([self.array])
         return transfers.upload(values), transfers.upload(valid)
 
-    def times(self, transfers: Transfers) -> Pair:
-        values, valid = cpu.times([self.array])
+    def parse_times(self, transfers: Transfers) -> Pair:
+        """Return nanoseconds, and valid."""
+        values, valid = cpu.parse_times([self.array])
         return transfers.upload(values), transfers.upload(valid)
 
 
-Column = list[Text | Plain | Host]
+Chunk = Text | Plain | Host
+Column = list[Chunk]
 
 
 def read_columns(
     files: Sequence[Path], names: Sequence[str], *, piece_bytes: int, transfers: Transfers
 ) -> dict[str, Column]:
-    """The named columns of Parquet files, in file and row order.
+    """Read the named columns of Parquet files, in file and row order.
 
-    Files are decoded in pieces of about `piece_bytes` of device memory (0: each in one), besides the columns that are kept.
-    OSError, ArrowInvalid or RuntimeError where a file cannot be read, KeyError where a column is missing.
+    Files are decoded in pieces of about `piece_bytes` of device memory (0: each in one), besides
+    the columns that are returned. OSError, ArrowInvalid or RuntimeError where a file cannot be
+    read, KeyError where a column is missing.
     """
     columns: dict[str, Column] = {name: [] for name in names}
     for file in files:
@@ -155,42 +168,42 @@ def read_columns(
 
 
 def encode(column: Column, transfers: Transfers) -> tuple[Array, pa.Array]:
-    """Codes (n,) int32 in the order of the sorted distinct values, -1 for null and NaN; and those values, on the host.
+    """Return codes (n,) int32 into the sorted distinct values, -1 for null and NaN; and the values.
 
-    Text sorts by code point, numbers by value. Only values that occur are kept, whatever a dictionary lists.
+    The values are on the host. Text sorts by code point, numbers by value. Values of a dictionary
+    that no row has are dropped.
     """
     xp = transfers.xp
-    column = _with_one_dictionary(column, xp)
-    if len(column) == 1 and isinstance(column[0], Text):  # sorted and distinct as it is
-        values, codes = column[0].distinct(transfers)
+    texts = [chunk for chunk in column if isinstance(chunk, Text)]
+    if texts and len(texts) == len(column):
+        values, codes = _merge_texts(texts, xp).distinct(transfers)
         return codes, values
     codes = xp.full(sum(map(len, column)), -1, dtype=xp.int32)
     parts = [(rows, *chunk.distinct(transfers)) for rows, chunk in _rows(column)]
     parts = [part for part in parts if len(part[1])]
-    entry_codes, values = cpu.merge(
+    entry_codes, values = cpu.merge_dictionaries(
         [values for _, values, _ in parts], [np.arange(len(values)) for _, values, _ in parts]
     )
     for entries, (rows, _, indices) in zip(entry_codes, parts, strict=True):
-        codes[rows] = _spread(entries, indices, transfers, null=-1)
+        codes[rows] = _take(entries, indices, transfers, null=-1)
     return codes, values
 
 
-def numbers(column: Column, transfers: Transfers) -> Pair:
-    """Values (n,) float64, 0 where not valid, and valid (n,) bool; null, NaN and text that is no number are not valid."""
-    return _converted(column, lambda chunk: chunk.numbers(transfers), "float64", transfers.xp)
+def parse_numbers(column: Column, transfers: Transfers) -> Pair:
+    """Run `cpu_fallback.tables.parse_numbers` for a column of the device."""
+    return _convert(column, lambda chunk: chunk.parse_numbers(transfers), "float64", transfers.xp)
 
 
-def times(column: Column, transfers: Transfers) -> Pair:
-    """Nanoseconds since 1970 UTC (n,) int64, 0 where not valid, and valid (n,) bool; what is valid: `cpu_fallback.tables`."""
-    return _converted(column, lambda chunk: chunk.times(transfers), "int64", transfers.xp)
+def parse_times(column: Column, transfers: Transfers) -> Pair:
+    """Run `cpu_fallback.tables.parse_times` for a column of the device."""
+    return _convert(column, lambda chunk: chunk.parse_times(transfers), "int64", transfers.xp)
 
 
 def _read_file(
     file: Path, names: list[str], piece_bytes: int, transfers: Transfers
 ) -> dict[str, Column]:
-    from . import (
-        libcudf,
-    )  # not above: the rest of this module also runs, and is tested, where no RAPIDS is
+    # Imported here, so that the rest of this module runs without RAPIDS, as in tests.
+    from . import libcudf
 
     with pq.ParquetFile(file) as parquet:
         types = {name: stored_type(parquet, name) for name in names}
@@ -204,29 +217,29 @@ def _read_file(
             for name, chunks in cpu.read_columns([file], on_host).items()
         }
     for piece in libcudf.read_pieces(file, on_device, piece_bytes) if on_device else ():
-        for name, found in piece.items():
-            expected = types[name]
-            if found.size() == 0:
+        for name, values in piece.items():
+            type_ = types[name]
+            if values.size() == 0:
                 continue
-            if found.type() != libcudf.type_of(expected):
+            if values.type() != libcudf.type_of(type_):
                 raise RuntimeError(
-                    f"{file}: column '{name}' is {expected}, libcudf read it as {found.type()}."
+                    f"{file}: column '{name}' is {type_}, libcudf read it as {values.type()}."
                 )
-            if pa.types.is_string(expected):
-                columns[name].append(Text(*libcudf.encode_strings(found, transfers.xp)))
+            if pa.types.is_string(type_):
+                columns[name].append(Text(*libcudf.encode_strings(values, transfers.xp)))
             else:
-                columns[name].append(
-                    Plain(expected, *libcudf.arrays(found, numpy_type(expected), transfers.xp))
-                )
-        del piece, found  # before the next one is decoded
+                arrays = libcudf.to_arrays(values, numpy_type(type_), transfers.xp)
+                columns[name].append(Plain(type_, *arrays))
+        del piece, values  # before the next piece is decoded
     return columns
 
 
 def stored_type(parquet: pq.ParquetFile, name: str) -> pa.DataType | None:
-    """The type in which a column's stored values are read on the device, or None where the host has to read them.
+    """Return the type in which a column is read on the device, or None if the host has to read it.
 
-    libcudf knows no decimals as Arrow means them, takes any bytes for text, and turns INT96 into nanoseconds, in which a
-    sentinel such as the year 9999 wraps around. It also splits names at dots. KeyError where there is no such column.
+    libcudf has other decimals than Arrow, takes any bytes for text, and turns INT96 into
+    nanoseconds, in which a sentinel such as the year 9999 wraps around. It also splits names at
+    dots. KeyError where there is no such column.
     """
     type_ = parquet.schema_arrow.field(name).type
     if pa.types.is_dictionary(type_) and cpu.is_text(type_.value_type):
@@ -254,27 +267,27 @@ def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> int:
     return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema in names)
 
 
-def _with_one_dictionary(column: Column, xp: Any) -> Column:
-    """The column as one chunk if all of it is text: codes into all its texts."""
-    if len(column) < 2 or not all(isinstance(chunk, Text) for chunk in column):
-        return column
-    first, *others = (chunk.values for chunk in column)
-    values, places = first.merged(others, xp)
-    lookup = xp.concatenate([xp.full(1, -1, dtype=xp.int32), places])  # the first cell answers null
+def _merge_texts(column: list[Text], xp: Any) -> Text:
+    """Return all rows with codes into the distinct values of all chunks."""
+    if len(column) == 1:
+        return column[0]
+    values, merged_codes = type(column[0].values).merge([chunk.values for chunk in column], xp)
+    # The first cell is for null, code -1.
+    lookup = xp.concatenate([xp.full(1, -1, dtype=xp.int32), merged_codes])
     codes, start = [], 1
     for chunk in column:
         codes.append(lookup[xp.where(chunk.codes < 0, 0, chunk.codes + start)])
         start += len(chunk.values)
-    return [Text(xp.concatenate(codes), values)]
+    return Text(xp.concatenate(codes), values)
 
 
-def _rows(column: Column) -> Iterator[tuple[slice, Any]]:
+def _rows(column: Column) -> Iterator[tuple[slice, Chunk]]:
     row = 0
     for chunk in column:
         yield slice(row, row := row + len(chunk)), chunk
 
 
-def _converted(column: Column, convert: Callable[[Any], Pair], dtype: str, xp: Any) -> Pair:
+def _convert(column: Column, convert: Callable[[Chunk], Pair], dtype: str, xp: Any) -> Pair:
     n = sum(map(len, column))
     values, valid = xp.zeros(n, dtype=dtype), xp.zeros(n, dtype=bool)
     for rows, chunk in _rows(column):
@@ -282,6 +295,6 @@ def _converted(column: Column, convert: Callable[[Any], Pair], dtype: str, xp: A
     return values, valid
 
 
-def _spread(per_value: np.ndarray, codes: Array, transfers: Transfers, null: int = 0) -> Array:
-    """A value per distinct value as a value per row; `null` where the code is -1."""
+def _take(per_value: np.ndarray, codes: Array, transfers: Transfers, null: int = 0) -> Array:
+    """Return the value of each row's code; `null` where the code is -1."""
     return transfers.upload(np.append(per_value.dtype.type(null), per_value))[codes + 1]

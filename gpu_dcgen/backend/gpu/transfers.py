@@ -1,4 +1,4 @@
-"""Copies between host and device, each of them counted: the manifest shows what a build moved."""
+"""Copy arrays between host and device and count the bytes, which the manifest shows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ..protocol import Array
 
 
 class Transfers:
-    """Moves arrays to and from the device of `xp` (CuPy; NumPy stands in where there is no device).
+    """Copies arrays to and from the device of `xp` (CuPy, or NumPy where there is no device).
 
-    `to_device` and `to_host` count bytes. Parquet files count as the compressed bytes that were read or written.
+    `to_device` and `to_host` count bytes. Parquet files count as the compressed bytes that were
+    read or written.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -21,12 +22,12 @@ class Transfers:
         self.to_host = 0
 
     def upload(self, values: Any) -> Array:
-        """A NumPy array (or list of numbers) as an array of the device."""
+        """Copy a NumPy array (or list of numbers) to the device."""
         values = np.asarray(values)
         self.to_device += values.nbytes
         return self.xp.asarray(values)
 
     def download(self, array: Array) -> np.ndarray:
-        """An array of the device as a NumPy array; waits for the work that makes it."""
+        """Copy an array of the device to the host; waits for the work that computes it."""
         self.to_host += array.nbytes
         return array if isinstance(array, np.ndarray) else array.get()

@@ -1,7 +1,8 @@
-"""`gpu_dcgen.backend.gpu.libcudf` for strict arrays: pyarrow does what libcudf does, and writes files as libcudf lays them out.
+"""A stand-in for `gpu_dcgen.backend.gpu.libcudf`: pyarrow behind its functions, strict arrays out.
 
-So all that surrounds libcudf is tested where no GPU is: strings are no dictionaries, lists have no fixed size, timestamps are
-marked as UTC, no Arrow schema is written but the one handed in.
+The code around libcudf is tested with it where there is no GPU. Files are as libcudf writes them:
+strings are not dictionaries, lists have no fixed size, timestamps are marked as UTC, and the only
+Arrow schema is the given one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cpu_fallback.parquet import is_list
 from cpu_fallback.tables import is_text
 from gpu_dcgen.backend.gpu import layout
 from tests.support.strict_array import StrictArray, Syncs
@@ -42,10 +44,10 @@ def read_pieces(file, names, piece_bytes):
         order = [name for name in parquet.schema_arrow.names if name in names]
         for index in range(parquet.num_row_groups):
             table = parquet.read_row_group(index, columns=order)
-            yield {name: Column(_stored(table[name].combine_chunks())) for name in order}
+            yield {name: Column(as_stored(table[name].combine_chunks())) for name in order}
 
 
-def _stored(array):
+def as_stored(array):
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_timestamp(array.type):
@@ -53,7 +55,7 @@ def _stored(array):
     return array.cast(pa.string()) if is_text(array.type) else array
 
 
-def arrays(column, dtype, xp):
+def to_arrays(column, dtype, xp):
     """Values with something in the place of nulls, and a bool per row."""
     array = column.held
     values = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
@@ -65,14 +67,14 @@ def encode_strings(column, xp):
     values = column.held.drop_null().unique().sort()
     return on_device(
         pc.index_in(column.held, value_set=values).fill_null(-1).to_numpy(), xp
-    ), Strings(values)
+    ), DistinctStrings(values)
 
 
 def on_device(values, xp):
     return StrictArray(np.array(values), Syncs())
 
 
-class Strings:
+class DistinctStrings:
     def __init__(self, values):
         self.values = values
 
@@ -83,10 +85,10 @@ class Strings:
         transfers.to_host += self.values.nbytes
         return self.values
 
-    def merged(self, others, xp):
-        together = pa.concat_arrays([part.values for part in (self, *others)])
-        places, merged = encode_strings(Column(together), xp)
-        return merged, places
+    @classmethod
+    def merge(cls, parts, xp):
+        codes, merged = encode_strings(Column(pa.concat_arrays([p.values for p in parts])), xp)
+        return merged, codes
 
 
 class Vocabularies:
@@ -97,10 +99,12 @@ class Vocabularies:
 class RowGroupWriter:
     """Writes what libcudf would, by pyarrow."""
 
-    def __init__(self, path, schema, settings, metadata, strings_of):
-        self._strings_of = strings_of
+    def __init__(self, path, schema, settings, metadata, upload_strings):
+        self._upload_strings = upload_strings
         self._schema, self._settings = schema, settings
-        fields = [pa.field(field.name, stored_as(field.type), field.nullable) for field in schema]
+        fields = [
+            pa.field(field.name, libcudf_type(field.type), field.nullable) for field in schema
+        ]
         self._stored = pa.schema(fields)
         self._writer = pq.ParquetWriter(
             path,
@@ -136,28 +140,28 @@ class RowGroupWriter:
                 assert array.null_count == column.null_count
                 assert mask is None or mask.size % 64 == 0  # libcudf reads whole cache lines
                 return array
-            case layout.Words():
-                array = self._strings_of(column.vocabulary).take(pa.array(column.codes.host))
+            case layout.CodedStrings():
+                array = self._upload_strings(column.vocabulary).take(pa.array(column.codes.host))
                 assert array.null_count == column.null_count
                 return array
-            case layout.Texts():
+            case layout.Strings():
                 return pa.Array.from_buffers(
                     pa.string(),
                     len(column),
                     [None, pa.py_buffer(column.offsets.host), pa.py_buffer(column.text.host)],
                 )
-            case layout.Nested():
+            case layout.NestedLists():
                 return pa.ListArray.from_arrays(
                     pa.array(column.offsets.host), self.as_arrow(column.elements)
                 )
         raise TypeError(type(column).__name__)
 
 
-def stored_as(type_):
-    """The type that libcudf has in an Arrow type's place."""
-    if layout.is_list(type_):
+def libcudf_type(type_):
+    """The type in which libcudf writes an Arrow type."""
+    if is_list(type_):
         element = type_.value_field
-        return pa.list_(pa.field("element", stored_as(element.type), element.nullable))
+        return pa.list_(pa.field("element", libcudf_type(element.type), element.nullable))
     if pa.types.is_dictionary(type_):
         return pa.string()
     return pa.timestamp(type_.unit, "UTC") if pa.types.is_timestamp(type_) else type_
