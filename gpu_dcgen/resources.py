@@ -1,10 +1,9 @@
-"""What a machine has left, asked before it is needed: memory, disk, open files, lengths of paths."""
+"""Check free memory, free disk space and the limit on open files; limit the disk rate."""
 
 from __future__ import annotations
 
-import os
-import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 from threading import Lock
@@ -14,11 +13,14 @@ import psutil
 
 from .config import DatasetConfig
 from .contract.budgets import GB
-from .errors import BackendError, InputError, OutputError
+from .errors import InputError, OutputError
+
+if sys.platform != "win32":
+    import resource
 
 
 class _ControlGroup(NamedTuple):
-    """Where Linux says how much memory a container may use, and does."""
+    """Files in which Linux reports the memory limit of a container and its use."""
 
     limit: Path
     usage: Path
@@ -42,17 +44,13 @@ CONTROL_GROUPS = (
     ),
 )
 
-# Bytes on the disk. Seen: 7 to 11 a sample with its share of history, 6.3 to 7.4 a neighbor, up to
-# 6.5 an element of a sequence.
-SAMPLE_BYTES, POSITIVE_BYTES, NEIGHBOR_BYTES, ELEMENT_BYTES = 12, 64, 9, 8
-OTHER_BYTES = 16 << 20  # vocabularies, manifest, reports
-DISK_MARGIN = 1.25  # on the estimate: what compression makes of other shops
-PART_FILES = 2  # open per thread: the part that is written, and the one that comes after
-OPEN_FILES = 64  # besides parts: libraries, logs, pipes
-NAME_BYTES = 255  # of a file's name on common file systems
-PATH_BYTES = 4096  # of a path, its end included
-SPLIT_FOLDER, LONGEST_NAME = "data/train_dataset.parquet", "item_similarity_matrix.parquet"
-STAGING = ".{}.staging"  # what the folder beside it is called while it is written
+# Bytes on disk, at the upper end of what builds have written: 7 to 11 per sample with its share of
+# the history, 6.3 to 7.4 per neighbor, up to 6.5 per element of a sequence.
+_SAMPLE_BYTES, _POSITIVE_BYTES, _NEIGHBOR_BYTES, _ELEMENT_BYTES = 12, 64, 9, 8
+_OTHER_BYTES = 16 << 20  # vocabularies, manifest, reports
+_DISK_MARGIN = 1.25  # on the estimate: other shops may compress less well
+FILES_PER_THREAD = 2  # the part that is written, and the next one
+OTHER_OPEN_FILES = 64  # libraries, logs, pipes
 
 
 def total_memory() -> int:
@@ -90,120 +88,93 @@ def _free_memory(group: _ControlGroup) -> int | None:
     return max(0, limit - used + cached)
 
 
-def require_memory(needed: int, what: str) -> None:
-    """InputError where `needed` bytes for `what` are more than are available."""
-    if needed > (available := available_memory()):
+def require_memory(n_bytes: int, label: str) -> None:
+    """Raise InputError unless `n_bytes` of memory are available to read what `label` names."""
+    if n_bytes > (available := available_memory()):
         raise InputError(
-            f"{what} need {_size(needed)} of memory to be read, and {_size(available)} are available.\n"
-            "Take a bigger machine, or write the table with fewer rows or shorter texts; if it should be small, write it again."
+            f"{label} need {_format_bytes(n_bytes)} of memory to be read, and "
+            f"{_format_bytes(available)} are available.\n"
+            "Use a bigger machine, or write the table with fewer rows or shorter texts; if it "
+            "should be small, write it again."
         )
 
 
-def require_room(
-    output: Path,
-    n_positives: int,
-    config: DatasetConfig,
-    *,
-    n_neighbors: int = 0,
-    n_users: int = 0,
-    block_bytes: int = 0,
-    there: int = 0,
-) -> int:
-    """Ask, before samples are written, whether the machine can take them; the estimate of all files in bytes.
-
-    `output` is the folder to be, `n_neighbors` the rows of item_similarity_matrix, `n_users` those of user_sequences,
-    `block_bytes` the memory that the blocks in flight take together, and `there` the bytes of files that an earlier build has
-    written. OutputError where the disk, the names' lengths or the
-    open files do not suffice, BackendError where the memory does not.
-    """
-    estimate = estimated_bytes(n_positives, config, n_neighbors, n_users)
-    _require_disk(output, max(0, estimate - there))
-    _require_names(output)
-    _require_open_files(config.n_threads)
-    if block_bytes > (available := available_memory()):
-        raise BackendError(
-            f"samples: the blocks in flight need {_size(block_bytes)} of memory, and {_size(available)} are available.\n"
-            "Lower resources.batch_size or resources.num_workers, set resources.memory_limit, or take a bigger machine."
-        )
-    return estimate
+def free_disk_bytes(path: Path) -> int:
+    """Return the free bytes of the disk that holds `path`, or will hold it."""
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
-def estimated_bytes(
-    n_positives: int, config: DatasetConfig, n_neighbors: int = 0, n_users: int = 0
-) -> int:
-    """Bytes of a dataset's files, by the densest that were seen: rows are alike, whatever the shop."""
-    rows = n_positives * config.rows_per_positive * SAMPLE_BYTES
-    length = config.sequence_processing.max_sequence_length
-    return (
-        rows
-        + n_positives * POSITIVE_BYTES
-        + n_neighbors * NEIGHBOR_BYTES
-        + n_users * length * ELEMENT_BYTES
-        + OTHER_BYTES
-    )
-
-
-def _require_disk(output: Path, estimate: int) -> None:
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    needed, free = int(estimate * DISK_MARGIN), shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            f"{folder}: {_size(free)} are free on its disk, and the dataset needs about {_size(estimate)} "
-            f"({_size(needed)} with a margin of {DISK_MARGIN - 1:.0%}).\nMake room, or choose another OUTPUT."
-        )
-
-
-def _require_names(output: Path) -> None:
-    """Staging's name is longer than the output's, and the files' paths are longer still."""
-    staging = STAGING.format(output.name)
-    if len(os.fsencode(staging)) > NAME_BYTES:
-        most = NAME_BYTES - len(STAGING.format(""))
-        raise OutputError(
-            f"{output.parent}: the output's name has {len(os.fsencode(output.name))} bytes; at most {most} can be used.\n"
-            "Choose a shorter name."
-        )
-    longest = output.absolute().parent / staging / SPLIT_FOLDER / LONGEST_NAME
-    if len(os.fsencode(longest)) >= PATH_BYTES:
-        raise OutputError(
-            f"{output.name}: its files' paths would have {len(os.fsencode(longest))} bytes; fewer than {PATH_BYTES:,} can be.\n"
-            "Choose an OUTPUT nearer to the root."
-        )
-
-
-def _require_open_files(n_threads: int) -> None:
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = OPEN_FILES + PART_FILES * n_threads
-    if most != resource.RLIM_INFINITY and most < needed:
-        raise OutputError(
-            f"{most} files may be open at the same time, and the build needs about {needed}.\n"
-            f"Raise the limit (ulimit -n {needed}), or lower resources.num_workers."
-        )
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / GB:,.2f} GB" if n_bytes >= GB // 100 else f"{n_bytes:,} bytes"
-
-
-def existing(path: Path) -> Path:
-    """The path itself, or its nearest parent that exists: the disk that it will be written to."""
+def nearest_existing(path: Path) -> Path:
+    """Return the path itself where it exists, else its nearest parent that does."""
     path = path.resolve()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-class DiskRate:
-    """Holds writers back so that files grow by `bytes_per_s` on the average; None: no bound. For any number of threads."""
+def estimate_dataset_bytes(
+    n_positives: int, config: DatasetConfig, n_neighbors: int = 0, n_users: int = 0
+) -> int:
+    """Estimate the bytes of a dataset's files, at the upper end of those that were measured.
+
+    `n_neighbors` counts the rows of item_similarity_matrix, `n_users` those of user_sequences.
+    """
+    return (
+        n_positives * (config.rows_per_positive * _SAMPLE_BYTES + _POSITIVE_BYTES)
+        + n_neighbors * _NEIGHBOR_BYTES
+        + n_users * config.sequence_processing.max_sequence_length * _ELEMENT_BYTES
+        + _OTHER_BYTES
+    )
+
+
+def add_disk_margin(n_bytes: int) -> int:
+    """Return the free bytes that a disk should have for files of about `n_bytes`."""
+    return int(n_bytes * _DISK_MARGIN)
+
+
+def require_disk_space(folder: Path, n_bytes: int) -> None:
+    """Raise OutputError unless `n_bytes` and a margin are free on the disk of `folder`."""
+    needed, free = add_disk_margin(n_bytes), free_disk_bytes(folder)
+    if needed > free:
+        raise OutputError(
+            f"{nearest_existing(folder)}: {_format_bytes(free)} are free on its disk, and the "
+            f"dataset needs about {_format_bytes(n_bytes)} ({_format_bytes(needed)} with a margin "
+            f"of {_DISK_MARGIN - 1:.0%}).\nFree up disk space, or choose another OUTPUT."
+        )
+
+
+def require_open_files(n_threads: int) -> None:
+    """Raise OutputError unless `n_threads` writers may open their files at the same time."""
+    if sys.platform == "win32":  # a process there has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = OTHER_OPEN_FILES + FILES_PER_THREAD * n_threads
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise OutputError(
+            f"{limit} files may be open at the same time, and the build needs about {needed}.\n"
+            f"Raise the limit (ulimit -n {needed}), or lower resources.num_workers."
+        )
+
+
+def _format_bytes(n_bytes: int) -> str:
+    return f"{n_bytes / GB:,.2f} GB" if n_bytes >= GB // 100 else f"{n_bytes:,} bytes"
+
+
+class DiskRateLimiter:
+    """Delays writers so that files grow by `bytes_per_s` on average; None: no limit.
+
+    May be used by any number of threads.
+    """
 
     def __init__(self, bytes_per_s: int | None) -> None:
         self._rate, self._lock = bytes_per_s, Lock()
         self._sizes: dict[Path, int] = {}
-        self._began = time.monotonic()
+        self._start_s = time.monotonic()
 
-    def wrote(self, path: Path) -> None:
-        """Called after each write to `path`: waits until what all files have grown by is due."""
+    def throttle(self, path: Path) -> None:
+        """Sleep, after a write to `path`, until the growth of all files is within the rate."""
         if self._rate is None:
             return
         with self._lock:
             self._sizes[path] = path.stat().st_size
-            due = sum(self._sizes.values()) / self._rate - (time.monotonic() - self._began)
-        if due > 0:
-            time.sleep(due)
+            due_s = sum(self._sizes.values()) / self._rate - (time.monotonic() - self._start_s)
+        if due_s > 0:
+            time.sleep(due_s)

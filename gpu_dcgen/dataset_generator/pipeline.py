@@ -13,7 +13,7 @@ from ..config import DatasetConfig
 from ..contract.json_files import write_json
 from ..contract.schema import SPLITS
 from ..digest import ContentDigest, vocabulary
-from ..errors import BackendError, OutputError
+from ..errors import OutputError
 from ..inputs.shop import InputReport, load_shop
 from ..monitoring.timing import BuildTimer
 from ..negative_sampler import SamplerInputs, build_mining_index
@@ -26,7 +26,7 @@ from ..preparation.interactions import Interactions, build_interactions
 from ..preparation.splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
 from ..preparation.windows import Windows, cut_windows
 from ..quality_validator.statistics import describe
-from ..resources import require_room
+from ..resources import estimate_dataset_bytes, require_disk_space, require_open_files
 from ..samples import StageResults, collect_results
 from ..sequence_builder import UserSequences, build_calendar, build_user_sequences
 from ..similarity_computer.compute import Neighbors, compute_neighbors
@@ -108,13 +108,13 @@ def _require_room(
     timer: BuildTimer,
 ) -> None:
     """Ask for the disk and the rest before hours are spent; what lacks is an alert and an error."""
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    written_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     n_neighbors, n_users = int(results.neighbors.item.shape[0]), int(sequences.user.shape[0])
+    n_bytes = estimate_dataset_bytes(n_groups, config, n_neighbors, n_users)
     try:
-        require_room(
-            folder, n_groups, config, n_neighbors=n_neighbors, n_users=n_users, there=there
-        )
-    except (OutputError, BackendError) as error:
+        require_disk_space(folder, max(0, n_bytes - written_bytes))
+        require_open_files(config.n_threads)
+    except OutputError as error:
         timer.progress.message("critical", f"resource_exhaustion: {error}")
         raise
 

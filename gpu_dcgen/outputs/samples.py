@@ -27,7 +27,7 @@ from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest
 from ..errors import GateError
 from ..quality_validator.metrics import QualityMetrics
-from ..resources import DiskRate
+from ..resources import DiskRateLimiter
 from ..samples import SHAPES, StageResults, gather_groups
 from ..storage.checkpoints import Checkpoints
 from ..storage.checksums import sha256_of
@@ -286,7 +286,7 @@ class _SampleWriter:
         )
         self._tasks = _in_turn(parts, backend.n_threads, _block_size(config, backend))
         self._taking, self._stopped = Lock(), Event()
-        self._disk = DiskRate(config.resources.max_disk_rate)
+        self._disk = DiskRateLimiter(config.resources.max_disk_rate)
         self._room = Semaphore(_BLOCKS_A_THREAD * backend.n_threads)
 
     def stop(self) -> None:
@@ -357,7 +357,7 @@ class _SampleWriter:
             began = time.perf_counter()
             part.writer.write(block)
             record.working_s += time.perf_counter() - began
-            self._disk.wrote(part.path)
+            self._disk.throttle(part.path)
             part.record.add(record)
             part.written += block.n_rows // self._config.rows_per_positive
             self._progress.advance(block.n_rows)

@@ -11,7 +11,7 @@ from ..config import DatasetConfig
 from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
 from ..inputs.shop import Category
-from ..resources import DiskRate
+from ..resources import DiskRateLimiter
 from ..samples import ITEM_CATEGORIES, StageResults
 from ..sequence_builder import UserSequences
 
@@ -26,12 +26,12 @@ def write_file(
     name = path.stem
     digest = ContentDigest()
     settings = make_writer_settings(name, compression_level=config.output.compression_level)
-    disk = DiskRate(config.resources.max_disk_rate)
+    disk = DiskRateLimiter(config.resources.max_disk_rate)
     with backend.open_part_writer(path, make_arrow_schema(name), settings) as writer:
         for block in blocks:
             digest.add(block, backend)
             writer.write(block)
-            disk.wrote(path)
+            disk.throttle(path)
     return digest
 
 

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,16 +23,19 @@ from ..contract.budgets import (
     RECOMMENDED_MEMORY_BYTES,
 )
 from ..errors import BackendError, DcgenError
-from ..resources import existing, total_memory
+from ..resources import (
+    add_disk_margin,
+    estimate_dataset_bytes,
+    free_disk_bytes,
+    nearest_existing,
+    total_memory,
+)
 from ..storage.locations import is_url
 
 if TYPE_CHECKING:
     from ..inputs.sources import Source
 
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
-
-# The contract's sizes: 10 GB of samples from H&M's 31.8 million transactions, 16 rows each at most.
-BYTES_PER_SAMPLE = 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def checks(
     config, checked = _configuration(config_file)
     sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
     backend = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
-    folder = existing(output or Path())
+    folder = nearest_existing(output or Path())
     return [*backend, *tables, *_room(sources, folder, config), _writable(folder)]
 
 
@@ -62,7 +64,7 @@ def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> l
     """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
     sources = {} if is_url(inputs) else _tables(inputs, config)[0]
     folder = Path(tempfile.gettempdir()) if is_url(output) else output
-    return [_memory(), _cores(), *_room(sources, existing(folder), config)]
+    return [_memory(), _cores(), *_room(sources, nearest_existing(folder), config)]
 
 
 def _check(
@@ -238,7 +240,7 @@ def _extent(source: Source) -> str:
 
 def _room(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> list[Check]:
     """Room on the disk of `folder`, by the contract and, where there is a log, by this build's estimate."""
-    free = shutil.disk_usage(folder).free
+    free = free_disk_bytes(folder)
     found, remedy = (
         f"{free / GB:.1f} GB free at {folder}",
         f"Make room on the disk of {folder}, or write elsewhere.",
@@ -254,7 +256,8 @@ def _room(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> li
         )
     ]
     if "transactions" in sources:
-        needed = sources["transactions"].n_rows * config.rows_per_positive * BYTES_PER_SAMPLE
+        estimate = estimate_dataset_bytes(sources["transactions"].n_rows, config)
+        needed = add_disk_margin(estimate)
         room.append(
             _check(
                 "disk for this build",

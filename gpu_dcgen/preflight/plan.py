@@ -13,7 +13,6 @@ All that a share of the customers ever bought goes through the build's own stage
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from ..contract.budgets import evaluate_budgets
 from ..contract.schema import SPLITS
 from ..errors import InputError
 from ..inputs.sources import find_sources
-from ..resources import existing
+from ..resources import free_disk_bytes
 from ..samples import StageResults
 from ..sequence_builder import UserSequences
 from .log_sample import LogSample, write_samples_of
@@ -114,7 +113,7 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
         bytes=files,
         seconds=seconds,
         peak_bytes=peak,
-        free_bytes=shutil.disk_usage(existing(output or Path())).free,
+        free_bytes=free_disk_bytes(output or Path()),
         budgets=_budgets(seconds, made.drawing_share, peak),
         planning_s=time.perf_counter() - began,
     )

@@ -1,1 +1,1 @@
-"""Where bytes lie: locations, staging, checkpoints, remote storage."""
+"""Store data: locations, staging folders, checkpoints, checksums and remote storage."""

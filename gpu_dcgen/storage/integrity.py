@@ -1,7 +1,8 @@
-"""Whether a dataset is as it was published: every file there, of its size, readable, and the same to the bit.
+"""Check that a dataset's files are those that were published, to the bit.
 
-manifest.json lists the size and the SHA-256 of every other file, and `manifest_sha256`, its own: that of its JSON without this
-line. It proves that nothing changed by accident, not who made it: `gpu-dcgen audit --key` signs.
+manifest.json lists the size and the SHA-256 of every other file, and as `manifest_sha256` that of
+its own JSON without this key. It shows that nothing changed by accident, not who built the dataset:
+`gpu-dcgen audit --key` signs.
 """
 
 from __future__ import annotations
@@ -11,74 +12,78 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import count_usable_cores
 from ..contract.json_files import as_json
 from ..contract.schema import SPLITS
 from ..errors import InputError
 from .checksums import sha256_of
-from .locations import is_url, parse_location
+from .locations import parse_location
 
 OWN_CHECKSUM = "manifest_sha256"
 
 
 def own_checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's JSON without its own checksum, as 64 hex digits."""
+    """Return the SHA-256 of a manifest's JSON without its own checksum, as 64 hex digits."""
     body = {name: value for name, value in manifest.items() if name != OWN_CHECKSUM}
     return hashlib.sha256(as_json(body).encode()).hexdigest()
 
 
 def validate(dataset: Path | str, *, checksums: bool = False) -> list[str]:
-    """What is wrong with a dataset's files, one line a file; [] when nothing is.
+    """Return what is wrong with a dataset's files, one line a file; [] when nothing is.
 
-    Looks at every file's size and every Parquet file's footer; with `checksums` reads every byte. Files that the manifest does
-    not list (reports, certificates) are not looked at. `dataset` may be a URL. InputError where there is no manifest.
+    Checks the size of every file and the footer of every Parquet file; with `checksums`, every
+    byte. Files that the manifest does not list (reports, certificates) are not checked. `dataset`
+    may be a URL. InputError where there is no manifest.
     """
-    folder = _open(dataset)
-    text = folder.manifest()
+    files = _open_dataset(dataset)
+    text = files.manifest()
     try:
         manifest = json.loads(text)
-        intact = (
+        is_unchanged = (
             manifest[OWN_CHECKSUM] == own_checksum(manifest) and as_json(manifest).encode() == text
         )
-        files, sha256 = dict(manifest["files"]), manifest["checksums"]
+        sizes, sha256 = dict(manifest["files"]), manifest["checksums"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"manifest.json: cannot be understood ({type(error).__name__}: {error})"]
-    problems = [] if intact else ["manifest.json: was changed after the dataset was published"]
-    rows: dict[str, int] = {}
-    for name, size in files.items():
-        problems += _looks_wrong(folder, name, size, rows)
-    whole = {problem.partition(":")[0] for problem in problems}
-    problems += _rows_that_lack(manifest, rows, whole)
+        return [f"manifest.json: is not valid ({type(error).__name__}: {error})"]
+    problems = (
+        [] if is_unchanged else ["manifest.json: was changed after the dataset was published"]
+    )
+    n_rows: dict[str, int] = {}
+    for name, size in sizes.items():
+        problems += _check_file(files, name, size, n_rows)
+    damaged = {problem.partition(":")[0] for problem in problems}
+    problems += _check_row_counts(manifest, n_rows, damaged)
     if checksums:
-        names = [name for name in files if name not in whole]
-        with ThreadPoolExecutor(count_usable_cores(), "checksums") as pool:
-            for name, found in zip(names, pool.map(folder.sha256, names), strict=True):
-                if found != sha256.get(name):
-                    listed = str(sha256.get(name))[:12]
-                    problems.append(
-                        f"{name}: its content changed: SHA-256 {found[:12]}..., {listed}... in the manifest"
-                    )
+        names = [name for name in sizes if name not in damaged]
+        problems += _check_contents(files, names, sha256)
     return problems
 
 
-def _open(dataset: Path | str) -> Any:
-    if is_url(where := parse_location(dataset)):
-        from .remote.datasets import RemoteDataset
+class _DatasetFiles(Protocol):
+    """The files of a dataset, on this machine or at a URL."""
 
-        return RemoteDataset(where)
-    return _Folder(where)
+    def manifest(self) -> bytes:
+        """Return the bytes of the manifest; InputError where there is none."""
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file."""
+
+    def n_rows(self, name: str) -> int:
+        """Return the rows of a Parquet file, by its footer."""
 
 
-class _Folder:
-    """A dataset on this machine; `remote.datasets` has the same for a URL."""
+class _LocalDataset:
+    """The files of a dataset on this machine."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def manifest(self) -> bytes:
-        """The manifest's bytes; InputError where there is none."""
         path = self._path / "manifest.json"
         try:
             return path.read_bytes()
@@ -88,7 +93,6 @@ class _Folder:
             ) from error
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
         path = self._path / name
         return path.stat().st_size if path.is_file() else None
 
@@ -96,37 +100,61 @@ class _Folder:
         return sha256_of(self._path / name)
 
     def n_rows(self, name: str) -> int:
-        """Rows of a Parquet file, by its footer."""
         from pyarrow.parquet import read_metadata
 
-        return read_metadata(self._path / name).num_rows
+        return int(read_metadata(self._path / name).num_rows)
 
 
-def _looks_wrong(folder: Any, name: str, size: int, rows: dict[str, int]) -> Iterator[str]:
-    """What is wrong with a file's size or footer; the rows of a Parquet file are noted in `rows`."""
+def _open_dataset(dataset: Path | str) -> _DatasetFiles:
+    location = parse_location(dataset)
+    if isinstance(location, Path):
+        return _LocalDataset(location)
+    from .remote.datasets import RemoteDataset
+
+    return RemoteDataset(location)
+
+
+def _check_file(
+    files: _DatasetFiles, name: str, expected_size: int, n_rows: dict[str, int]
+) -> Iterator[str]:
+    """Check a file's size and footer; the rows of a Parquet file are added to `n_rows`."""
     from pyarrow import ArrowException
 
-    found = folder.size(name)
-    if found is None:
-        yield f"{name}: is not there"
-    elif found != size:
-        yield f"{name}: has {found:,} bytes, {size:,} in the manifest"
+    size = files.size(name)
+    if size is None:
+        yield f"{name}: is missing"
+    elif size != expected_size:
+        yield f"{name}: has {size:,} bytes, {expected_size:,} in the manifest"
     elif name.endswith(".parquet"):
         try:
-            rows[name] = folder.n_rows(name)
-        except (ArrowException, OSError, ValueError) as error:  # also names that are no UTF-8
+            n_rows[name] = files.n_rows(name)
+        except (ArrowException, OSError, ValueError) as error:  # also column names not in UTF-8
             yield f"{name}: its footer cannot be read ({error})"
 
 
-def _rows_that_lack(
-    manifest: dict[str, Any], rows: dict[str, int], broken: set[str]
+def _check_row_counts(
+    manifest: dict[str, Any], n_rows: dict[str, int], damaged: set[str]
 ) -> Iterator[str]:
-    """Splits whose footers do not add up to the rows that the manifest counts."""
+    """Check that the footers of each split add up to the rows in the manifest."""
     for split in SPLITS:
         name = f"{split}_dataset.parquet"
         parts = [file for file in manifest["files"] if file == name or file.startswith(f"{name}/")]
-        if broken.intersection(parts):
+        if damaged.intersection(parts):
             continue
-        found, expected = sum(rows[part] for part in parts), manifest["counts"][split]["rows"]
-        if found != expected:
-            yield f"{name}: has {found:,} rows, {expected:,} in the manifest"
+        total, expected = sum(n_rows[part] for part in parts), manifest["counts"][split]["rows"]
+        if total != expected:
+            yield f"{name}: has {total:,} rows, {expected:,} in the manifest"
+
+
+def _check_contents(
+    files: _DatasetFiles, names: list[str], expected: dict[str, str]
+) -> Iterator[str]:
+    """Check the SHA-256 of files, as many at a time as there are cores."""
+    with ThreadPoolExecutor(count_usable_cores(), "checksums") as pool:
+        for name, digest in zip(names, pool.map(files.sha256, names), strict=True):
+            if digest != expected.get(name):
+                listed = str(expected.get(name))[:12]
+                yield (
+                    f"{name}: its content changed: SHA-256 {digest[:12]}..., "
+                    f"{listed}... in the manifest"
+                )

@@ -1,4 +1,4 @@
-"""Where something lies: a folder of this machine, or a URL of storage that fsspec reaches."""
+"""Distinguish folders of this machine from URLs of remote storage."""
 
 from __future__ import annotations
 
@@ -9,39 +9,48 @@ from urllib.parse import unquote
 from ..errors import ConfigError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
-_COLLAPSED = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # what a Path makes of a URL
+_COLLAPSED_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # what Path makes of a URL
 
 
-def is_url(where: Path | str) -> bool:
-    """Whether this names remote storage."""
-    return isinstance(where, str) and _URL.match(where) is not None
+def is_url(location: Path | str) -> bool:
+    """Return whether a location is in remote storage."""
+    return isinstance(location, str) and _URL.match(location) is not None
 
 
-def parse_location(where: Path | str) -> Path | str:
-    """A local path as a Path (also from a file:// URL), or the URL of remote storage without the slash at its end.
+def parse_location(location: Path | str) -> Path | str:
+    """Return a local path as a Path, also from a file:// URL; a remote URL as a str.
 
-    ConfigError for a URL that holds a secret or an unreadable part, and for one that has been made a Path.
+    The URL has no slash at its end. ConfigError for a URL that holds a secret, a query or a
+    fragment, and for one that was turned into a Path.
     """
-    if not is_url(where):
-        if isinstance(where, Path) and _COLLAPSED.match(str(where)):
-            raise ConfigError(f"{where}: a Path loses a slash of a URL.\nGive the URL as text.")
-        return Path(where)
-    scheme, rest = _URL.match(where).groups()
-    if scheme.lower() == "file":
+    if isinstance(location, Path):
+        if _COLLAPSED_URL.match(str(location)):
+            raise ConfigError(
+                f"{location}: is a URL as a Path, which lacks a slash.\nGive the URL as text."
+            )
+        return location
+    match = _URL.match(location)
+    if match is None:
+        return Path(location)
+    scheme, rest = match[1].lower(), match[2]
+    if scheme == "file":
         return Path(unquote(rest.removeprefix("localhost")))
     authority = rest.partition("/")[0]
     if ":" in authority.rpartition("@")[0] or "?" in rest or "#" in rest:
         raise ConfigError(
-            f"{where.partition('#')[0]}: a URL with a password, a query or a fragment cannot be used.\n"
-            "Leave credentials to the environment or the storage library's own files; ? and # are for other URLs."
+            f"{location.partition('#')[0]}: a URL with a password, a query or a fragment cannot be "
+            "used.\nLeave credentials to the environment or the storage library's own files, and "
+            "rename what has ? or # in its name."
         )
-    return f"{scheme.lower()}://{rest.rstrip('/')}"
+    return f"{scheme}://{rest.rstrip('/')}"
 
 
-def require_local(where: Path | str) -> Path:
-    """`where` as a local path; ConfigError for remote storage, which only builds and `validate` reach."""
-    if is_url(found := parse_location(where)):
-        raise ConfigError(
-            f"{found}: is remote, and this reads and writes local folders only.\nCopy it to a local folder first."
-        )
-    return found
+def require_local(location: Path | str) -> Path:
+    """Return a location as a local path; ConfigError for a remote URL."""
+    parsed = parse_location(location)
+    if isinstance(parsed, Path):
+        return parsed
+    raise ConfigError(
+        f"{parsed}: is remote; only builds and validate can use remote storage.\n"
+        "Copy it to a local folder first."
+    )

@@ -14,7 +14,7 @@ from gpu_dcgen.monitoring import timing as performance
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.monitoring.timing import BuildTimer
 from gpu_dcgen.outputs.samples import _block_size
-from gpu_dcgen.resources import DiskRate
+from gpu_dcgen.resources import DiskRateLimiter
 from tests.support.shops import random_shop, tiny_config, write_shop
 
 GIB = 1 << 30
@@ -126,15 +126,15 @@ def test_a_build_in_little_memory_is_the_same(tmp_path):
 
 
 def test_writers_are_held_back_to_the_disk_rate(tmp_path):
-    free, slow = DiskRate(None), DiskRate(200_000)
+    free, slow = DiskRateLimiter(None), DiskRateLimiter(200_000)
     files = [tmp_path / "a", tmp_path / "b"]
     began = time.monotonic()
     for file in files:
         file.write_bytes(bytes(20_000))
-        free.wrote(file)
+        free.throttle(file)
     assert time.monotonic() - began < 0.1
     for file in (*files, *files):  # a file's size counts once
-        slow.wrote(file)
+        slow.throttle(file)
     assert time.monotonic() - began >= 0.2
 
 

@@ -41,7 +41,7 @@ def big_machine(monkeypatch):
     )
     monkeypatch.setattr(resources, "CONTROL_GROUPS", ())
     monkeypatch.setattr(
-        doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=500 * doctor.GB)
+        resources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=500 * doctor.GB)
     )
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
 
@@ -162,7 +162,7 @@ def test_less_than_the_contract_asks_is_a_warning(tmp_path, big_machine, monkeyp
         resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * doctor.GB)
     )
     monkeypatch.setattr(
-        doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=49 * doctor.GB)
+        resources.shutil, "disk_usage", lambda folder: SimpleNamespace(free=49 * doctor.GB)
     )
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     checks = by_name(doctor.prebuild(write_shop(tmp_path / "shop"), tmp_path, DatasetConfig()))
@@ -185,7 +185,8 @@ def test_a_container_with_less_memory_than_its_host_is_believed(tmp_path, big_ma
 
 
 def test_the_disk_estimate_grows_with_rows_and_negatives(tmp_path, big_machine, monkeypatch):
-    monkeypatch.setattr(doctor, "BYTES_PER_SAMPLE", 10**9)
+    monkeypatch.setattr(resources, "_SAMPLE_BYTES", 10**9)
+    monkeypatch.setattr(resources, "_DISK_MARGIN", 1)
     shop = write_shop(tmp_path / "shop", rows=10, log="transactions")
     check = by_name(doctor.prebuild(shop, tmp_path, DatasetConfig()))["disk for this build"]
     assert (

@@ -76,7 +76,7 @@ def test_a_missing_and_a_cut_file_are_named(checksums, dataset):
     left = part.stat().st_size
     assert validate(dataset, checksums=checksums) == [
         f"train_dataset.parquet/part-00001.parquet: has {left:,} bytes, {left + 3:,} in the manifest",
-        "vocabulary.json: is not there",
+        "vocabulary.json: is missing",
     ]
 
 
@@ -97,7 +97,7 @@ def test_what_was_added_later_is_nobodys_fault(dataset):
 def test_a_manifest_that_makes_no_sense_is_a_finding(text, dataset):
     (dataset / "manifest.json").write_text(text)
     (problem,) = validate(dataset)
-    assert problem.startswith("manifest.json: cannot be understood")
+    assert problem.startswith("manifest.json: is not valid")
 
 
 def test_a_folder_without_a_manifest_is_no_data_set(tmp_path):

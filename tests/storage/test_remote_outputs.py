@@ -69,7 +69,7 @@ def test_what_is_there_is_replaced_only_on_request(output_url, bucket, shop, tmp
     bucket.put("sets/one-more/file", b"of somebody")
     with pytest.raises(
         OutputError,
-        match="is there already.\nChoose another OUTPUT, or replace it with --overwrite",
+        match="already exists.\nChoose another OUTPUT, or replace it with --overwrite .in Python",
     ):
         publish(shop, output_url, seed=7)
     second = publish(shop, output_url, seed=7, overwrite=True)
@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_data_set_is_not_touched(output_url, bucket, shop, t
     bucket.put("sets/one/thesis.txt", b"ten years of work")
     for overwrite in (False, True):
         with pytest.raises(
-            OutputError, match="is no dataset .it holds no manifest.json, but thesis.txt."
+            OutputError, match="is not a dataset .it has no manifest.json, but thesis.txt."
         ):
             publish(shop, output_url, overwrite=overwrite)
     assert bucket.names("sets/one") == ["thesis.txt"] and not leftovers(tmp_path)
@@ -94,7 +94,7 @@ def test_a_folder_that_is_no_data_set_is_not_touched(output_url, bucket, shop, t
     [
         ("s3://shop", "is a whole bucket"),
         ("https://host/sets/one", "a web server cannot be written to"),
-        ("s3://no-such-bucket/one", "there is no such bucket"),
+        ("s3://no-such-bucket/one", "no such bucket"),
     ],
 )
 def test_where_nothing_can_be_published_nothing_is_built(where, text, bucket, shop, tmp_path):
@@ -116,9 +116,9 @@ def test_an_upload_that_ends_early_is_gone_on_from(
             publish(shop, output_url)
     there = set(bucket.names("sets/one"))
     assert UNFINISHED in there and not {MANIFEST, LOCK} & there and len(there) >= at
-    with pytest.raises(InputError, match="manifest.json: is not there"):
+    with pytest.raises(InputError, match="manifest.json: not found"):
         validate(output_url)
-    with pytest.raises(OutputError, match="Go on with --resume, replace it with --overwrite"):
+    with pytest.raises(OutputError, match="Resume with --resume, replace it with --overwrite"):
         publish(shop, output_url)
     uploads = fail_at_upload(monkeypatch, at=-1)
     publish(shop, output_url, resume=True)
@@ -165,7 +165,7 @@ def test_files_that_are_there_already_are_not_sent_again(output_url, shop, monke
 def test_what_arrives_otherwise_is_not_published(has_md5, output_url, bucket, shop, monkeypatch):
     put = RemoteFolder.put
     if not has_md5:
-        monkeypatch.setattr(storage, "_md5", lambda _: None)
+        monkeypatch.setattr(storage, "_reported_md5", lambda _: None)
 
     def flipping(self: RemoteFolder, file: Path, name: str) -> None:
         if name != "vocabulary.json":
@@ -176,7 +176,7 @@ def test_what_arrives_otherwise_is_not_published(has_md5, output_url, bucket, sh
 
     with monkeypatch.context() as patched:
         patched.setattr(RemoteFolder, "put", flipping)
-        with pytest.raises(OutputError, match="vocabulary.json: is not what was written"):
+        with pytest.raises(OutputError, match="vocabulary.json: differs from the file"):
             publish(shop, output_url)
     assert MANIFEST not in bucket.names("sets/one")
     publish(shop, output_url, resume=True)
@@ -185,23 +185,23 @@ def test_what_arrives_otherwise_is_not_published(has_md5, output_url, bucket, sh
 
 def test_an_md5_that_is_of_something_else_is_no_fault(output_url, shop, monkeypatch):
     """As that of an object that its storage encrypts."""
-    monkeypatch.setattr(storage, "_md5", lambda _: "0" * 32)
+    monkeypatch.setattr(storage, "_reported_md5", lambda _: "0" * 32)
     publish(shop, output_url)
     assert validate(output_url, checksums=True) == []
 
 
 def test_checksums_are_known_in_the_words_of_three_storages():
     md5 = hashlib.md5(b"x").digest()
-    assert storage._md5({"ETag": f'"{md5.hex()}"'}) == md5.hex()
+    assert storage._reported_md5({"ETag": f'"{md5.hex()}"'}) == md5.hex()
     assert (
-        storage._md5({"md5Hash": "nd1eSdSNKyYJz3/p0eZ5xA==", "etag": "CJ"})
+        storage._reported_md5({"md5Hash": "nd1eSdSNKyYJz3/p0eZ5xA==", "etag": "CJ"})
         == "9ddd5e49d48d2b2609cf7fe9d1e679c4"
     )
-    assert storage._md5({"content_settings": {"content_md5": bytearray(md5)}}) == md5.hex()
+    assert storage._reported_md5({"content_settings": {"content_md5": bytearray(md5)}}) == md5.hex()
     assert (
-        storage._md5({"ETag": f'"{md5.hex()}-2"'})
-        is storage._md5({})
-        is storage._md5({"content_settings": None})
+        storage._reported_md5({"ETag": f'"{md5.hex()}-2"'})
+        is storage._reported_md5({})
+        is storage._reported_md5({"content_settings": None})
         is None
     )
 
@@ -220,7 +220,7 @@ def test_what_the_old_set_leaves_is_told_and_no_failure(output_url, bucket, shop
     tracker = RecordingTracker()
     publish(shop, output_url, overwrite=True, progress=tracker)
     assert (
-        "published, but files of the dataset before it are still there: not allowed"
+        "published, but files of the previous dataset could not be removed: not allowed"
         in tracker.texts
     )
     assert validate(output_url) == []
@@ -244,13 +244,13 @@ def test_the_workplace_can_be_chosen_and_is_for_urls(
 def test_a_workplace_that_others_may_write_to_is_refused(output_url, shop, tmp_path):
     outputs.default_workplace().mkdir()
     outputs.default_workplace().chmod(0o777)
-    with pytest.raises(OutputError, match="is not a folder of this user alone"):
+    with pytest.raises(OutputError, match="other users may write to it"):
         publish(shop, output_url)
 
 
 def test_long_footers_are_read_whole(output_url, shop, monkeypatch):
     publish(shop, output_url)
-    monkeypatch.setattr(datasets, "_END_BYTES", 100)
+    monkeypatch.setattr(datasets, "_TAIL_BYTES", 100)
     assert validate(output_url) == []
 
 
@@ -267,7 +267,7 @@ def test_validation_finds_damage_at_a_url(damage, output_url, bucket, shop):
     )
     result = CliRunner().invoke(app, ["validate", output_url, "--checksums"])
     text = {
-        "gone": "is not there",
+        "gone": "is missing",
         "longer": "bytes, ",
         "a bit": "its content changed",
         "a footer": "its footer cannot be read",

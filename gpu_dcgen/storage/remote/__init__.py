@@ -1,1 +1,1 @@
-"""Builds from and into storage that fsspec reaches: object stores, web servers."""
+"""Read from and publish to storage that fsspec supports: object stores, web servers."""

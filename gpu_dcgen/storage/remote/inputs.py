@@ -1,133 +1,143 @@
-"""Remote tables become local files, once: everything that reads, checks and digests them is then the same as ever.
+"""Copy remote tables to local files, which are then read like any others.
 
-Copied are the Parquet files of the build's tables and nothing else, in ranges by many threads, into the staging folder, which
-goes when the build ends. Room on the disk is asked for first. A file that is written again meanwhile is noticed by its mark
-(ETag, generation or time); a resumed build copies what has another mark than before, and what has none. The manifest's SHA-256
-are of the bytes as they were copied.
+Only the Parquet files of the build's tables are copied, in ranges by many threads, to the staging
+folder, which is removed when the build ends. Free disk space is checked first. A file that changes
+meanwhile is recognized by its version (ETag, generation or time). A build that resumes copies again
+the files with another version than before, or without one. The SHA-256 in the manifest are those of
+the bytes that were copied.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ...contract.schema import TABLES
 from ...errors import InputError
 from ...monitoring.progress import ProgressTracker
-from .folder import RANGE_BYTES, Entry, RemoteFolder, at_once
+from ...resources import free_disk_bytes
+from .folder import RANGE_BYTES, Entry, RemoteFolder, transfer_all
 
-# requests at the same time: storage answers late, and many at once; RANGE_BYTES each in memory
+if TYPE_CHECKING:
+    from ...config import InputsConfig
+
+# Requests at the same time, each with RANGE_BYTES in memory: storage has a high latency.
 _THREADS = 16
-_FREE = 0.05  # of the disk's free bytes stay free
-_COPIED = "copied.json"
+_MIN_FREE_SHARE = 0.05  # of the disk's free bytes, not to be used
+_VERSIONS_FILE = "copied.json"
 
 
-def copy_tables(url: str, folder: Path, inputs: Any, progress: ProgressTracker) -> Path:
-    """Copy the tables of the remote folder `url` into `folder`, under the same names; returns where they are.
+def copy_tables(url: str, folder: Path, inputs: InputsConfig, progress: ProgressTracker) -> Path:
+    """Copy the tables of the remote folder `url` into `folder`; returns the folder with them.
 
-    InputError where a table is missing, cannot be read, does not fit the disk or changes meanwhile.
+    Raises InputError where a table is missing, cannot be read, does not fit on the disk or changes
+    meanwhile.
     """
     remote, tables = RemoteFolder(url), folder / "tables"
-    wanted = _find(remote, inputs)
-    before = _copied(folder)
+    entries = _find_tables(remote, inputs)
+    versions = _read_versions(folder)
     missing = {
         name: entry
-        for name, entry in wanted.items()
-        if not entry.marked
-        or before.get(name) != entry.mark
+        for name, entry in entries.items()
+        if not entry.has_version
+        or versions.get(name) != entry.version
         or not _has_size(tables / name, entry.size)
     }
+    copied = {name: entry for name, entry in entries.items() if name not in missing}
     n_bytes = sum(entry.size or 0 for entry in missing.values())
-    _require_room(url, folder, n_bytes)
-    _remove_others(tables, wanted.keys() - missing.keys())
-    _keep_marks(folder, {name: entry for name, entry in wanted.items() if name not in missing})
+    _require_disk_space(url, folder, n_bytes)
+    _remove_others(tables, set(copied))
+    _write_versions(folder, copied)
     with progress.stage("copy inputs", n_bytes or None):
         _copy(remote, missing, tables, progress)
-    _require_unchanged(remote, wanted, _find(remote, inputs))
-    _keep_marks(folder, wanted)
+    _require_unchanged(remote, entries, _find_tables(remote, inputs))
+    _write_versions(folder, entries)
     return tables
 
 
-def _find(remote: RemoteFolder, inputs: Any) -> dict[str, Entry]:
-    """The files of the build's tables, by name."""
-    found: dict[str, Entry] = {}
+def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]:
+    """Return the files of the build's tables, by name."""
+    entries: dict[str, Entry] = {}
     for table in (*TABLES, *(["views"] if inputs.views else [])):
-        files = dict(_files(remote, table))
+        files = dict(_find_files(remote, table))
         if not files and table in TABLES:
             folders = (
-                " (a file or a folder of Parquet files) and no folder " + f"{table}/"
+                f" (a file or a folder of Parquet files) and no folder {table}/"
                 if remote.is_listed
                 else ""
             )
             raise InputError(
                 f"{remote.url}: there is no {table}.parquet{folders}.\n"
-                "Name the folder that holds articles, customers and transactions as Parquet, with that case."
+                "Give the folder with articles, customers and transactions as Parquet files, named "
+                "in lower case."
             )
-        found |= files
-    return found
+        entries |= files
+    return entries
 
 
-def _files(remote: RemoteFolder, table: str) -> Iterator[tuple[str, Entry]]:
+def _find_files(remote: RemoteFolder, table: str) -> Iterator[tuple[str, Entry]]:
+    """Yield the files of one table."""
     if (entry := remote.entry(f"{table}.parquet")) is not None:
         yield f"{table}.parquet", entry
     if not remote.is_listed:
-        return  # a web server's page of links is no list of files
+        return  # a web server does not list files
     for folder in (f"{table}.parquet", table):
-        for name, below in remote.entries(folder).items():
+        for name, file in remote.entries(folder).items():
             if entry is not None and folder != table:
-                raise InputError(f"{remote / folder}: is a file and a folder.\nLeave one of them.")
+                raise InputError(f"{remote / folder}: is a file and a folder.\nRemove one of them.")
             if name.endswith(".parquet"):
-                _require_plain(remote, name)
-                yield name, below
+                _require_safe_name(remote, name)
+                yield name, file
 
 
-def _require_plain(remote: RemoteFolder, name: str) -> None:
-    """A key of an object store may be any text; as a path it could lead elsewhere."""
+def _require_safe_name(remote: RemoteFolder, name: str) -> None:
+    """Raise InputError for a key that would lead out of the folder as a path.
+
+    The key of an object in a store may be any text.
+    """
     if (
         any(part in ("", ".", "..") for part in name.split("/"))
         or "\0" in name
-        or os.sep != "/"
-        and os.sep in name
+        or (os.sep != "/" and os.sep in name)
     ):
-        raise InputError(
-            f"{remote / name}: is no name that a file can have here.\nRename the object."
-        )
+        raise InputError(f"{remote / name}: is not a valid file name.\nRename the object.")
 
 
-def _copied(folder: Path) -> dict[str, str]:
-    """Marks of the files that an earlier build has copied; what it did not finish does not count."""
+def _read_versions(folder: Path) -> dict[str, str]:
+    """Return the versions of the files that an earlier build has copied completely."""
     try:
-        return json.loads((folder / _COPIED).read_text())
+        return dict(json.loads((folder / _VERSIONS_FILE).read_text()))
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def _keep_marks(folder: Path, entries: dict[str, Entry]) -> None:
-    (folder / _COPIED).write_text(json.dumps({name: entry.mark for name, entry in entries.items()}))
+def _write_versions(folder: Path, entries: dict[str, Entry]) -> None:
+    content = {name: entry.version for name, entry in entries.items()}
+    (folder / _VERSIONS_FILE).write_text(json.dumps(content))
 
 
 def _has_size(file: Path, size: int | None) -> bool:
     return file.is_file() and file.stat().st_size == size
 
 
-def _require_room(url: str, folder: Path, n_bytes: int) -> None:
+def _require_disk_space(url: str, folder: Path, n_bytes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free * (1 - _FREE):
+    free = free_disk_bytes(folder)
+    if n_bytes > free * (1 - _MIN_FREE_SHARE):
         raise InputError(
-            f"{url}: the tables have {n_bytes:,} bytes to be copied, and {free:,} are free on the disk of {folder}.\n"
-            "Make room, or build on another disk (with a remote OUTPUT: --staging)."
+            f"{url}: the tables have {n_bytes:,} bytes to be copied, and {free:,} are free on the "
+            f"disk of {folder}.\n"
+            "Free up disk space, or build on another disk (with a remote OUTPUT: --staging)."
         )
 
 
-def _remove_others(tables: Path, kept: set[str]) -> None:
-    """Remove what an earlier build has copied and this one does not use."""
+def _remove_others(tables: Path, names: set[str]) -> None:
+    """Remove copied files other than `names`."""
     for file in [path for path in tables.rglob("*") if path.is_file()]:
-        if file.relative_to(tables).as_posix() not in kept:
+        if file.relative_to(tables).as_posix() not in names:
             file.unlink()
 
 
@@ -146,24 +156,25 @@ def _copy(
                 file.write(content)
         if expected not in (None, n_bytes):
             raise InputError(
-                f"{remote / name}: {n_bytes:,} bytes came of {expected:,}.\nBuild again; it may have been replaced."
+                f"{remote / name}: {n_bytes:,} of {expected:,} bytes were received.\n"
+                "Build again; the file may have been replaced meanwhile."
             )
         progress.advance(n_bytes)
 
     for name in entries:
         (tables / name).parent.mkdir(parents=True, exist_ok=True)
         (tables / name).touch()
-    at_once(
+    transfer_all(
         _THREADS,
         "copy",
         copy,
-        ((name, *piece) for name, entry in entries.items() for piece in _pieces(entry)),
+        ((name, *piece) for name, entry in entries.items() for piece in _ranges(entry)),
     )
 
 
-def _pieces(entry: Entry) -> Iterator[tuple[int, int | None]]:
-    """The ranges that a file is copied in; (0, None) is all of it."""
-    if entry.size is None or not entry.ranged:
+def _ranges(entry: Entry) -> Iterator[tuple[int, int | None]]:
+    """Yield the ranges to copy a file in; (0, None) is all of it."""
+    if entry.size is None or not entry.has_ranges:
         yield 0, None
         return
     for start in range(0, entry.size, RANGE_BYTES):
@@ -174,7 +185,8 @@ def _require_unchanged(
     remote: RemoteFolder, before: dict[str, Entry], after: dict[str, Entry]
 ) -> None:
     for name in sorted(before.keys() | after.keys()):
-        if name not in after or name not in before or before[name].mark != after[name].mark:
+        if name not in after or name not in before or before[name].version != after[name].version:
             raise InputError(
-                f"{remote / name}: changed while it was copied.\nBuild again when nobody writes to the inputs."
+                f"{remote / name}: changed while it was copied.\n"
+                "Build again when nothing writes to the inputs."
             )

@@ -1,8 +1,9 @@
-"""A dataset is built in a local folder and published at a URL: every file but manifest.json, proved there, then manifest.json.
+"""Build a dataset in a local folder and publish it at a URL, manifest.json last.
 
-An object store has no step that replaces a folder. Instead a reader who sees a manifest sees a whole dataset: an old manifest
-goes before the first file of the new set comes, the new one comes when every other file has been proved there, and files of the
-old set go after that. In between there is no dataset at the URL. While it lasts, the object UNFINISHED says so, and after a
+An object store has no step that replaces a folder. Instead, a dataset is complete where there is a
+manifest: the old manifest is removed before the first new file is uploaded, the new one is uploaded
+after every other file has been verified there, and files of the old dataset are removed after that.
+In between there is no dataset at the URL. The object UNFINISHED marks that time, and stays after a
 build that died. The object LOCK belongs to the build that runs.
 """
 
@@ -11,29 +12,36 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable
+from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 
 from ...errors import DcgenError, OutputError
 from ...monitoring.progress import ProgressTracker
+from ..lock import LockFile, describe_holder
 from ..staging import Staging
-from .folder import RemoteFolder, at_once
+from .folder import RemoteFolder, transfer_all
 
 LOCK, UNFINISHED, MANIFEST = ".gpu-dcgen.lock", ".gpu-dcgen.unfinished", "manifest.json"
-_THREADS = 8  # files on their way at the same time
+_THREADS = 8  # files that are uploaded at the same time
 _READ_ONLY = ("http", "https")
 
 
 def default_workplace() -> Path:
-    """The folder for this user's builds on the disk for temporary files; the same one again, so that they can be resumed."""
-    return Path(tempfile.gettempdir()) / f"gpu-dcgen-{os.getuid()}"
+    """Return this user's folder for builds in the folder for temporary files.
+
+    It is the same one each time, so that builds can be resumed.
+    """
+    return Path(tempfile.gettempdir()) / f"gpu-dcgen-{_user_name()}"
 
 
 class RemoteStaging(Staging):
-    """A local folder in which everything is written, and which is copied to a URL; held by a lock here and one there."""
+    """A local folder to write to that is copied to a URL; locked here and there."""
 
     def __init__(
         self,
@@ -44,16 +52,15 @@ class RemoteStaging(Staging):
         workplace: Path | None = None,
         progress: ProgressTracker,
     ) -> None:
-        """Raises OutputError when the storage cannot be reached or written to, when what is there must not be replaced, or
-        when another build of it is running."""
+        """Take the URL and a staging folder in `workplace`.
+
+        Raises OutputError where the storage cannot be reached or written to, the URL holds
+        something that may not be replaced, or another build of it is running.
+        """
         _require_folder(url)
         self._remote, self._progress = RemoteFolder(url, OutputError), progress
-        self._goes_on, self._replaces, self._held, self._publishing = (
-            resume,
-            overwrite,
-            False,
-            False,
-        )
+        self._resume, self._replaces = resume, overwrite
+        self._has_remote_lock, self._is_publishing = False, False
         workplace = _private(default_workplace()) if workplace is None else Path(workplace)
         name = f"{url.rpartition('/')[2]:.40}-{sha256(url.encode()).hexdigest()[:12]}"
         try:
@@ -63,138 +70,149 @@ class RemoteStaging(Staging):
 
     @property
     def location(self) -> str:
+        """The URL."""
         return self._remote.url
 
-    def _take(self) -> int:
-        self._lock = super()._take()
+    def _take_lock(self) -> LockFile:
+        self._lock = super()._take_lock()
         try:
-            self._hold()
+            self._take_remote_lock()
         except BaseException:
             self._abandon()
             raise
         return self._lock
 
-    def _hold(self) -> None:
-        """Write the lock there, or take over that of a build in this folder: as we hold the folder, that one has died."""
-        self._owner = _identity(self.output.parent)
-        holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.ctime()}"
-        content = json.dumps({"owner": self._owner, "holder": holder}).encode()
-        for written in (
-            False,
-            True,
-        ):  # looked at before, as some storages know no conditional writing
-            found = self._lock_there()
-            if found is not None and found["owner"] != self._owner:
-                raise OutputError(
-                    f"{self.location}: another build of it is running ({found['holder']}).\n"
-                    f"Wait for its end, or choose another OUTPUT. If it has died, remove {self._remote / LOCK}."
-                )
-            if not written:
-                self._remote.write(LOCK, content, create=found is None)
-        self._held = True
+    def _take_remote_lock(self) -> None:
+        """Write the lock object, or take over that of a build in this folder.
 
-    def _lock_there(self) -> dict[str, str] | None:
-        """Whose lock is there; None where there is none."""
+        As this build has locked the folder, such a build has died.
+        """
+        self._owner = _folder_identity(self.output.parent)
+        content = json.dumps({"owner": self._owner, "holder": describe_holder()}).encode()
+        # Checked before and after, as some storages cannot create only what does not exist.
+        lock = self._require_lock_free()
+        self._remote.write(LOCK, content, create=lock is None)
+        self._require_lock_free()
+        self._has_remote_lock = True
+
+    def _require_lock_free(self) -> dict[str, str] | None:
+        """Return the lock object; OutputError where it is another build's."""
+        lock = self._read_remote_lock()
+        if lock is not None and lock["owner"] != self._owner:
+            raise OutputError(
+                f"{self.location}: another build of it is running ({lock['holder']}).\n"
+                "Wait until it has ended, or choose another OUTPUT. "
+                f"If it has died, remove {self._remote / LOCK}."
+            )
+        return lock
+
+    def _read_remote_lock(self) -> dict[str, str] | None:
+        """Return the owner and the holder of the lock object; None where there is none."""
         if self._remote.entry(LOCK) is None:
             return None
         try:
-            found = json.loads(self._remote.read(LOCK))
-            return {"owner": str(found["owner"]), "holder": str(found["holder"])}
+            content = json.loads(self._remote.read(LOCK))
+            return {"owner": str(content["owner"]), "holder": str(content["holder"])}
         except (ValueError, KeyError, TypeError):
-            return {"owner": "", "holder": "one that left no name"}
+            return {"owner": "", "holder": "unknown"}
 
     def _require_free(self) -> None:
         super()._require_free()
-        there = self._remote.entries().keys() - {LOCK}
-        if not there or self._publishing:
+        names = self._remote.entries().keys() - {LOCK}
+        if not names or self._is_publishing:
             return
-        if UNFINISHED in there:
-            if not (self._goes_on or self._replaces):
+        if UNFINISHED in names:
+            if not (self._resume or self._replaces):
                 raise OutputError(
-                    f"{self.location}: holds a dataset that a build has begun to publish, and not ended.\n"
-                    "Go on with --resume, replace it with --overwrite, or choose another OUTPUT."
+                    f"{self.location}: holds a dataset that was not uploaded completely.\n"
+                    "Resume with --resume, replace it with --overwrite, or choose another OUTPUT."
                 )
-        elif MANIFEST not in there:
+        elif MANIFEST not in names:
             raise OutputError(
-                f"{self.location} is there already and is no dataset (it holds no {MANIFEST}, but {min(there)}); --overwrite "
-                "replaces datasets only.\nChoose another OUTPUT, or remove it yourself."
+                f"{self.location} already exists and is not a dataset (it has no {MANIFEST}, but "
+                f"{min(names)}); --overwrite replaces only datasets.\n"
+                "Choose another OUTPUT, or remove it yourself."
             )
         elif not self._replaces:
             raise OutputError(
-                f"{self.location} is there already.\nChoose another OUTPUT, or replace it with --overwrite."
+                f"{self.location} already exists.\n"
+                "Choose another OUTPUT, or replace it with --overwrite (in Python: overwrite=True)."
             )
 
     def publish(self) -> str | None:
-        """Copy the dataset to its URL, manifest.json last, and remove what else is there; a warning where that fails."""
+        """Upload the dataset, manifest.json last, and remove other files at the URL.
+
+        Returns a warning where that removal fails.
+        """
         files = {
             path.relative_to(self.path).as_posix(): path
             for path in sorted(self.path.rglob("*"))
             if path.is_file()
         }
-        self._require_held()
+        self._require_lock_held()
         self._require_free()
-        self._publishing = True
-        self._remote.write(
-            UNFINISHED,
-            f"a dataset is being published by {socket.gethostname()} since {time.ctime()}".encode(),
-        )
+        self._is_publishing = True
+        note = f"a dataset is being published by {socket.gethostname()} since {time.ctime()}"
+        self._remote.write(UNFINISHED, note.encode())
         self._remote.remove([MANIFEST])
         n_bytes = sum(path.stat().st_size for path in files.values())
         with self._progress.stage("upload", n_bytes):
-            at_once(
+            transfer_all(
                 _THREADS,
                 "upload",
-                self._bring,
+                self._upload,
                 ((path, name) for name, path in files.items() if name != MANIFEST),
             )
-            self._require_held()
-            self._bring(files[MANIFEST], MANIFEST)
+            self._require_lock_held()
+            self._upload(files[MANIFEST], MANIFEST)
         self.published = True
-        left = self._remove_others(files.keys())
+        warning = self._remove_others(files)
         self.discard()
-        return left
+        return warning
 
-    def _bring(self, file: Path, name: str) -> None:
-        """Have the file there: it may be, from a build that died or of the same content."""
+    def _upload(self, file: Path, name: str) -> None:
+        """Upload a file and verify it, unless the same content is there already."""
         if not self._remote.holds(file, name):
             self._remote.put(file, name)
             if not self._remote.holds(file, name):
                 raise OutputError(
-                    f"{self._remote / name}: is not what was written.\nSee who else writes there; --resume tries again."
+                    f"{self._remote / name}: differs from the file that was uploaded.\n"
+                    "Check what else writes there, and rerun with --resume."
                 )
         self._progress.advance(file.stat().st_size)
 
-    def _remove_others(self, names: set[str]) -> str | None:
-        """What the old dataset has left, and at last the word that this one is unfinished: it is published by now."""
+    def _remove_others(self, names: Iterable[str]) -> str | None:
+        """Remove files of an old dataset, then UNFINISHED; the new one is published by now."""
         try:
-            others = self._remote.entries().keys() - names - {LOCK, UNFINISHED}
-            self._remote.remove([*sorted(others), UNFINISHED])
+            old = self._remote.entries().keys() - {*names, LOCK, UNFINISHED}
+            self._remote.remove([*sorted(old), UNFINISHED])
         except DcgenError as error:
-            return f"published, but files of the dataset before it are still there: {error}"
+            return f"published, but files of the previous dataset could not be removed: {error}"
         return None
 
-    def _require_held(self) -> None:
-        if not self._holds_lock():
+    def _require_lock_held(self) -> None:
+        if not self._holds_remote_lock():
             raise OutputError(
-                f"{self.location}: its lock has been taken from this build while it ran.\n"
-                "See that no other build publishes there; --resume goes on."
+                f"{self.location}: another process has taken its lock during the build.\n"
+                "Check that no other build publishes there, and rerun with --resume."
             )
 
-    def _holds_lock(self) -> bool:
-        found = self._lock_there()
-        return found is not None and found["owner"] == self._owner
+    def _holds_remote_lock(self) -> bool:
+        lock = self._read_remote_lock()
+        return lock is not None and lock["owner"] == self._owner
 
     def release_lock(self) -> None:
-        self._free()
+        """Release both locks."""
+        self._release_remote_lock()
         super().release_lock()
 
-    def _free(self) -> None:
-        """Remove the lock there, if it is this build's; a storage that does not answer any more leaves it, which is said."""
-        if not self._held:
+    def _release_remote_lock(self) -> None:
+        """Remove the lock object if it is this build's; where that fails, warn."""
+        if not self._has_remote_lock:
             return
-        self._held = False
+        self._has_remote_lock = False
         try:
-            if self._holds_lock():
+            if self._holds_remote_lock():
                 self._remote.remove([LOCK])
         except DcgenError as error:
             self._progress.message(
@@ -203,20 +221,29 @@ class RemoteStaging(Staging):
 
 
 def _require_folder(url: str) -> None:
+    """Raise OutputError unless the URL is one of a folder that can be written to."""
     scheme, _, rest = url.partition("://")
     if scheme in _READ_ONLY:
         raise OutputError(
-            f"{url}: a web server cannot be written to.\nChoose a folder, s3://, gs:// or abfs:// as OUTPUT."
+            f"{url}: a web server cannot be written to.\n"
+            "Choose a folder, s3://, gs:// or abfs:// as OUTPUT."
         )
     if "/" not in rest:
         raise OutputError(
-            f"{url}: is a whole bucket or container.\nName a folder in it, as {url}/sets/one."
+            f"{url}: is a whole bucket or container.\n"
+            f"Choose a folder in it as OUTPUT, for example {url}/sets/one."
         )
 
 
+def _user_name() -> str:
+    return getuser() if sys.platform == "win32" else str(os.getuid())
+
+
 def _private(folder: Path) -> Path:
-    """Make a folder in a place that all users share; nobody else may own it or write to it."""
+    """Create a folder beside those of other users; none of them may own it or write to it."""
     folder.mkdir(mode=0o700, exist_ok=True)
+    if sys.platform == "win32":  # the folder for temporary files is private there
+        return folder
     status = folder.lstat()
     if (
         not folder.is_dir()
@@ -225,18 +252,19 @@ def _private(folder: Path) -> Path:
         or status.st_mode & 0o022
     ):
         raise OutputError(
-            f"{folder}: is not a folder of this user alone.\nRemove it, or name another with --staging."
+            f"{folder}: other users may write to it.\n"
+            "Remove it, or choose another folder with --staging."
         )
     return folder
 
 
-def _identity(folder: Path) -> str:
-    """A name that no other machine's staging folder has: made once, kept in the folder."""
+def _folder_identity(folder: Path) -> str:
+    """Return a name that no other machine's folder has: created once, stored in the folder."""
     file, new = folder / ".gpu-dcgen.identity", folder / f".{uuid.uuid4().hex}"
     if not file.exists():
         new.write_text(new.name)
         try:
-            os.link(new, file)  # whole, or not there
+            os.link(new, file)  # the file appears with its content, or not at all
         except FileExistsError:
             pass  # another build was faster
         finally:
