@@ -12,16 +12,16 @@ import pytest
 from gpu_dcgen.preflight import doctor
 from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
-from tests.support.machines import every_machine, gpu
+from tests.support.backends import list_backends, open_gpu
 
 
 def pytest_report_header() -> str:
     """Whether this run tests the GPU, said aloud."""
-    machine, reason = gpu()
+    machine, reason = open_gpu()
     return f"GPU: {machine.device.name}" if machine else f"GPU: NOT TESTED in this run: {reason}"
 
 
-@pytest.fixture(params=every_machine().values(), ids=every_machine().keys())
+@pytest.fixture(params=list_backends().values(), ids=list_backends().keys())
 def backend(request):
     """The machines that every stage must run on alike."""
     return request.param()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpu_dcgen.errors import ConfigError, DcgenError, InputError, escape_controls, redact
-from tests.support.input_tables import CUSTOMERS, load, write
+from tests.support.input_tables import CUSTOMERS, load_tables, write_tables
 
 SECRET = "hunter2/+x"
 SECRETS = {
@@ -72,13 +72,14 @@ def test_hostile_texts_take_no_time(text):
 
 def test_controls_directions_and_halves_are_escaped():
     assert (
-        escape_controls("a\x1b[31m\u202e\x00\ud800\r\nb\tü") == "a\\x1b[31m\\u202e\\x00\\ud800\\r\nb\tü"
+        escape_controls("a\x1b[31m\u202e\x00\ud800\r\nb\tü")
+        == "a\\x1b[31m\\u202e\\x00\\ud800\\r\nb\tü"
     )
 
 
 def test_an_input_url_shows_no_password():
     with pytest.raises(InputError) as caught:
-        load(Path(f"s3://key:{SECRET}@bucket/shop"))
+        load_tables(Path(f"s3://key:{SECRET}@bucket/shop"))
     assert SECRET not in str(caught.value) and "bucket/shop" in str(caught.value)
 
 
@@ -94,11 +95,11 @@ def test_a_config_url_shows_no_signature():
 def test_rejects_are_as_private_as_the_umask_says(tmp_path, umask, mode):
     """They hold rows of customers."""
     folder, before = (
-        write(tmp_path, customers=CUSTOMERS | {"customer_id": ["u1", None]}),
+        write_tables(tmp_path, customers=CUSTOMERS | {"customer_id": ["u1", None]}),
         os.umask(umask),
     )
     try:
-        load(
+        load_tables(
             folder,
             rejects=tmp_path / "out" / "rejects.parquet",
             on_bad_rows="reject",

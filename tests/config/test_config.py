@@ -118,7 +118,9 @@ def test_printed_settings_stand_under_their_meaning():
         r"  random_negatives_per_positive: 10\n",
         text,
     )
-    assert "One of: chronological, shuffled." in " ".join(text.split("order: chronological")[0].split())
+    assert "One of: chronological, shuffled." in " ".join(
+        text.split("order: chronological")[0].split()
+    )
 
 
 def test_every_setting_is_documented():

@@ -20,7 +20,16 @@ from gpu_dcgen.dataset_generator.reuse import PreviousDataset
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.outputs import samples as parts
 from gpu_dcgen.storage.integrity import validate
-from tests.support.growing import TODAY, growing, grown, inodes, log, of_split, rows_of, until
+from tests.support.growing import (
+    TODAY,
+    build_and_append,
+    cut_log,
+    growing_config,
+    list_inodes,
+    make_log,
+    select_rows,
+    select_split,
+)
 from tests.support.shops import DAY, write_shop
 
 STRATEGIES = ("temporal", "hash")
@@ -39,8 +48,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_append_gives_what_a_build_from_the_start_gives(strategy, seed, tmp_path):
-    tables = log(seed)
-    old, whole, new = grown(tmp_path, growing(strategy), tables, until(tables, TODAY))
+    tables = make_log(seed)
+    old, whole, new = build_and_append(
+        tmp_path, growing_config(strategy), tables, cut_log(tables, TODAY)
+    )
     assert new.manifest.digests == whole.manifest.digests
     assert new.manifest.counts == whole.manifest.counts != old.manifest.counts
     assert {"train", "val"} == new.manifest.append.reused.keys()
@@ -55,10 +66,13 @@ def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
     """Whoever reaches the minimum by new rows is let in where those rows are."""
     found = []
     for seed in range(4):
-        tables = log(seed)
+        tables = make_log(seed)
         folder = tmp_path / str(seed)
-        old, _, new = grown(
-            folder, growing(filtering={"min_user_interactions": 9}), tables, until(tables, TODAY)
+        old, _, new = build_and_append(
+            folder,
+            growing_config(filtering={"min_user_interactions": 9}),
+            tables,
+            cut_log(tables, TODAY),
         )
         assert new.manifest.append.reused.keys() == {"train", "val"}
         found.append(new.manifest.vocabulary.users - old.manifest.vocabulary.users)
@@ -67,39 +81,44 @@ def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_a_data_set_can_grow(shape, tmp_path):
-    tables = log()
-    _, whole, new = grown(tmp_path, growing(**SHAPES[shape]), tables, until(tables, TODAY))
+    tables = make_log()
+    _, whole, new = build_and_append(
+        tmp_path, growing_config(**SHAPES[shape]), tables, cut_log(tables, TODAY)
+    )
     assert new.manifest.digests == whole.manifest.digests
     assert new.manifest.append.reused.keys() == {"train", "val"}
 
 
 def test_what_is_kept_is_the_same_file(tmp_path):
-    config, tables = growing(output={"groups_per_part": 7}), log()
+    config, tables = growing_config(output={"groups_per_part": 7}), make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "tables"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "tables"),
         tmp_path / "dataset",
         config,
         backend="cpu",
     )
-    before = inodes(old.output)
+    before = list_inodes(old.output)
     new = append(write_shop(tables, tmp_path / "tables"), old.output, backend="cpu")
-    after = inodes(new.output)
+    after = list_inodes(new.output)
     for split in ("train", "val"):
-        assert of_split(after, split) == of_split(before, split) and len(of_split(after, split)) > 1
-    assert not set(of_split(after, "test").values()) & set(before.values())
+        assert (
+            select_split(after, split) == select_split(before, split)
+            and len(select_split(after, split)) > 1
+        )
+    assert not set(select_split(after, "test").values()) & set(before.values())
     assert not (tmp_path / ".dataset.staging").exists()
 
 
 def test_a_data_set_can_grow_again_and_again(tmp_path):
-    config, tables = growing(), log()
+    config, tables = growing_config(), make_log()
     first = build(
-        write_shop(until(tables, TODAY - 5), tmp_path / "tables"),
+        write_shop(cut_log(tables, TODAY - 5), tmp_path / "tables"),
         tmp_path / "dataset",
         config,
         backend="cpu",
     )
     for day in (TODAY, TODAY + 4, 60):
-        now = tables if day == 60 else until(tables, day)
+        now = tables if day == 60 else cut_log(tables, day)
         new = append(write_shop(now, tmp_path / "tables"), tmp_path / "dataset", backend="cpu")
         assert new.manifest.append.reused == dict.fromkeys(
             ("train", "val"), first.manifest.generated_at
@@ -112,8 +131,8 @@ def test_a_data_set_can_grow_again_and_again(tmp_path):
 
 def test_the_report_counts_the_whole(tmp_path):
     """But for negatives that are bought later: those of kept splits were counted when they were made."""
-    tables = log()
-    _, whole, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    tables = make_log()
+    _, whole, new = build_and_append(tmp_path, growing_config(), tables, cut_log(tables, TODAY))
     one, other = (
         json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
     )
@@ -123,7 +142,7 @@ def test_the_report_counts_the_whole(tmp_path):
 
 def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
     """Also where that row is of a customer too rare to be in the dataset: it moves no sample, and every week."""
-    tables = log()
+    tables = make_log()
     first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
     for row in tables["transactions"]:
         if row["t_dat"] < first + DAY:
@@ -134,7 +153,7 @@ def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
         "customer_id": tables["customers"][-1]["customer_id"],
     }
     more = {**tables, "transactions": [*tables["transactions"], rare]}
-    _, whole, new = grown(tmp_path, growing(), more, tables)
+    _, whole, new = build_and_append(tmp_path, growing_config(), more, tables)
     assert new.manifest.digests == whole.manifest.digests
     one, other = (
         json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
@@ -165,8 +184,8 @@ NOT_COMPARED = ("later_bought", "later_bought_share", "performance", "generated_
 
 
 def test_the_audit_holds_for_what_has_grown(tmp_path):
-    tables = log()
-    _, _, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    tables = make_log()
+    _, _, new = build_and_append(tmp_path, growing_config(), tables, cut_log(tables, TODAY))
     certificate = audit(tmp_path / "now", new.output)
     assert certificate["verdict"] == "holds", certificate["checks"]
 
@@ -176,14 +195,14 @@ def test_the_audit_holds_for_what_has_grown(tmp_path):
 
 
 def test_new_rows_alone_are_refused(tmp_path):
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
-    only = {**tables, "transactions": rows_of(tables, TODAY, 99)}
+    only = {**tables, "transactions": select_rows(tables, TODAY, 99)}
     with pytest.raises(InputError, match="INPUT must hold the old rows and the new ones"):
         append(write_shop(only, tmp_path / "new"), old.output, backend="cpu")
     assert validate(old.output, checksums=True) == []
@@ -191,10 +210,12 @@ def test_new_rows_alone_are_refused(tmp_path):
 
 
 def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
-    tables = write_shop(log(), tmp_path / "tables")
+    tables = write_shop(make_log(), tmp_path / "tables")
     with pytest.raises(InputError, match="manifest.json: does not exist; expected a dataset"):
         append(tables, tmp_path / "nothing")
-    old = build(tables, tmp_path / "dataset", growing(output={"appendable": False}), backend="cpu")
+    old = build(
+        tables, tmp_path / "dataset", growing_config(output={"appendable": False}), backend="cpu"
+    )
     assert not (old.output / "append.json").exists()
     with pytest.raises(InputError, match="built without output.appendable"):
         append(tables, old.output)
@@ -210,8 +231,8 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
 
 def test_fingerprints_that_were_changed_are_refused(tmp_path):
     """What is said of a kept split goes into the new manifest: its files prove nothing of that."""
-    tables = write_shop(log(), tmp_path / "tables")
-    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    tables = write_shop(make_log(), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing_config(), backend="cpu").output
     said = json.loads((old / "append.json").read_text())
     said["train"]["digest"]["label"] = "0" * 16
     (old / "append.json").write_text(json.dumps(said))
@@ -222,11 +243,11 @@ def test_fingerprints_that_were_changed_are_refused(tmp_path):
 @contextmanager
 def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
     """The dataset that stands after an append to it has died; while the context lasts, so does every other build."""
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     write_shop(tables, tmp_path / "now")
@@ -240,13 +261,15 @@ def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
 def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
     """Linked files are those of the dataset that stands: a build that goes on by other means must not write into them."""
     with an_append_that_dies(tmp_path, monkeypatch) as old:
-        linked = inodes(tmp_path / ".dataset.staging" / "data")
-        assert set(of_split(linked, "train").items()) <= set(inodes(old).items())
+        linked = list_inodes(tmp_path / ".dataset.staging" / "data")
+        assert set(select_split(linked, "train").items()) <= set(list_inodes(old).items())
         with pytest.raises(ZeroDivisionError):
-            build(tmp_path / "now", old, growing(), backend="cpu", overwrite=True, resume=True)
+            build(
+                tmp_path / "now", old, growing_config(), backend="cpu", overwrite=True, resume=True
+            )
         assert validate(old, checksums=True) == []
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
-    whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
+    whole = build(tmp_path / "now", tmp_path / "whole", growing_config(), backend="cpu")
     assert (
         new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []
@@ -264,11 +287,11 @@ def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
 
 
 def test_resources_can_be_others(tmp_path):
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     new = append(
@@ -287,8 +310,8 @@ def test_resources_can_be_others(tmp_path):
 
 def test_who_works_is_said_anew(tmp_path, monkeypatch):
     """A dataset that a cluster built grows without it, where the command says by whom."""
-    tables = write_shop(until(log(), TODAY), tmp_path / "tables")
-    old = build(tables, tmp_path / "dataset", growing(), backend="cpu").output
+    tables = write_shop(cut_log(make_log(), TODAY), tmp_path / "tables")
+    old = build(tables, tmp_path / "dataset", growing_config(), backend="cpu").output
     manifest = json.loads((old / "manifest.json").read_text())
     manifest["config"]["resources"] |= {
         "distributed_processing": True,
@@ -311,11 +334,11 @@ def test_who_works_is_said_anew(tmp_path, monkeypatch):
 
 
 def test_the_command_says_what_was_kept_and_why_not(tmp_path):
-    tables = log()
+    tables = make_log()
     build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     now = str(write_shop(tables, tmp_path / "now"))

@@ -17,38 +17,47 @@ from gpu_dcgen.dataset_generator import reuse as earlier
 from gpu_dcgen.dataset_generator.builder import append, build
 from gpu_dcgen.dataset_generator.reuse import PreviousDataset
 from gpu_dcgen.storage.integrity import validate
-from tests.support.growing import TEST_FROM, TODAY, VAL_FROM, growing, grown, log, rows_of, until
+from tests.support.growing import (
+    TEST_FROM,
+    TODAY,
+    VAL_FROM,
+    build_and_append,
+    cut_log,
+    growing_config,
+    make_log,
+    select_rows,
+)
 from tests.support.shops import DAY, FIRST_DAY, Tables, write_shop
 
 
 def regular(tables: Tables, name: str, row: int = 0) -> str:
     """The customer or article of most purchases."""
-    ids = [line[name] for line in rows_of(tables, 0, VAL_FROM)]
+    ids = [line[name] for line in select_rows(tables, 0, VAL_FROM)]
     return sorted(set(ids), key=lambda one: (-ids.count(one), one))[row]
 
 
 def another_price(tables: Tables) -> None:
-    rows_of(tables, 5, 15)[3]["price"] *= 1.5
+    select_rows(tables, 5, 15)[3]["price"] *= 1.5
 
 
 def another_channel(tables: Tables) -> None:
-    row = rows_of(tables, 5, 15)[3]
+    row = select_rows(tables, 5, 15)[3]
     row["sales_channel_id"] = 1 if row["sales_channel_id"] != 1 else 2
 
 
 def a_late_row_in_train(tables: Tables) -> None:
-    row = rows_of(tables, 15, 25)[2]
+    row = select_rows(tables, 15, 25)[2]
     tables["transactions"].append(
         {**row, "t_dat": row["t_dat"] + DAY, "article_id": regular(tables, "article_id")}
     )
 
 
 def a_row_of_train_less(tables: Tables) -> None:
-    tables["transactions"].remove(rows_of(tables, 10, 25)[2])
+    tables["transactions"].remove(select_rows(tables, 10, 25)[2])
 
 
 def a_late_row_in_val(tables: Tables) -> None:
-    row = rows_of(tables, VAL_FROM, TEST_FROM)[2]
+    row = select_rows(tables, VAL_FROM, TEST_FROM)[2]
     who, what = regular(tables, "customer_id"), regular(tables, "article_id")
     tables["transactions"].append(
         {**row, "t_dat": row["t_dat"] + 1, "customer_id": who, "article_id": what}
@@ -109,7 +118,7 @@ def another_view(tables: Tables) -> None:
 
 
 def an_earlier_beginning(tables: Tables) -> None:
-    tables["transactions"].append({**rows_of(tables, 0, 9)[0], "t_dat": (FIRST_DAY - 9) * DAY})
+    tables["transactions"].append({**select_rows(tables, 0, 9)[0], "t_dat": (FIRST_DAY - 9) * DAY})
 
 
 MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
@@ -133,11 +142,11 @@ MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_made_of_something_else_is_made_anew(mutate, seed, tmp_path):
-    tables = log(seed)
-    before = until(copy.deepcopy(tables), TODAY)
+    tables = make_log(seed)
+    before = cut_log(copy.deepcopy(tables), TODAY)
     mutate(tables)
-    config = growing(similarity={"min_common_users": 1, "view_weight": 1.0, "top_k": 30})
-    _, whole, new = grown(tmp_path, config, tables, before)
+    config = growing_config(similarity={"min_common_users": 1, "view_weight": 1.0, "top_k": 30})
+    _, whole, new = build_and_append(tmp_path, config, tables, before)
     kept, word = MUTATIONS[mutate]
     assert new.manifest.digests == whole.manifest.digests
     assert new.manifest.append.reused.keys() == kept
@@ -161,10 +170,10 @@ def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
 def test_a_code_means_the_same_in_every_split(comes, tmp_path):
     """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as the mappings say."""
-    tables = log()
-    before, more = until(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
+    tables = make_log()
+    before, more = cut_log(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
     an_unsold_article_of_a_new_group(more if comes else before)
-    _, whole, new = grown(tmp_path, growing(), more, before)
+    _, whole, new = build_and_append(tmp_path, growing_config(), more, before)
     assert new.manifest.digests == whole.manifest.digests
     mappings = json.loads((new.output / "category_mappings.json").read_text())["mappings"]
     for split in ("train", "val", "test"):
@@ -174,9 +183,12 @@ def test_a_code_means_the_same_in_every_split(comes, tmp_path):
 
 
 def test_cuts_that_move_with_the_log_are_said(tmp_path):
-    tables = log()
-    _, whole, new = grown(
-        tmp_path, growing(split={"val_from": None, "test_from": None}), tables, until(tables, TODAY)
+    tables = make_log()
+    _, whole, new = build_and_append(
+        tmp_path,
+        growing_config(split={"val_from": None, "test_from": None}),
+        tables,
+        cut_log(tables, TODAY),
     )
     assert new.manifest.digests == whole.manifest.digests
     assert not new.manifest.append.reused
@@ -184,17 +196,19 @@ def test_cuts_that_move_with_the_log_are_said(tmp_path):
 
 
 def test_users_that_change_places_are_said(tmp_path):
-    tables = log(2)
-    _, whole, new = grown(tmp_path, growing("temporal_user_disjoint"), tables, until(tables, TODAY))
+    tables = make_log(2)
+    _, whole, new = build_and_append(
+        tmp_path, growing_config("temporal_user_disjoint"), tables, cut_log(tables, TODAY)
+    )
     assert new.manifest.digests == whole.manifest.digests
     reasons = new.manifest.append.rebuilt
     assert "with split.strategy hash or temporal it does not" in reasons["train"]
 
 
 def test_users_that_reach_the_minimum_of_the_whole_log_are_said(tmp_path):
-    tables = log()
-    config = growing(filtering={"counts": "log", "min_user_interactions": 20})
-    _, whole, new = grown(tmp_path, config, tables, until(tables, TODAY))
+    tables = make_log()
+    config = growing_config(filtering={"counts": "log", "min_user_interactions": 20})
+    _, whole, new = build_and_append(tmp_path, config, tables, cut_log(tables, TODAY))
     assert new.manifest.digests == whole.manifest.digests
     assert not new.manifest.append.reused
     assert (
@@ -204,11 +218,11 @@ def test_users_that_reach_the_minimum_of_the_whole_log_are_said(tmp_path):
 
 
 def test_another_version_keeps_nothing(tmp_path, monkeypatch):
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
@@ -219,25 +233,25 @@ def test_another_version_keeps_nothing(tmp_path, monkeypatch):
 
 
 def test_other_settings_keep_nothing(tmp_path):
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     write_shop(tables, tmp_path / "now")
     how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
-    new = build(tmp_path / "now", old.output, growing(seed=7), **how)
+    new = build(tmp_path / "now", old.output, growing_config(seed=7), **how)
     assert set(new.manifest.append.rebuilt.values()) == {"the dataset was made with other settings"}
 
 
 def test_a_damaged_file_is_made_anew(tmp_path):
-    tables = log()
+    tables = make_log()
     old = build(
-        write_shop(until(tables, TODAY), tmp_path / "before"),
+        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
         tmp_path / "dataset",
-        growing(),
+        growing_config(),
         backend="cpu",
     )
     train = next(old.output.glob("train_dataset.parquet"), None)
@@ -248,7 +262,7 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
     assert new.manifest.append.reused.keys() == {"val"}
     assert "is not as it was published" in new.manifest.append.rebuilt["train"]
-    whole = build(tmp_path / "now", tmp_path / "whole", growing(), backend="cpu")
+    whole = build(tmp_path / "now", tmp_path / "whole", growing_config(), backend="cpu")
     assert (
         new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []
@@ -260,8 +274,8 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(earlier.os, "link", refuse)
-    tables = log()
-    _, whole, new = grown(tmp_path, growing(), tables, until(tables, TODAY))
+    tables = make_log()
+    _, whole, new = build_and_append(tmp_path, growing_config(), tables, cut_log(tables, TODAY))
     assert new.manifest.digests == whole.manifest.digests
     assert new.manifest.append.reused.keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []

@@ -87,7 +87,7 @@ def test_draws_are_uniform_over_what_is_left():
 def dates_only(tmp_path_factory) -> tuple[dict, dict[str, dict[str, list]]]:
     """A shop with dates and large baskets, nothing filtered, and its dataset's columns by split."""
     folder = tmp_path_factory.mktemp("dates")
-    tables = random_shop(7, n_users=16, n_items=24, n_rows=300, n_dates=9)
+    tables = random_shop(7, n_users=16, n_items=24, n_rows=300, dates=(9, 40))
     config = tiny_config(filtering={"min_user_interactions": 1, "min_item_interactions": 1})
     write_shop(tables, folder / "input", unit="date")
     output = build(folder / "input", folder / "output", config, backend="cpu").output

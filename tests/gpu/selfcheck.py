@@ -22,7 +22,7 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.example_data import complete_journey as demo
 from gpu_dcgen.example_data.fashion_shop import generate
 from tests.gpu.engines import compare_engines
-from tests.support.machines import gpu
+from tests.support.backends import open_gpu
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +89,7 @@ def copy_bandwidth() -> dict[str, float]:
 
 def build_on(machine: str, tables: Path, output: Path) -> dict[str, Any]:
     """One build; a second one on the GPU, whose kernels are then compiled, is the one that is timed."""
-    backend = gpu()[0] if machine == "gpu" else machine
+    backend = open_gpu()[0] if machine == "gpu" else machine
     manifest = build(tables, output, backend=backend, overwrite=True).manifest.to_dict()
     if machine == "gpu":
         first = manifest["performance"]
@@ -176,7 +176,7 @@ def main() -> int:
             tables := report.ask(f"tables {name}", tables_of, name, options.work, given)
         ) is not None:
             report.ask(f"build {name}", build_on, "gpu", tables, options.work / f"{name}_gpu")
-            report.ask(f"similarity {name}", compare_engines, tables, gpu()[0])
+            report.ask(f"similarity {name}", compare_engines, tables, open_gpu()[0])
     print(f"{len(report.failed)} of {len(report.answers) - 2} failed; written to {options.output}")
     return 1 if report.failed else 0
 

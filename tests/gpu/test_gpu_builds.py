@@ -9,14 +9,14 @@ from gpu_dcgen.cli.render_builds import render_build
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.dataset_generator.test_against_reference import VARIANTS
-from tests.support.machines import gpu
+from tests.support.backends import open_gpu
 from tests.support.shops import random_shop, tiny_config, write_shop
 
 
 @pytest.fixture(scope="module")
 def machine():
     """The GPU machine; skips aloud where there is none."""
-    found, reason = gpu()
+    found, reason = open_gpu()
     return found or pytest.skip(f"no GPU tested here: {reason}")
 
 

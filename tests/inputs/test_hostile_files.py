@@ -18,7 +18,15 @@ from gpu_dcgen.errors import DcgenError, InputError
 from gpu_dcgen.inputs import columns as input_columns
 from gpu_dcgen.inputs.footers import FooterError, _Reader, check_pages, read_footer
 from tests.support.hostile_files import footer_start, many, survey
-from tests.support.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, load, reject, sales, write
+from tests.support.input_tables import (
+    ARTICLES,
+    CUSTOMERS,
+    TRANSACTIONS,
+    list_sales,
+    load_rejecting,
+    load_tables,
+    write_tables,
+)
 
 MAX_BYTES = 256 << 20  # that a small file may cost
 EXPECTED = {"loaded", "InputError"}
@@ -71,27 +79,27 @@ def varint(number: int) -> bytes:
 
 def test_rows_that_are_only_claimed_are_refused(tmp_path):
     """Two billion rows in a footer cost nothing to write; Arrow would begin to make room for them."""
-    path = write(tmp_path, customers=many(CUSTOMERS, 12_345)) / "customers.parquet"
+    path = write_tables(tmp_path, customers=many(CUSTOMERS, 12_345)) / "customers.parquet"
     rewritten(path, b"\x16" + varint(12_345) + b"\x19", b"\x16" + varint(2**31) + b"\x19")
     with pytest.raises(
         InputError,
         match=r"customers.parquet: cannot be read as Parquet \(its footer claims 2147483648 rows",
     ):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_a_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
     """A megabyte of one letter, a thousand times: some kilobytes in the file."""
     texts = ["x" * (1 << 20)] * 300
     articles = {"article_id": [str(k) for k in range(300)], "product_group_name": texts}
-    path = write(tmp_path, articles=None) / "articles.parquet"
+    path = write_tables(tmp_path, articles=None) / "articles.parquet"
     pq.write_table(pa.table(articles), path, compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(resources, "available_memory", lambda: 200 << 20)
     with pytest.raises(
         InputError, match="articles.parquet: 300 rows of 2 columns need 0.31 GB of memory.* 0.21 GB"
     ):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_pages_are_held_to_the_size_that_the_footer_claims(tmp_path):
@@ -115,7 +123,7 @@ def test_pages_are_held_to_the_size_that_the_footer_claims(tmp_path):
 
 
 def test_a_table_that_lies_of_its_size_is_not_read(tmp_path):
-    path = write(tmp_path) / "customers.parquet"
+    path = write_tables(tmp_path) / "customers.parquet"
     pq.write_table(
         pa.table(CUSTOMERS | {"club_member_status": ["x" * 60_000] * 2}),
         path,
@@ -133,23 +141,23 @@ def test_a_table_that_lies_of_its_size_is_not_read(tmp_path):
         InputError,
         match="column 'club_member_status' of row group 0 unpacks to more than the 500 bytes",
     ):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_a_footer_that_would_end_the_process_is_refused(tmp_path):
     """Arrow throws what nobody can catch where a histogram of levels has another length."""
-    path = write(tmp_path) / "customers.parquet"
+    path = write_tables(tmp_path) / "customers.parquet"
     pq.write_table(pa.table({"customer_id": pa.array(["u1", "u2"])}), path)
     # SizeStatistics.definition_level_histogram: lists of int64
     two, three = b"\x19\x26\x00\x04", b"\x19\x36\x00\x04\x00"
     rewritten(path, two, three)
     with pytest.raises(InputError, match="histogram of levels"):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_a_torn_page_with_a_checksum_is_refused(tmp_path):
     """Without one, a changed number is a number; writers such as Spark's add them."""
-    path = write(tmp_path) / "transactions.parquet"
+    path = write_tables(tmp_path) / "transactions.parquet"
     prices = pa.table(TRANSACTIONS | {"price": [3.25, 1.5, 2.0]})
     pq.write_table(prices, path, compression="none", use_dictionary=False, write_page_checksum=True)
     raw = path.read_bytes()
@@ -158,7 +166,7 @@ def test_a_torn_page_with_a_checksum_is_refused(tmp_path):
         raw.replace(struct.pack("<3d", 3.25, 1.5, 2.0), struct.pack("<3d", 99.0, 1.5, 2.0))
     )
     with pytest.raises(InputError, match="checksum verification failed"):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_a_nest_of_structs_does_not_exhaust_the_stack():
@@ -187,12 +195,14 @@ def test_any_bytes_are_a_footer_or_a_footer_error(data):
 @pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
 def test_text_in_delta_encodings_is_read(tmp_path, encoding):
     """DuckDB writes it, and Arrow has no dictionary of it."""
-    write(tmp_path / "plain")
-    write(tmp_path / "delta")
+    write_tables(tmp_path / "plain")
+    write_tables(tmp_path / "delta")
     path = tmp_path / "delta" / "transactions.parquet"
     names = dict.fromkeys(("customer_id", "article_id"), encoding)
     pq.write_table(pa.table(TRANSACTIONS), path, use_dictionary=False, column_encoding=names)
-    assert sales(load(tmp_path / "delta")) == sales(load(tmp_path / "plain"))
+    assert list_sales(load_tables(tmp_path / "delta")) == list_sales(
+        load_tables(tmp_path / "plain")
+    )
 
 
 def test_a_text_that_is_too_long_is_refused_with_its_row(tmp_path):
@@ -201,7 +211,7 @@ def test_a_text_that_is_too_long_is_refused_with_its_row(tmp_path):
         "customer_id": ["u1", long]
     }
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, transactions=sale))
+        load_tables(write_tables(tmp_path, transactions=sale))
     assert str(caught.value) == (
         "transactions.parquet: column 'customer_id' has a text of 10,000,000 bytes (row 1); "
         "expected at most 65,536.\n"
@@ -212,7 +222,7 @@ def test_a_text_that_is_too_long_is_refused_with_its_row(tmp_path):
 def test_a_text_of_the_maximal_length_is_an_id(tmp_path):
     long = "ü" * (input_columns.MAX_TEXT_BYTES // 2)
     sale = {name: values[:1] for name, values in TRANSACTIONS.items()} | {"customer_id": [long]}
-    shop = load(write(tmp_path, customers={"customer_id": [long]}, transactions=sale))
+    shop = load_tables(write_tables(tmp_path, customers={"customer_id": [long]}, transactions=sale))
     assert shop.user_ids.to_pylist() == [long]
 
 
@@ -234,9 +244,9 @@ def test_any_unicode_is_an_id(tmp_path, ids):
         "customers": {"customer_id": ids},
         "articles": {"article_id": ids, "product_group_name": ids},
     }
-    shop = load(write(tmp_path, transactions=sale, **tables))
+    shop = load_tables(write_tables(tmp_path, transactions=sale, **tables))
     assert shop.user_ids.to_pylist() == shop.item_ids.to_pylist() == sorted(ids)
-    assert [(user, item) for _, user, item, *_ in sales(shop)] == list(
+    assert [(user, item) for _, user, item, *_ in list_sales(shop)] == list(
         zip(ids, ids[::-1], strict=True)
     )
 
@@ -265,7 +275,7 @@ def test_times_and_prices_at_the_ends_of_their_types_are_rows_or_rejects(
         "article_id": ["a1"] * n,
         "price": [1.0] + [float(price)] * (n - 1),
     }
-    shop, rows = reject(write(tmp_path, transactions=sale))
+    shop, rows = load_rejecting(write_tables(tmp_path, transactions=sale))
     assert shop.report.rows["transactions"].accepted + len(rows) == n
     for row in pq.read_table(tmp_path / "rejects.parquet")["row"].to_pylist():
         json.loads(row)
@@ -284,15 +294,15 @@ NESTED = {
 @pytest.mark.parametrize("column", ["customer_id", "age", "club_member_status"])
 def test_nests_where_flat_columns_belong_are_refused(tmp_path, values, column):
     with pytest.raises(InputError, match=f"column '{column}' is a nested type"):
-        load(write(tmp_path, customers=CUSTOMERS | {column: values}))
+        load_tables(write_tables(tmp_path, customers=CUSTOMERS | {column: values}))
 
 
 def test_columns_whose_names_differ_by_unicode_case_are_refused(tmp_path):
     with pytest.raises(InputError, match="differ in case only"):
-        load(write(tmp_path, articles=ARTICLES | {"PRODUCT_GROUP_NAME": ["x"] * 3}))
+        load_tables(write_tables(tmp_path, articles=ARTICLES | {"PRODUCT_GROUP_NAME": ["x"] * 3}))
     # `ſ` folds to the `s` of another word.
-    other = write(tmp_path / "other", articles=ARTICLES | {"ſection": ["x"] * 3})
-    assert load(other).n_items == 3
+    other = write_tables(tmp_path / "other", articles=ARTICLES | {"ſection": ["x"] * 3})
+    assert load_tables(other).n_items == 3
 
 
 def test_a_name_with_controls_does_not_reach_the_terminal(tmp_path):
@@ -301,7 +311,7 @@ def test_a_name_with_controls_does_not_reach_the_terminal(tmp_path):
         for name, values in TRANSACTIONS.items()
     }
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, transactions=sale | {"y" * 100_000: [1, 2, 3]}))
+        load_tables(write_tables(tmp_path, transactions=sale | {"y" * 100_000: [1, 2, 3]}))
     assert "\x1b" not in str(caught.value) and r"\x1b[2Jprice" in str(caught.value)
     assert len(str(caught.value)) < 12_000
 
@@ -309,29 +319,29 @@ def test_a_name_with_controls_does_not_reach_the_terminal(tmp_path):
 def test_a_mapping_names_columns_and_opens_no_files(tmp_path):
     outside = tmp_path / "outside.parquet"
     pq.write_table(pa.table(TRANSACTIONS), outside)
-    folder = write(tmp_path / "shop")
+    folder = write_tables(tmp_path / "shop")
     with pytest.raises(InputError, match=r"column '../outside.parquet' is missing"):
-        load(folder, columns={"transactions": {"price": "../outside.parquet"}})
+        load_tables(folder, columns={"transactions": {"price": "../outside.parquet"}})
     with pytest.raises(ValueError, match="columns"):
-        load(folder, columns={"../outside": {"price": "price"}})
+        load_tables(folder, columns={"../outside": {"price": "price"}})
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     """Reading a pipe would hang for as long as nobody writes to it."""
-    folder = write(tmp_path, articles=None)
+    folder = write_tables(tmp_path, articles=None)
     os.mkfifo(folder / "articles.parquet")
     with pytest.raises(
         InputError, match="table articles is missing; found .*; expected articles.parquet"
     ):
-        load(folder)
+        load_tables(folder)
 
 
 def test_a_file_name_that_is_no_text_can_be_reported(tmp_path):
     (tmp_path / "articles").mkdir()
-    write(tmp_path, articles=None)
+    write_tables(tmp_path, articles=None)
     os.close(
         os.open(os.fsencode(tmp_path / "articles") + b"/\xff.parquet", os.O_CREAT | os.O_WRONLY)
     )
     with pytest.raises(DcgenError) as caught:
-        load(tmp_path)
+        load_tables(tmp_path)
     str(caught.value).encode("utf-8")

@@ -17,14 +17,14 @@ from gpu_dcgen.inputs import rejects as input_checks
 from gpu_dcgen.inputs.rejects import REASONS
 from tests.support.input_tables import (
     TRANSACTIONS,
-    category,
-    changed,
-    host,
-    load,
-    reject,
-    sales,
-    without,
-    write,
+    decode,
+    drop_column,
+    list_sales,
+    load_rejecting,
+    load_tables,
+    replace_column,
+    to_list,
+    write_tables,
 )
 
 
@@ -36,7 +36,7 @@ def bad_articles():
 
 
 def test_bad_articles(tmp_path, backend):
-    shop, rejects = reject(write(tmp_path, articles=bad_articles()), backend)
+    shop, rejects = load_rejecting(write_tables(tmp_path, articles=bad_articles()), backend)
     assert rejects[:5] == [
         ("articles", 0, "missing_key"),
         ("articles", 1, "missing_key"),
@@ -56,7 +56,7 @@ def test_a_twin_that_differs_in_any_column_read_is_a_conflict(tmp_path, backend)
         "age": [30, None, 40, 40, 0, None],
         "postal_code": [1, 2, 3, 4, 5, 6],
     }
-    shop, rejects = reject(write(tmp_path, customers=customers), backend)
+    shop, rejects = load_rejecting(write_tables(tmp_path, customers=customers), backend)
     assert [row for row in rejects if row[0] == "customers"] == [
         ("customers", p, "duplicate_key") for p in (0, 1, 4, 5)
     ]
@@ -104,11 +104,11 @@ def as_columns(rows):
 
 def test_bad_transactions_each_have_their_first_reason(tmp_path, backend):
     rows = [GOOD | change for change in GOOD_SALES] + [GOOD | change for change, _ in BAD_SALES]
-    shop, rejects = reject(write(tmp_path, transactions=as_columns(rows)), backend)
+    shop, rejects = load_rejecting(write_tables(tmp_path, transactions=as_columns(rows)), backend)
     assert rejects == [
         ("transactions", len(GOOD_SALES) + k, reason) for k, (_, reason) in enumerate(BAD_SALES)
     ]
-    assert len(sales(shop)) == len(GOOD_SALES)
+    assert len(list_sales(shop)) == len(GOOD_SALES)
     assert shop.prices.tolist() == [1e-9, 1.0, 1e9]  # no price of a rejected row
     assert sum(shop.report.rejects["transactions"].values()) == len(BAD_SALES)
     assert set(shop.report.rejects["transactions"]) == set(REASONS["transactions"])
@@ -116,17 +116,17 @@ def test_bad_transactions_each_have_their_first_reason(tmp_path, backend):
 
 def test_prices_that_only_rejected_rows_have_are_forgotten(tmp_path, backend):
     transactions = TRANSACTIONS | {"price": [2.0, 9.0, 2.0], "customer_id": ["u2", "ghost", "u2"]}
-    shop, _ = reject(write(tmp_path, transactions=transactions), backend)
+    shop, _ = load_rejecting(write_tables(tmp_path, transactions=transactions), backend)
     assert shop.prices.tolist() == [2.0]
-    assert host(shop.price) == [0, 0]
+    assert to_list(shop.price) == [0, 0]
 
 
 def test_bad_rows_are_found_again_in_every_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(input_checks, "_BATCH_ROWS", 4)
     rows = [GOOD | {"price": -float(k) if k % 3 else 1.0} for k in range(30)]
-    folder = write(tmp_path)
+    folder = write_tables(tmp_path)
     pq.write_table(pa.table(as_columns(rows)), folder / "transactions.parquet", row_group_size=13)
-    reject(folder)
+    load_rejecting(folder)
     found = pq.read_table(folder / "rejects.parquet").to_pylist()
     assert [row["position"] for row in found] == [k for k in range(30) if k % 3]
     assert all(json.loads(row["row"])["price"] == -row["position"] for row in found)
@@ -134,19 +134,19 @@ def test_bad_rows_are_found_again_in_every_batch(tmp_path, monkeypatch):
 
 def test_bad_views_each_have_their_first_reason(tmp_path, backend):
     bad = [(change, reason) for change, reason in BAD_SALES if "price" not in change]
-    rows = [without(GOOD | change, "price") for change, _ in bad] + [without(GOOD, "price")]
-    shop, rejects = reject(write(tmp_path, views=as_columns(rows)), backend)
+    rows = [drop_column(GOOD | change, "price") for change, _ in bad] + [drop_column(GOOD, "price")]
+    shop, rejects = load_rejecting(write_tables(tmp_path, views=as_columns(rows)), backend)
     assert rejects == [("views", k, reason) for k, (_, reason) in enumerate(bad)]
-    assert len(host(shop.views[0])) == 1
+    assert len(to_list(shop.views[0])) == 1
 
 
 def test_a_rejected_article_takes_its_transactions_along(tmp_path):
     articles = {"article_id": ["a1", "a1", "a3"], "product_group_name": ["Shoes", "Bags", "Bags"]}
-    shop, rejects = reject(write(tmp_path, articles=articles))
+    shop, rejects = load_rejecting(write_tables(tmp_path, articles=articles))
     assert [row for row in rejects if row[0] == "transactions"] == [
         ("transactions", k, "unknown_article") for k in (0, 2)
     ]
-    assert sales(shop) == [("2020-01-01T00:00:00", "u1", "a3", 1.5, 1)]
+    assert list_sales(shop) == [("2020-01-01T00:00:00", "u1", "a3", 1.5, 1)]
 
 
 def test_rejected_rows_are_kept_as_they_were(tmp_path):
@@ -160,8 +160,8 @@ def test_rejected_rows_are_kept_as_they_were(tmp_path):
             "unread": ["x", "y", "z"],
         }
     )
-    folder = write(tmp_path, transactions=transactions)
-    reject(folder, columns={"transactions": {"t_dat": "when"}})
+    folder = write_tables(tmp_path, transactions=transactions)
+    load_rejecting(folder, columns={"transactions": {"t_dat": "when"}})
     rows = [
         json.loads(text) for text in pq.read_table(folder / "rejects.parquet")["row"].to_pylist()
     ]
@@ -173,11 +173,13 @@ def test_rejected_rows_are_kept_as_they_were(tmp_path):
 
 
 def test_failing_names_table_reason_count_first_row_and_remedy(tmp_path, backend):
-    transactions = changed(
-        changed(TRANSACTIONS, "price", [2.0, -3.99, 0.0]), "customer_id", ["u2", "u1", "u9"]
+    transactions = replace_column(
+        replace_column(TRANSACTIONS, "price", [2.0, -3.99, 0.0]), "customer_id", ["u2", "u1", "u9"]
     )
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, transactions=transactions, articles=bad_articles()), backend)
+        load_tables(
+            write_tables(tmp_path, transactions=transactions, articles=bad_articles()), backend
+        )
     text = str(caught.value)
     assert text.startswith("inputs: found 7 bad rows; expected none:\n")
     assert (
@@ -197,17 +199,17 @@ def test_failing_names_table_reason_count_first_row_and_remedy(tmp_path, backend
 
 
 def test_the_first_row_of_a_partitioned_table_is_named_by_file(tmp_path):
-    folder = write(tmp_path, transactions=None)
+    folder = write_tables(tmp_path, transactions=None)
     for month in (1, 2):
         part = folder / "transactions" / f"year=2020/month={month}"
         part.mkdir(parents=True)
-        table = changed(TRANSACTIONS, "price", [1.0, 1.0, 1.0 if month == 1 else -1.0])
+        table = replace_column(TRANSACTIONS, "price", [1.0, 1.0, 1.0 if month == 1 else -1.0])
         pq.write_table(pa.table(table), part / "part-0.parquet", row_group_size=2)
     with pytest.raises(
         InputError, match=r"\(first: year=2020/month=2/part-0.parquet row 2, price -1.0\)"
     ):
-        load(folder)
-    assert reject(folder)[1] == [("transactions", 5, "bad_price")]
+        load_tables(folder)
+    assert load_rejecting(folder)[1] == [("transactions", 5, "bad_price")]
 
 
 def many_sales(n_good: int, n_bad: int) -> dict:
@@ -222,10 +224,16 @@ def test_the_build_stops_unless_the_quality_score_is_above_its_limit(tmp_path):
         InputError,
         match=r"found a quality score of 0.950000 \(5 of 100 rows are bad\); expected above 0.95:",
     ):
-        load(write(tmp_path, transactions=many_sales(90, 5)), on_bad_rows="reject", rejects=rejects)
+        load_tables(
+            write_tables(tmp_path, transactions=many_sales(90, 5)),
+            on_bad_rows="reject",
+            rejects=rejects,
+        )
     assert not rejects.exists()
-    shop = load(
-        write(tmp_path, transactions=many_sales(91, 5)), on_bad_rows="reject", rejects=rejects
+    shop = load_tables(
+        write_tables(tmp_path, transactions=many_sales(91, 5)),
+        on_bad_rows="reject",
+        rejects=rejects,
     )
     assert shop.report.quality_score == 96 / 101
     assert pq.read_metadata(rejects).num_rows == 5
@@ -234,8 +242,8 @@ def test_the_build_stops_unless_the_quality_score_is_above_its_limit(tmp_path):
 def test_nothing_to_reject_is_written_as_no_rows_and_passes_any_limit(tmp_path):
     rejects = tmp_path / "new" / "rejects.parquet"
     assert (
-        load(
-            write(tmp_path), on_bad_rows="reject", rejects=rejects, min_quality_score=1.0
+        load_tables(
+            write_tables(tmp_path), on_bad_rows="reject", rejects=rejects, min_quality_score=1.0
         ).report.quality_score
         == 1.0
     )
@@ -246,7 +254,11 @@ def test_no_rows_left_is_an_error(tmp_path):
     with pytest.raises(
         InputError, match="transactions.parquet: found no row that can be used:\n.*3 bad_price"
     ):
-        reject(write(tmp_path, transactions=changed(TRANSACTIONS, "price", [-1.0, 0.0, -2.0])))
+        load_rejecting(
+            write_tables(
+                tmp_path, transactions=replace_column(TRANSACTIONS, "price", [-1.0, 0.0, -2.0])
+            )
+        )
 
 
 IDS = st.sampled_from(["a1", "a2", "a3", "", None])
@@ -282,7 +294,7 @@ def test_all_rows_add_up_and_their_order_does_not_matter(
     good = [line for line in lines if clean(line, good_articles, good_customers)]
     results = []
     for _ in range(2):
-        folder = write(
+        folder = write_tables(
             tmp_path,
             articles={
                 "article_id": text([a for a, _ in articles]),
@@ -304,15 +316,15 @@ def test_all_rows_add_up_and_their_order_does_not_matter(
         )
         if not (good_articles and good_customers and good):
             with pytest.raises(InputError):
-                reject(folder, backend)
+                load_rejecting(folder, backend)
             return
-        shop, rejects = reject(folder, backend)
+        shop, rejects = load_rejecting(folder, backend)
         report = shop.report
         assert (
             dict(
                 zip(
                     shop.item_ids.to_pylist(),
-                    category(shop.item_columns["product_group"]),
+                    decode(shop.item_columns["product_group"]),
                     strict=True,
                 )
             )
@@ -322,13 +334,13 @@ def test_all_rows_add_up_and_their_order_does_not_matter(
             dict(
                 zip(
                     shop.user_ids.to_pylist(),
-                    category(shop.user_columns["club_status"]),
+                    decode(shop.user_columns["club_status"]),
                     strict=True,
                 )
             )
             == good_customers
         )
-        assert [sale[1:4] for sale in sales(shop)] == [
+        assert [sale[1:4] for sale in list_sales(shop)] == [
             (line["customer_id"], line["article_id"], line["price"]) for line in good
         ]
         for table, n_rows in (
@@ -349,7 +361,7 @@ def test_all_rows_add_up_and_their_order_does_not_matter(
                 report.rejects,
                 report.quality_score,
                 report.warnings,
-                sorted(sales(shop)),
+                sorted(list_sales(shop)),
             )
         )
         for rows in (articles, customers, lines):

@@ -20,30 +20,30 @@ from tests.support.input_tables import (
     CUSTOMERS,
     TRANSACTIONS,
     VIEWS,
-    category,
-    changed,
-    host,
-    load,
-    reject,
-    sales,
-    without,
-    write,
+    decode,
+    drop_column,
+    list_sales,
+    load_rejecting,
+    load_tables,
+    replace_column,
+    to_list,
+    write_tables,
 )
 
 
 def test_a_clean_shop_comes_coded_by_sorted_ids_in_row_order(tmp_path, backend):
-    shop = load(write(tmp_path, views=VIEWS), backend)
+    shop = load_tables(write_tables(tmp_path, views=VIEWS), backend)
     assert shop.item_ids.to_pylist() == ["a1", "a2", "a3"]
     assert shop.user_ids.to_pylist() == ["u1", "u2"]
-    assert category(shop.item_columns["product_group"]) == [None, "Shoes", "Bags"]
+    assert decode(shop.item_columns["product_group"]) == [None, "Shoes", "Bags"]
     assert shop.item_columns["product_group"].values == ("Bags", "Shoes")
-    assert sales(shop) == [
+    assert list_sales(shop) == [
         ("2020-01-02T00:00:00", "u2", "a1", 2.0, 2),
         ("2020-01-01T00:00:00", "u1", "a3", 1.5, 1),
         ("2020-01-01T00:00:00", "u2", "a1", 2.0, -1),
     ]
     assert shop.prices.tolist() == [1.5, 2.0]
-    assert [host(array)[0] for array in shop.views[1:]] == [0, 1]
+    assert [to_list(array)[0] for array in shop.views[1:]] == [0, 1]
     assert [
         str(getattr(shop, name).dtype)
         for name in ("age", "time", "user", "item", "price", "channel")
@@ -60,11 +60,11 @@ def test_a_clean_shop_comes_coded_by_sorted_ids_in_row_order(tmp_path, backend):
 
 
 def test_optional_columns_that_are_absent_are_null(tmp_path, backend):
-    transactions = without(TRANSACTIONS, "sales_channel_id")
-    shop = load(write(tmp_path, transactions=transactions), backend)
-    assert host(shop.age) == [-1, -1]
-    assert host(shop.channel) == [-1, -1, -1]
-    assert all(category(column) == [None, None] for column in shop.user_columns.values())
+    transactions = drop_column(TRANSACTIONS, "sales_channel_id")
+    shop = load_tables(write_tables(tmp_path, transactions=transactions), backend)
+    assert to_list(shop.age) == [-1, -1]
+    assert to_list(shop.channel) == [-1, -1, -1]
+    assert all(decode(column) == [None, None] for column in shop.user_columns.values())
     assert set(shop.item_columns) == {
         *("product_group", "color_group", "garment_group", "department"),
         *("index_group", "product_code", "section", "name"),
@@ -78,13 +78,15 @@ def test_optional_columns_that_are_absent_are_null(tmp_path, backend):
     "nothing", [pa.nulls(3), pa.array([None] * 3, pa.float64())], ids=["null", "float"]
 )
 def test_a_category_that_is_null_throughout_counts_as_absent_whatever_its_type(tmp_path, nothing):
-    shop = load(write(tmp_path, articles=changed(ARTICLES, "department_name", nothing)))
-    assert category(shop.item_columns["department"]) == [None] * 3
+    shop = load_tables(
+        write_tables(tmp_path, articles=replace_column(ARTICLES, "department_name", nothing))
+    )
+    assert decode(shop.item_columns["department"]) == [None] * 3
 
 
 def test_the_report_names_each_file_with_its_digest(tmp_path):
-    folder = write(tmp_path)
-    files = load(folder).report.files
+    folder = write_tables(tmp_path)
+    files = load_tables(folder).report.files
     assert [file.file for file in files] == [
         "articles.parquet",
         "customers.parquet",
@@ -98,14 +100,14 @@ def test_the_report_names_each_file_with_its_digest(tmp_path):
 def test_bad_ages_are_null_and_counted_and_fractions_are_floored(tmp_path, backend):
     ages = [None, 0.0, 35.9, 120.0, 120.5, -0.5, float("nan"), float("inf")]
     customers = {"customer_id": [f"u{k}" for k in range(8)], "age": ages}
-    shop = load(write(tmp_path, customers=customers), backend)
-    assert host(shop.age) == [-1, 0, 35, 120, -1, -1, -1, -1]
+    shop = load_tables(write_tables(tmp_path, customers=customers), backend)
+    assert to_list(shop.age) == [-1, 0, 35, 120, -1, -1, -1, -1]
     assert (
         "customers.parquet: age is outside 0..120 in 3 rows; null is used there."
         in shop.report.warnings
     )
     customers["age"] = [None, "0", " 35.9", "1.2e2", "121", "-1", "young", ""]
-    assert host(load(write(tmp_path, customers=customers), backend).age) == [
+    assert to_list(load_tables(write_tables(tmp_path, customers=customers), backend).age) == [
         -1,
         0,
         35,
@@ -118,12 +120,14 @@ def test_bad_ages_are_null_and_counted_and_fractions_are_floored(tmp_path, backe
 
 
 def test_unknown_channels_are_null_and_counted(tmp_path, backend):
-    shop = load(
-        write(tmp_path, transactions=changed(TRANSACTIONS, "sales_channel_id", [2, 7, None])),
+    shop = load_tables(
+        write_tables(
+            tmp_path, transactions=replace_column(TRANSACTIONS, "sales_channel_id", [2, 7, None])
+        ),
         backend,
         channels={2: "online"},
     )
-    assert host(shop.channel) == [2, -1, -1]
+    assert to_list(shop.channel) == [2, -1, -1]
     assert [text for text in shop.report.warnings if "sales_channel_id" in text] == [
         "transactions.parquet: sales_channel_id is null or not in inputs.channels (2) in 2 rows; null is used there."
     ]
@@ -134,7 +138,7 @@ def test_null_categories_and_values_beyond_the_contract_are_reported(tmp_path):
         "club_member_status": ["PRE-CREATE", None],
         "fashion_news_frequency": ["None", "NONE"],
     }
-    warnings = load(write(tmp_path, customers=customers)).report.warnings
+    warnings = load_tables(write_tables(tmp_path, customers=customers)).report.warnings
     assert warnings == (
         "articles.parquet: product_group_name is null in 1 rows; null acts as a category of its own.",
         "customers.parquet: club_member_status is null in 1 rows; null acts as a category of its own.",
@@ -150,8 +154,8 @@ def test_a_null_in_a_column_that_is_no_category_is_no_warning(tmp_path):
         "section_name": ["x", None, "z"],
         "prod_name": ["x", None, "z"],
     }
-    report = load(
-        write(tmp_path, articles=ARTICLES | named | {"department_name": ["x", None, "z"]})
+    report = load_tables(
+        write_tables(tmp_path, articles=ARTICLES | named | {"department_name": ["x", None, "z"]})
     ).report
     assert [text.split()[1] for text in report.warnings if "category of its own" in text] == [
         "product_group_name",
@@ -166,14 +170,16 @@ def test_only_a_quality_score_below_nine_tenths_is_an_alert(tmp_path, backend):
     def alerts(n_bad):  # of 100 rows: 2 articles, 95 customers, 3 sales
         articles = {"article_id": ["a1", "a3"], "product_group_name": ["x", "y"]}
         ids = [None] * n_bad + customers["customer_id"][n_bad:]
-        sales = {**TRANSACTIONS, "customer_id": ["u90", "u91", "u92"]}
-        folder = write(
+        list_sales = {**TRANSACTIONS, "customer_id": ["u90", "u91", "u92"]}
+        folder = write_tables(
             tmp_path / str(n_bad),
             articles=articles,
             customers={"customer_id": ids},
-            transactions=sales,
+            transactions=list_sales,
         )
-        return load(folder, backend, on_bad_rows="reject", min_quality_score=0.5).report.alerts
+        return load_tables(
+            folder, backend, on_bad_rows="reject", min_quality_score=0.5
+        ).report.alerts
 
     assert alerts(0) == alerts(10) == ()
     assert alerts(11) == (
@@ -194,17 +200,17 @@ def test_an_error_does_not_wait_for_the_digests_of_large_files(tmp_path, monkeyp
 
     monkeypatch.setattr(inputs.hashlib, "sha256", Slow)
     monkeypatch.setattr(inputs, "_HASH_BYTES", 1)
-    folder = write(tmp_path, transactions=changed(TRANSACTIONS, "price", [-1.0] * 3))
+    folder = write_tables(tmp_path, transactions=replace_column(TRANSACTIONS, "price", [-1.0] * 3))
     began = time.perf_counter()
     with pytest.raises(InputError, match="bad_price"):
-        load(folder)
+        load_tables(folder)
     assert time.perf_counter() - began < 10
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sha256")]
 
 
 def test_a_column_in_other_letter_case_is_pointed_out(tmp_path):
-    shop = load(write(tmp_path, customers=CUSTOMERS | {"Age": [30, 40]}))
-    assert host(shop.age) == [-1, -1]
+    shop = load_tables(write_tables(tmp_path, customers=CUSTOMERS | {"Age": [30, 40]}))
+    assert to_list(shop.age) == [-1, -1]
     assert any(
         "column 'Age' is not read, only 'age' would be; inputs.columns" in warning
         for warning in shop.report.warnings
@@ -214,10 +220,10 @@ def test_a_column_in_other_letter_case_is_pointed_out(tmp_path):
 def test_partitioned_folders_give_their_columns_to_the_rows(tmp_path, backend):
     """DC-001's layout: articles by product group, transactions by year and month."""
     articles = pa.table(
-        changed(ARTICLES, "product_group_name", ["Garment Upper body", None, "A/B=C%"])
+        replace_column(ARTICLES, "product_group_name", ["Garment Upper body", None, "A/B=C%"])
     )
     transactions = pa.table(TRANSACTIONS | {"year": [2020] * 3, "month": [2, 1, 1]})
-    folder = write(tmp_path, articles=None, transactions=None)
+    folder = write_tables(tmp_path, articles=None, transactions=None)
     pq.write_to_dataset(
         articles, folder / "articles.parquet", partition_cols=["product_group_name"]
     )
@@ -225,9 +231,11 @@ def test_partitioned_folders_give_their_columns_to_the_rows(tmp_path, backend):
     (folder / "articles.parquet" / "_SUCCESS").touch()
     (folder / "transactions" / "_temporary").mkdir()
     (folder / "transactions" / "_temporary" / "half.parquet").write_text("torn")
-    shop = load(folder, backend)
-    assert category(shop.item_columns["product_group"]) == [None, "Garment Upper body", "A/B=C%"]
-    assert sorted(sales(shop)) == sorted(sales(load(write(tmp_path / "plain"), backend)))
+    shop = load_tables(folder, backend)
+    assert decode(shop.item_columns["product_group"]) == [None, "Garment Upper body", "A/B=C%"]
+    assert sorted(list_sales(shop)) == sorted(
+        list_sales(load_tables(write_tables(tmp_path / "plain"), backend))
+    )
     assert len(shop.report.files) == 3 + 1 + 2
     assert {file.file.split("/")[0] for file in shop.report.files} == {
         "articles.parquet",
@@ -237,7 +245,7 @@ def test_partitioned_folders_give_their_columns_to_the_rows(tmp_path, backend):
 
 
 def test_numbers_and_times_may_come_from_the_path(tmp_path, backend):
-    folder = write(tmp_path, transactions=None)
+    folder = write_tables(tmp_path, transactions=None)
     for day, channel in (
         ("2020-01-01", "1"),
         ("2020-01-02%2012%3A00", "__HIVE_DEFAULT_PARTITION__"),
@@ -249,8 +257,8 @@ def test_numbers_and_times_may_come_from_the_path(tmp_path, backend):
             pa.table({"customer_id": ["u1"], "article_id": ["a1"], "price": [1.0]}),
             part / "0.parquet",
         )
-    shop, rejects = reject(folder, backend)
-    assert sales(shop) == [
+    shop, rejects = load_rejecting(folder, backend)
+    assert list_sales(shop) == [
         ("2020-01-01T00:00:00", "u1", "a1", 1.0, 1),
         ("2020-01-02T12:00:00", "u1", "a1", 1.0, -1),
     ]
@@ -276,12 +284,12 @@ def test_columns_may_have_other_names(tmp_path, backend):
     }
     articles = {"article_id": ARTICLES["article_id"], "kind": ["Shoes", None, "Bags"]}
     both = {"product_group_name": "kind", "department_name": "kind"}
-    folder = write(tmp_path / "theirs", transactions=transactions, articles=articles)
-    shop = load(folder, backend, columns={"transactions": names, "articles": both})
-    assert sales(shop) == sales(load(write(tmp_path / "ours"), backend))
+    folder = write_tables(tmp_path / "theirs", transactions=transactions, articles=articles)
+    shop = load_tables(folder, backend, columns={"transactions": names, "articles": both})
+    assert list_sales(shop) == list_sales(load_tables(write_tables(tmp_path / "ours"), backend))
     assert (
-        category(shop.item_columns["department"])
-        == category(shop.item_columns["product_group"])
+        decode(shop.item_columns["department"])
+        == decode(shop.item_columns["product_group"])
         == [None, "Shoes", "Bags"]
     )
 
@@ -303,34 +311,34 @@ def test_integer_ids_become_decimal_text(tmp_path, backend):
         "transactions": transactions,
         "views": views,
     }
-    shop = load(write(tmp_path, **tables), backend)
+    shop = load_tables(write_tables(tmp_path, **tables), backend)
     assert shop.item_ids.to_pylist() == ["10", "108775015", "9"]  # sorted as text
     assert shop.user_ids.to_pylist() == ["7", "8"]
-    assert category(shop.item_columns["product_group"]) == ["x", "z", "y"]
-    assert category(shop.item_columns["product_code"]) == ["1", "108775", "1"]
-    assert [sale[1:3] for sale in sales(shop)] == [("7", "9"), ("7", "10"), ("8", "108775015")]
-    assert [host(array)[0] for array in shop.views[1:]] == [1, 0]
+    assert decode(shop.item_columns["product_group"]) == ["x", "z", "y"]
+    assert decode(shop.item_columns["product_code"]) == ["1", "108775", "1"]
+    assert [sale[1:3] for sale in list_sales(shop)] == [("7", "9"), ("7", "10"), ("8", "108775015")]
+    assert [to_list(array)[0] for array in shop.views[1:]] == [1, 0]
 
-    padded = load(tmp_path, backend, article_id_width=10)
+    padded = load_tables(tmp_path, backend, article_id_width=10)
     assert padded.item_ids.to_pylist() == ["0000000009", "0000000010", "0108775015"]
     assert padded.user_ids.to_pylist() == ["7", "8"]
     assert padded.item_columns["product_code"].values == ("1", "108775")
-    assert [sale[2] for sale in sales(padded)] == ["0000000009", "0000000010", "0108775015"]
+    assert [sale[2] for sale in list_sales(padded)] == ["0000000009", "0000000010", "0108775015"]
 
 
 def test_lost_leading_zeros_are_restored_by_width_and_hinted_at_without(tmp_path):
     articles = {"article_id": ["0108775015"], "product_group_name": ["x"]}
-    folder = write(
+    folder = write_tables(
         tmp_path,
         articles=articles,
-        transactions=changed(TRANSACTIONS, "article_id", [108775015] * 3),
+        transactions=replace_column(TRANSACTIONS, "article_id", [108775015] * 3),
     )
     with pytest.raises(
         InputError,
         match="article_id is text in articles.parquet and integer in transactions.parquet.*article_id_width",
     ):
-        load(folder)
-    assert load(folder, article_id_width=10).item_ids.to_pylist() == ["0108775015"]
+        load_tables(folder)
+    assert load_tables(folder, article_id_width=10).item_ids.to_pylist() == ["0108775015"]
 
 
 @pytest.mark.parametrize(
@@ -347,8 +355,10 @@ def test_lost_leading_zeros_are_restored_by_width_and_hinted_at_without(tmp_path
     ids=["iso", "date64", "s", "tz", "dictionary"],
 )
 def test_times_in_every_dress(tmp_path, backend, times):
-    shop = load(write(tmp_path, transactions=changed(TRANSACTIONS, "t_dat", times)), backend)
-    assert [sale[0] for sale in sales(shop)] == [
+    shop = load_tables(
+        write_tables(tmp_path, transactions=replace_column(TRANSACTIONS, "t_dat", times)), backend
+    )
+    assert [sale[0] for sale in list_sales(shop)] == [
         "2020-01-02T00:00:00",
         "2020-01-01T00:00:00",
         "2020-01-01T00:00:00",
@@ -368,7 +378,9 @@ def test_times_in_every_dress(tmp_path, backend, times):
     ids=["int", "decimal", "float32"],
 )
 def test_prices_in_every_dress(tmp_path, backend, prices, expected):
-    shop = load(write(tmp_path, transactions=changed(TRANSACTIONS, "price", prices)), backend)
+    shop = load_tables(
+        write_tables(tmp_path, transactions=replace_column(TRANSACTIONS, "price", prices)), backend
+    )
     assert shop.prices.tolist() == expected
     assert shop.prices.dtype == np.float64
 
@@ -387,29 +399,35 @@ def test_ids_in_every_text_type(tmp_path, backend, kind):
         for name, table in {
             "articles": ARTICLES,
             "customers": CUSTOMERS,
-            "transactions": without(TRANSACTIONS, "sales_channel_id"),
+            "transactions": drop_column(TRANSACTIONS, "sales_channel_id"),
         }.items()
     }
-    shop = load(write(tmp_path, **tables), backend)
-    assert [sale[1:3] for sale in sales(shop)] == [("u2", "a1"), ("u1", "a3"), ("u2", "a1")]
+    shop = load_tables(write_tables(tmp_path, **tables), backend)
+    assert [sale[1:3] for sale in list_sales(shop)] == [("u2", "a1"), ("u1", "a3"), ("u2", "a1")]
 
 
 def test_a_log_without_prices(tmp_path, backend):
-    shop = load(write(tmp_path, transactions=without(TRANSACTIONS, "price")), backend, price="none")
+    shop = load_tables(
+        write_tables(tmp_path, transactions=drop_column(TRANSACTIONS, "price")),
+        backend,
+        price="none",
+    )
     assert shop.prices.tolist() == []
-    assert host(shop.price) == [0, 0, 0]
-    assert load(write(tmp_path / "priced"), backend, price="none").prices.tolist() == []
+    assert to_list(shop.price) == [0, 0, 0]
+    assert (
+        load_tables(write_tables(tmp_path / "priced"), backend, price="none").prices.tolist() == []
+    )
 
 
 def test_index_groups_are_derived_from_index_names(tmp_path, backend):
     articles = ARTICLES | {
         "index_name": ["Lingeries/Tights", "Children Accessories, Swimwear", None]
     }
-    shop = load(write(tmp_path, articles=articles), backend)
-    assert category(shop.item_columns["index_group"]) == ["Baby/Children", "Ladieswear", None]
+    shop = load_tables(write_tables(tmp_path, articles=articles), backend)
+    assert decode(shop.item_columns["index_group"]) == ["Baby/Children", "Ladieswear", None]
     articles |= {"index_group_name": ["Divided", "Sport", "Sport"]}
-    assert category(
-        load(write(tmp_path, articles=articles), backend).item_columns["index_group"]
+    assert decode(
+        load_tables(write_tables(tmp_path, articles=articles), backend).item_columns["index_group"]
     ) == [
         "Sport",
         "Divided",
@@ -418,19 +436,22 @@ def test_index_groups_are_derived_from_index_names(tmp_path, backend):
 
 
 def test_indices_of_one_group_share_a_code(tmp_path, backend):
-    shop = load(
-        write(
+    shop = load_tables(
+        write_tables(
             tmp_path,
             articles=ARTICLES | {"index_name": ["Ladies Accessories", "Ladieswear", "Home"]},
         ),
         backend,
     )
-    assert category(shop.item_columns["index_group"]) == ["Ladieswear", "Ladieswear", "Home"]
+    assert decode(shop.item_columns["index_group"]) == ["Ladieswear", "Ladieswear", "Home"]
 
 
 def test_views_are_left_alone_where_not_wanted(tmp_path):
-    assert load(write(tmp_path, views={"nonsense": [1]}), views=False).views is None
-    assert host(load(write(tmp_path, views=pa.table(VIEWS).slice(0, 0))).views[0]) == []
+    assert load_tables(write_tables(tmp_path, views={"nonsense": [1]}), views=False).views is None
+    assert (
+        to_list(load_tables(write_tables(tmp_path, views=pa.table(VIEWS).slice(0, 0))).views[0])
+        == []
+    )
 
 
 def test_aggregates_over_the_whole_log_are_never_opened(tmp_path):
@@ -438,22 +459,22 @@ def test_aggregates_over_the_whole_log_are_never_opened(tmp_path):
         "total_purchases": pa.array([[1], [2], [3]]),
         "popularity_score": pa.array([{"x": 1}] * 3),
     }
-    assert len(load(write(tmp_path, articles=ARTICLES | leak)).item_ids) == 3
+    assert len(load_tables(write_tables(tmp_path, articles=ARTICLES | leak)).item_ids) == 3
 
 
 def test_online_retail_is_clean(online_retail, backend):
-    shop = load(online_retail, backend)
+    shop = load_tables(online_retail, backend)
     table = pq.read_table(
         online_retail / "transactions.parquet",
         columns=["customer_id", "article_id", "price", "t_dat"],
     )
-    assert (shop.n_users, shop.n_items, len(host(shop.time))) == (4334, 3659, 396_337)
+    assert (shop.n_users, shop.n_items, len(to_list(shop.time))) == (4334, 3659, 396_337)
     assert shop.report.quality_score == 1.0
-    assert [shop.user_ids[code].as_py() for code in host(shop.user)[:1000]] == table[
+    assert [shop.user_ids[code].as_py() for code in to_list(shop.user)[:1000]] == table[
         "customer_id"
     ].to_pylist()[:1000]
-    assert [shop.item_ids[code].as_py() for code in host(shop.item)[-1000:]] == table[
+    assert [shop.item_ids[code].as_py() for code in to_list(shop.item)[-1000:]] == table[
         "article_id"
     ].to_pylist()[-1000:]
-    assert np.array_equal(shop.prices[host(shop.price)], table["price"].to_numpy())
-    assert np.array_equal(host(shop.time), table["t_dat"].to_numpy().astype(np.int64))
+    assert np.array_equal(shop.prices[to_list(shop.price)], table["price"].to_numpy())
+    assert np.array_equal(to_list(shop.time), table["t_dat"].to_numpy().astype(np.int64))

@@ -10,7 +10,14 @@ import pytest
 
 from gpu_dcgen.errors import ConfigError, InputError
 from gpu_dcgen.inputs import sources
-from tests.support.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, category, load, write
+from tests.support.input_tables import (
+    ARTICLES,
+    CUSTOMERS,
+    TRANSACTIONS,
+    decode,
+    load_tables,
+    write_tables,
+)
 
 UNUSABLE = {
     "no such folder": (
@@ -43,14 +50,14 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("damage", "message"), UNUSABLE.values(), ids=UNUSABLE)
 def test_files_that_cannot_be_used(tmp_path, damage, message):
-    folder = write(tmp_path / "shop")
+    folder = write_tables(tmp_path / "shop")
     damage(folder)
     with pytest.raises(InputError, match=message):
-        load(folder)
+        load_tables(folder)
 
 
 def test_torn_pages_are_named(tmp_path):
-    path = write(tmp_path) / "customers.parquet"
+    path = write_tables(tmp_path) / "customers.parquet"
     pq.write_table(
         pa.table({"customer_id": [f"u{k}" for k in range(5000)]}),
         path,
@@ -61,7 +68,7 @@ def test_torn_pages_are_named(tmp_path):
     raw[4:60] = b"\xff" * 56
     path.write_bytes(raw)
     with pytest.raises(InputError, match="customers.parquet: cannot be read as Parquet"):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 @pytest.mark.parametrize("table", ["articles", "customers", "transactions"])
@@ -70,27 +77,27 @@ def test_a_table_without_rows_is_an_error(tmp_path, table):
         {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}[table]
     ).slice(0, 0)
     with pytest.raises(InputError, match=f"{table}.parquet: the table has no rows"):
-        load(write(tmp_path, **{table: empty}))
+        load_tables(write_tables(tmp_path, **{table: empty}))
 
 
 def test_more_rows_than_are_numbered_are_refused_unread(tmp_path, monkeypatch):
     most = max(len(next(iter(table.values()))) for table in (ARTICLES, CUSTOMERS, TRANSACTIONS))
     monkeypatch.setattr(sources, "MAX_ROWS", most)
-    load(write(tmp_path))
+    load_tables(write_tables(tmp_path))
     monkeypatch.setattr(sources, "MAX_ROWS", most - 1)
     with pytest.raises(InputError, match=f"found {most} rows; expected at most {most - 1}"):
-        load(tmp_path)
+        load_tables(tmp_path)
 
 
 def test_of_several_empty_tables_the_first_is_named(tmp_path):
     tables = {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}
     empty = {name: pa.table(table).slice(0, 0) for name, table in tables.items()}
     with pytest.raises(InputError, match=r"^articles.parquet: the table has no rows"):
-        load(write(tmp_path, **empty))
+        load_tables(write_tables(tmp_path, **empty))
 
 
 def test_a_folder_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
-    folder = write(tmp_path, articles=None)
+    folder = write_tables(tmp_path, articles=None)
     (folder / "articles").mkdir()
 
     def refuse(self, pattern):
@@ -100,7 +107,7 @@ def test_a_folder_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"articles: cannot be read \(Permission denied\)\.\nMake it readable"
     ):
-        load(folder)
+        load_tables(folder)
 
 
 WRONG_COLUMNS = {
@@ -146,7 +153,7 @@ WRONG_COLUMNS = {
 @pytest.mark.parametrize(("table", "columns", "message"), WRONG_COLUMNS.values(), ids=WRONG_COLUMNS)
 def test_columns_of_the_wrong_kind(tmp_path, table, columns, message):
     with pytest.raises(InputError, match=f"(?s){table}.parquet: .*{message}"):
-        load(write(tmp_path, **{table: columns}))
+        load_tables(write_tables(tmp_path, **{table: columns}))
 
 
 def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
@@ -154,7 +161,7 @@ def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
         "Price_SEK" if name == "price" else name: values for name, values in TRANSACTIONS.items()
     }
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, transactions=transactions))
+        load_tables(write_tables(tmp_path, transactions=transactions))
     assert str(caught.value) == (
         "transactions.parquet: column 'price' is missing; "
         "found t_dat, customer_id, article_id, Price_SEK, sales_channel_id (close: Price_SEK).\n"
@@ -165,16 +172,16 @@ def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
 
 def test_a_mapped_column_must_be_there_even_if_optional(tmp_path):
     with pytest.raises(InputError, match="column 'years' is missing"):
-        load(write(tmp_path), columns={"customers": {"age": "years"}})
+        load_tables(write_tables(tmp_path), columns={"customers": {"age": "years"}})
     with pytest.raises(
         ConfigError,
         match=r"found 'agee' in customers; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME",
     ):
-        load(write(tmp_path), columns={"customers": {"agee": "years"}})
+        load_tables(write_tables(tmp_path), columns={"customers": {"agee": "years"}})
 
 
 def two_files(folder: Path, first: dict, second: dict) -> Path:
-    write(folder, articles=None)
+    write_tables(folder, articles=None)
     (folder / "articles").mkdir()
     for number, table in enumerate((first, second)):
         pq.write_table(pa.table(table), folder / "articles" / f"{number}.parquet")
@@ -186,18 +193,18 @@ def test_files_of_one_table_must_agree(tmp_path):
     with pytest.raises(
         InputError, match="column 'department_name' is in 1 of 2 files, not in 0.parquet"
     ):
-        load(two_files(tmp_path / "absent", ARTICLES, more | {"department_name": ["x"]}))
+        load_tables(two_files(tmp_path / "absent", ARTICLES, more | {"department_name": ["x"]}))
     with pytest.raises(
         InputError,
         match="changes its type from file to file: integer in 1.parquet, text in 0.parquet",
     ):
-        load(two_files(tmp_path / "types", ARTICLES, more | {"article_id": [4]}))
+        load_tables(two_files(tmp_path / "types", ARTICLES, more | {"article_id": [4]}))
 
 
 def test_files_of_one_table_may_differ_in_what_does_not_matter(tmp_path, backend):
     more = {"article_id": pa.array(["a4"]).dictionary_encode(), "product_group_name": pa.nulls(1)}
-    shop = load(two_files(tmp_path, ARTICLES, more), backend)
-    assert category(shop.item_columns["product_group"]) == [None, "Shoes", "Bags", None]
+    shop = load_tables(two_files(tmp_path, ARTICLES, more), backend)
+    assert decode(shop.item_columns["product_group"]) == [None, "Shoes", "Bags", None]
 
 
 def test_text_that_is_not_utf8_is_an_error(tmp_path):
@@ -206,4 +213,4 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path):
         InputError,
         match="articles.parquet: column 'colour_group_name' holds text that is not UTF-8",
     ):
-        load(write(tmp_path, articles=ARTICLES | {"colour_group_name": latin}))
+        load_tables(write_tables(tmp_path, articles=ARTICLES | {"colour_group_name": latin}))

@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def stages_of(case: str, backend: Any, **more: Any) -> Stages:
-    shop = random_shop(6, n_users=60, n_items=26, n_rows=500, span_days=60, n_dates=24)
+    shop = random_shop(6, n_users=60, n_items=26, n_rows=500, dates=(24, 60))
     return Stages(backend, shop, tiny_config(category_balancing=CASES[case], **more))
 
 

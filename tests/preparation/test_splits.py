@@ -81,9 +81,7 @@ def test_windows_are_cut_to_the_nanosecond(times, shares, windows):
 @pytest.fixture(scope="module")
 def crowd():
     """Seven hundred users who come and go, ten items each on average."""
-    return random_shop(
-        11, n_users=700, n_items=60, n_rows=7000, n_dates=120, span_days=300, minutes=True
-    )
+    return random_shop(11, n_users=700, n_items=60, n_rows=7000, dates=(120, 300), minutes=True)
 
 
 def usual(**more) -> DatasetConfig:

@@ -50,7 +50,7 @@ def shop(seed: int, **more) -> dict:
 
 
 def larger_shop() -> dict:
-    return random_shop(5, n_users=120, n_items=150, n_rows=5000, n_dates=30)
+    return random_shop(5, n_users=120, n_items=150, n_rows=5000, dates=(30, 40))
 
 
 @pytest.mark.parametrize("seed", range(4))

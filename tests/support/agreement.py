@@ -1,4 +1,4 @@
-"""Whether two backends give the same: `same` compares results of stages to the last bit."""
+"""Whether two backends agree: `is_same` compares results of stages to the last bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from tests.support.strict_array import StrictArray
 
 
-def same(left: Any, right: Any) -> bool:
-    """Equal values of equal types, through tuples, lists, dicts and dataclasses; arrays by dtype, shape and bytes.
+def is_same(left: Any, right: Any) -> bool:
+    """Compare types and values, in tuples, lists, dicts and dataclasses too.
 
-    It does not matter which backend an array is on. A tuple equals the list of the same values.
+    Arrays are compared by dtype, shape and bytes, whichever backend they are on. A tuple equals
+    the list of the same values.
     """
     left, right = _on_host(left), _on_host(right)
     if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
@@ -27,19 +28,19 @@ def same(left: Any, right: Any) -> bool:
         return (
             isinstance(right, (tuple, list))
             and len(left) == len(right)
-            and all(map(same, left, right))
+            and all(map(is_same, left, right))
         )
     if isinstance(left, dict):
         return (
             isinstance(right, dict)
             and left.keys() == right.keys()
-            and all(same(left[key], right[key]) for key in left)
+            and all(is_same(left[key], right[key]) for key in left)
         )
     if type(left) is not type(right):
         return False
     if dataclasses.is_dataclass(left):
         return all(
-            same(getattr(left, field.name), getattr(right, field.name))
+            is_same(getattr(left, field.name), getattr(right, field.name))
             for field in dataclasses.fields(left)
         )
     return bool(left == right)

@@ -1,4 +1,4 @@
-"""A log that grows, for the tests of `append`: sixty days of a little shop, as they were on a day and as they are."""
+"""A log that grows, for tests of `append`: sixty days of a small shop, up to any day."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.shops import DAY, FIRST_DAY, Tables, random_shop, tiny_config
 VAL_FROM, TEST_FROM, TODAY = 30, 40, 52  # days of the shop, which has 60
 
 
-def growing(strategy: str = "temporal", **more: Any) -> DatasetConfig:
-    """Settings under which later rows leave train and val alone."""
+def growing_config(strategy: str = "temporal", **more: Any) -> DatasetConfig:
+    """Return a configuration under which later rows leave train and val alone."""
     split = {
         "strategy": strategy,
         "val_from": "2018-10-20",
@@ -29,10 +29,13 @@ def growing(strategy: str = "temporal", **more: Any) -> DatasetConfig:
     return tiny_config(split=split, filtering=filtering, **more)
 
 
-def log(seed: int = 1) -> Tables:
-    """Sixty days of a shop; in the last week come a customer and an article of which no row was there before, first of all."""
+def make_log(seed: int = 1) -> Tables:
+    """Return sixty days of a shop; the last week adds a customer and an article.
+
+    They are the first rows of their tables.
+    """
     tables = random_shop(
-        seed, n_users=18, n_items=24, n_rows=520, n_dates=40, span_days=60, minutes=True, views=True
+        seed, n_users=18, n_items=24, n_rows=520, dates=(40, 60), minutes=True, views=True
     )
     bought = [row for row in tables["transactions"] if row["t_dat"] >= (FIRST_DAY + TODAY) * DAY]
     assert bought, "the shop has no last week: take another seed"
@@ -53,8 +56,8 @@ def log(seed: int = 1) -> Tables:
     return tables
 
 
-def until(tables: Tables, day: int) -> Tables:
-    """The tables as they were on a day; customers and articles come with their first purchase."""
+def cut_log(tables: Tables, day: int) -> Tables:
+    """Return the tables as they were on a day; new customers and articles come with a purchase."""
     end = (FIRST_DAY + day) * DAY
     then = {
         name: [row for row in tables[name] if row["t_dat"] < end]
@@ -69,16 +72,16 @@ def until(tables: Tables, day: int) -> Tables:
     return then
 
 
-def grown(
+def build_and_append(
     folder: Path, config: DatasetConfig, tables: Tables, before: Tables
 ) -> tuple[BuildResult, BuildResult, BuildResult]:
-    """What was built of the tables `before`, what a build from the start makes of `tables`, and what append makes."""
+    """Return a build of `before`, a build of `tables`, and what append makes of the first."""
     old = build(write_shop(before, folder / "before"), folder / "dataset", config, backend="cpu")
     whole = build(write_shop(tables, folder / "now"), folder / "whole", config, backend="cpu")
     return old, whole, append(folder / "now", folder / "dataset", backend="cpu")
 
 
-def inodes(dataset: Path) -> dict[str, int]:
+def list_inodes(dataset: Path) -> dict[str, int]:
     return {
         file.relative_to(dataset).as_posix(): file.stat().st_ino
         for file in dataset.rglob("*.parquet")
@@ -86,10 +89,10 @@ def inodes(dataset: Path) -> dict[str, int]:
     }
 
 
-def of_split(found: dict[str, int], split: str) -> dict[str, int]:
-    return {name: inode for name, inode in found.items() if name.startswith(f"{split}_dataset")}
+def select_split(inodes: dict[str, int], split: str) -> dict[str, int]:
+    return {name: inode for name, inode in inodes.items() if name.startswith(f"{split}_dataset")}
 
 
-def rows_of(tables: Tables, first: int, last: int) -> list[dict[str, Any]]:
-    """Purchases between two days."""
+def select_rows(tables: Tables, first: int, last: int) -> list[dict[str, Any]]:
+    """Return the purchases between two days."""
     return [row for row in tables["transactions"] if first <= row["t_dat"] / DAY - FIRST_DAY < last]

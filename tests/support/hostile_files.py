@@ -1,7 +1,8 @@
-"""Damaged and malicious Parquet files: little shops in many dresses, mutated by seed, and a worker that loads them with limits.
+"""Damaged and malicious Parquet files: shops in many layouts, mutated by a seed.
 
-A corrupt file may kill the process that reads it, so cases run in processes of their own, with bounded memory and time:
-`python -m tests.support.hostile_files FOLDER FIRST LAST` tells of each case on a line, and `survey` starts it again after a death.
+A corrupt file may kill the process that reads it, so cases run in processes of their own, with
+bounded memory and time: `python -m tests.support.hostile_files FOLDER FIRST LAST` reports each case
+on a line, and `survey` restarts it after a death.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ from typing import Callable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.input_tables import ARTICLES, CUSTOMERS, TRANSACTIONS, VIEWS, load, write
+from tests.support.input_tables import (
+    ARTICLES,
+    CUSTOMERS,
+    TRANSACTIONS,
+    VIEWS,
+    load_tables,
+    write_tables,
+)
 
 ROOT = Path(__file__).parents[2]
 ROWS = 400  # of each table
-DRESSES = (  # how the mutated file was written
+# How the mutated file was written.
+LAYOUTS = (
     {},
     {"compression": "none", "use_dictionary": False},
     {"compression": "zstd", "data_page_version": "2.0", "row_group_size": 100},
@@ -57,15 +66,14 @@ ENCODINGS = {
     "t_dat": "DELTA_BINARY_PACKED",
     "sales_channel_id": "DELTA_BINARY_PACKED",
 }
-ADDRESS_SPACE = (
-    6 << 30
-)  # bytes a worker may map; Python, Arrow and numba take 2 GiB of it before the first case
-CASE_S = 10  # of processor time; a case that takes longer hangs
-MOST_S = 120  # of time; machines that do much else are slow
+# Bytes that a worker may map; Python, Arrow and numba take 2 GiB of it before the first case.
+ADDRESS_SPACE = 6 << 30
+MAX_CPU_S = 10  # of processor time; a case that takes longer hangs
+MAX_S = 120  # of time; machines that do much else are slow
 
 
 def many(table: dict, n: int) -> pa.Table:
-    """The table's rows over and over; ids of entities are made distinct."""
+    """Return the table's rows repeated up to `n`; ids of entities are made distinct."""
     columns = {
         name: [values[row % len(values)] for row in range(n)] for name, values in table.items()
     }
@@ -76,25 +84,25 @@ def many(table: dict, n: int) -> pa.Table:
 
 
 def sound_shop(folder: Path, rng: random.Random) -> Path:
-    """A shop that loads, of which one file is to be damaged: that file."""
+    """Write a shop that loads, and return the file of it that is to be damaged."""
     tables = {
         "articles": ARTICLES,
         "customers": CUSTOMERS,
         "transactions": TRANSACTIONS,
         "views": VIEWS,
     }
-    write(folder, views=VIEWS)
+    write_tables(folder, views=VIEWS)
     victim = rng.choice(["articles", "customers", "transactions", "transactions", "views"])
-    dress = dict(rng.choice(DRESSES))
+    layout = dict(rng.choice(LAYOUTS))
     table = many(tables[victim], ROWS)
-    if dress.pop("column_encoding", None):
-        dress["column_encoding"] = {
+    if layout.pop("column_encoding", None):
+        layout["column_encoding"] = {
             name: ENCODINGS[name] for name in table.column_names if name in ENCODINGS
         }
-    if "use_byte_stream_split" in dress and "price" not in table.column_names:
-        del dress["use_byte_stream_split"]
+    if "use_byte_stream_split" in layout and "price" not in table.column_names:
+        del layout["use_byte_stream_split"]
     path = folder / f"{victim}.parquet"
-    pq.write_table(table, path, **dress)
+    pq.write_table(table, path, **layout)
     return path
 
 
@@ -126,7 +134,7 @@ def flip_in_pages(raw: bytearray, rng: random.Random) -> bytearray:
 
 
 def flip_in_page_headers(raw: bytearray, rng: random.Random) -> bytearray:
-    """Right where each column chunk begins there is the header of its first page."""
+    """Change the start of a column chunk, where the header of its first page is."""
     metadata = pq.read_metadata(pa.BufferReader(bytes(raw)))
     chunk = metadata.row_group(rng.randrange(metadata.num_row_groups)).column(
         rng.randrange(metadata.num_columns)
@@ -144,7 +152,7 @@ def flip_in_page_headers(raw: bytearray, rng: random.Random) -> bytearray:
 
 
 def huge_number(raw: bytearray, rng: random.Random) -> bytearray:
-    """A varint of the footer becomes one of the numbers at which integers end."""
+    """Replace a varint of the footer by one of the numbers at which integer types end."""
     start, length = footer_start(raw), struct.unpack("<I", raw[-8:-4])[0]
     number = rng.choice(
         [2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1, 2**33, 10**6, 2 * 10**9]
@@ -172,10 +180,10 @@ def repeat(raw: bytearray, rng: random.Random) -> bytearray:
 
 
 def swap(raw: bytearray, rng: random.Random) -> bytearray:
-    one, other, n = rng.randrange(len(raw)), rng.randrange(len(raw)), rng.choice([4, 40, 400])
-    piece = bytes(raw[one : one + n])
-    raw[one : one + n] = raw[other : other + n]
-    raw[other : other + len(piece)] = piece
+    first, second, n = rng.randrange(len(raw)), rng.randrange(len(raw)), rng.choice([4, 40, 400])
+    piece = bytes(raw[first : first + n])
+    raw[first : first + n] = raw[second : second + n]
+    raw[second : second + len(piece)] = piece
     return raw
 
 
@@ -213,7 +221,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def damage(folder: Path, case: int) -> str:
-    """Write the shop of a case into `folder`, and say what was done to it."""
+    """Write the shop of a case into `folder`, and return what was done to it."""
     rng = random.Random(case)
     path = sound_shop(folder, rng)
     raw, names = bytearray(path.read_bytes()), []
@@ -222,35 +230,38 @@ def damage(folder: Path, case: int) -> str:
         try:
             raw = mutation(raw, rng)
         except (ValueError, IndexError, OSError, pa.ArrowException):
-            break  # the first mutation left nothing that the second could find its way in
+            break  # the first mutation left nothing that the second can parse
     path.write_bytes(raw)
     return f"{path.name}: {', '.join(names)}"
 
 
 def run_case(folder: Path, case: int) -> dict:
-    """Load the shop of a case; what came of it, its seconds, and bytes of memory at its peak above those before."""
-    what = damage(folder, case)
+    """Load the shop of a case, and return its outcome, seconds and bytes.
+
+    Bytes are those of the peak of memory above the memory before.
+    """
+    damage_done = damage(folder, case)
     reset_peak()
     before, began = peak_bytes(), time.process_time()
     settings = {"on_bad_rows": "reject", "min_quality_score": 0.0} if case % 2 else {}
     try:
-        load(folder, rejects=folder / "rejects.parquet" if settings else None, **settings)
+        load_tables(folder, rejects=folder / "rejects.parquet" if settings else None, **settings)
         outcome, text = "loaded", ""
     except Exception as error:
         outcome, text = type(error).__name__, str(error)[:400]
-    seconds, taken = time.process_time() - began, peak_bytes() - before
+    seconds, n_bytes = time.process_time() - began, peak_bytes() - before
     return {
         "case": case,
-        "what": what,
+        "what": damage_done,
         "outcome": outcome,
         "text": text,
         "seconds": round(seconds, 3),
-        "bytes": taken,
+        "bytes": n_bytes,
     }
 
 
 def reset_peak() -> None:
-    """Where that is not allowed, the peak of all cases so far is taken for this one's."""
+    """Reset the peak of memory; where that is not allowed, it is that of all cases so far."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -267,19 +278,19 @@ def peak_bytes() -> int:
 
 
 def main(folder: Path, first: int, last: int) -> None:
-    """Run the cases first..last-1, and print one JSON object a case before it and one after it."""
+    """Run the cases first..last-1; print one JSON object before each case and one after it."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for case in range(first, last):
-        signal.setitimer(signal.ITIMER_PROF, CASE_S)  # ends the process, as the alarm does
-        signal.alarm(MOST_S)
+        signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)  # ends the process, as the alarm does
+        signal.alarm(MAX_S)
         print(json.dumps({"case": case}), flush=True)
         print(json.dumps(run_case(folder / str(case % 8), case)), flush=True)
 
 
 @dataclass
 class Survey:
-    """What came of many cases."""
+    """The outcomes of many cases."""
 
     results: list[dict]
 
@@ -289,7 +300,7 @@ class Survey:
 
 
 def survey(folder: Path, first: int, last: int) -> Survey:
-    """Run the cases first..last-1 in processes of their own; a death or a hang is the outcome of its case."""
+    """Run the cases first..last-1 in processes; a death or a hang is the outcome of its case."""
     results = []
     while first < last:
         results += (batch := list(_until_death(folder, first, last)))
@@ -311,10 +322,10 @@ def _until_death(folder: Path, first: int, last: int) -> Iterator[dict]:
     ) as worker:
         case, began = first, time.monotonic()
         for line in worker.stdout:
-            told = json.loads(line)
-            if "outcome" in told:
-                yield told
-            case, began = told["case"] + ("outcome" in told), time.monotonic()
+            event = json.loads(line)
+            if "outcome" in event:
+                yield event
+            case, began = event["case"] + ("outcome" in event), time.monotonic()
         worker.wait()
         if case < last:
             died = {

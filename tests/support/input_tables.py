@@ -1,4 +1,4 @@
-"""A shop of three articles for the tests of stage 1: written in any dress, loaded, and read back as plain values."""
+"""A shop of three articles for tests of stage 1: written, loaded, read as plain values."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ VIEWS = {"t_dat": [dt.date(2020, 1, 3)], "customer_id": ["u1"], "article_id": ["
 CPU = NumpyBackend(1)
 
 
-def write(folder: Path, **tables) -> Path:
-    """A little shop's files; a table given here replaces the default one, None leaves it out."""
+def write_tables(folder: Path, **tables) -> Path:
+    """Write a small shop's files; a table given here replaces the default, None leaves it out."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in (
         {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS} | tables
@@ -40,16 +40,16 @@ def write(folder: Path, **tables) -> Path:
     return folder
 
 
-def load(folder: Path, backend=CPU, *, rejects: Path | None = None, **inputs):
+def load_tables(folder: Path, backend=CPU, *, rejects: Path | None = None, **inputs):
     return load_shop(
         folder, DatasetConfig.model_validate({"inputs": inputs}), backend, rejects=rejects
     )
 
 
-def reject(folder: Path, backend=CPU, **inputs):
-    """The shop of the good rows, and the bad ones as (table, position, reason)."""
+def load_rejecting(folder: Path, backend=CPU, **inputs):
+    """Return the shop of the good rows, and the bad ones as (table, position, reason)."""
     rejects = folder / "rejects.parquet"
-    shop = load(
+    shop = load_tables(
         folder,
         backend,
         rejects=rejects,
@@ -60,32 +60,34 @@ def reject(folder: Path, backend=CPU, **inputs):
     return shop, [tuple(row.values()) for row in rows.drop_columns("row").to_pylist()]
 
 
-def host(array):
+def to_list(array):
     return getattr(array, "host", array).tolist()
 
 
-def sales(shop):
-    """Transactions as the ids, prices and times that they mean, in the shop's order."""
+def list_sales(shop):
+    """List transactions as (time, user id, item id, price, channel), in the shop's order."""
     users, items = shop.user_ids.to_pylist(), shop.item_ids.to_pylist()
-    prices = [float(shop.prices[code]) if len(shop.prices) else None for code in host(shop.price)]
-    days = [str(np.datetime64(time, "ns").astype("datetime64[s]")) for time in host(shop.time)]
+    prices = [
+        float(shop.prices[code]) if len(shop.prices) else None for code in to_list(shop.price)
+    ]
+    days = [str(np.datetime64(time, "ns").astype("datetime64[s]")) for time in to_list(shop.time)]
     columns = (
         days,
-        [users[u] for u in host(shop.user)],
-        [items[i] for i in host(shop.item)],
+        [users[u] for u in to_list(shop.user)],
+        [items[i] for i in to_list(shop.item)],
         prices,
-        host(shop.channel),
+        to_list(shop.channel),
     )
     return list(zip(*columns, strict=True))
 
 
-def category(category):
-    return [None if code < 0 else category.values[code] for code in host(category.codes)]
+def decode(decode):
+    return [None if code < 0 else decode.values[code] for code in to_list(decode.codes)]
 
 
-def changed(table: dict, column: str, values) -> dict:
+def replace_column(table: dict, column: str, values) -> dict:
     return {**table, column: values}
 
 
-def without(table: dict, column: str) -> dict:
+def drop_column(table: dict, column: str) -> dict:
     return {name: values for name, values in table.items() if name != column}

@@ -1,10 +1,13 @@
-"""Little random shops for the tests: tables as rows of plain values, in a shape that provokes ties, baskets and gaps.
+"""Small random shops for tests: tables as rows of plain values, with ties, baskets and gaps.
 
     sales(("u", "a", 0), ("v", "a", 1.5))    a shop written by hand, line by line
-    random_shop(seed, ...)                   one shop, the same for the same arguments; more rows extend fewer
-    shops()                                  a hypothesis strategy of them, shrinking to fewer users, items and rows
+    random_shop(seed, ...)                   a shop, the same for the same arguments; more rows
+                                             extend fewer
+    shops()                                  a hypothesis strategy of them, shrinking to fewer users,
+                                             items and rows
     write_shop(tables, folder, unit)         the Parquet files of a shop
-    tiny_config(split={"windows": "rows"})   a DatasetConfig under which most such shops fill every split
+    tiny_config(split={"windows": "rows"})   a DatasetConfig under which most such shops fill every
+                                             split
     loose_config()                           the same, keeping every user and item
 
 Rows are dicts under H&M's column names; `t_dat` is in nanoseconds since 1970 UTC.
@@ -94,7 +97,7 @@ def set_options(settings: list[str]) -> list[str]:
 
 
 def tiny_config(**overrides: Any) -> DatasetConfig:
-    """A configuration for little shops; sections given as dicts are laid over the tiny defaults."""
+    """Return a configuration for small shops; `overrides` are merged by section."""
     data: dict[str, Any] = {section: dict(values) for section, values in TINY.items()}
     for name, value in overrides.items():
         data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
@@ -102,7 +105,7 @@ def tiny_config(**overrides: Any) -> DatasetConfig:
 
 
 def loose_config(**overrides: Any) -> DatasetConfig:
-    """A tiny configuration that keeps every user and item."""
+    """Return a tiny configuration that keeps every user and item."""
     filtering = {
         "min_user_interactions": 1,
         "min_item_interactions": 1,
@@ -112,7 +115,10 @@ def loose_config(**overrides: Any) -> DatasetConfig:
 
 
 def sales(*lines: tuple, views: tuple = (), **articles: dict) -> Tables:
-    """Tables of lines (user, item, day[, price[, channel]]); `articles` adds columns to items by id."""
+    """Return tables of lines (user, item, day[, price[, channel]]).
+
+    `articles` adds columns to items by id.
+    """
     lines = [(*line, *(1.0, None)[len(line) - 3 :]) for line in lines]
     items = sorted({line[1] for line in lines} | {view[1] for view in views})
     tables = {
@@ -146,42 +152,41 @@ def random_shop(
     n_users: int = 8,
     n_items: int = 18,
     n_rows: int = 120,
-    n_dates: int = 16,
-    span_days: int = 40,
+    dates: tuple[int, int] = (16, 40),
     minutes: bool = False,
     heavy_owner: bool = False,
     views: bool = False,
 ) -> Tables:
-    """A shop of `n_rows` transaction lines on at most `n_dates` distinct days.
+    """Return a shop of `n_rows` transaction lines on at most so many distinct days of so many.
 
-    Baskets hold up to 4 items; some lines repeat, with the same or another price and channel. Customers mostly buy
-    from a third of the items. Some items come late or leave early; a fifth share their product code with another.
-    One customer and one article more than asked for never appear in a transaction. `minutes` gives some baskets a time
-    of day (else every time is midnight), `heavy_owner` lets customer 0 buy every item early, `views` adds views.
+    Baskets hold up to 4 items; some lines repeat, with the same or another price and channel.
+    Customers mostly buy from a third of the items. Some items come late or leave early; a fifth
+    share their product code with another. A customer and an article more than `n_users` and
+    `n_items` never appear in a transaction. `minutes` gives some baskets a time of day (else every
+    time is midnight), `heavy_owner` lets customer 0 buy every item early, `views` adds views.
     """
+    n_days, span_days = dates
     chance = random.Random(f"shop {seed}")
     tables: Tables = {
         "articles": [_article(item, chance) for item in range(n_items + 1)],
         "customers": [_customer(user, chance) for user in range(n_users + 1)],
     }
-    dates = sorted(chance.sample(range(span_days), min(n_dates, span_days)))
-    seasons = [range(span_days)] + [
-        _season(span_days, chance) for _ in range(n_items - 1)
-    ]  # one item is always there
+    days = sorted(chance.sample(range(span_days), min(n_days, span_days)))
+    # The first item is always on sale.
+    seasons = [range(span_days)] + [_season(span_days, chance) for _ in range(n_items - 1)]
     tastes = [chance.sample(range(n_items), max(2, n_items // 3)) for _ in range(n_users)]
     prices = [chance.choice(PRICES) for _ in range(n_items)]
     lines: list[dict[str, Any]] = []
     if heavy_owner:
         lines += [
-            _line(chance.choice(dates[:2]) * DAY, 0, item, prices, chance)
-            for item in range(n_items)
+            _line(chance.choice(days[:2]) * DAY, 0, item, prices, chance) for item in range(n_items)
         ]
     while len(lines) < n_rows:
-        user, day = chance.randrange(n_users), chance.choice(dates)
+        user, day = chance.randrange(n_users), chance.choice(days)
         time = day * DAY + (chance.choice((0, 1, 600, 600, 1439)) * MINUTE if minutes else 0)
         wanted = tastes[user] if chance.random() < 0.85 else range(n_items)
-        there = [item for item in wanted if day in seasons[item]]
-        for item in chance.sample(there, min(len(there), chance.choice((1, 1, 2, 3, 4)))):
+        on_sale = [item for item in wanted if day in seasons[item]]
+        for item in chance.sample(on_sale, min(len(on_sale), chance.choice((1, 1, 2, 3, 4)))):
             lines.append(_line(time, user, item, prices, chance))
             while chance.random() < 0.1:
                 lines.append(
@@ -196,7 +201,7 @@ def random_shop(
 
 
 def _season(span_days: int, chance: random.Random) -> range:
-    """The days on which an item can be bought: mostly all of them; some come later, some leave early."""
+    """Return the days on which an item can be bought: mostly all; some come later or leave early."""
     first = chance.choice((0, 0, 0, 0, span_days // 3, span_days // 2))
     return range(first, chance.choice((span_days, span_days, span_days, first + span_days // 3)))
 
@@ -252,9 +257,10 @@ def _view(chance: random.Random, n_users: int, n_items: int, span_days: int) -> 
 
 
 def shops(*, minutes: bool | None = None, views: bool | None = None) -> st.SearchStrategy[Tables]:
-    """Random shops of 5-16 users, 10-25 items and 80-300 lines; times of day and views by chance unless fixed.
+    """Draw random shops of 5-16 users, 10-25 items and 80-300 lines.
 
-    Most fill every split under `tiny_config`.
+    Times of day and views come by chance unless fixed. Most shops fill every split under
+    `tiny_config`.
     """
     return st.builds(
         random_shop,
@@ -262,8 +268,7 @@ def shops(*, minutes: bool | None = None, views: bool | None = None) -> st.Searc
         n_users=st.integers(5, 16),
         n_items=st.integers(10, 25),
         n_rows=st.integers(80, 300),
-        n_dates=st.integers(6, 24),
-        span_days=st.sampled_from((24, 40, 90)),
+        dates=st.tuples(st.integers(6, 24), st.sampled_from((24, 40, 90))),
         minutes=st.booleans() if minutes is None else st.just(minutes),
         heavy_owner=st.booleans(),
         views=st.booleans() if views is None else st.just(views),
@@ -309,9 +314,10 @@ SCHEMAS = {
 
 
 def write_shop(tables: Tables, folder: Path, unit: str = "timestamp") -> Path:
-    """Write the tables as Parquet files into `folder` and return it; `t_dat` as nanoseconds or, with "date", as dates.
+    """Write the tables as Parquet files into `folder` and return it.
 
-    Raises ValueError where a date would lose a time of day: such a shop would not be the one in `tables`.
+    `t_dat` is written in nanoseconds or, with `unit` "date", as dates. ValueError where a date
+    would lose a time of day.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -320,7 +326,8 @@ def write_shop(tables: Tables, folder: Path, unit: str = "timestamp") -> Path:
         if unit == "date" and "t_dat" in schema.names:
             if any(row["t_dat"] % DAY for row in rows):
                 raise ValueError(
-                    f"{name}: has times of day, which a date would lose; write it with unit='timestamp'"
+                    f"{name}: has times of day, which a date would lose; "
+                    "write it with unit='timestamp'"
                 )
             rows = [{**row, "t_dat": row["t_dat"] // DAY} for row in rows]
             schema = schema.set(0, pa.field("t_dat", pa.int32()))

@@ -288,7 +288,7 @@ def test_who_bought_what_after_the_cut_changes_no_train_row(seed):
 
     Rare items stay out of it: whose purchases the filter drops may decide who goes where.
     """
-    tables = random_shop(seed, n_dates=10)
+    tables = random_shop(seed, dates=(10, 40))
     lines = list({key_of(row): dict(row) for row in tables["transactions"]}.values())
     before = reference.build(
         {**tables, "transactions": [dict(row) for row in lines]}, tiny_config()

@@ -11,7 +11,7 @@ import pytest
 from gpu_dcgen.backend.runs import offsets_from_lengths, repeat_index, run_offsets, run_starts
 from gpu_dcgen.kernels import rng
 from tests.support import cupy_surface
-from tests.support.agreement import same
+from tests.support.agreement import is_same
 from tests.support.strict_backend import StrictBackend
 
 
@@ -156,7 +156,7 @@ def test_strict_refuses(name, strict):
     array = strict.from_host(A)
     with pytest.raises(error):
         program(strict.xp, array)
-    assert same(array, A)
+    assert is_same(array, A)
 
 
 def _scattered(xp, a, f):
@@ -305,7 +305,7 @@ PROGRAMS = (
 def test_strict_answers_as_numpy_does(program, strict):
     expected = program(np, A.copy(), F.copy())
     found = program(strict.xp, strict.from_host(A), strict.from_host(F))
-    assert same(found, expected)
+    assert is_same(found, expected)
 
 
 def test_results_that_differ_are_not_the_same(strict):
@@ -313,10 +313,10 @@ def test_results_that_differ_are_not_the_same(strict):
     class Result:
         array: object
 
-    assert same((A, {"x": Result(F)}), (strict.from_host(A), {"x": Result(F.copy())}))
+    assert is_same((A, {"x": Result(F)}), (strict.from_host(A), {"x": Result(F.copy())}))
     for other in (A.astype(np.int64), A + 1, A[:3], A.reshape(2, 2)):
-        assert not same(A, other)
-        assert not same(Result(A), Result(strict.from_host(other)))
+        assert not is_same(A, other)
+        assert not is_same(Result(A), Result(strict.from_host(other)))
     for left, right in (
         ((A,), (A, A)),
         ({"x": A}, {"y": A}),
@@ -325,7 +325,7 @@ def test_results_that_differ_are_not_the_same(strict):
         (A, None),
         ({}, None),
     ):
-        assert not same(left, right)
+        assert not is_same(left, right)
 
 
 def test_a_sum_of_floats_depends_on_the_order(strict):
@@ -380,7 +380,7 @@ def test_crossing_copies(strict):
     strict.to_host(device)[0] = 100
     host[0] = 200
     assert int(device[0]) == A[0]
-    assert same(strict.to_host(strict.from_host([1, 2])), np.array([1, 2]))
+    assert is_same(strict.to_host(strict.from_host([1, 2])), np.array([1, 2]))
     for crossing, value in (
         (strict.to_host, A),
         (strict.from_host, device),

@@ -14,7 +14,7 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen.backend.protocol import MatrixByItemAndUser
 from gpu_dcgen.kernels import rng, row_kernel
 from gpu_dcgen.preparation.interactions import build_interactions
-from tests.support.agreement import same
+from tests.support.agreement import is_same
 from tests.support.shops import tiny_config
 from tests.support.stage_shops import make_shop
 from tests.support.strict_array import StrictArray
@@ -89,7 +89,7 @@ def test_a_kernel_of_unsigned_integers_gives_the_cpu_result(strict):
     NumpyBackend(2).for_each(mixes, 5000, keys, cpu)
     out = strict.xp.empty(5000, dtype=strict.xp.uint64)
     strict.for_each(mixes, 5000, strict.from_host(keys), out)
-    assert same(out.host, cpu)
+    assert is_same(out.host, cpu)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_kernel_of_unsigned_integers_gives_the_cpu_result(strict):
 def test_a_kernel_that_leaves_an_array_is_named(kernel, strict):
     values, out = strict.from_host(A), strict.xp.zeros(4, dtype=strict.xp.int32)
     strict.for_each(kernel, 3, values, out)
-    assert same(out.host, np.array([1, 2, 1, 0], dtype=np.int32))
+    assert is_same(out.host, np.array([1, 2, 1, 0], dtype=np.int32))
     with pytest.raises(IndexError, match=kernel.python.__name__):
         strict.for_each(kernel, 4, values, out)
 
@@ -111,9 +111,9 @@ def test_rows_run_in_another_order_each_time():
         out = strict.xp.zeros(50, dtype=strict.xp.int64)
         strict.for_each(sums_before, 50, strict.from_host(values), out)
         found.append(out.host.copy())
-    assert not same(found[0], np.cumsum(values))
-    assert same(found[0], found[1])
-    assert not same(found[0], found[2])
+    assert not is_same(found[0], np.cumsum(values))
+    assert is_same(found[0], found[1])
+    assert not is_same(found[0], found[2])
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -132,14 +132,14 @@ def test_every_lane_is_used_in_turn(single, strict):
         out,
         lanes=backend.count_lanes(32),
     )
-    assert same(out.host, values[:, ::-1].copy())
+    assert is_same(out.host, values[:, ::-1].copy())
     assert sorted(np.bincount(lanes.host).tolist()) == ([7] if single else [2, 2, 3])
 
 
 def test_kernels_take_device_arrays_and_host_numbers(strict):
     values, out = strict.from_host(A), strict.xp.empty(4, dtype=strict.xp.int64)
     strict.for_each(scales, 4, 2, np.float64(0.75), values, out)
-    assert same(out.host, A.astype(np.int64) * 2 + 1)
+    assert is_same(out.host, A.astype(np.int64) * 2 + 1)
     for wrong in (A, [1], None, values[0], "x", (values, values)):
         with pytest.raises(TypeError, match="argument 0"):
             strict.for_each(scales, 4, wrong, 0.5, values, out)
@@ -150,10 +150,10 @@ def test_kernels_take_device_arrays_and_host_numbers(strict):
 def test_kernels_take_named_tuples_of_arrays(strict):
     values, out = strict.from_host(A), strict.xp.empty(4, dtype=strict.xp.int64)
     strict.for_each(scales_nested, 4, Scaled(Scaling(values, 3), out))
-    assert same(out.host, A.astype(np.int64) * 3)
+    assert is_same(out.host, A.astype(np.int64) * 3)
     host = np.empty(4, np.int64)
     NumpyBackend(1).for_each(scales_nested, 4, Scaled(Scaling(A, 3), host))
-    assert same(host, out.host)
+    assert is_same(host, out.host)
     with pytest.raises(TypeError, match="argument 0"):
         strict.for_each(scales_nested, 4, Scaled(Scaling(A, 3), out))
 
@@ -236,7 +236,7 @@ def test_a_part_writer_takes_blocks_of_device_arrays(recorded):
             writer.write(SomeBlock({"x": A}))
     opened, block, closed = recorded._host.seen
     assert (opened, closed) == ("opened", "closed")
-    assert same(block.columns["x"], A)
+    assert is_same(block.columns["x"], A)
     assert type(block.columns["x"]) is np.ndarray
 
 
@@ -309,4 +309,4 @@ def test_interactions_are_the_same_on_both_backends(seed):
     assert 0 < results[0].n_rows < 300
     assert results[0].dropped["cold_user"] > 0
     assert isinstance(results[1].user, StrictArray)
-    assert same(*results)
+    assert is_same(*results)

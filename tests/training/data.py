@@ -24,7 +24,7 @@ def built(shape: str = "labeled_pair") -> Path:
     """A dataset of many small row groups and parts; not to be written to (see `copied`)."""
     folder = Path(mkdtemp(prefix="gpu-dcgen-training-"))
     tables = write_shop(
-        random_shop(3, n_users=24, n_items=30, n_rows=700, n_dates=30, span_days=60, minutes=True),
+        random_shop(3, n_users=24, n_items=30, n_rows=700, dates=(30, 60), minutes=True),
         folder / "in",
     )
     config = tiny_config(
