@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # The rooms of the package, from the data of the contract up to the command line. An import goes
 # from a room to one that stands on an earlier line, never sideways into a circle or upwards.
 FLOORS = (
-    {"errors", "kernels"},
+    {"errors", "kernels", "thrift"},
     {"contract"},
     {"backend", "config"},
     {"digest", "monitoring", "resources"},

@@ -325,7 +325,7 @@ def _find_type_class(
         if type_class in accepted:
             first_files.setdefault(type_class, file.path)
         # pandas writes a text column without values as floats.
-        elif not (pa.types.is_null(kind) or file.footer.null_throughout(own_name)):
+        elif not (pa.types.is_null(kind) or file.footer.is_null_throughout(own_name)):
             shown = f"a nested type, {kind!s:.80}," if pa.types.is_nested(kind) else str(kind)
             raise InputError(
                 f"{label}: column {own_name!r} is {shown} in {file.path.name}; "
