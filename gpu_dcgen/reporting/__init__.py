@@ -1,12 +1,14 @@
-"""One HTML page on a finished dataset, made from its files alone: no network, no script, charts as SVG.
+"""Report on a finished dataset as one HTML page, from its files alone.
 
-documents.py  the JSON files, and counts from the Parquet files that no JSON file holds
-numbers.py    numbers with the place that they come from, names made fit for a page
+The page has no script, loads nothing, and shows charts as SVG.
+
+documents.py  the JSON files, and counts of the Parquet files that are in no JSON file
+numbers.py    numbers with their place in the JSON files, and safe names
 samples.py    a few groups, read by row groups
-pictures.py   charts
-page.py       what the page says, section by section
-page.html     how it stands on the page
-style.css     how it looks, in light, in dark and on paper
+charts.py     charts as SVG
+page.py       the content of the page, section by section
+page.html     its layout
+style.css     its style: light, dark and print
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import MissingPackageError, OutputError
+from ..errors import MissingPackageError
+from ..storage.text_files import require_absent, write_text
 
 if missing := [name for name in ("jinja2", "markupsafe", "vl_convert") if find_spec(name) is None]:
     raise MissingPackageError(
-        f"A report needs a package that is not installed: no {missing[0]} was found.\nInstall it: pip install 'gpu-dcgen[report]'"
+        f"A report needs a package that is not installed: {missing[0]}.\n"
+        "Install it: pip install 'gpu-dcgen[report]'"
     )
 
 N_SAMPLES = 6
+_OTHER_OUTPUT = "Choose another file with --output"
 
 
 def write_report(
@@ -31,28 +36,17 @@ def write_report(
     n_samples: int = N_SAMPLES,
     overwrite: bool = False,
 ) -> Path:
-    """Write the page, and return its path: `output`, or a file beside the dataset (inside, an audit would not know it).
+    """Write the page and return its path.
 
-    Memory: one row group of samples at a time. InputError: no dataset; OutputError: the file is there, or cannot be written.
+    The default `output` is a file beside the dataset; `gpu-dcgen audit` reports files that were
+    added inside. Memory: one row group of samples at a time. Raises InputError where there is no
+    dataset, OutputError where the file exists or cannot be written.
     """
     from .documents import read_documents
     from .page import render
 
-    dataset = Path(dataset)
-    path = (
-        Path(output)
-        if output
-        else dataset.resolve().with_name(f"{dataset.resolve().name}.report.html")
-    )
-    if path.exists() and not overwrite:
-        raise OutputError(
-            f"{path} is there already.\nChoose another file with --output, or replace it with --overwrite."
-        )
-    text = render(read_documents(dataset), n_samples)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written to ({error.strerror}).\nChoose another file with --output."
-        ) from error
+    folder = Path(dataset).resolve()
+    path = Path(output) if output else folder.with_name(f"{folder.name}.report.html")
+    require_absent([path], overwrite, _OTHER_OUTPUT)
+    write_text(path, render(read_documents(Path(dataset)), n_samples), _OTHER_OUTPUT)
     return path

@@ -1,4 +1,4 @@
-"""What a finished dataset says of itself: its JSON files, and where its tables lie."""
+"""Read the JSON files of a finished dataset, and find the files of its tables."""
 
 from __future__ import annotations
 
@@ -11,57 +11,66 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import InputError
 from ..contract.json_files import read_json
+from ..contract.manifest import Manifest
+from ..contract.quality_report import QUALITY_REPORT, QualityReport
+from ..errors import InputError
 
-_ANEW = "Build the dataset again with this version."
+_REBUILD = "Build the dataset again with this version."
 SIMILARITY_BINS = 20  # of width 0.05
+_BATCH_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A dataset's JSON files as read; `certificate` is None before an audit."""
+    """The JSON files of a dataset."""
 
     folder: Path
-    manifest: dict[str, Any]
-    quality_report: dict[str, Any]
+    manifest: Manifest
+    quality_report: QualityReport
     vocabulary: dict[str, Any]
-    certificate: dict[str, Any] | None
+    certificate: dict[str, Any] | None  # None before an audit
 
-    def parts(self, name: str) -> list[Path]:
-        """The Parquet files of a table, in order."""
+    def list_parts(self, name: str) -> list[Path]:
+        """List the Parquet files of a table, in order."""
         path = self.folder / f"{name}.parquet"
         return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
-    def categories(self) -> list[str | None]:
-        """Product groups in the order in which quality_report.json counts them: first those without one."""
+    def list_product_groups(self) -> list[str | None]:
+        """List product groups in the order of quality_report.json: first None for those without."""
         return [None, *self.vocabulary["item_features"]["product_groups"]]
 
 
 def read_documents(folder: Path) -> Documents:
-    """InputError where the folder holds no dataset, or one of a version without quality_report.json."""
+    """Read the JSON files of the dataset in `folder`.
+
+    Raises InputError where it holds no dataset, or one of another version.
+    """
     if not (folder / "manifest.json").is_file():
-        remedy = "Name a folder that 'gpu-dcgen build' published."
-        raise InputError(f"{folder}: is no dataset (it holds no manifest.json).\n{remedy}")
-    names = ("manifest", "quality_report", "vocabulary")
-    found = {name: read_json(folder / f"{name}.json", _ANEW) for name in names}
+        raise InputError(
+            f"{folder}: is no dataset (it holds no manifest.json).\n"
+            "Name a folder that 'gpu-dcgen build' published."
+        )
     certificate = folder / "certificate.json"
     return Documents(
         folder,
-        **found,
-        certificate=read_json(certificate, _ANEW) if certificate.is_file() else None,
+        Manifest.load(folder / "manifest.json"),
+        QualityReport.load(folder / QUALITY_REPORT),
+        read_json(folder / "vocabulary.json", _REBUILD),
+        read_json(certificate, _REBUILD) if certificate.is_file() else None,
     )
 
 
-def similarity_counts(documents: Documents) -> list[int]:
-    """Pairs of item_similarity_matrix by similarity: (SIMILARITY_BINS,) counts; a batch of rows in memory at a time."""
-    found: Counter[int] = Counter()
-    for part in documents.parts("item_similarity_matrix"):
+def count_similarities(documents: Documents) -> list[int]:
+    """Count the pairs of item_similarity_matrix in SIMILARITY_BINS bins of similarity.
+
+    Memory: a batch of rows.
+    """
+    counts: Counter[int] = Counter()
+    for part in documents.list_parts("item_similarity_matrix"):
         with pq.ParquetFile(part) as parquet:
-            for batch in parquet.iter_batches(batch_size=1 << 18, columns=["similarity"]):
-                bins = pc.cast(
-                    pc.floor(pc.multiply(batch.column(0), float(SIMILARITY_BINS))), pa.int32()
-                )
-                for one in pc.value_counts(bins).to_pylist():
-                    found[min(one["values"], SIMILARITY_BINS - 1)] += one["counts"]
-    return [found[k] for k in range(SIMILARITY_BINS)]
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=["similarity"]):
+                bins = pc.floor(pc.multiply(batch.column(0), float(SIMILARITY_BINS)))
+                for entry in pc.value_counts(pc.cast(bins, pa.int32())).to_pylist():
+                    counts[min(entry["values"], SIMILARITY_BINS - 1)] += entry["counts"]
+    return [counts[k] for k in range(SIMILARITY_BINS)]

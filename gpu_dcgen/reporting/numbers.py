@@ -1,4 +1,4 @@
-"""Numbers and texts as a page shows them: each number with the place in the JSON files that it was taken from."""
+"""Format numbers and names for a page; numbers carry their place in the JSON files."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from markupsafe import Markup
 Form = Literal["count", "share", "bytes", "bytes/s", "seconds", "number", "hundredths"]
 
 NONE = "–"
-LONGEST = 60  # characters of a name
+MAX_LENGTH = 60  # characters of a name
 _BYTES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
-_UNSEEN = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Co",
-    "Zl",
-    "Zp",
-)  # controls, marks that turn the direction of text, surrogates, line ends
+# Unicode categories: controls, marks that turn the direction of text, surrogates, line ends.
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+_FORMS: dict[str, Form] = {"seconds": "seconds", "bytes/s": "bytes/s", "peak bytes": "bytes"}
 
 
 class Numbers:
-    """Looks values up in JSON documents and writes them as `<data value=... data-from="manifest.json#/counts/...">`."""
+    """Look up values in JSON documents and format them with their JSON pointer.
+
+    `<data value=... data-from="manifest.json#/counts/...">`
+    """
 
     def __init__(self, **documents: Any) -> None:
         self._documents = documents
 
     def __call__(self, document: str, *path: str | int, form: Form = "count") -> Markup:
+        """Format the value at `path` of a document."""
         value = self._documents[document]
         for step in path:
             value = value[step]
         pointer = "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in path)
-        return number(value, form, f"{document}.json#/{pointer}")
+        return format_number(value, form, f"{document}.json#/{pointer}")
 
 
-def number(value: float | None, form: Form = "count", source: str | None = None) -> Markup:
-    """A number for readers and, in `value`, for programs; `source` is the JSON pointer of what was not computed here."""
+def format_number(value: float | None, form: Form = "count", source: str | None = None) -> Markup:
+    """Format a number for people and, in the attribute `value`, for programs.
+
+    `source` is the JSON pointer of a number that was not computed here.
+    """
     origin = Markup(' data-from="{}"').format(source) if source else ""
     return Markup('<data value="{}"{}>{}</data>').format(
-        json.dumps(value), origin, text_of(value, form)
+        json.dumps(value), origin, format_value(value, form)
     )
 
 
-def text_of(value: float | None, form: Form) -> str:
+def format_value(value: float | None, form: Form) -> str:
+    """Format a number for people."""
     if value is None:
         return NONE
     if form == "count":
@@ -58,38 +61,35 @@ def text_of(value: float | None, form: Form) -> str:
         return f"{value:,.1f} s" if value < 1000 else f"{value:,.0f} s"
     if form in ("bytes", "bytes/s"):
         unit, name = next(((unit, name) for unit, name in _BYTES if value >= unit), (1, "bytes"))
-        return (
-            f"{value / unit:,.3g} {name}{form.removeprefix('bytes')}"
-            if value < 1000 * unit
-            else f"{value / unit:,.0f} {name}"
-        )
-    return (
-        f"{value:,}"
-        if isinstance(value, int) or value >= 1000 and value == int(value)
-        else f"{value:.4g}"
-    )
+        amount = value / unit
+        name += form.removeprefix("bytes")
+        return f"{amount:,.3g} {name}" if amount < 1000 else f"{amount:,.0f} {name}"
+    is_whole = isinstance(value, int) or (value >= 1000 and value == int(value))
+    return f"{value:,}" if is_whole else f"{value:.4g}"
 
 
-def form_of(metric: str) -> Form:
-    """How a gate's value is written, by the unit that its metric names."""
-    if metric in ("seconds", "bytes/s"):
-        return metric  # type: ignore[return-value]
-    if metric == "peak bytes":
-        return "bytes"
+def choose_form(metric: str) -> Form:
+    """Return the form of a gate's value, by the unit that its metric names."""
+    if metric in _FORMS:
+        return _FORMS[metric]
     return "share" if metric.startswith("share of") or metric.endswith("share") else "number"
 
 
-def shortened(text: Any, longest: int = LONGEST) -> str:
-    """A name of somebody's data, fit for a page: one line, nothing that hides or turns text, at most `longest` characters."""
+def shorten(text: Any, max_length: int = MAX_LENGTH) -> str:
+    """Make a text of the data safe for a page.
+
+    The result is one line of at most `max_length` characters, without characters that hide or turn
+    text.
+    """
     if text is None:
         return NONE
-    kept = "".join(
-        "\ufffd" if unicodedata.category(sign) in _UNSEEN else sign
-        for sign in str(text)[: 4 * longest]
+    whole = str(text)
+    # Enough characters for `max_length` after runs of spaces are joined.
+    start = whole[: 4 * max_length]
+    visible = "".join(
+        "\ufffd" if unicodedata.category(sign) in _INVISIBLE else sign for sign in start
     )
-    kept = " ".join(kept.split())
-    return (
-        kept
-        if len(kept) <= longest and len(str(text)) <= 4 * longest
-        else kept[: longest - 1].rstrip() + "…"
-    )
+    line = " ".join(visible.split())
+    if len(line) <= max_length and len(whole) <= len(start):
+        return line
+    return line[: max_length - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""gpu-dcgen report: the page says what the files say, loads nothing, and shows hostile names safely."""
+"""gpu-dcgen report: the page agrees with the files, loads nothing, and escapes names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpu_dcgen.cli import app
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError
 from gpu_dcgen.reporting import write_report
-from gpu_dcgen.reporting.numbers import shortened, text_of
+from gpu_dcgen.reporting.numbers import format_value, shorten
 from tests.support.shops import random_shop, tiny_config, write_shop
 
 CHROMIUM = next(
@@ -43,7 +43,7 @@ def hostile_shop() -> dict:
     return tables
 
 
-def made(folder: Path, tables: dict, config) -> Path:
+def build_dataset(folder: Path, tables: dict, config) -> Path:
     write_shop(tables, folder / "input")
     build(folder / "input", folder / "output", config, backend="cpu")
     return folder / "output"
@@ -51,7 +51,7 @@ def made(folder: Path, tables: dict, config) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    return made(
+    return build_dataset(
         tmp_path_factory.mktemp("report"),
         hostile_shop(),
         tiny_config(sequence_processing={"max_sequence_length": 9}),
@@ -64,7 +64,7 @@ def page(dataset) -> Path:
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, `<data>` elements with their texts, and whether each tag is closed in its place."""
+    """The elements with attributes, and texts of `<data>`; tags must be closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -94,11 +94,11 @@ class Page(HTMLParser):
             self.numbers[-1] = (self.numbers[-1][0], data)
 
 
-def parsed(path: Path) -> Page:
+def parse(path: Path) -> Page:
     return Page(path.read_text("utf-8"))
 
 
-def at(documents: dict, pointer: str):
+def resolve(documents: dict, pointer: str):
     """The value at `manifest.json#/counts/train/rows`."""
     file, _, path = pointer.partition("#/")
     value = documents[file]
@@ -108,34 +108,34 @@ def at(documents: dict, pointer: str):
     return value
 
 
-def wrong_numbers(found: Page, dataset: Path) -> list[str]:
-    """Places whose number is not the one that the JSON files hold there, or is written as another."""
+def wrong_numbers(page: Page, dataset: Path) -> list[str]:
+    """List places with another number than the JSON files, or another text than the number."""
     documents = {
         name: json.loads((dataset / name).read_text("utf-8"))
         for name in ("manifest.json", "quality_report.json")
     }
     forms = ("count", "share", "bytes", "bytes/s", "seconds", "number", "hundredths")
     wrong = []
-    for attributes, text in found.numbers:
+    for attributes, text in page.numbers:
         value = json.loads(attributes["value"])
         written = {
-            text_of(value, form)
+            format_value(value, form)
             for form in forms
             if form != "count" or isinstance(value, int | None)
         }
         place = attributes.get("data-from")
-        if text not in written or (place and at(documents, place) != value):
+        if text not in written or (place and resolve(documents, place) != value):
             wrong.append(f"{place}: {value} as {text!r}")
     return wrong
 
 
 def test_every_number_is_the_one_of_its_place_in_the_json_files(page, dataset):
-    found = parsed(page)
+    content = parse(page)
     places = [
-        attributes["data-from"] for attributes, _ in found.numbers if "data-from" in attributes
+        attributes["data-from"] for attributes, _ in content.numbers if "data-from" in attributes
     ]
     assert len(places) > 300
-    assert not wrong_numbers(found, dataset)
+    assert not wrong_numbers(content, dataset)
     named = {place.split("#/")[1].split("/")[0] for place in places}
     assert named >= {
         "gates",
@@ -150,40 +150,42 @@ def test_every_number_is_the_one_of_its_place_in_the_json_files(page, dataset):
     }
 
 
-def test_a_changed_number_is_told(page, dataset):
+def test_a_changed_number_is_reported(page, dataset):
     text = page.read_text("utf-8")
     place = 'data-from="quality_report.json#/funnel/negatives/drawn">'
     assert wrong_numbers(Page(text.replace(place, f"{place}1", 1)), dataset)
-    lost = text.replace(
+    moved = text.replace(
         'data-from="quality_report.json#/funnel/transactions/read"',
         'data-from="manifest.json#/seed"',
         1,
     )
-    assert wrong_numbers(Page(lost), dataset)
+    assert wrong_numbers(Page(moved), dataset)
 
 
-def test_the_fates_of_the_transactions_add_up_to_those_read(page, dataset):
+def test_the_outcomes_of_the_transactions_add_up_to_those_read(page, dataset):
     funnel = json.loads((dataset / "quality_report.json").read_text())["funnel"]["transactions"]
-    numbers = [(a.get("data-from", ""), json.loads(a["value"])) for a, _ in parsed(page).numbers]
-    fates = {
+    numbers = [(a.get("data-from", ""), json.loads(a["value"])) for a, _ in parse(page).numbers]
+    outcomes = {
         place: value
         for place, value in numbers
         if place.startswith("quality_report.json#/funnel/transactions/")
     }
-    read = fates.pop("quality_report.json#/funnel/transactions/read")
-    door = {
+    read = outcomes.pop("quality_report.json#/funnel/transactions/read")
+    rows = {
         place: value
         for place, value in numbers
         if place.startswith("manifest.json#/inputs/rows/transactions/")
     }
-    door = sum(value for place, value in door.items() if place.endswith(("rejected", "collapsed")))
-    assert read == funnel["read"] == sum(fates.values()) + door
+    n_rejected = sum(
+        value for place, value in rows.items() if place.endswith(("rejected", "collapsed"))
+    )
+    assert read == funnel["read"] == sum(outcomes.values()) + n_rejected
 
 
 def test_nothing_is_loaded_and_nothing_can_run(page):
-    found = parsed(page)
-    assert not found.open
-    tags = {tag for tag, _ in found.elements}
+    content = parse(page)
+    assert not content.open
+    tags = {tag for tag, _ in content.elements}
     assert not tags & {
         "script",
         "img",
@@ -196,36 +198,36 @@ def test_nothing_is_loaded_and_nothing_can_run(page):
         "use",
         "base",
     }
-    for tag, attributes in found.elements:
+    for tag, attributes in content.elements:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("src", "href", "xlink:href", "srcset", "action", "style"):
             assert "//" not in (attributes.get(name) or ""), (tag, attributes)
-    (policy,) = [a["content"] for tag, a in found.elements if tag == "meta" and "http-equiv" in a]
+    (policy,) = [a["content"] for tag, a in content.elements if tag == "meta" and "http-equiv" in a]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'"
     assert "@import" not in page.read_text("utf-8") and "url(" not in page.read_text("utf-8")
 
 
-def test_hostile_names_stand_there_as_text_and_short(page):
-    found = parsed(page)
-    text = "".join(found.texts)
+def test_hostile_names_are_shown_as_text_and_short(page):
+    content = parse(page)
+    text = "".join(content.texts)
     assert (
         "<script>document.title" in text
         and "<img src=x" in text
         and "{{ 7 * 7 }}" in text
         and "שלום" in text
     )
-    assert "49" not in [part.strip() for part in found.texts if "onmouseover" in part]
+    assert "49" not in [part.strip() for part in content.texts if "onmouseover" in part]
     assert (
         "\u202e" not in text and "longlong" in text and "long" * 100 not in page.read_text("utf-8")
     )
-    names = [shortened(name) for name in HOSTILE]
+    names = [shorten(name) for name in HOSTILE]
     assert all(len(name) <= 60 for name in names) and names[4].endswith("…")
 
 
 def test_every_chart_has_a_name_and_its_numbers_in_a_table(page):
-    found = parsed(page)
-    charts = [attributes for tag, attributes in found.elements if tag == "svg"]
-    figures = sum(tag == "figure" for tag, _ in found.elements)
+    content = parse(page)
+    charts = [attributes for tag, attributes in content.elements if tag == "svg"]
+    figures = sum(tag == "figure" for tag, _ in content.elements)
     assert len(charts) == figures == 8
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
     text = page.read_text("utf-8")
@@ -248,7 +250,7 @@ def test_a_browser_runs_nothing_of_it(page, tmp_path):
 
     control = tmp_path / "control.html"
     control.write_text(f"<title>mine</title>{HOSTILE[0]}", "utf-8")
-    assert "<title>owned</title>" in dom(control)  # this is what it looks like when a name runs
+    assert "<title>owned</title>" in dom(control)  # a script that runs is seen
     seen = Page(dom(page))
     assert not {tag for tag, _ in seen.elements} & {"script", "img"}
     assert "<title>owned" not in dom(page) and "output: passed" in "".join(seen.texts)
@@ -257,8 +259,8 @@ def test_a_browser_runs_nothing_of_it(page, tmp_path):
 @pytest.mark.parametrize("shape", ["n_tuple", "triplet"])
 def test_samples_are_those_of_the_files_in_every_shape(shape, tmp_path):
     tables = random_shop(3, n_users=20, n_items=26, n_rows=400, minutes=True)
-    output = made(tmp_path, tables, tiny_config(output={"shape": shape}))
-    text = "".join(parsed(write_report(output, n_samples=3)).texts)
+    output = build_dataset(tmp_path, tables, tiny_config(output={"shape": shape}))
+    text = "".join(parse(write_report(output, n_samples=3)).texts)
     for split in ("train", "val", "test"):
         folder = output / f"{split}_dataset.parquet"
         ids = pq.read_table(folder, columns=["sample_id"])["sample_id"].to_pylist()
@@ -303,17 +305,17 @@ def test_samples_say_what_the_rows_say(dataset):
 
 
 def test_the_histogram_counts_every_pair_of_items(dataset):
-    from gpu_dcgen.reporting.documents import read_documents, similarity_counts
+    from gpu_dcgen.reporting.documents import count_similarities, read_documents
 
-    found = similarity_counts(read_documents(dataset))
+    counts = count_similarities(read_documents(dataset))
     similarity = pq.read_table(dataset / "item_similarity_matrix.parquet")["similarity"].to_pylist()
     assert (
-        found == [sum(min(19, int(20 * s)) == k for s in similarity) for k in range(20)]
-        and sum(found) > 0
+        counts == [sum(min(19, int(20 * s)) == k for s in similarity) for k in range(20)]
+        and sum(counts) > 0
     )
 
 
-def test_the_command_writes_beside_the_data_set_and_replaces_nothing_unasked(dataset, tmp_path):
+def test_the_command_writes_beside_the_dataset_and_replaces_nothing_unasked(dataset, tmp_path):
     copy = shutil.copytree(dataset, tmp_path / "training")
     files = sorted(path.name for path in copy.iterdir())
     result = CliRunner().invoke(app, ["report", str(copy), "--samples", "0"])
@@ -345,4 +347,4 @@ def test_the_command_writes_beside_the_data_set_and_replaces_nothing_unasked(dat
     ],
 )
 def test_numbers_are_written_for_readers(value, form, text):
-    assert text_of(value, form) == text
+    assert format_value(value, form) == text

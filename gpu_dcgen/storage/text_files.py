@@ -1,0 +1,29 @@
+"""Write text files at paths that users chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import OutputError
+
+
+def require_absent(paths: Iterable[Path], overwrite: bool, remedy: str) -> None:
+    """Raise OutputError if one of the paths exists, unless `overwrite` is set.
+
+    `remedy` is the advice beside overwriting, without a period.
+    """
+    for path in paths:
+        if not overwrite and path.exists():
+            raise OutputError(
+                f"{path} already exists.\n"
+                f"{remedy}, or replace it with --overwrite (in Python: overwrite=True)."
+            )
+
+
+def write_text(path: Path, text: str, remedy: str) -> None:
+    """Write UTF-8 text; OutputError with `remedy`, without a period, where that fails."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}).\n{remedy}.") from error
