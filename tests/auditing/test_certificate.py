@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from gpu_dcgen.auditing import audit, read_key, verify
 from gpu_dcgen.auditing.rules import RULES
-from gpu_dcgen.cli import app
 from gpu_dcgen.errors import InputError, OutputError
 from tests.support.audited_shops import build_shop, shop_with_views
+from tests.support.command_line import run
 
 KEY = b"sixteen bytes or more"
 
@@ -119,12 +118,6 @@ def test_a_file_that_is_no_certificate_is_refused(content, tmp_path):
 
 
 # The commands
-
-
-def run(*args):
-    return CliRunner().invoke(
-        app, [str(arg) for arg in args], env={"COLUMNS": "160", "TERM": "dumb"}
-    )
 
 
 def test_the_command_shows_every_rule_and_verifies(audited, tmp_path):

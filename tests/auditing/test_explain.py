@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from gpu_dcgen.auditing import explain
-from gpu_dcgen.cli import app
 from gpu_dcgen.errors import InputError
 from tests.support import reference
 from tests.support.audited_shops import build_shop
+from tests.support.command_line import run
 from tests.support.forgery import WIDTH, Forgery
 from tests.support.reference.negatives import Miner
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -132,12 +131,6 @@ def test_other_inputs_are_refused(shop, tmp_path):
         explain(shop / "output", "train-0000000000-00", tmp_path / "input")
 
 
-def run(*args):
-    return CliRunner().invoke(
-        app, [str(arg) for arg in args], env={"COLUMNS": "160", "TERM": "dumb"}
-    )
-
-
 def test_the_command_shows_the_pool_and_the_negatives(shop, world):
     result = run("explain", shop / "output", "train-0000000004-02", "--inputs", shop / "input")
     assert result.exit_code == 0, result.output
@@ -145,6 +138,15 @@ def test_the_command_shows_the_pool_and_the_negatives(shop, world):
     agrees = "The derived negatives are those of the dataset."
     for fact in ("by " + world.rows[0][24]["user_id"], "collaborative", "random", agrees):
         assert fact in result.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_command_fits_the_terminal(columns, shop, world):
+    arguments = ("explain", shop / "output", "train-0000000004-02", "--inputs", shop / "input")
+    result = run(*arguments, columns=columns)
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    for row in world.rows[0][4 * WIDTH + 1 : 5 * WIDTH]:
+        assert row["item_id"] in result.stdout
 
 
 def test_the_command_says_the_same_as_json(shop):
