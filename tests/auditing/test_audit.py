@@ -19,9 +19,9 @@ from gpu_dcgen.auditing import audit, similarity_checks
 from gpu_dcgen.auditing.input_columns import parse_time
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
-from tests.dataset_generator.test_against_reference import VARIANTS
 from tests.support.audited_shops import build_shop, get_check, get_faults, shop_with_views
 from tests.support.shops import random_shop, shops, tiny_config, write_shop
+from tests.support.variants import VARIANTS
 
 MAX_EXAMPLES = 12  # a build and its audit take about a second
 MORE_VARIANTS = {

@@ -16,34 +16,9 @@ from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.errors import InputError
 from tests.support import reference
 from tests.support.shops import random_shop, shops, tiny_config, write_shop
+from tests.support.variants import VARIANTS
 
 FEW = 40  # hypothesis examples: a build and its oracle take a few hundredths of a second each
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as the contract": {},
-    "row windows": {"split": {"windows": "rows"}},
-    "hashed users": {"split": {"strategy": "hash"}},
-    "users in all windows": {"split": {"strategy": "temporal"}},
-    "whole corpus": {"negative_sampling": {"corpus": "all"}},
-    "no repurchases": {"negative_sampling": {"repurchases": "drop"}},
-    "percentile band": {
-        "negative_sampling": {"hard_band": "percentile", "percentile_range": (0.2, 0.9)}
-    },
-    "southern seasons": {"features": {"hemisphere": "southern"}},
-    "plain matrix": {
-        "similarity": {"weight_by_price": False, "channel_weighting": False, "user_idf": False}
-    },
-    "resampled": {"category_balancing": {"mode": "resample"}},
-    "unbalanced": {"category_balancing": {"enable_balancing": False}},
-    "shuffled": {"output": {"order": "shuffled"}},
-    "no prices": {"inputs": {"price": "none"}},
-    "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
-    "hard only": {"negative_sampling": {"random_negatives_per_positive": 0}},
-    "a low cap": {"filtering": {"max_user_interactions": 4}},
-    "pinned cuts": {"split": {"val_from": "2018-10-14", "test_from": "2018-10-22T00:00:00"}},
-    "counted by window": {
-        "filtering": {"counts": "window", "min_user_interactions": 4, "min_item_interactions": 4}
-    },
-}
 ROUNDING = 2e-7  # sample weights multiply sums that the two writings add in different orders
 
 
