@@ -16,14 +16,13 @@ from ..config import DatasetConfig
 from ..contract.manifest import (
     BackendSummary,
     Manifest,
-    Performance,
-    StageTiming,
 )
 from ..contract.quality_report import QualityReport
 from ..errors import BackendError, ConfigError, DcgenError, GateError, InputError, OutputError
 from ..inputs.sources import find_sources
-from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks, write_prometheus
+from ..monitoring.alerts import EventFile, TrackerGroup, open_sinks
 from ..monitoring.progress import ProgressTracker
+from ..monitoring.prometheus import write_prometheus
 from ..monitoring.timing import BuildTimer
 from ..outputs.manifest import RunRecord, build_manifest, describe_balance
 from ..outputs.samples import Workers
@@ -120,12 +119,8 @@ def build(
             with timer.stage("flush"):
                 staging.flush()
             written = sum(file.stat().st_size for file in staging.path.rglob("*") if file.is_file())
-            counts = {
-                p.split: {"rows": len(p) * config.rows_per_positive}
-                for p in built.results.plan.positives
-            }
-            measured = timer.report(counts, written, _memory_limit(backend, config))
-            performance = Performance.model_validate(measured["performance"])
+            n_rows = sum(map(len, built.results.plan.positives)) * config.rows_per_positive
+            performance = timer.report(n_rows, written, _memory_limit(backend, config))
             measures = Measures(
                 performance, built.report.quality_score, describe_balance(built.balance)
             )
@@ -137,7 +132,7 @@ def build(
             run = RunRecord(
                 backend_summary,
                 cluster,
-                timings=[StageTiming.model_validate(timing) for timing in measured["timings"]],
+                timings=timer.timings,
                 performance=performance,
                 quality=manifest_summary(report),
                 warnings=timer.warnings,
@@ -159,7 +154,7 @@ def build(
             watch.completed(manifest.n_rows, staging.location)
         finally:
             if config.monitoring.prometheus is not None:
-                write_prometheus(config.monitoring.prometheus, report, manifest)
+                write_prometheus(config.monitoring.prometheus, report, manifest, watch)
     return BuildResult(staging.location, manifest)
 
 

@@ -1,1 +1,1 @@
-"""What a build tells whoever watches it."""
+"""Report progress, alerts, time and memory of builds."""

@@ -1,7 +1,7 @@
-"""Generation monitoring (contract, "Monitoring & Metrics"): what a build tells whoever watches it.
+"""Report the progress of a build (contract, "Monitoring & Metrics").
 
-A build calls a ProgressTracker; the base class does nothing, so any subclass may pick what it wants to hear.
-`RichTracker` shows people a terminal, or plain lines; `JsonLinesTracker` tells programs.
+A build calls a ProgressTracker. The base class does nothing, so a subclass overrides only what it
+needs. `RichTracker` prints for people, `JsonLinesTracker` for programs.
 """
 
 from __future__ import annotations
@@ -9,40 +9,48 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 Level = Literal["info", "warning", "critical"]
 
 MILESTONES = (0.5, 0.75)  # contract, "Alerting Thresholds": milestone_reached
-JSON_INTERVAL_S = 1.0  # at most one `progress` line in this time
+JSON_INTERVAL_S = 1.0  # between two `progress` lines, at least
 
 
 class ProgressTracker:
-    """Hears what a build does, and does nothing. `advance` and `message` may be called from any thread."""
+    """Receives the progress of a build and ignores it; the base class of all trackers.
+
+    `advance` and `message` may be called from any thread.
+    """
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        """Span one stage of the build; `total` samples, items or rows are expected, where that is known. Stages may nest."""
+        """Enclose a stage of the build; stages may nest.
+
+        `total` is the number of samples, items or rows to expect, None where it is not known.
+        """
         yield
 
     def advance(self, n: int) -> None:
-        """`n` more pieces of the innermost open stage are done."""
+        """Count `n` more samples, items or rows of the innermost open stage as done."""
 
     def message(self, level: Level, text: str) -> None:
-        """One thing worth knowing: `info`, `warning` or `critical` (contract, "Alerting Thresholds")."""
+        """Report a message (contract, "Alerting Thresholds")."""
 
     def milestone(self, name: str, share: float) -> None:
-        """Stage `name` has passed `share` of its total, one of MILESTONES."""
+        """Report that stage `name` has passed `share` of its total, one of MILESTONES."""
 
 
 @dataclass
 class Stage:
-    """An open stage, as a counting tracker sees it."""
+    """An open stage and what is done of it."""
 
     name: str
     total: int | None
@@ -51,16 +59,20 @@ class Stage:
 
     @property
     def seconds(self) -> float:
+        """Seconds since the stage began."""
         return time.perf_counter() - self.started_s
 
     @property
     def rate(self) -> float:
-        """Pieces a second since the stage began: samples/s in the stage that writes samples."""
+        """Samples, items or rows per second since the stage began."""
         return self.done / max(self.seconds, 1e-9)
 
 
 class CountingTracker(ProgressTracker):
-    """Keeps the open stages and their counts under one lock; subclasses show them through three hooks."""
+    """Counts what is done of the open stages; subclasses override three hooks.
+
+    The hooks and `milestone` are called under the tracker's lock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -68,6 +80,7 @@ class CountingTracker(ProgressTracker):
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        """Enclose a stage of the build."""
         stage = Stage(name, total, time.perf_counter())
         with self._lock:
             self._open.append(stage)
@@ -82,6 +95,7 @@ class CountingTracker(ProgressTracker):
                 self.stage_ended(stage, completed)
 
     def advance(self, n: int) -> None:
+        """Count `n` more of the innermost open stage; RuntimeError where none is open."""
         with self._lock:
             if not self._open:
                 raise RuntimeError("ProgressTracker.advance: no stage is open")
@@ -93,73 +107,83 @@ class CountingTracker(ProgressTracker):
                     self.milestone(stage.name, share)
 
     def stage_began(self, stage: Stage) -> None:
-        """A stage was opened. Called under the lock, as the other two."""
+        """Handle a stage that was opened."""
 
     def stage_advanced(self, stage: Stage) -> None:
-        """`stage.done` has grown."""
+        """Handle a stage of which more is done."""
 
     def stage_ended(self, stage: Stage, completed: bool) -> None:
-        """A stage was closed; not `completed` when an exception went through it."""
+        """Handle a stage that was closed; not `completed` where it raised an exception."""
 
 
 class RichTracker(CountingTracker):
-    """For people: bars with the rate and the time left on a terminal, one plain line a stage elsewhere.
+    """Prints for people: progress bars on a terminal, one line a stage elsewhere.
 
-    `quiet` shows warnings and critical messages only. Color follows the console (NO_COLOR is respected).
+    A console without color (NO_COLOR) is treated as one that is not a terminal: no escape codes
+    are printed. `quiet` prints only warnings and critical messages.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         super().__init__()
         self._console, self._quiet = console, quiet
-        self._animated = console.is_terminal and not console.is_dumb_terminal and not quiet
-        self._bars: Any = None  # rich.progress.Progress while a stage is open
-        self._tasks: dict[int, Any] = {}  # id(stage) -> the bar's task
+        is_terminal = console.is_terminal and not console.is_dumb_terminal
+        self._has_styles = is_terminal and not console.no_color
+        self._has_bars = self._has_styles and not quiet
+        self._bars: Progress | None = None  # while a stage is open
+        self._tasks: dict[int, TaskID] = {}  # by id(stage)
 
     def message(self, level: Level, text: str) -> None:
-        style = {"info": "", "warning": "yellow", "critical": "bold red"}[level]
-        if level == "info":
-            self._line(f"  {text}")
-        else:
-            with self._lock:
-                self._console.print(
-                    f"{level}: {text}", style=style, markup=False, highlight=False, soft_wrap=True
-                )
+        """Print a message."""
+        if level != "info":
+            self._print(f"{level}: {text}", "bold red" if level == "critical" else "yellow")
+        elif not self._quiet:
+            self._print(f"  {text}")
 
     def milestone(self, name: str, share: float) -> None:
-        self._line(f"  {name}: {share:.0%} done")
+        """Print a milestone."""
+        if not self._quiet:
+            self._print(f"  {name}: {share:.0%} done")
 
     def stage_began(self, stage: Stage) -> None:
-        if self._animated:
+        """Show a bar."""
+        if self._has_bars:
             if self._bars is None:
-                self._bars = _bars(self._console)
+                self._bars = _make_bars(self._console)
                 self._bars.start()
             self._tasks[id(stage)] = self._bars.add_task(
                 stage.name, total=stage.total, rate="", left="left" if stage.total else ""
             )
 
     def stage_advanced(self, stage: Stage) -> None:
-        if self._animated:
+        """Update the bar."""
+        if self._bars is not None:
             self._bars.update(
                 self._tasks[id(stage)], completed=stage.done, rate=f"{stage.rate:,.0f}/s"
             )
 
     def stage_ended(self, stage: Stage, completed: bool) -> None:
-        if self._animated:
+        """Replace the bar by a line."""
+        if self._bars is not None:
             self._bars.remove_task(self._tasks.pop(id(stage)))
             if not self._tasks:
                 self._bars.stop()
                 self._bars = None
-        if completed:
-            counted = f"{stage.done:>14,} {stage.rate:>12,.0f}/s" if stage.done else ""
-            self._line(f"{stage.name:<16} {stage.seconds:8.2f} s{counted}")
+        if completed and not self._quiet:
+            rate = f"{stage.done:>14,} {stage.rate:>12,.0f}/s" if stage.done else ""
+            self._print(f"{stage.name:<16} {stage.seconds:8.2f} s{rate}")
 
-    def _line(self, text: str) -> None:
-        if not self._quiet:
-            with self._lock:
-                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _print(self, text: str, style: str = "") -> None:
+        with self._lock:
+            self._console.print(
+                text.rstrip(),
+                style=style if self._has_styles else None,
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
-def _bars(console: Console) -> Any:
+def _make_bars(console: Console) -> Progress:
     from rich import progress
 
     columns = (
@@ -176,32 +200,38 @@ def _bars(console: Console) -> Any:
 
 
 class JsonLinesTracker(CountingTracker):
-    """For programs: one JSON object a line, each with `event` and `elapsed_s` since the tracker was made.
+    """Prints for programs: JSON objects, one a line, each with `event` and `elapsed_s`.
 
-    Events: `stage_began`, `progress` (at most one a second), `milestone`, `stage_ended`, `message`. `quiet` keeps
-    warning and critical messages only; `write` appends an event of the caller's own.
+    `elapsed_s` counts from when the tracker was created.
+    Events: `stage_began`, `progress` (at most one a second), `milestone`, `stage_ended`, `message`.
+    `quiet` prints only warnings and critical messages; `write` prints an event of the caller.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         super().__init__()
         self._stream, self._quiet = stream, quiet
         self._started_s = time.perf_counter()
-        self._told_s = 0.0  # elapsed time of the last progress line
+        self._progress_s = 0.0  # elapsed time of the last progress line
 
     def message(self, level: Level, text: str) -> None:
+        """Print a `message` event."""
         if level != "info" or not self._quiet:
             self.write("message", level=level, text=text)
 
     def milestone(self, name: str, share: float) -> None:
-        self._tell("milestone", stage=name, share=share)
+        """Print a `milestone` event."""
+        self._write("milestone", stage=name, share=share)
 
     def stage_began(self, stage: Stage) -> None:
-        self._tell("stage_began", stage=stage.name, total=stage.total)
+        """Print a `stage_began` event."""
+        self._write("stage_began", stage=stage.name, total=stage.total)
 
     def stage_advanced(self, stage: Stage) -> None:
-        if time.perf_counter() - self._started_s - self._told_s >= JSON_INTERVAL_S:
-            self._told_s = time.perf_counter() - self._started_s
-            self._tell(
+        """Print a `progress` event if the last one is old enough."""
+        elapsed_s = time.perf_counter() - self._started_s
+        if elapsed_s - self._progress_s >= JSON_INTERVAL_S:
+            self._progress_s = elapsed_s
+            self._write(
                 "progress",
                 stage=stage.name,
                 done=stage.done,
@@ -210,7 +240,8 @@ class JsonLinesTracker(CountingTracker):
             )
 
     def stage_ended(self, stage: Stage, completed: bool) -> None:
-        self._tell(
+        """Print a `stage_ended` event."""
+        self._write(
             "stage_ended",
             stage=stage.name,
             done=stage.done,
@@ -218,8 +249,8 @@ class JsonLinesTracker(CountingTracker):
             completed=completed,
         )
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one line: `event`, the elapsed time, and `fields`."""
+    def write(self, event: str, **fields: object) -> None:
+        """Print one line: `event`, the elapsed time and `fields`."""
         with self._lock:
             line = {
                 "event": event,
@@ -229,6 +260,6 @@ class JsonLinesTracker(CountingTracker):
             self._stream.write(json.dumps(line) + "\n")
             self._stream.flush()
 
-    def _tell(self, event: str, **fields: Any) -> None:
+    def _write(self, event: str, **fields: object) -> None:
         if not self._quiet:
             self.write(event, **fields)

@@ -1,133 +1,143 @@
-"""What a build takes: seconds and memory by stage, and its margins to the contract ("Performance Requirements")."""
+"""Measure time and memory of a build against the contract ("Performance Requirements")."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Iterator
 
 from ..backend.protocol import Backend
 from ..config import count_usable_cores
 from ..contract.budgets import CRITICAL_MEMORY_SHARE, evaluate_budgets
+from ..contract.manifest import Budget, Performance, StageTiming
 from .progress import Level, ProgressTracker
 
-_TELLING_S = 60  # a build of less than a minute says nothing about rates
+_MIN_RATED_S = 60  # a build of less than a minute says nothing about rates
+_CONSTRUCTION_STAGES = ("prepare", "samples", "tables", "flush")
 
 
 class BuildTimer:
-    """Times stages, watches memory, and hands warnings on as they come."""
+    """Times the stages of a build, records their memory, and reports warnings.
+
+    Attributes:
+        progress: The tracker to report to.
+        warnings: The warnings so far, for the manifest.
+        timings: The stages so far.
+        current: The stage that began last.
+        checking_share: Of the work of the stage `samples`, the share spent on checks and on counts
+            for the gates.
+    """
 
     def __init__(self, backend: Backend, progress: ProgressTracker) -> None:
         self.progress = progress
         self.warnings: list[str] = []
-        self.current = "start"  # the stage that began last
-        # of the stage that makes samples: what went into proving and counting for the gates
+        self.timings: list[StageTiming] = []
+        self.current = "start"
         self.checking_share = 0.0
-        self._drawing_share = 0.0  # of the same stage: drawing negatives
-        self._before = 0.0  # seconds that another process spent on what was restored
-        self._backend, self._timings = backend, []
-        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+        self._drawing_share = 0.0  # of the same work: drawing negatives
+        self._restored_s = 0.0  # what another process spent on reused results
+        self._backend = backend
+        self._start_s, self._start_cpu_s = time.perf_counter(), time.process_time()
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        """Time a stage; its seconds and the peak memory after it are kept."""
-        began, self.current = time.perf_counter(), name
+        """Time a stage, and record the peak memory after it."""
+        start_s, self.current = time.perf_counter(), name
         with self.progress.stage(name, total):
             yield
             self._backend.synchronize()
-        seconds = time.perf_counter() - began
-        self._timings.append(
-            {
-                "stage": name,
-                "seconds": round(seconds, 4),
-                "peak_bytes": self._backend.memory_usage()["peak_bytes"],
-            }
-        )
+        self._record(name, time.perf_counter() - start_s)
 
     def record_restored(self, name: str, seconds: float) -> None:
-        """A stage, or a part of one, that another process has done in so many seconds."""
-        self._before += seconds
-        found = {
-            "stage": name,
-            "seconds": round(seconds, 4),
-            "peak_bytes": self._backend.memory_usage()["peak_bytes"],
-        }
-        self._timings.append({**found, "restored": True})
+        """Record a stage, or a part of one, on which another process has spent `seconds`."""
+        self._restored_s += seconds
+        self._record(name, seconds, is_restored=True)
 
-    def record_sampling(self, drawing_share: float, checking_share: float, before: float) -> None:
-        """Of the stage that makes samples: shares of its kinds of work, seconds that another process spent on it."""
+    def record_sampling(
+        self, drawing_share: float, checking_share: float, restored_s: float
+    ) -> None:
+        """Record the shares of kinds of work in the stage `samples`.
+
+        `restored_s` are the seconds that another process has spent on the stage.
+        """
         self._drawing_share, self.checking_share = drawing_share, checking_share
-        if before:
-            self.record_restored("samples", before)
+        if restored_s:
+            self.record_restored("samples", restored_s)
+
+    def _record(self, name: str, seconds: float, *, is_restored: bool = False) -> None:
+        timing = StageTiming(
+            stage=name,
+            seconds=round(seconds, 4),
+            peak_bytes=self._backend.memory_usage()["peak_bytes"],
+        )
+        # The manifest has the key only where it is true.
+        update = {"restored": True} if is_restored else {}
+        self.timings.append(timing.model_copy(update=update))
 
     def warn(self, texts: tuple[str, ...], level: Level = "warning") -> None:
-        """Hand texts on, and keep them for the manifest."""
+        """Report warnings, and keep them for the manifest."""
         for text in texts:
             self.warnings.append(text)
             self.progress.message(level, text)
 
     def report(
-        self, counts: dict[str, dict[str, int]], written_bytes: int, memory_limit: int | None = None
-    ) -> dict[str, Any]:
-        """Timings per stage, samples (rows) per second of the whole build, and budgets; warns of those that are exceeded.
+        self, n_rows: int, written_bytes: int, memory_limit: int | None = None
+    ) -> Performance:
+        """Return the time and resources of the build so far; warns of budgets that are exceeded.
 
-        Left out are only this report and a rename. `written_bytes` is the size of all files.
+        `n_rows` counts the samples, `written_bytes` the bytes of all files. Only the quality
+        report, the manifest and the rename come after it.
         """
-        elapsed, memory = time.perf_counter() - self._began, self._backend.memory_usage()
-        seconds = elapsed + self._before
-        rate = sum(split["rows"] for split in counts.values()) / seconds
-        spent: dict[str, float] = {}
-        for timing in self._timings:
-            spent[timing["stage"]] = spent.get(timing["stage"], 0.0) + timing["seconds"]
-        drawing = self._drawing_share * spent.get("samples", 0.0)
-        building = (
-            sum(spent.get(stage, 0.0) for stage in ("prepare", "samples", "tables", "flush"))
-            - drawing
-        )
-        cpu_seconds = time.process_time() - self._cpu_began
-        budgets = evaluate_budgets(
-            {
-                "total_generation_time": seconds,
-                "similarity_computation": spent.get("similarity", 0.0),
-                "negative_sampling": drawing,
-                "dataset_construction": building,
-                "minimum_rate": rate,
-                "target_rate": rate,
-                "max_memory_usage": memory["peak_bytes"],
-                "max_cpu_usage": cpu_seconds / elapsed / count_usable_cores(),
-                "max_disk_io": written_bytes / seconds,
-            }
-        )
-        self._alert(budgets, seconds, memory["peak_bytes"], memory_limit)
-        performance = {
-            "seconds": round(seconds, 3),
-            "restored_seconds": round(self._before, 3),
-            "samples_per_s": round(rate),
-            "peak_memory_bytes": memory["peak_bytes"],
-            "written_bytes": written_bytes,
-            "halved_blocks": memory["n_out_of_memory"],
-            "budgets": budgets,
+        elapsed_s = time.perf_counter() - self._start_s
+        memory, total_s = self._backend.memory_usage(), elapsed_s + self._restored_s
+        stage_s: dict[str, float] = {}
+        for timing in self.timings:
+            stage_s[timing.stage] = stage_s.get(timing.stage, 0.0) + timing.seconds
+        drawing_s = self._drawing_share * stage_s.get("samples", 0.0)
+        construction_s = sum(stage_s.get(stage, 0.0) for stage in _CONSTRUCTION_STAGES)
+        cpu_s = time.process_time() - self._start_cpu_s
+        values = {
+            "total_generation_time": total_s,
+            "similarity_computation": stage_s.get("similarity", 0.0),
+            "negative_sampling": drawing_s,
+            "dataset_construction": construction_s - drawing_s,
+            "minimum_rate": n_rows / total_s,
+            "target_rate": n_rows / total_s,
+            "max_memory_usage": memory["peak_bytes"],
+            "max_cpu_usage": cpu_s / elapsed_s / count_usable_cores(),
+            "max_disk_io": written_bytes / total_s,
         }
-        return {"timings": self._timings, "performance": performance}
+        budgets = {
+            name: Budget.model_validate(budget) for name, budget in evaluate_budgets(values).items()
+        }
+        self._warn_of_budgets(budgets, total_s)
+        self._warn_of_memory(memory["peak_bytes"], memory_limit)
+        return Performance(
+            seconds=round(total_s, 3),
+            restored_seconds=round(self._restored_s, 3),
+            samples_per_s=round(n_rows / total_s),
+            peak_memory_bytes=memory["peak_bytes"],
+            written_bytes=written_bytes,
+            halved_blocks=memory["n_out_of_memory"],
+            budgets=budgets,
+        )
 
-    def _alert(
-        self,
-        budgets: dict[str, dict[str, Any]],
-        seconds: float,
-        peak_bytes: int,
-        memory_limit: int | None,
-    ) -> None:
+    def _warn_of_budgets(self, budgets: Mapping[str, Budget], total_s: float) -> None:
         for name, budget in budgets.items():
-            too_short = "rate" in name and seconds < _TELLING_S
-            if (
-                not budget["met"] and not too_short and name != "max_cpu_usage"
-            ):  # all cores at work is what threads are for
-                text = f"performance: {name} is {budget['value']:,} {budget['unit']}; the contract asks for {budget['limit']:,}"
-                self.warn((text,))
+            is_too_short = "rate" in name and total_s < _MIN_RATED_S
+            # Using all cores is what threads are for.
+            if not budget.met and not is_too_short and name != "max_cpu_usage":
+                self.warn(
+                    (
+                        f"performance: {name} is {budget.value:,} {budget.unit}; "
+                        f"the contract asks for {budget.limit:,}",
+                    )
+                )
+
+    def _warn_of_memory(self, peak_bytes: int, memory_limit: int | None) -> None:
         if memory_limit is not None and peak_bytes > CRITICAL_MEMORY_SHARE * memory_limit:
-            self.warn(
-                (
-                    f"memory: the peak, {peak_bytes:,} bytes, is above 90 % of the limit of {memory_limit:,}",
-                ),
-                "critical",
+            text = (
+                f"memory: the peak, {peak_bytes:,} bytes, is above {CRITICAL_MEMORY_SHARE:.0%} "
+                f"of the limit of {memory_limit:,}"
             )
+            self.warn((text,), "critical")

@@ -1,14 +1,20 @@
-"""What a build tells its watchers, and what they make of it."""
+"""What a build reports, and what the trackers print of it."""
 
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gpu_dcgen import ProgressTracker
 from gpu_dcgen.monitoring.progress import CountingTracker, JsonLinesTracker, RichTracker
+
+ROOT = Path(__file__).parents[2]
 
 
 def watch_a_build(tracker):
@@ -61,25 +67,105 @@ def test_quiet_keeps_warnings_and_critical_messages():
     ]
 
 
-@pytest.mark.parametrize("no_color", [True, False])
-def test_a_terminal_sees_bar_rate_and_time_left_and_colour_unless_no_color(no_color):
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=True,
-        color_system="standard",
-        no_color=no_color,
-        width=140,
-        _environ={},
-    )
-    tracker = RichTracker(console)
+def terminal(**options):
+    options = {"color_system": "standard", "width": 140, "_environ": {}, **options}
+    return Console(file=io.StringIO(), force_terminal=True, **options)
+
+
+def test_a_terminal_sees_bar_rate_time_left_and_color():
+    tracker = RichTracker(console := terminal())
     with tracker.stage("samples", total=100):
         tracker.advance(40)
         tracker._bars.refresh()
         tracker.message("warning", "few hard negatives")
     text = console.file.getvalue()
     assert " 40%" in text and "/s" in text and "left" in text
-    assert ("\x1b[33m" in text) is not no_color  # the warning's yellow
+    assert "\x1b[33m" in text  # the warning's yellow
     assert tracker._bars is None and not tracker._tasks
+
+
+def test_a_terminal_without_color_sees_plain_lines():
+    """NO_COLOR: neither colors nor the escape codes that move the cursor of a bar."""
+    plain, no_color = plain_console(), terminal(no_color=True)
+    for console in (plain, no_color):
+        tracker = RichTracker(console)
+        with tracker.stage("samples", total=100):
+            tracker.advance(100)
+            tracker.message("critical", "disk full")
+    lines = [console.file.getvalue().splitlines()[:3] for console in (plain, no_color)]
+    assert (
+        lines[0]
+        == lines[1]
+        == ["  samples: 50% done", "  samples: 75% done", "critical: disk full"]
+    )
+    assert "\x1b" not in no_color.file.getvalue()
+
+
+BUILD = """
+from gpu_dcgen.cli.console import make_tracker
+tracker = make_tracker(as_json=False)
+with tracker.stage("similarity"):
+    tracker.message("info", "12 items  ")
+with tracker.stage("samples", total=100):
+    for _ in range(10):
+        tracker.advance(10)
+    tracker.message("warning", "few hard negatives " + "word " * 60)
+tracker.message("critical", "disk full")
+"""
+
+
+def run_on_a_terminal(environment: dict[str, str]) -> bytes:
+    """What a terminal of 80 columns receives on stderr."""
+    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals on Windows")
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD], cwd=ROOT, env=environment, stderr=follower
+    )
+    os.close(follower)
+    received = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:  # Linux: the other end is closed
+            chunk = b""
+        if not chunk:
+            break
+        received += chunk
+    os.close(leader)
+    assert process.wait() == 0
+    return received
+
+
+def environment(**variables: str) -> dict[str, str]:
+    hidden = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERM", "COLUMNS"}
+    visible = {name: value for name, value in os.environ.items() if name not in hidden}
+    return visible | {"TERM": "xterm-256color", "COLUMNS": "80"} | variables
+
+
+def test_a_pipe_receives_lines_without_trailing_blanks_carriage_returns_or_escape_codes():
+    run = subprocess.run(
+        [sys.executable, "-c", BUILD], cwd=ROOT, env=environment(), capture_output=True, check=True
+    )
+    assert run.stdout == b""
+    assert not {b"\r", b"\x1b"} & {run.stderr[i : i + 1] for i in range(len(run.stderr))}
+    lines = run.stderr.decode().split("\n")
+    assert lines == [line.rstrip() for line in lines]
+    assert lines[0] == "  12 items" and lines[-2:] == ["critical: disk full", ""]
+    assert len(lines) == 8, "no line is wrapped"
+
+
+def test_a_terminal_with_no_color_receives_what_a_pipe_does():
+    received = run_on_a_terminal(environment(NO_COLOR="1"))
+    assert b"\x1b" not in received
+    lines = received.decode().split("\r\n")  # the terminal itself adds the carriage returns
+    assert "\r" not in "".join(lines)
+    assert lines == [line.rstrip() for line in lines]
+    assert lines[0] == "  12 items" and lines[-2:] == ["critical: disk full", ""]
+
+
+def test_a_terminal_receives_bars_and_color():
+    received = run_on_a_terminal(environment())
+    assert b"\x1b[33m" in received and b"\x1b[2K" in received
 
 
 def test_a_stage_that_fails_is_closed_and_not_reported_as_done():
@@ -93,12 +179,12 @@ def test_a_stage_that_fails_is_closed_and_not_reported_as_done():
     assert console.file.getvalue().count("similarity") == 0
 
 
-def test_milestones_are_told_once_each_even_when_one_advance_passes_both():
-    told = []
+def test_milestones_are_reported_once_each_even_when_one_advance_passes_both():
+    milestones = []
 
     class Watcher(CountingTracker):
         def milestone(self, name, share):
-            told.append((name, share))
+            milestones.append((name, share))
 
     tracker = Watcher()
     with tracker.stage("samples", total=4):
@@ -107,7 +193,7 @@ def test_milestones_are_told_once_each_even_when_one_advance_passes_both():
         tracker.advance(1)
     with tracker.stage("unknown length"):
         tracker.advance(10)
-    assert told == [("samples", 0.5), ("samples", 0.75)]
+    assert milestones == [("samples", 0.5), ("samples", 0.75)]
 
 
 def test_advances_from_many_threads_are_all_counted():
@@ -168,7 +254,7 @@ def test_json_lines_are_one_object_each_in_the_order_of_events():
     assert [line["elapsed_s"] for line in lines] == sorted(line["elapsed_s"] for line in lines)
 
 
-def test_json_progress_is_told_at_most_once_an_interval(monkeypatch):
+def test_json_progress_is_printed_at_most_once_an_interval(monkeypatch):
     monkeypatch.setattr("gpu_dcgen.monitoring.progress.JSON_INTERVAL_S", 0.0)
     stream = io.StringIO()
     watch_a_build(JsonLinesTracker(stream))

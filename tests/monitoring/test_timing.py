@@ -1,4 +1,4 @@
-"""What a build takes is measured against the contract, and kept within the limits that were asked for."""
+"""Builds are measured against the contract, and stay within the limits of the settings."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.contract.budgets import BUDGETS
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.monitoring import timing as performance
-from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.monitoring.timing import BuildTimer
 from gpu_dcgen.outputs.samples import _block_size
 from gpu_dcgen.resources import DiskRateLimiter
+from tests.support.builds import RecordingTracker
 from tests.support.shops import random_shop, tiny_config, write_shop
 
 GIB = 1 << 30
-
-
-class Heard(ProgressTracker):
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, str]] = []
-
-    def message(self, level, text):
-        self.messages.append((level, text))
 
 
 class Held(NumpyBackend):
@@ -44,7 +36,7 @@ def timer(monkeypatch) -> BuildTimer:
     now = [0.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(performance.time, "process_time", lambda: 0.0)
-    made = BuildTimer(Held(20 * 10**9), Heard())
+    made = BuildTimer(Held(20 * 10**9), RecordingTracker())
     made.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
     return made
 
@@ -61,9 +53,9 @@ def test_budgets_show_what_is_left_of_the_contracts_limits(timer):
         with timer.stage(stage):
             timer.wait(seconds)
     timer.record_sampling(0.6, 0.0, 0.0)
-    report = timer.report({"train": {"rows": 12_000_000}}, written_bytes=12 * 10**9)["performance"]
-    budgets = report["budgets"]
-    assert {name: (b["value"], b["met"], b["margin"]) for name, b in budgets.items()} == {
+    report = timer.report(12_000_000, written_bytes=12 * 10**9)
+    budgets = report.budgets
+    assert {name: (b.value, b.met, b.margin) for name, b in budgets.items()} == {
         "total_generation_time": (1200, True, pytest.approx(1 / 3, abs=1e-4)),
         "similarity_computation": (150, True, 0.75),
         "negative_sampling": (600, True, pytest.approx(1 / 3, abs=1e-4)),
@@ -85,7 +77,7 @@ def test_budgets_show_what_is_left_of_the_contracts_limits(timer):
 @pytest.mark.parametrize(("seconds", "warned"), [(59, False), (61, True)])
 def test_rates_of_short_builds_do_not_warn(seconds, warned, timer):
     timer.wait(seconds)
-    timer.report({"train": {"rows": 1000}}, 0)
+    timer.report(1000, 0)
     assert any("minimum_rate" in text for text in timer.warnings) == warned
 
 
@@ -94,13 +86,13 @@ def test_rates_of_short_builds_do_not_warn(seconds, warned, timer):
 )
 def test_a_peak_above_nine_tenths_of_the_limit_is_a_critical_alert(limit, alerted, timer):
     timer.wait(1)
-    timer.report({"train": {"rows": 1}}, 0, limit)
+    timer.report(1, 0, limit)
     assert ("critical" in {level for level, _ in timer.progress.messages}) == alerted
 
 
 def test_every_budget_of_the_contract_is_there(timer):
     timer.wait(1)
-    named = set(timer.report({"train": {"rows": 1}}, 0)["performance"]["budgets"])
+    named = set(timer.report(1, 0).budgets)
     assert named == BUDGETS.keys()
 
 
