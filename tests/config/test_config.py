@@ -1,4 +1,4 @@
-"""Settings: the contract's are accepted as written, mistakes are named, and what is printed can be read back."""
+"""Settings: the contract's are accepted, mistakes are named, printed ones read back."""
 
 import re
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_what_is_printed_reads_back_as_the_same_configuration(tmp_path):
         assert load_config(write(tmp_path, render_config(config))) == config
 
 
-def test_printed_settings_stand_under_their_meaning():
+def test_printed_settings_are_below_their_meaning():
     text = render_config(DatasetConfig())
     assert "  channels: {1: offline, 2: online}\n" in text
     assert re.search(
@@ -164,7 +164,8 @@ def test_every_setting_has_a_default_and_the_schema_names_it():
         ),
         (
             "negative_sampling: {similarity_threshold: 0.8}",
-            "negative_sampling: found similarity_threshold 0.8 and similarity_ceiling 0.8; expected",
+            "negative_sampling: found similarity_threshold 0.8 and similarity_ceiling 0.8; "
+            "expected the threshold below the ceiling.",
         ),
         (
             "negative_sampling: {percentile_range: [0.5, 0.2]}",
@@ -182,7 +183,8 @@ def test_every_setting_has_a_default_and_the_schema_names_it():
         ("- a list", "sections"),
         ("split: [", "YAML"),
         (
-            "filtering: {min_user_interactions: 3}\nconfig_parameters: {filtering: {min_item_interactions: 2}}",
+            "filtering: {min_user_interactions: 3}\n"
+            "config_parameters: {filtering: {min_item_interactions: 2}}",
             "twice",
         ),
     ],
@@ -223,14 +225,14 @@ def test_shares_that_sum_to_1_but_for_rounding_are_accepted():
         )
 
 
-def test_equal_least_and_greatest_weights_are_accepted():
+def test_equal_minimal_and_maximal_weights_are_accepted():
     assert load_config(
         overrides=["category_balancing.min_weight=2", "category_balancing.max_weight=2"]
     )
 
 
 def test_the_largest_pool_of_candidates_has_places_of_16_bits():
-    """The kernel numbers a pool's candidates in int16: no setting that is accepted may ask for more."""
+    """The kernel numbers a pool's candidates in int16; no accepted setting may need more."""
 
     def largest(name):
         bounds = [

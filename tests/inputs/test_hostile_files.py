@@ -78,7 +78,7 @@ def varint(number: int) -> bytes:
 
 
 def test_rows_that_are_only_claimed_are_refused(tmp_path):
-    """Two billion rows in a footer cost nothing to write; Arrow would begin to make room for them."""
+    """Two billion rows in a footer cost nothing to write; Arrow would allocate them."""
     path = write_tables(tmp_path, customers=many(CUSTOMERS, 12_345)) / "customers.parquet"
     rewritten(path, b"\x16" + varint(12_345) + b"\x19", b"\x16" + varint(2**31) + b"\x19")
     with pytest.raises(

@@ -165,7 +165,8 @@ def test_a_missing_column_is_named_with_what_is_there_and_the_remedy(tmp_path):
     assert str(caught.value) == (
         "transactions.parquet: column 'price' is missing; "
         "found t_dat, customer_id, article_id, Price_SEK, sales_channel_id (close: Price_SEK).\n"
-        "If it has another name, map it in the configuration: inputs.columns: {transactions: {price: Price_SEK}}\n"
+        "If it has another name, map it in the configuration: "
+        "inputs.columns: {transactions: {price: Price_SEK}}\n"
         "If the log has no prices, build with inputs.price: none."
     )
 
@@ -175,7 +176,8 @@ def test_a_mapped_column_must_be_there_even_if_optional(tmp_path):
         load_tables(write_tables(tmp_path), columns={"customers": {"age": "years"}})
     with pytest.raises(
         ConfigError,
-        match=r"found 'agee' in customers; expected one of customer_id, age.*\n.*OUR_NAME: ITS_NAME",
+        match=r"found 'agee' in customers; expected one of customer_id, age, club_member_status, "
+        r"fashion_news_frequency\.\nWrite {customers: {OUR_NAME: ITS_NAME}}",
     ):
         load_tables(write_tables(tmp_path), columns={"customers": {"agee": "years"}})
 

@@ -1,4 +1,4 @@
-"""The backends that tests run on: the CPU's, its strict twin, and the GPU's where one answers."""
+"""The backends that tests run on: the CPU's, its strict twin, and a GPU's if available."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def make_log(seed: int = 1) -> Tables:
 
 
 def cut_log(tables: Tables, day: int) -> Tables:
-    """Return the tables as they were on a day; new customers and articles come with a purchase."""
+    """Return the tables as of a day; new customers and articles come with a purchase."""
     end = (FIRST_DAY + day) * DAY
     then = {
         name: [row for row in tables[name] if row["t_dat"] < end]

@@ -1,10 +1,8 @@
-"""Small random shops for tests: tables as rows of plain values, with ties, baskets and gaps.
+"""Small random shops for tests, as rows of plain values, with ties, baskets and gaps.
 
     sales(("u", "a", 0), ("v", "a", 1.5))    a shop written by hand, line by line
-    random_shop(seed, ...)                   a shop, the same for the same arguments; more rows
-                                             extend fewer
-    shops()                                  a hypothesis strategy of them, shrinking to fewer users,
-                                             items and rows
+    random_shop(seed, ...)                   a random shop; more rows extend fewer
+    shops()                                  a hypothesis strategy, shrinking to fewer rows
     write_shop(tables, folder, unit)         the Parquet files of a shop
     tiny_config(split={"windows": "rows"})   a DatasetConfig under which most such shops fill every
                                              split
@@ -31,7 +29,7 @@ SUNDAY = 17_797 * DAY  # 2018-09-23
 FIRST_DAY = 17_794  # 2018-09-20 in days since 1970: a Thursday, so snapshots do not fall on Mondays
 
 GROUPS = ("Garment Upper body", "Garment Lower body", "Accessories", "Shoes", None)
-COLOURS = ("Black", "White", "Blue", "Röd", None)
+COLORS = ("Black", "White", "Blue", "Röd", None)
 GARMENTS = ("Jersey Basic", "Under-, Nightwear", None)
 DEPARTMENTS = ("Basics", "Shirts", "Socks", "Ladies' Denim", None)
 INDEX_GROUPS = ("Ladieswear", "Menswear", "Divided", None)
@@ -201,7 +199,7 @@ def random_shop(
 
 
 def _season(span_days: int, chance: random.Random) -> range:
-    """Return the days on which an item can be bought: mostly all; some come later or leave early."""
+    """Return the days on which an item is on sale: mostly all; some come late or leave early."""
     first = chance.choice((0, 0, 0, 0, span_days // 3, span_days // 2))
     return range(first, chance.choice((span_days, span_days, span_days, first + span_days // 3)))
 
@@ -216,7 +214,7 @@ def _article(item: int, chance: random.Random) -> dict[str, Any]:
         "article_id": _article_id(item),
         "product_code": None if chance.random() < 0.1 else code,
         "product_group_name": chance.choice(GROUPS),
-        "colour_group_name": chance.choice(COLOURS),
+        "colour_group_name": chance.choice(COLORS),
         "garment_group_name": chance.choice(GARMENTS),
         "department_name": chance.choice(DEPARTMENTS),
         "index_group_name": chance.choice(INDEX_GROUPS),
