@@ -1,11 +1,14 @@
-"""Cards of a finished dataset for catalogs and for people, all from the schema in `contract.py` and from its own JSON files.
+"""Describe a finished dataset in cards for catalogs and for people.
 
-described.py    the dataset's tables with their columns, types, files and rows
+They are written from the schema in `contract` and the dataset's own JSON files.
+
+description.py  the dataset's tables with their columns, types, files and rows
 readme.py       README.md, a Hugging Face dataset card
 croissant.py    croissant.json, MLCommons Croissant
 odcs.py         datacontract.yaml, Open Data Contract Standard
 
-The same dataset gives the same cards, to the byte. They name nothing of the inputs: no file, no path, no value of a category.
+The same dataset gives the same cards, to the byte. They name nothing of the inputs: no file, no
+path, no value of a category.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..contract.schema import CARDS
-from ..errors import OutputError
+from ..storage.text_files import require_absent, write_text
+
+_OTHER_OUTPUT = "Choose another folder with --output"
 
 
 def write_cards(
@@ -21,26 +26,17 @@ def write_cards(
 ) -> list[Path]:
     """Write the `CARDS` into the dataset's folder, or into `output`, and return their paths.
 
-    Their own paths are relative to the dataset's folder. InputError: no dataset; OutputError: a card is there, or cannot be
-    written.
+    Paths in the cards are relative to the dataset's folder. Raises InputError where there is no
+    dataset, OutputError where a card exists or cannot be written.
     """
     from . import croissant, odcs, readme
-    from .described import describe
+    from .description import describe
 
     folder = Path(output or dataset)
     paths = [folder / name for name in CARDS]
-    if not overwrite and (there := [path for path in paths if path.exists()]):
-        raise OutputError(
-            f"{there[0]} is there already.\nChoose another folder with --output, or replace it with --overwrite."
-        )
-    described = describe(Path(dataset))
-    texts = [readme.render(described), croissant.render(described), odcs.render(described)]
+    require_absent(paths, overwrite, _OTHER_OUTPUT)
+    description = describe(Path(dataset))
+    texts = [card.render(description) for card in (readme, croissant, odcs)]
     for path, text in zip(paths, texts, strict=True):
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            remedy = "Choose another folder with --output."
-            raise OutputError(
-                f"{path}: cannot be written to ({error.strerror}).\n{remedy}"
-            ) from error
+        write_text(path, text, _OTHER_OUTPUT)
     return paths

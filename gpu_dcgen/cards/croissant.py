@@ -1,29 +1,30 @@
-"""croissant.json: MLCommons Croissant 1.1, a file object with SHA-256 for each file and a record set for each table.
+"""Render croissant.json, MLCommons Croissant 1.1.
 
-A column of lists is a field with `isArray` and its shape, -1 where lengths differ; what reads it gets a list.
+It has a file object with SHA-256 for each file and a record set for each table. A column of lists
+is a field with `isArray` and its shape, -1 where lengths differ; readers get a list.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from ..contract.json_files import as_json
+from ..contract.manifest import Manifest
 from ..contract.schema import SPLITS, Column
-from .described import Described, Table, is_list, value_type
+from .description import DatasetDescription, Table, get_value_type, is_list
 
-# The context of the specification, which readers compare with.
+# Terms of the vocabulary `cr`.
+_TERMS = (
+    "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field",
+    "fileObject", "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset",
+    "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex",
+    "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
+)  # fmt: skip
+# The context of the specification; readers compare it.
 _CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    **{
-        name: f"cr:{name}"
-        for name in (
-            "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject",
-            "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField",
-            "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField",
-            "transform",
-        )
-    },
+    **{name: f"cr:{name}" for name in _TERMS},
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
@@ -34,7 +35,7 @@ _CONTEXT = {
     "name": {"@container": "@language"},
     "rai": "http://mlcommons.org/croissant/RAI/",
     "sc": "https://schema.org/",
-}  # fmt: skip
+}
 _MEDIA_TYPES = {
     "parquet": "application/x-parquet",
     "json": "application/json",
@@ -43,39 +44,39 @@ _MEDIA_TYPES = {
 _SPLIT_URIS = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test": "cr:TestSplit"}
 
 
-def render(described: Described) -> str:
-    """The JSON-LD text."""
-    manifest = described.manifest
+def render(dataset: DatasetDescription) -> str:
+    """Render the JSON-LD text."""
+    manifest = dataset.manifest
     card = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": described.name,
-        "description": "Contrastive training data from a shop's purchase log, with hard and random negatives. Where the log is "
-        "from, and under which license, its owner must add.",
-        "datePublished": manifest["generated_at"],
-        "version": manifest["contract"].rpartition(" ")[2],
-        "distribution": [_file(described, name) for name in manifest["files"]]
-        + [_parts(table) for table in described.tables if table.in_parts],
-        "recordSet": [_splits(), *(_records(described, table) for table in described.tables)],
+        "name": dataset.name,
+        "description": "Contrastive training data from a shop's purchase log, with hard and random "
+        "negatives. The owner of the log must add its origin and license.",
+        "datePublished": manifest.generated_at,
+        "version": dataset.contract_version,
+        "distribution": [_render_file(manifest, name) for name in manifest.files]
+        + [_render_parts(table) for table in dataset.tables if table.in_parts],
+        "recordSet": [_render_splits(), *(_render_records(dataset, t) for t in dataset.tables)],
     }
-    return json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+    return as_json(card)
 
 
-def _file(described: Described, name: str) -> dict[str, Any]:
+def _render_file(manifest: Manifest, name: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
         "contentUrl": name,
-        "contentSize": f"{described.manifest['files'][name]} B",
+        "contentSize": f"{manifest.files[name]} B",
         "encodingFormat": _MEDIA_TYPES.get(name.rpartition(".")[2], "text/plain"),
-        "sha256": described.manifest["checksums"][name],
+        "sha256": manifest.checksums[name],
     }
 
 
-def _parts(table: Table) -> dict[str, Any]:
-    """All parts as one source; each is a file object with its SHA-256 as well."""
+def _render_parts(table: Table) -> dict[str, Any]:
+    """Render all parts as one source; each is also a file object with its SHA-256."""
     return {
         "@type": "cr:FileSet",
         "@id": table.name,
@@ -85,8 +86,8 @@ def _parts(table: Table) -> dict[str, Any]:
     }
 
 
-def _splits() -> dict[str, Any]:
-    """The enumeration that says which split is for what."""
+def _render_splits() -> dict[str, Any]:
+    """Render the enumeration of the splits and their purposes."""
     return {
         "@type": "cr:RecordSet",
         "@id": "splits",
@@ -101,24 +102,24 @@ def _splits() -> dict[str, Any]:
     }
 
 
-def _records(described: Described, table: Table) -> dict[str, Any]:
+def _render_records(dataset: DatasetDescription, table: Table) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": f"{table.name}_records",
         "name": f"{table.name}_records",
         "description": f"One record is {table.row}.",
-        "field": [_field(described, table, column) for column in table.columns],
+        "field": [_render_field(dataset, table, column) for column in table.columns],
     }
 
 
-def _field(described: Described, table: Table, column: Column) -> dict[str, Any]:
+def _render_field(dataset: DatasetDescription, table: Table, column: Column) -> dict[str, Any]:
     source = (
         {"fileSet": {"@id": table.name}}
         if table.in_parts
         else {"fileObject": {"@id": table.files[0]}}
     )
     lists = (
-        {"isArray": True, "arrayShape": str(described.length(column) or -1)}
+        {"isArray": True, "arrayShape": str(dataset.list_length(column) or -1)}
         if is_list(column)
         else {}
     )
@@ -127,7 +128,7 @@ def _field(described: Described, table: Table, column: Column) -> dict[str, Any]
         "@id": f"{table.name}_records/{column.name}",
         "name": column.name,
         "description": column.description,
-        "dataType": value_type(column).croissant,
+        "dataType": get_value_type(column).croissant,
         **lists,
         "source": {**source, "extract": {"column": column.name}},
     }

@@ -1,44 +1,66 @@
-"""README.md: a Hugging Face dataset card; its numbers are those of manifest.json and quality_report.json.
+"""Render README.md, a Hugging Face dataset card.
 
-The front matter names every column's type: `datasets` would refuse Arrow's dictionaries without it.
+The front matter has every column's type, without which `datasets` refuses Arrow's dictionaries. The
+numbers are those of manifest.json and quality_report.json.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from ..contract.schema import SPLITS, Column
 from ..errors import escape_controls
-from .described import Described, Table, is_list, value_type
+from .description import DatasetDescription, Table, get_value_type, is_list
 
 _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
-_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
-          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
-_LONGEST = 120  # characters of a cell
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**10, "1B<n<10B"),
+    (10**11, "10B<n<100B"),
+)
+_MAX_LENGTH = 120  # characters of a cell
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 
 
-def render(described: Described) -> str:
-    """Front matter and body."""
-    front = yaml.safe_dump(_front_matter(described), sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{front}---\n\n" + "\n\n".join(_body(described)) + "\n"
+def render(dataset: DatasetDescription) -> str:
+    """Render front matter and body."""
+    front = yaml.safe_dump(_front_matter(dataset), sort_keys=False, allow_unicode=True, width=120)
+    body = [
+        *_introduce(dataset),
+        *_show_use(),
+        *_list_files(dataset),
+        *_describe_splits(dataset),
+        *_describe_negatives(dataset),
+        *_describe_leakage(dataset),
+        *_describe_limits(dataset),
+        *_list_columns(dataset),
+        *_show_origin(dataset),
+    ]
+    return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
 
 
-def cell(value: Any) -> str:
-    """A value as text of a Markdown table: one line, escaped, of bounded length."""
+def escape(value: Any) -> str:
+    """Return a value as text of a Markdown table: one line, escaped, of bounded length."""
     text = " ".join(escape_controls(str(value)).split())
-    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def _front_matter(described: Described) -> dict[str, Any]:
-    n_samples = sum(table.n_rows or 0 for table in _splits(described))
-    others = [table for table in described.tables if table not in _splits(described)]
-    samples = [{"split": _split_name(table), "path": table.pattern} for table in _splits(described)]
+def _front_matter(dataset: DatasetDescription) -> dict[str, Any]:
+    n_samples = sum(table.n_rows or 0 for table in dataset.split_tables)
+    samples = [
+        {"split": _SPLIT_NAMES[str(table.split)], "path": table.pattern}
+        for table in dataset.split_tables
+    ]
     return {
         "license": "other",
         "license_name": "to-be-stated-by-the-owner-of-the-log",
@@ -50,150 +72,203 @@ def _front_matter(described: Described) -> dict[str, Any]:
         "tags": ["recommender-systems", "contrastive-learning", "hard-negatives", "gpu-dcgen"],
         "configs": [
             {"config_name": "samples", "default": True, "data_files": samples},
-            *({"config_name": table.name, "data_files": table.pattern} for table in others),
+            *(
+                {"config_name": table.name, "data_files": table.pattern}
+                for table in dataset.other_tables
+            ),
         ],
         "dataset_info": [
-            {"config_name": "samples", "features": _features(described, _splits(described)[0])},
+            {
+                "config_name": "samples",
+                "features": _list_features(dataset, dataset.split_tables[0]),
+            },
             *(
-                {"config_name": table.name, "features": _features(described, table)}
-                for table in others
+                {"config_name": table.name, "features": _list_features(dataset, table)}
+                for table in dataset.other_tables
             ),
         ],
     }
 
 
-def _splits(described: Described) -> list[Table]:
-    return [table for table in described.tables if table.name.removesuffix("_dataset") in SPLITS]
-
-
-def _split_name(table: Table) -> str:
-    return _SPLIT_NAMES[table.name.removesuffix("_dataset")]
-
-
-def _features(described: Described, table: Table) -> list[dict[str, Any]]:
-    def feature(column: Column) -> dict[str, Any]:
-        name, length = value_type(column).hugging_face, described.length(column)
+def _list_features(dataset: DatasetDescription, table: Table) -> list[dict[str, Any]]:
+    def render_feature(column: Column) -> dict[str, Any]:
+        name, length = get_value_type(column).hugging_face, dataset.list_length(column)
         if not is_list(column):
             return {"name": column.name, "dtype": name}
         return {"name": column.name, "list": name, **({"length": length} if length else {})}
 
-    return [feature(column) for column in table.columns]
+    return [render_feature(column) for column in table.columns]
 
 
-def _body(described: Described) -> Iterable[str]:
-    manifest, report, config = described.manifest, described.quality_report, described.config
-    sampling = config.negative_sampling
-    yield "# Contrastive training data from a shop's purchase log"
-    yield (
-        "Every purchase of three periods beside negatives that could have been bought at that moment, with features as they were "
-        f"known then. Built by gpu-dcgen {cell(manifest['generator']['version'])} at {cell(manifest['generated_at'])} after the "
-        f"data contract {cell(manifest['contract'])}."
-    )
-    yield (
-        "**To be filled in by the owner of the log:** where it is from, its license (`license` above), whom its ids stand for, "
-        "and what the data may be used for. gpu-dcgen knows none of it."
-    )
-    yield "## Load it"
-    yield (
+def _introduce(dataset: DatasetDescription) -> list[str]:
+    manifest = dataset.manifest
+    return [
+        "# Contrastive training data from a shop's purchase log",
+        "The purchases of three periods, each with negatives: items that could have been bought at "
+        "that time. Features are as known at the time of the purchase. Built by gpu-dcgen "
+        f"{escape(manifest.generator.version)} at {escape(manifest.generated_at)}, following data "
+        f"contract {escape(manifest.contract)}.",
+        "**To be completed by the owner of the log:** its origin, its license (`license` above), "
+        "whom the ids stand for, and permitted uses of the data. gpu-dcgen does not know them.",
+    ]
+
+
+def _show_use() -> list[str]:
+    return [
+        "## Usage",
         "```python\nfrom datasets import load_dataset\n\n"
-        'samples = load_dataset("FOLDER_OR_REPOSITORY", "samples", split="validation")\n```'
-    )
-    yield (
-        "pyarrow, polars, pandas and DuckDB read the Parquet files as they are. `croissant.json` describes the same files for "
-        "MLCommons Croissant, `datacontract.yaml` for `datacontract test`."
-    )
-    yield "## Files"
-    rows = [[f"`{t.name}.parquet`", cell(t.row), "" if t.n_rows is None else f"{t.n_rows:,}", len(t.files)]
-            for t in described.tables]  # fmt: skip
-    yield _table(("file", "one row is", "rows", "files"), rows)
-    yield "`manifest.json` lists every file with its size and SHA-256."
-    yield "## Splits"
-    yield _table(("split", "from", "until", "positives", "rows", "users"), _split_rows(described))
-    yield f"The strategy is {cell(manifest['split']['strategy'])}; a period ends before its end, the last one with it (UTC)."
-    yield "## Negatives"
-    yield (
-        f"Each positive has {sampling.hard_negatives_per_positive} hard and {sampling.random_negatives_per_positive} random "
-        "negatives. Random ones are drawn uniformly; hard ones are the best by similarity, purchases of other buyers, price and "
-        "popularity, and differ in product group. "
-        + (
-            "Items on sale at the time are drawn from"
-            if sampling.corpus == "live"
-            else "All items are drawn from"
-        )
-        + ", never one that the user owns by the end of the split's period, nor twice in a group."
-    )
-    by_source = manifest["negatives"]["by_source"]
-    yield _table(
-        ("hard negatives by", "number"),
-        [[cell(name), f"{number:,}"] for name, number in by_source.items()],
-    )
-    yield f"{manifest['negatives']['verified']:,} negatives were checked; {manifest['negatives']['violations']:,} broke a rule."
-    yield "## What holds against leakage"
-    yield (
-        "- Features of a row are of what was strictly before its timestamp; purchases at the same time do not see each other.\n"
-        "- Similarities, price edges and weights are of the training period alone.\n"
-        "- A positive's features are computed as a negative's are.\n"
-        + (
-            "- A user may be in several splits.\n"
-            if config.split.strategy == "temporal"
-            else "- No user is in two splits, and each split has purchases of its own period only.\n"
-        )
-        + "- `gpu-dcgen audit` proves this again from the log and these files, by other code, and writes `certificate.json`."
-    )
-    yield "## Known limits"
-    yield (
-        "- Columns of the role metadata say how a row was made. They are no features: most give the label away.\n"
-        "- Negatives are items that the user did not buy; whether the user disliked them, nobody knows.\n"
-        "- An item in the history is never a negative, so a model can tell repurchases (`is_repurchase`)."
-    )
-    short = [gate for gate in report["gates"] if gate["verdict"] not in ("pass", "info")]
-    yield f"Quality gates: {len(report['gates'])}, the verdict is {cell(report['verdict'])}." + (
-        " Not passed:" if short else ""
-    )
-    if short:
-        names = ("name", "metric", "value", "relation", "threshold", "severity")
-        yield _table(
-            ("gate", "metric", "value", "expected", "threshold", "severity"),
-            [[cell(g[n]) for n in names] for g in short],
-        )
-    yield "What became of the purchases: " + ", ".join(
-        f"{cell(name)} {number:,}" for name, number in manifest["ledger"].items() if isinstance(number, int) and number
-    ) + "."  # fmt: skip
-    yield "## Columns"
-    for table in [
-        _splits(described)[0],
-        *(t for t in described.tables if t not in _splits(described)),
-    ]:
-        title = "Samples (train, val, test)" if table in _splits(described) else f"`{table.name}`"
-        rows = [
-            [f"`{c.name}`", cell(c.type), c.role, "yes" if c.nullable else "", cell(c.description)]
-            for c in table.columns
+        'samples = load_dataset("FOLDER_OR_REPOSITORY", "samples", split="validation")\n```',
+        "pyarrow, polars, pandas and DuckDB also read the Parquet files. `croissant.json` "
+        "describes the same files for MLCommons Croissant, `datacontract.yaml` for `datacontract "
+        "test`.",
+    ]
+
+
+def _list_files(dataset: DatasetDescription) -> list[str]:
+    rows = [
+        [
+            f"`{table.name}.parquet`",
+            escape(table.row),
+            "" if table.n_rows is None else f"{table.n_rows:,}",
+            len(table.files),
         ]
-        yield f"### {title}"
-        yield _table(("column", "type", "role", "null", "meaning"), rows)
-    yield "## Repeat it"
-    yield (
-        f"Seed {cell(manifest['seed'])}; content digest `{cell(manifest['content_digest'])}`. "
-        "`manifest.json` has every setting and version; the same inputs and settings give the same rows."
+        for table in dataset.tables
+    ]
+    return [
+        "## Files",
+        _render_table(("file", "one row is", "rows", "files"), rows),
+        "`manifest.json` lists every file with its size and SHA-256.",
+    ]
+
+
+def _describe_splits(dataset: DatasetDescription) -> list[str]:
+    counts, split = dataset.manifest.counts, dataset.manifest.split
+    windows = split.windows
+    edges = [windows.first, windows.cut1, windows.cut2, windows.last]
+    rows = [
+        [
+            name,
+            escape(edges[k]),
+            escape(edges[k + 1]),
+            f"{counts[name].groups:,}",
+            f"{counts[name].rows:,}",
+            f"{split.shares[name].users:,}",
+        ]
+        for k, name in enumerate(SPLITS)
+    ]
+    return [
+        "## Splits",
+        _render_table(("split", "from", "until", "positives", "rows", "users"), rows),
+        f"The strategy is {escape(split.strategy)}. Times are in UTC; `until` is excluded, except "
+        "in the last period.",
+    ]
+
+
+def _describe_negatives(dataset: DatasetDescription) -> list[str]:
+    negatives, sampling = dataset.manifest.negatives, dataset.config.negative_sampling
+    corpus = (
+        "Items on sale at the time are drawn from"
+        if sampling.corpus == "live"
+        else "All items are drawn from"
     )
+    rows = [[escape(name), f"{number:,}"] for name, number in negatives.by_source.items()]
+    return [
+        "## Negatives",
+        f"Each positive has {sampling.hard_negatives_per_positive} hard and "
+        f"{sampling.random_negatives_per_positive} random negatives. Random ones are drawn "
+        "uniformly; hard ones are the best by similarity, purchases of other buyers, price and "
+        f"popularity, and differ in product group. {corpus}, never one that the user owns by the "
+        "end of the split's period, nor twice in a group.",
+        _render_table(("hard negatives by", "number"), rows),
+        f"{negatives.verified:,} negatives were checked; {negatives.violations:,} broke a rule.",
+    ]
 
 
-def _split_rows(described: Described) -> list[list[Any]]:
-    split, counts = described.manifest["split"], described.manifest["counts"]
-    edges = [split["windows"][name] for name in ("first", "cut1", "cut2", "last")]
-    found = []
-    for k, name in enumerate(SPLITS):
-        groups, rows, users = (
-            counts[name]["groups"],
-            counts[name]["rows"],
-            split["shares"][name]["users"],
-        )
-        found.append(
-            [name, cell(edges[k]), cell(edges[k + 1]), f"{groups:,}", f"{rows:,}", f"{users:,}"]
-        )
-    return found
+def _describe_leakage(dataset: DatasetDescription) -> list[str]:
+    users = (
+        "A user may be in several splits."
+        if dataset.config.split.strategy == "temporal"
+        else "No user is in two splits, and each split has purchases of its own period only."
+    )
+    return [
+        "## Protection against leakage",
+        "- Features of a row are computed from data strictly before its timestamp; purchases at "
+        "the same time are not in each other's features.\n"
+        "- Similarities, price edges and weights are computed from the training period alone.\n"
+        "- The features of positives and negatives are computed in the same way.\n"
+        f"- {users}\n"
+        "- `gpu-dcgen audit` checks all this again from the log and these files, with independent "
+        "code, and writes `certificate.json`.",
+    ]
 
 
-def _table(head: tuple[str, ...], rows: list[list[Any]]) -> str:
+def _describe_limits(dataset: DatasetDescription) -> list[str]:
+    report = dataset.quality_report
+    failed = [gate for gate in report.gates if gate.verdict not in ("pass", "info")]
+    paragraphs = [
+        "## Known limits",
+        "- Columns of the role metadata describe how a row was generated. They are no features: "
+        "most give the label away.\n"
+        "- Negatives are items that the user did not buy; whether the user dislikes them is not "
+        "known.\n"
+        "- An item in the history is never a negative, so a model can detect repurchases "
+        "(`is_repurchase`).",
+        f"Quality gates: {len(report.gates)}, the verdict is {escape(report.verdict)}."
+        + (" Not passed:" if failed else ""),
+    ]
+    if failed:
+        rows = [
+            [
+                escape(value)
+                for value in (
+                    gate.name,
+                    gate.metric,
+                    gate.value,
+                    gate.relation,
+                    gate.threshold,
+                    gate.severity,
+                )
+            ]
+            for gate in failed
+        ]
+        head = ("gate", "metric", "value", "expected", "threshold", "severity")
+        paragraphs.append(_render_table(head, rows))
+    losses = ", ".join(
+        f"{escape(reason)} {n:,}" for reason, n in dataset.manifest.ledger.losses.items() if n
+    )
+    paragraphs.append(f"Purchases that became no positive, by reason: {losses}.")
+    return paragraphs
+
+
+def _list_columns(dataset: DatasetDescription) -> list[str]:
+    paragraphs = ["## Columns"]
+    for table in (dataset.split_tables[0], *dataset.other_tables):
+        title = f"`{table.name}`" if table.split is None else "Samples (train, val, test)"
+        rows = [
+            [
+                f"`{column.name}`",
+                escape(column.type),
+                column.role,
+                "yes" if column.nullable else "",
+                escape(column.description),
+            ]
+            for column in table.columns
+        ]
+        head = ("column", "type", "role", "null", "meaning")
+        paragraphs += [f"### {title}", _render_table(head, rows)]
+    return paragraphs
+
+
+def _show_origin(dataset: DatasetDescription) -> list[str]:
+    manifest = dataset.manifest
+    return [
+        "## Reproducibility",
+        f"Seed {escape(manifest.seed)}; content digest `{escape(manifest.content_digest)}`. "
+        "`manifest.json` has every setting and version; the same inputs and settings give the same "
+        "rows.",
+    ]
+
+
+def _render_table(head: tuple[str, ...], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)

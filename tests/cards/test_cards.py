@@ -1,4 +1,4 @@
-"""gpu-dcgen cards: one schema in three descriptions, which the tools of those standards accept and find true."""
+"""gpu-dcgen cards: one schema in three descriptions, accepted by the standards' tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from gpu_dcgen.auditing import audit, verify
 from gpu_dcgen.cards import write_cards
-from gpu_dcgen.cards.readme import cell
+from gpu_dcgen.cards.readme import escape
 from gpu_dcgen.cli import app
 from gpu_dcgen.contract.schema import CARDS, FILES, SHAPES, get_columns, make_arrow_schema
 from gpu_dcgen.dataset_generator.builder import build
@@ -42,8 +42,8 @@ FORMS = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The folder of a form: `input`, and `output` with its cards."""
+def built(tmp_path_factory):
+    """Build a dataset of a form with its cards, once; the input is in the folder beside it."""
     folder = tmp_path_factory.mktemp("cards")
     tables = random_shop(3, n_users=20, n_items=26, n_rows=400, minutes=True)
     for k, article in enumerate(tables["articles"]):
@@ -51,14 +51,14 @@ def made(tmp_path_factory):
     write_shop(tables, folder / "input")
     known: dict[str, Path] = {}
 
-    def of(form: str) -> Path:
+    def build_once(form: str) -> Path:
         if form not in known:
             known[form] = folder / form
             build(folder / "input", known[form], tiny_config(output=FORMS[form]), backend="cpu")
             write_cards(known[form])
         return known[form]
 
-    return of
+    return build_once
 
 
 def front_and_body(dataset: Path) -> tuple[dict, str]:
@@ -77,8 +77,8 @@ def schema_of(dataset: Path, table: str) -> pa.Schema:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_column_has_its_name_order_and_type_in_all_three(made, form):
-    dataset = made(form)
+def test_every_column_has_its_name_order_and_type_in_all_three(built, form):
+    dataset = built(form)
     front, body = front_and_body(dataset)
     croissant = json.loads((dataset / "croissant.json").read_text("utf-8"))
     contract = yaml.safe_load((dataset / "datacontract.yaml").read_text("utf-8"))
@@ -106,18 +106,18 @@ def test_every_column_has_its_name_order_and_type_in_all_three(made, form):
             LOGICAL.get(v, "integer") for v in values
         ]
         assert [p["required"] for p in tables[table]] == [not field.nullable for field in schema]
-        found = features["samples" if table.endswith("_dataset") else table]
-        assert [f["name"] for f in found] == schema.names
-        assert [f.get("list", f.get("dtype")) for f in found] == [
+        entries = features["samples" if table.endswith("_dataset") else table]
+        assert [f["name"] for f in entries] == schema.names
+        assert [f.get("list", f.get("dtype")) for f in entries] == [
             {"float": "float32"}.get(v, v) for v in values
         ]
-        assert [f.get("length") for f in found] == sizes
+        assert [f.get("length") for f in entries] == sizes
         assert all(f"| `{name}` |" in body for name in schema.names)
 
 
 @pytest.mark.parametrize("form", ["whole", "parts"])
-def test_files_and_checksums_are_those_of_the_manifest(made, form):
-    dataset = made(form)
+def test_files_and_checksums_are_those_of_the_manifest(built, form):
+    dataset = built(form)
     manifest = json.loads((dataset / "manifest.json").read_text("utf-8"))
     entries = json.loads((dataset / "croissant.json").read_text("utf-8"))["distribution"]
     files = {entry["contentUrl"]: entry for entry in entries if entry["@type"] == "cr:FileObject"}
@@ -135,9 +135,9 @@ def test_files_and_checksums_are_those_of_the_manifest(made, form):
     assert any(entry["@type"] == "cr:FileSet" for entry in entries) == (form == "parts")
 
 
-def test_the_readme_gives_the_numbers_of_the_manifest(made):
-    manifest = json.loads((made("whole") / "manifest.json").read_text("utf-8"))
-    body = front_and_body(made("whole"))[1]
+def test_the_readme_gives_the_numbers_of_the_manifest(built):
+    manifest = json.loads((built("whole") / "manifest.json").read_text("utf-8"))
+    body = front_and_body(built("whole"))[1]
     for k, split in enumerate(("train", "val", "test")):
         groups, rows = manifest["counts"][split]["groups"], manifest["counts"][split]["rows"]
         edges = [manifest["split"]["windows"][name] for name in ("first", "cut1", "cut2", "last")][
@@ -156,8 +156,8 @@ def test_every_column_of_the_contract_is_described_in_a_sentence(shape):
         assert b"description" not in field.metadata  # footers stay as they were
 
 
-def test_cards_name_nothing_of_the_inputs_and_are_the_same_again(made, tmp_path):
-    dataset = made("whole")
+def test_cards_name_nothing_of_the_inputs_and_are_the_same_again(built, tmp_path):
+    dataset = built("whole")
     again = write_cards(shutil.copytree(dataset, tmp_path / "elsewhere"), overwrite=True)
     for name, path in zip(CARDS, again, strict=True):
         text = path.read_text("utf-8")
@@ -169,12 +169,13 @@ def test_cards_name_nothing_of_the_inputs_and_are_the_same_again(made, tmp_path)
         )
 
 
-def test_hostile_text_stays_in_its_cell_and_its_scalar(made, tmp_path):
-    assert cell(HOSTILE) == r"\| a \`b\` \<script\> \[x\](y) \\u202e\# \*"
-    assert len(cell("x" * 1000)) == 120
-    dataset = shutil.copytree(made("whole"), tmp_path / "forged")
+def test_hostile_text_stays_in_its_cell_and_its_scalar(built, tmp_path):
+    assert escape(HOSTILE) == r"\| a \`b\` \<script\> \[x\](y) \\u202e\# \*"
+    assert len(escape("x" * 1000)) == 120
+    dataset = shutil.copytree(built("whole"), tmp_path / "forged")
     manifest = json.loads((dataset / "manifest.json").read_text("utf-8"))
-    manifest |= {"generated_at": HOSTILE, "generator": {"version": HOSTILE}, "ledger": {HOSTILE: 7}}
+    manifest |= {"generated_at": HOSTILE, "generator": {"name": HOSTILE, "version": HOSTILE}}
+    manifest["ledger"] |= {HOSTILE: 7}
     (dataset / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     write_cards(dataset, overwrite=True)
     body = front_and_body(dataset)[1]
@@ -185,41 +186,41 @@ def test_hostile_text_stays_in_its_cell_and_its_scalar(made, tmp_path):
     )
 
 
-def test_cards_do_not_disturb_what_was_proved(made, tmp_path):
-    dataset = shutil.copytree(made("parts"), tmp_path / "audited")
+def test_cards_do_not_disturb_what_was_proved(built, tmp_path):
+    dataset = shutil.copytree(built("parts"), tmp_path / "audited")
     for name in CARDS:
         (dataset / name).unlink()
     certificate = dataset / "certificate.json"
     assert (
-        audit(made("parts").parent / "input", dataset, certificate=certificate)["verdict"]
+        audit(built("parts").parent / "input", dataset, certificate=certificate)["verdict"]
         == "holds"
     )
     result = CliRunner().invoke(app, ["cards", str(dataset)])
     assert result.exit_code == 0 and "croissant.json" in result.stdout
     assert verify(certificate, dataset) == [] == validate(dataset, checksums=True)
     assert (
-        audit(made("parts").parent / "input", dataset, certificate=certificate)["verdict"]
+        audit(built("parts").parent / "input", dataset, certificate=certificate)["verdict"]
         == "holds"
     )
     (dataset / "NOTES.md").write_text("mine")
     assert verify(certificate, dataset) == ["NOTES.md: was added after the audit"]
 
 
-def test_a_readme_of_somebody_is_not_replaced_unasked(made, tmp_path):
+def test_a_readme_of_somebody_is_not_replaced_unasked(built, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(OutputError, match="there already"):
-        write_cards(made("whole"), tmp_path)
+    with pytest.raises(OutputError, match="already exists"):
+        write_cards(built("whole"), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md"]
     with pytest.raises(InputError, match="manifest.json: does not exist; expected a dataset"):
         write_cards(tmp_path, tmp_path / "other")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_cards(made("whole"), tmp_path / "nowhere")
+        write_cards(built("whole"), tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_hugging_face_takes_the_readme(made, form):
+def test_hugging_face_accepts_the_readme(built, form):
     hub = pytest.importorskip("huggingface_hub", reason="pip install huggingface_hub")
-    card = hub.DatasetCard.load(made(form) / "README.md")
+    card = hub.DatasetCard.load(built(form) / "README.md")
     assert (
         card.data.license == "other"
         and [c["config_name"] for c in card.data.configs][0] == "samples"
@@ -228,26 +229,26 @@ def test_hugging_face_takes_the_readme(made, form):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("form", FORMS)
-def test_datasets_loads_every_table_by_the_readme(made, form, tmp_path):
+def test_datasets_loads_every_table_by_the_readme(built, form, tmp_path):
     datasets = pytest.importorskip("datasets", reason="pip install datasets")
     load = datasets.load_dataset
-    rows = load(str(made(form)), "samples", split="validation", cache_dir=str(tmp_path))
-    assert rows.num_rows == pq.read_table(made(form) / "val_dataset.parquet").num_rows
+    rows = load(str(built(form)), "samples", split="validation", cache_dir=str(tmp_path))
+    assert rows.num_rows == pq.read_table(built(form) / "val_dataset.parquet").num_rows
     for table in ("item_similarity_matrix", "user_sequences", "item_vocabulary"):
-        found = load(str(made(form)), table, split="train", cache_dir=str(tmp_path))
-        assert found.num_rows == pq.read_table(made(form) / f"{table}.parquet").num_rows
+        loaded = load(str(built(form)), table, split="train", cache_dir=str(tmp_path))
+        assert loaded.num_rows == pq.read_table(built(form) / f"{table}.parquet").num_rows
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("form", FORMS)
-def test_mlcroissant_accepts_it_and_reads_the_rows(made, form):
+def test_mlcroissant_accepts_it_and_reads_the_rows(built, form):
     mlc = pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
-    dataset = mlc.Dataset(jsonld=made(form) / "croissant.json")
+    dataset = mlc.Dataset(jsonld=built(form) / "croissant.json")
     assert not dataset.metadata.issues.errors
     for table in FILES:
-        found = list(itertools.islice(dataset.records(record_set=f"{table}_records"), 3))
-        ids = pq.read_table(made(form) / f"{table}.parquet").column(0).to_pylist()
-        values = [next(iter(record.values())) for record in found]
+        records = list(itertools.islice(dataset.records(record_set=f"{table}_records"), 3))
+        ids = pq.read_table(built(form) / f"{table}.parquet").column(0).to_pylist()
+        values = [next(iter(record.values())) for record in records]
         assert (
             [v.decode() if isinstance(v, bytes) else v for v in values] == ids[:3]
             if form != "parts"
@@ -257,12 +258,12 @@ def test_mlcroissant_accepts_it_and_reads_the_rows(made, form):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("form", FORMS)
-def test_datacontract_finds_the_files_as_the_contract_says(made, form, tmp_path, monkeypatch):
+def test_datacontract_finds_the_files_as_the_contract_says(built, form, tmp_path, monkeypatch):
     pytest.importorskip("duckdb")
     datacontract = pytest.importorskip(
         "datacontract.data_contract", reason="pip install 'datacontract-cli[duckdb]'"
     )
-    monkeypatch.chdir(made(form))
+    monkeypatch.chdir(built(form))
     contract = datacontract.DataContract
     assert contract(data_contract_file="datacontract.yaml").lint().result == "passed"
     assert contract(data_contract_file="datacontract.yaml").test().result in ("passed", "warning")
