@@ -213,7 +213,9 @@ def test_overwrite_replaces_datasets_only(tmp_path):
     (tmp_path / "output" / "thesis.tex").write_text("years of work")
     result = run(tmp_path, "--overwrite")
     assert result.exit_code == 2
-    assert "output: not a dataset (it has no manifest.json)" in " ".join(result.stderr.split())
+    assert "already exists and is not a dataset (it has no manifest.json)" in " ".join(
+        result.stderr.split()
+    )
     assert (tmp_path / "output" / "thesis.tex").read_text() == "years of work"
 
 
