@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _HIDDEN = "***"
 _URL = r"\b[a-z][a-z0-9+.-]{0,30}:/+"  # `Path` makes one slash of two
@@ -123,3 +125,47 @@ class GateError(DcgenError):
     """A critical quality gate failed; nothing was published."""
 
     exit_code = 3
+
+
+_FLAGS = ("overwrite", "resume")
+# Options of the command line that are settings when a build is started from Python.
+_SETTINGS = {
+    "gpu-memory-limit": "resources.gpu_memory_limit",
+    "on-bad-rows": "inputs.on_bad_rows",
+    "scheduler": "resources.scheduler",
+    "threads": "resources.num_workers",
+    "workers": "resources.distributed_processing",
+}
+_PARAMETERS = {"staging": "workplace"}  # where the two names differ
+_is_command_line = False
+
+
+@contextmanager
+def command_line_errors() -> Iterator[None]:
+    """Let texts name options as the command line has them, while the context lasts."""
+    global _is_command_line
+    before, _is_command_line = _is_command_line, True
+    try:
+        yield
+    finally:
+        _is_command_line = before
+
+
+def spell_option(option: str, value: str | None = None) -> str:
+    """Name an option of a build as its caller writes it.
+
+    `overwrite` is `--overwrite` on the command line and `overwrite=True` from Python, `backend`
+    with the value `cpu` is `--backend cpu` and `backend="cpu"`. `option` is spelled as on the
+    command line.
+    """
+    if _is_command_line:
+        return f"--{option}" if value is None else f"--{option} {value}"
+    if option in _FLAGS:
+        return f"{option}=True"
+    if option in _SETTINGS:
+        section, _, key = _SETTINGS[option].partition(".")
+        if value is None:
+            return _SETTINGS[option]
+        return f'DatasetConfig({section}={{"{key}": "{value}"}})'
+    name = _PARAMETERS.get(option, option.replace("-", "_"))
+    return name if value is None else f'{name}="{value}"'

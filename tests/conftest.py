@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from gpu_dcgen.preflight import doctor
+from tests.support.backends import list_backends, open_gpu
 from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
-from tests.support.backends import list_backends, open_gpu
 
 
 def pytest_report_header() -> str:

@@ -24,7 +24,7 @@ FLOORS = (
     {"backend", "config"},
     {"digest", "monitoring", "resources"},
     {"auditing", "example_data", "inputs", "storage"},
-    {"cards", "preparation", "reporting", "training"},
+    {"cards", "context", "preparation", "reporting", "training"},
     {"sequence_builder", "similarity_computer"},
     {"negative_sampler"},
     {"samples"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from ..errors import BackendError
+from ..errors import BackendError, spell_option
 from .protocol import Backend
 
 
@@ -28,7 +28,7 @@ def select_backend(
             return _open_gpu(gpu_memory_limit), reason if name == "gpu" else "a CUDA device answers"
         except BackendError as error:
             if name == "gpu":
-                raise BackendError(f"--backend gpu: {error}") from error
+                raise BackendError(f"{spell_option('backend', 'gpu')}: {error}") from error
             reason = f"no GPU: {str(error).splitlines()[0].rstrip('.')}"
     from cpu_fallback import NumpyBackend
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..contract.schema import CARDS
+from ..errors import spell_option
 from ..storage.text_files import require_absent, write_text
-
-_OTHER_OUTPUT = "Choose another folder with --output"
 
 
 def write_cards(
@@ -34,9 +33,10 @@ def write_cards(
 
     folder = Path(output or dataset)
     paths = [folder / name for name in CARDS]
-    require_absent(paths, overwrite, _OTHER_OUTPUT)
+    other_output = f"Choose another folder with {spell_option('output')}"
+    require_absent(paths, overwrite, other_output)
     description = describe(Path(dataset))
     texts = [card.render(description) for card in (readme, croissant, odcs)]
     for path, text in zip(paths, texts, strict=True):
-        write_text(path, text, _OTHER_OUTPUT)
+        write_text(path, text, other_output)
     return paths

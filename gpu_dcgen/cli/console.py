@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 from rich.console import Console, RenderableType
 
-from ..errors import DcgenError, OutputError
+from ..errors import DcgenError, OutputError, command_line_errors
 from ..monitoring.progress import JsonLinesTracker, RichTracker
 
 CommandTracker = RichTracker | JsonLinesTracker
@@ -70,7 +70,8 @@ def handle_errors(debug: bool, tracker: CommandTracker | None = None) -> Iterato
     """
     previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        yield
+        with command_line_errors():
+            yield
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:

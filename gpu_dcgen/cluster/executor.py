@@ -18,12 +18,11 @@ from uuid import uuid4
 from .. import __version__
 from ..backend.protocol import Array, MatrixByItemAndUser
 from ..config import DatasetConfig
+from ..context import BuildContext
 from ..contract.manifest import ClusterSummary
-from ..errors import BackendError, DcgenError, OutputError
-from ..monitoring.progress import ProgressTracker
-from ..outputs.samples import Part
+from ..errors import BackendError, DcgenError, OutputError, spell_option
+from ..outputs.parts import Part
 from ..samples import StageResults
-from ..storage.checkpoints import Checkpoints
 from .attempts import Attempts
 from .connection import CONNECT_S, connect
 
@@ -32,19 +31,14 @@ _LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
 # before
 _PATIENCE_S = 60.0
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
-_GO_ON = "What is finished is kept: the same command with --resume goes on."
 
 
 @contextmanager
 def open_workers(
-    checkpoint_folder: Path,
-    key: dict[str, Any],
-    config: DatasetConfig,
-    checkpoints: Checkpoints,
-    progress: ProgressTracker,
+    checkpoint_folder: Path, key: dict[str, Any], context: BuildContext
 ) -> Iterator["DaskExecutor"]:
     """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoint_folder`."""
-    with connect(config, progress) as client:
+    with connect(context.config, context.progress) as client:
         for left in checkpoint_folder.glob("work-*"):  # by a build that died
             shutil.rmtree(
                 left, ignore_errors=True
@@ -52,7 +46,7 @@ def open_workers(
         folder = checkpoint_folder / f"work-{uuid4().hex}"
         folder.mkdir()
         try:
-            executor = DaskExecutor(client, folder, key, config, checkpoints, progress)
+            executor = DaskExecutor(client, folder, key, context)
             executor.inspect()
             yield executor
             executor.dismiss()
@@ -64,23 +58,20 @@ class DaskExecutor:
     """The workers of one build."""
 
     def __init__(
-        self,
-        client: Any,
-        folder: Path,
-        key: dict[str, Any],
-        config: DatasetConfig,
-        checkpoints: Checkpoints,
-        progress: ProgressTracker,
+        self, client: Any, folder: Path, key: dict[str, Any], context: BuildContext
     ) -> None:
         from . import tasks
 
-        self._client, self._kept, self._progress, self._tasks = client, checkpoints, progress, tasks
+        if context.checkpoints is None:
+            raise ValueError("a cluster reads the checkpoints of the build, which has none")
+        self._client, self._kept, self._tasks = client, context.checkpoints, tasks
+        self._progress = context.progress
         self._there = set(client.nthreads())
         self._seen_s = time.monotonic()
         self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
         self._slow: set[str] = set()  # who did not answer for so long that others did the work
         self._job = tasks.Job(
-            folder.parent, folder, key, __version__, _for_one(config, len(self._there))
+            folder.parent, folder, key, __version__, _for_one(context.config, len(self._there))
         )
 
     def inspect(self) -> None:
@@ -150,9 +141,8 @@ class DaskExecutor:
         self,
         parts: list[Part],
         results: StageResults,
-        config: DatasetConfig,
+        context: BuildContext,
         finish: Callable[[Part], None],
-        progress: Any,
     ) -> None:
         if not parts:
             return
@@ -166,7 +156,7 @@ class DaskExecutor:
             part.record = done.record
             done.file.replace(part.path)
             finish(part)
-            progress.advance((part.last - part.first) * config.rows_per_positive)
+            self._progress.advance(part.n_groups * context.config.rows_per_positive)
 
     def manifest_entry(self) -> ClusterSummary:
         """Describe the cluster for the manifest."""
@@ -186,7 +176,7 @@ class DaskExecutor:
         self._kept.flush()
         if name not in self._kept.names():
             raise OutputError(
-                f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_GO_ON}"
+                f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_resume_hint()}"
             )
 
     def _each(
@@ -227,7 +217,7 @@ class DaskExecutor:
         except KilledWorker as error:
             raise BackendError(
                 f"{what}: {error.allowed_failures + 1} workers died over the same task, the last at {error.last_worker.address}."
-                f"\nIf the system ended them for want of memory: fewer workers, or a lower resources.batch_size. {_GO_ON}"
+                f"\nIf the system ended them for want of memory: fewer workers, or a lower resources.batch_size. {_resume_hint()}"
             ) from error
 
     def _look(self, what: str) -> None:
@@ -243,7 +233,7 @@ class DaskExecutor:
             self._seen_s = time.monotonic()
         elif time.monotonic() - self._seen_s > CONNECT_S:
             raise BackendError(
-                f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_GO_ON}"
+                f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_resume_hint()}"
             )
 
     def _repeat(self, what: str, attempts: Attempts, quiet_s: float) -> None:
@@ -264,8 +254,12 @@ class DaskExecutor:
     def _unreachable(self, what: str, error: BaseException) -> BackendError:
         return BackendError(
             f"{what}: the scheduler of the Dask cluster is gone, and with it who knew of the tasks ({type(error).__name__}).\n"
-            f"Start it anew. {_GO_ON}"
+            f"Start it anew. {_resume_hint()}"
         )
+
+
+def _resume_hint() -> str:
+    return f"Partial results are kept; rerun with {spell_option('resume')} to continue."
 
 
 def _for_one(config: DatasetConfig, n_workers: int) -> DatasetConfig:

@@ -18,9 +18,12 @@ from .. import __version__
 from ..backend.protocol import Backend
 from ..backend.select import select_backend
 from ..config import DatasetConfig
+from ..context import BuildContext
 from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
-from ..outputs.samples import Part, PartRecord, write_parts
+from ..monitoring.timing import BuildTimer
+from ..outputs.part_writer import write_parts
+from ..outputs.parts import Part, PartRecord
 from ..samples import StageResults
 from ..similarity_computer.exact import find_neighbors_of_block
 from ..storage.checkpoints import KEY_FILE, Checkpoints, read_key
@@ -119,7 +122,8 @@ def write_part(job: Job, split: int, first: int, last: int, name: str) -> Done:
     backend, results = _open(job, SHARED)
     halved, written = backend.memory_usage()["n_out_of_memory"], []
     part = Part(split, first, last, job.folder / f"{name}-{uuid4().hex}.parquet", name)
-    write_parts([part], results, job.config, written.append, ProgressTracker(), backend)
+    context = BuildContext(job.config, backend, BuildTimer(backend, ProgressTracker()))
+    write_parts([part], results, context, written.append)
     return replace(_done(part.path, backend, halved), record=written[0].record)
 
 
@@ -144,7 +148,7 @@ def _open(job: Job, what: str) -> tuple[Backend, Any]:
 
 
 def _ingredients(job: Job) -> StageResults:
-    made = {name: _get(job, name)["made"] for name in _STAGES}
+    made = {name: _get(job, name)["result"] for name in _STAGES}
     return replace(_get(job, SHARED), **{field: take(made) for field, take in FROM_STAGES.items()})
 
 
@@ -162,7 +166,7 @@ def _backend(job: Job, worker: Any) -> Backend:
     """The machine of this process, which keeps to one task's share of the worker's memory."""
     limit = getattr(worker.memory_manager, "memory_limit", None)
     limit = None if limit is None else int(limit) // worker.state.nthreads
-    return _select(job.key["machine"], limit, job.config.resources.gpu_memory_limit)
+    return _select(job.key["backend"], limit, job.config.resources.gpu_memory_limit)
 
 
 @functools.cache

@@ -39,7 +39,7 @@ class Document(Section):
 
     @classmethod
     def load(cls, path: Path, remedy: str = "Build the dataset again with this version.") -> Self:
-        """Read the file. InputError where it is missing, no JSON, or lacks what this version needs.
+        """Read the file. InputError where it is missing or not what this version needs.
 
         `remedy` is the advice at the end of that error.
         """

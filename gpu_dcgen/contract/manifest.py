@@ -181,7 +181,7 @@ class SimilaritySummary(Section):
     items_with_neighbors: int
     """Items with at least one neighbor."""
     searched_items: int | None = None
-    """Approximate only: items whose neighbors were searched for."""
+    """Approximate only: items with neighbors from that search."""
     nearest: str | None = None
     """Approximate only: the method that found the nearest vectors."""
     dimension: int | None = None
@@ -250,7 +250,7 @@ class ClusterSummary(Section):
     lost_workers: int
     """Workers that went away during the build."""
     slow_workers: int
-    """Workers whose tasks others did as well."""
+    """Workers that did not answer for so long that others did their tasks as well."""
     halved_blocks: int
     """Blocks that were retried at half size because memory was full."""
     peak_bytes_by_worker: list[int]
@@ -302,7 +302,7 @@ class Performance(Section):
     """Time and resources of the build."""
 
     seconds: float
-    """Wall-clock time, with the time of an interrupted build whose results were reused."""
+    """Wall-clock time, with that of an interrupted build for what was reused from it."""
     restored_seconds: float
     """Of which an interrupted build spent."""
     samples_per_s: int

@@ -160,7 +160,7 @@ class CandidateFunnel(Section):
     """What became of the candidates for hard negatives, on a seeded sample of positives."""
 
     positives: int
-    """Positives whose candidates were counted."""
+    """Positives with counted candidates."""
     one_in: int
     """One in this many positives was looked at."""
     by_source: dict[str, CandidateOutcomes]

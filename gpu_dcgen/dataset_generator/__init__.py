@@ -1,4 +1,4 @@
-"""The orchestration (contract module): `build` and `append`."""
+"""Run builds from tables to a published dataset (contract module): `build` and `append`."""
 
 from .builder import BuildResult, append, build, select
 

@@ -1,4 +1,4 @@
-"""What decides the results of a build: inputs, settings, code, machine."""
+"""Identify what decides the results of a build: inputs, settings, code and backend."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from ..inputs.shop import InputReport
 from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of
 
-_WITHOUT_EFFECT = {
-    "profile",
-    "resources",
-    "memory_optimization",
-    "quality",
-    "monitoring",
-}  # on what stages make
+# Sections of the settings that do not change what the stages compute.
+_WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}
 
 
-def key_of_build(inputs: Path, config: DatasetConfig, backend: Backend) -> dict[str, Any]:
-    """All that decides what a build's stages make: their results may be used by another build of the same key."""
+def compute_build_key(inputs: Path, config: DatasetConfig, backend: Backend) -> dict[str, Any]:
+    """Return what decides the results of all stages.
+
+    Builds of the same key may use each other's checkpoints. Reads every input file.
+    """
     sources = find_sources(inputs, config.inputs)
     files = [
         [source.table, sha256_of(file)] for source in sources.values() for file in source.files
     ]
-    return {"inputs": files, **_maker(config, backend)}
+    return {"inputs": files, **_producer(config, backend)}
 
 
-def key_of_maker(config: DatasetConfig, backend: Backend) -> dict[str, str]:
-    """The same but for the inputs, each part as a text; which processes made the samples is none of it."""
-    maker = _maker(config, backend)
-    settings = json.dumps(maker["settings"], sort_keys=True).encode()
-    return {**maker, "settings": hashlib.sha256(settings).hexdigest()}
+def describe_producer(config: DatasetConfig, backend: Backend) -> dict[str, str]:
+    """Return the same without the inputs, each part as text.
+
+    Which processes write the samples is no part of it.
+    """
+    producer = _producer(config, backend)
+    settings = json.dumps(producer["settings"], sort_keys=True).encode()
+    return {**producer, "settings": hashlib.sha256(settings).hexdigest()}
 
 
-def _maker(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
+def _producer(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    return {"settings": settings, "code": digest_of_code(), "machine": backend.name}
+    return {"settings": settings, "code": digest_of_code(), "backend": backend.name}
 
 
-def require_same_inputs(key: dict[str, Any], report: InputReport) -> None:
-    """InputError where the files that were read are not those that the build began with."""
+def require_unchanged_inputs(key: dict[str, Any], report: InputReport) -> None:
+    """Raise InputError where a file was read with another content than when the build began."""
     read = [[file.table, file.sha256] for file in report.files]
-    for (table, before), (_, found) in zip(key["inputs"], read, strict=True):
-        if before != found:
+    for (table, before), (_, now) in zip(key["inputs"], read, strict=True):
+        if before != now:
             raise InputError(
-                f"{table}: a file changed while it was read: SHA-256 {before[:12]} when the build began, {found[:12]} then.\n"
-                "Build again when nobody writes to the inputs."
+                f"{table}: a file changed while it was read: its SHA-256 was {before[:12]} when "
+                f"the build began, then {now[:12]}.\n"
+                "Build again when no other program writes to the inputs."
             )

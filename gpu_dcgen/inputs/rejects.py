@@ -18,7 +18,7 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
 from ..config import InputsConfig
 from ..contract.schema import InputTable
-from ..errors import InputError
+from ..errors import InputError, spell_option
 from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
@@ -141,8 +141,8 @@ def handle_rejects(
         raise _make_error(
             f"inputs: found {n_bad} bad rows; expected none:",
             tables,
-            "Fix the rows, or build with --on-bad-rows reject (inputs.on_bad_rows) to set them "
-            "aside.",
+            f"Fix the rows, or build with {spell_option('on-bad-rows', 'reject')} "
+            "(inputs.on_bad_rows) to set them aside.",
             backend,
         )
     if n_bad and score <= inputs.min_quality_score:

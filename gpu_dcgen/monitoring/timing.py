@@ -48,6 +48,16 @@ class BuildTimer:
             self._backend.synchronize()
         self._record(name, time.perf_counter() - start_s)
 
+    @property
+    def restored_stages(self) -> list[str]:
+        """Names of the stages that an earlier process computed."""
+        return [timing.stage for timing in self.timings if timing.restored]
+
+    @property
+    def restored_s(self) -> float:
+        """Seconds that an earlier process spent on the stages that were restored."""
+        return self._restored_s
+
     def record_restored(self, name: str, seconds: float) -> None:
         """Record a stage, or a part of one, on which another process has spent `seconds`."""
         self._restored_s += seconds

@@ -1,1 +1,1 @@
-"""Stage 10: the files of a dataset."""
+"""Write the files of a dataset."""

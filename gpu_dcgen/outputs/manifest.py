@@ -1,4 +1,4 @@
-"""The content of the JSON files: vocabularies, category mappings with weights, the manifest."""
+"""The content of the JSON files: vocabularies, category mappings and the manifest."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from ..quality_validator.statistics import Statistics
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
 from ..storage.integrity import OWN_CHECKSUM, own_checksum
-from .samples import Written
+from .samples import WrittenSamples
 
 _PACKAGES = ("numpy", "scipy", "pyarrow", "numba", "pydantic")
 _PLURALS = {
@@ -68,7 +68,7 @@ _PLURALS = {
 
 
 def vocabularies(results: StageResults, config: DatasetConfig) -> dict[str, Any]:
-    """vocabulary.json (contract, "Vocabulary Mappings"): values as read from the data, in code order."""
+    """Return the content of vocabulary.json: values as read from the data, in code order."""
     sources = [
         name
         for name in NEGATIVE_SOURCES
@@ -101,7 +101,10 @@ def vocabularies(results: StageResults, config: DatasetConfig) -> dict[str, Any]
 
 
 def category_mappings(results: StageResults, balance: Balance | None) -> dict[str, Any]:
-    """category_mappings.json: value -> dictionary code of every categorical column, and the weights (D18)."""
+    """Return the content of category_mappings.json.
+
+    For every categorical column: value -> dictionary code; and the weights (D18).
+    """
     columns = {
         "user_age_group": "age_group",
         "user_club_status": "club_status",
@@ -139,7 +142,7 @@ class PipelineResult:
     report: InputReport
     results: StageResults
     balance: Balance | None
-    written: Written
+    written: WrittenSamples
     files: dict[str, ContentDigest]  # by table
     statistics: Statistics
     append: AppendSummary | None
@@ -160,7 +163,7 @@ class RunRecord:
 def build_manifest(
     folder: Path, config: DatasetConfig, built: PipelineResult, run: RunRecord
 ) -> Manifest:
-    """Describe a dataset whose files are all in `folder`, with their sizes and checksums."""
+    """Describe the dataset in `folder`, with the sizes and checksums of its files."""
     results, digests = built.results, {name: digest.hex() for name, digest in built.files.items()}
     # An interrupted build that was resumed may have left a manifest.
     files = {

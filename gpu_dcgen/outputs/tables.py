@@ -1,12 +1,12 @@
-"""Stage 10: the single Parquet files and the JSON files."""
+"""Write the Parquet files that are not in parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Iterable, Iterator
 
-from ..backend.blocks import Block, Codes, Lists, Values, Vocabulary
-from ..backend.protocol import Backend
+from ..backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
+from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..contract.schema import make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
@@ -15,14 +15,17 @@ from ..resources import DiskRateLimiter
 from ..samples import ITEM_CATEGORIES, StageResults
 from ..sequence_builder import UserSequences
 
-_MATRIX_ROWS = 1 << 20  # rows a block of item_similarity_matrix
-_SEQUENCE_USERS = 1 << 16  # rows a block of user_sequences
+# Rows of a block.
+_MATRIX_ROWS = 1 << 20
+_SEQUENCE_ROWS = 1 << 16
+
+Columns = dict[str, Values | Codes | Lists | Matrix | SampleIds]
 
 
 def write_file(
     path: Path, blocks: Iterable[Block], config: DatasetConfig, backend: Backend
 ) -> ContentDigest:
-    """Write one of the contract's single files from its blocks."""
+    """Write one of the contract's single files from its blocks; return its digest."""
     name = path.stem
     digest = ContentDigest()
     settings = make_writer_settings(name, compression_level=config.output.compression_level)
@@ -36,13 +39,13 @@ def write_file(
 
 
 def similarity_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
-    """item_similarity_matrix: each item's neighbors by rank, from 1."""
+    """Yield item_similarity_matrix: each item's neighbors by rank, from 1."""
     xp, neighbors, ids = backend.xp, results.neighbors, results.vocabularies["item_id"]
     n_rows = int(neighbors.item.shape[0])
     for first in range(0, max(1, n_rows), _MATRIX_ROWS):
         rows = xp.arange(first, min(n_rows, first + _MATRIX_ROWS), dtype=xp.int64)
         item = xp.searchsorted(neighbors.offsets, rows, side="right") - 1
-        columns = {
+        columns: Columns = {
             "item_id": Codes(item, ids),
             "similar_item_id": Codes(neighbors.item[rows], ids),
             "similarity": Values(neighbors.similarity[rows]),
@@ -55,11 +58,11 @@ def similarity_blocks(results: StageResults, backend: Backend) -> Iterator[Block
 def sequence_blocks(
     sequences: UserSequences, results: StageResults, splits: Vocabulary, backend: Backend
 ) -> Iterator[Block]:
-    """user_sequences: one row a user, lists of equal length."""
+    """Yield user_sequences: a row for each user, with lists of equal length."""
     xp, log, calendar = backend.xp, results.interactions, results.calendar
     n_users = int(sequences.user.shape[0])
-    for first in range(0, n_users, _SEQUENCE_USERS):
-        users = slice(first, min(n_users, first + _SEQUENCE_USERS))
+    for first in range(0, n_users, _SEQUENCE_ROWS):
+        users = slice(first, min(n_users, first + _SEQUENCE_ROWS))
         offsets = sequences.offsets[first : users.stop + 1]
         start, length = offsets[:-1] - offsets[0], xp.diff(offsets).astype(xp.int32)
         elements = slice(int(offsets[0]), int(offsets[-1]))
@@ -75,7 +78,7 @@ def sequence_blocks(
             "season_sin": calendar.year_angle[0][day],
             "season_cos": calendar.year_angle[1][day],
         }
-        columns = {
+        columns: Columns = {
             "user_id": Codes(sequences.user[users], results.vocabularies["user_id"]),
             "split": Codes(sequences.split[users], splits),
             **{name: Lists(values, start, length) for name, values in lists.items()},
@@ -84,15 +87,15 @@ def sequence_blocks(
         yield Block(first, users.stop - first, columns)
 
 
-def _text(column: Category, order: Any, backend: Backend) -> Codes:
+def _text(column: Category, order: Array, backend: Backend) -> Codes:
     return Codes(column.codes[order], vocabulary(column.values, backend))
 
 
 def item_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
-    """item_vocabulary: item_index 1..n with each item's id and static columns."""
+    """Yield item_vocabulary: item_index 1..n with each item's id and static columns."""
     log = results.interactions
     order = backend.xp.argsort(results.item_codes, kind="stable")
-    columns = {
+    columns: Columns = {
         "item_index": Values(results.item_codes[order]),
         "item_id": Codes(order.astype(results.item_codes.dtype), results.vocabularies["item_id"]),
         **{

@@ -18,12 +18,14 @@ import pyarrow as pa
 
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
+from ..context import BuildContext
 from ..dataset_generator.pipeline import run_stages, write_tables
 from ..errors import BackendError
 from ..example_data.fashion_shop import generate
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
-from ..outputs.samples import lay_out_parts, write_samples
+from ..outputs.parts import lay_out_parts
+from ..outputs.samples import write_samples
 from ..preparation.splits import Positives
 from ..samples import StageResults
 from ..sequence_builder import UserSequences
@@ -115,7 +117,8 @@ def try_stages(
     """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
     meter = _Meter(backend)
     with _tracing():
-        report, results, _, sequences = run_stages(inputs, config, backend, meter)
+        prepared = run_stages(inputs, BuildContext(config, backend, meter))
+        report, results, sequences = prepared.report, prepared.results, prepared.sequences
         meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
     plan = results.plan
     trial = Trial(
@@ -159,9 +162,8 @@ def write_some(
     def write(name: str) -> tuple[float, float, Staging]:
         staging = Staging(folder / name, overwrite=False)
         with meter.stage("samples"):
-            written = write_samples(
-                lay_out_parts(staging.path, few, smaller), few, smaller, backend, meter.progress
-            )
+            parts = lay_out_parts(staging.path, few, smaller)
+            written = write_samples(parts, few, BuildContext(smaller, backend, meter))
         return meter.seconds["samples"], written.drawing_share, staging
 
     with _tracing():
@@ -172,7 +174,9 @@ def write_some(
     )
     written = _size(staging.path)
     with meter.stage("tables"):
-        tables = write_tables(staging.path, results, sequences, config, backend)
+        tables = write_tables(
+            staging.path, results, sequences, BuildContext(config, backend, meter)
+        )
     with meter.stage("flush"):
         staging.flush()
     return Output(

@@ -17,14 +17,14 @@ from ..contract.quality_report import (
     ReportedPerformance,
 )
 from ..contract.schema import CONTRACT
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, spell_option
 from ..monitoring.alerts import TrackerGroup
 from ..monitoring.timing import BuildTimer
 from .statistics import Statistics
 from .verdicts import Verdict, evaluate, overall, performance_values, require, write_junit
 
 LOW_DIVERSITY, IMBALANCE = 0.6, 0.30  # contract, "Alerting Thresholds"
-_WARNED_BY_TIMER = ("performance",)  # sections whose failures `BuildTimer` has warned of
+_WARNED_BY_TIMER = ("performance",)  # sections; `BuildTimer` warns of their failures
 _WARNED_BY_STAGES = ("positive_shares",)
 
 
@@ -43,7 +43,7 @@ def read_baseline(dataset: Path) -> dict[str, GateResult]:
             dataset / QUALITY_REPORT, "Give the folder of a dataset that this version built."
         )
     except InputError as error:
-        raise ConfigError(f"--baseline {dataset}: {error}") from error
+        raise ConfigError(f"{spell_option('baseline', str(dataset))}: {error}") from error
     return {gate.name: gate for gate in report.gates}
 
 
@@ -148,8 +148,8 @@ def _regressions(
 ) -> list[Regression]:
     """Return the gates that are worse than in the baseline.
 
-    These are gates that passed there and fail now, and gates whose value is worse by more than
-    `tolerance` times the baseline's value.
+    These are gates that passed there and fail now, and gates with a value that is worse by more
+    than `tolerance` times the baseline's value.
     """
     worse = []
     for verdict in verdicts:

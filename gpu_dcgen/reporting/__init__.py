@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import MissingPackageError
+from ..errors import MissingPackageError, spell_option
 from ..storage.text_files import require_absent, write_text
 
 if missing := [name for name in ("jinja2", "markupsafe", "vl_convert") if find_spec(name) is None]:
@@ -26,7 +26,6 @@ if missing := [name for name in ("jinja2", "markupsafe", "vl_convert") if find_s
     )
 
 N_SAMPLES = 6
-_OTHER_OUTPUT = "Choose another file with --output"
 
 
 def write_report(
@@ -47,6 +46,7 @@ def write_report(
 
     folder = Path(dataset).resolve()
     path = Path(output) if output else folder.with_name(f"{folder.name}.report.html")
-    require_absent([path], overwrite, _OTHER_OUTPUT)
-    write_text(path, render(read_documents(Path(dataset)), n_samples), _OTHER_OUTPUT)
+    other_output = f"Choose another file with {spell_option('output')}"
+    require_absent([path], overwrite, other_output)
+    write_text(path, render(read_documents(Path(dataset)), n_samples), other_output)
     return path

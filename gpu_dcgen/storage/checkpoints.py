@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..backend.protocol import Backend
+from ..errors import spell_option
 
 HostArray = npt.NDArray[Any]
 
@@ -139,8 +140,8 @@ class Checkpoints:
                 (self._folder / part).unlink(missing_ok=True)  # it may be what fills the disk
             if self._on_warning is not None:
                 self._on_warning(
-                    f"{self._folder}: {name} cannot be saved ({error}): --resume would recompute "
-                    "it and what follows"
+                    f"{self._folder}: {name} cannot be saved ({error}): {spell_option('resume')} "
+                    "would recompute it and what follows"
                 )
 
     def _write(self, name: str, tree: Any, arrays: list[HostArray]) -> None:

@@ -25,7 +25,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutputError, spell_option
 from .lock import LockFile, LockHeldError, LockUnsupportedError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -152,12 +152,13 @@ class Staging:
         if not self._overwrite:
             raise OutputError(
                 f"{self.output} already exists.\n"
-                "Choose another OUTPUT, or replace it with --overwrite (in Python: overwrite=True)."
+                f"Choose another OUTPUT, or replace it with {spell_option('overwrite')}."
             )
         if not (self.output / "manifest.json").is_file():
             raise OutputError(
                 f"{self.output} already exists and is not a dataset (it has no manifest.json); "
-                "--overwrite replaces only datasets.\nChoose another OUTPUT, or remove it yourself."
+                f"{spell_option('overwrite')} replaces only datasets.\n"
+                "Choose another OUTPUT, or remove it yourself."
             )
         # A folder that cannot be written to cannot be moved into another one.
         if not os.access(self.output, os.W_OK):

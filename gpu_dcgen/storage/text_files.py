@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutputError, spell_option
 
 
 def require_absent(paths: Iterable[Path], overwrite: bool, remedy: str) -> None:
@@ -16,8 +16,7 @@ def require_absent(paths: Iterable[Path], overwrite: bool, remedy: str) -> None:
     for path in paths:
         if not overwrite and path.exists():
             raise OutputError(
-                f"{path} already exists.\n"
-                f"{remedy}, or replace it with --overwrite (in Python: overwrite=True)."
+                f"{path} already exists.\n{remedy}, or replace it with {spell_option('overwrite')}."
             )
 
 

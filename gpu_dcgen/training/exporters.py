@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from ..errors import OutputError
+from ..errors import OutputError, spell_option
 from .files import SplitFiles, open_split, read_table
 from .row_groups import SEQUENCE, RowGroupReader
 from .vocabularies import load_vocabularies
@@ -44,7 +44,7 @@ def export(
     files = open_split(dataset, split)
     if output.exists() and not overwrite:
         raise OutputError(
-            f"{output} is there already.\nChoose another file, or replace it with --overwrite."
+            f"{output} is there already.\nChoose another file, or replace it with {spell_option('overwrite')}."
         )
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import InputError
 from ..contract.json_files import read_json
+from ..errors import InputError
 from .files import read_table
 
 ITEM_CATEGORIES = (

@@ -21,7 +21,7 @@ from gpu_dcgen import __version__
 from gpu_dcgen.config import dataset_config as settings
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError, MissingPackageError
-from gpu_dcgen.outputs import samples as parts
+from gpu_dcgen.outputs import part_writer
 from gpu_dcgen.storage.checkpoints import Checkpoints
 from tests.support.builds import RecordingTracker, build_and_hash, fail_at_call
 from tests.support.command_line import run
@@ -55,7 +55,7 @@ def dask_setup(worker):
 
 STUCK_IN = {
     "similarity": ("gpu_dcgen.similarity_computer.exact", "split_on_out_of_memory"),
-    "samples": ("gpu_dcgen.outputs.samples", "gather_groups"),
+    "samples": ("gpu_dcgen.outputs.part_writer", "gather_groups"),
 }
 
 
@@ -184,7 +184,7 @@ def test_two_processes_write_what_one_does(inputs, tmp_path, monkeypatch):
 @needs_dask
 def test_a_cluster_writes_what_one_process_does(address, inputs, tmp_path, monkeypatch):
     straight = build_and_hash(inputs, tmp_path / "straight")
-    monkeypatch.setattr(parts, "gather_groups", None)  # this process makes no sample
+    monkeypatch.setattr(part_writer, "gather_groups", None)  # this process makes no sample
     assert (
         build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=address))
         == straight
@@ -297,7 +297,7 @@ def test_a_scheduler_that_died_between_two_tasks_is_told(wait_s, inputs, tmp_pat
         harm = Harm("prepare", head, signal.SIGKILL, wait_s)
         with pytest.raises(
             BackendError,
-            match="(?s)samples: the scheduler of the Dask cluster is gone.*--resume goes on",
+            match="(?s)samples: the scheduler of the Dask cluster is gone.*rerun with resume=True to continue",
         ):
             build_and_hash(
                 inputs, tmp_path / "output", config=shared_out(scheduler=found), progress=harm
@@ -323,14 +323,14 @@ def test_a_build_whose_scheduler_died_is_gone_on_from(inputs, tmp_path, monkeypa
     n_files = sum(name.endswith(".parquet") and name != "rejects.parquet" for name in straight)
     with (
         scheduler(tmp_path) as (found, process),
-        stuck_worker(found, tmp_path, "gpu_dcgen.outputs.samples", "gather_groups", at=7) as (
+        stuck_worker(found, tmp_path, "gpu_dcgen.outputs.part_writer", "gather_groups", at=7) as (
             _,
             marker,
         ),
         killed_at(marker, process),
         pytest.raises(
             BackendError,
-            match="(?s)samples: the scheduler of the Dask cluster is gone.*--resume goes on",
+            match="(?s)samples: the scheduler of the Dask cluster is gone.*rerun with resume=True to continue",
         ),
     ):
         build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=found))
@@ -345,14 +345,14 @@ def test_a_build_does_not_wait_forever_for_workers(inputs, tmp_path, monkeypatch
     monkeypatch.setattr("gpu_dcgen.cluster.executor.CONNECT_S", 1)
     with (
         scheduler(tmp_path) as (found, _),
-        stuck_worker(found, tmp_path, "gpu_dcgen.outputs.samples", "gather_groups") as (
+        stuck_worker(found, tmp_path, "gpu_dcgen.outputs.part_writer", "gather_groups") as (
             process,
             marker,
         ),
         killed_at(marker, process),
         pytest.raises(
             BackendError,
-            match="(?s)samples: no worker is left, and none came in 1 s.*--resume goes on",
+            match="(?s)samples: no worker is left, and none came in 1 s.*rerun with resume=True to continue",
         ),
     ):
         build_and_hash(inputs, tmp_path / "output", config=shared_out(scheduler=found))
@@ -371,7 +371,7 @@ def test_an_address_where_nobody_answers_is_said_at_once(inputs, tmp_path, monke
 def job(tmp_path) -> Any:
     tasks = pytest.importorskip("gpu_dcgen.cluster.tasks", reason="distributed is not installed")
     folder = tmp_path / "checkpoints" / "work-1"
-    key = {"code": tasks._digest_of_code(), "machine": "cpu"}
+    key = {"code": tasks._digest_of_code(), "backend": "cpu"}
     Checkpoints(folder.parent, NumpyBackend()).open(key)
     folder.mkdir()
     return tasks.Job(folder.parent, folder, key, "9.9", DatasetConfig())

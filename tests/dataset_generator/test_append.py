@@ -18,7 +18,7 @@ from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import append, build
 from gpu_dcgen.dataset_generator.reuse import PreviousDataset
 from gpu_dcgen.errors import InputError
-from gpu_dcgen.outputs import samples as parts
+from gpu_dcgen.outputs import part_writer
 from gpu_dcgen.storage.integrity import validate
 from tests.support.growing import (
     TODAY,
@@ -236,7 +236,9 @@ def test_fingerprints_that_were_changed_are_refused(tmp_path):
     said = json.loads((old / "append.json").read_text())
     said["train"]["digest"]["label"] = "0" * 16
     (old / "append.json").write_text(json.dumps(said))
-    with pytest.raises(InputError, match="append.json: is not as it was published"):
+    with pytest.raises(
+        InputError, match="append.json: was changed after the dataset was published"
+    ):
         append(tables, old, backend="cpu")
 
 
@@ -280,7 +282,7 @@ def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         pass
     made = []
-    monkeypatch.setattr(parts._SampleWriter, "_make", lambda *_: made.append(1))
+    monkeypatch.setattr(part_writer._SampleWriter, "_prepare", lambda *_: made.append(1))
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
     assert not made and new.manifest.append.reused.keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []

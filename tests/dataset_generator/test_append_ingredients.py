@@ -228,7 +228,7 @@ def test_another_version_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
     assert set(new.manifest.append.rebuilt.values()) == {
-        "the dataset was made by another version of gpu-dcgen"
+        "the dataset was built by another version of gpu-dcgen"
     }
 
 
@@ -243,7 +243,9 @@ def test_other_settings_keep_nothing(tmp_path):
     write_shop(tables, tmp_path / "now")
     how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
     new = build(tmp_path / "now", old.output, growing_config(seed=7), **how)
-    assert set(new.manifest.append.rebuilt.values()) == {"the dataset was made with other settings"}
+    assert set(new.manifest.append.rebuilt.values()) == {
+        "the dataset was built with other settings"
+    }
 
 
 def test_a_damaged_file_is_made_anew(tmp_path):
@@ -261,7 +263,7 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     file.write_bytes(content)
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
     assert new.manifest.append.reused.keys() == {"val"}
-    assert "is not as it was published" in new.manifest.append.rebuilt["train"]
+    assert "was changed after the dataset was published" in new.manifest.append.rebuilt["train"]
     whole = build(tmp_path / "now", tmp_path / "whole", growing_config(), backend="cpu")
     assert (
         new.manifest.digests == whole.manifest.digests

@@ -12,7 +12,7 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
-from gpu_dcgen.outputs import samples as parts
+from gpu_dcgen.outputs import part_writer
 from gpu_dcgen.samples import gather_groups
 from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import Tables, random_shop, tiny_config, write_shop
@@ -242,7 +242,7 @@ def test_a_defect_in_a_single_group_stops_the_build(gate, leak, tmp_path, monkey
             leak(group)
         return group
 
-    monkeypatch.setattr(parts, "gather_groups", faulty)
+    monkeypatch.setattr(part_writer, "gather_groups", faulty)
     with pytest.raises(GateError, match=rf"{gate}: .* is 1, expected <= 0"):
         built(shop(), tmp_path)
 

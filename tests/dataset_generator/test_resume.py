@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import pytest
 
 from cpu_fallback import PartWriter
 from gpu_dcgen import resources as limits
-from gpu_dcgen.dataset_generator import build_key, pipeline
-from gpu_dcgen.dataset_generator import builder as dataset_generator
+from gpu_dcgen.dataset_generator import build_key, pipeline, run
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError, InputError, OutputError
-from gpu_dcgen.outputs import samples as parts
+from gpu_dcgen.outputs import part_writer
 from gpu_dcgen.storage.integrity import validate
 from gpu_dcgen.storage.staging import Staging
 from tests.support.builds import (
@@ -130,7 +130,7 @@ def test_a_part_that_is_not_as_it_was_closed_is_written_again(
     part.unlink() if damage == "gone" else part.write_bytes(
         content if damage == "a bit" else part.read_bytes() + b"x"
     )
-    calls = fail_at_call(monkeypatch, parts, "gather_groups", at=-1)
+    calls = fail_at_call(monkeypatch, part_writer, "gather_groups", at=-1)
     assert build_and_hash(inputs, tmp_path / "output", resume=True) == straight
     assert calls
 
@@ -148,8 +148,8 @@ def test_resume_without_anything_to_go_on_from_is_a_build(inputs, tmp_path):
     assert build_and_hash(inputs, tmp_path / "output", resume=True)
 
 
-@pytest.mark.parametrize("change", ["inputs", "settings", "code", "machine"])
-def test_another_build_is_not_gone_on_from(change, inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", ["inputs", "settings", "code", "backend"])
+def test_another_build_does_not_resume(change, inputs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         fail_at_call(patched, pipeline, "write_tables")
         build_until_it_dies(inputs, tmp_path / "output")
@@ -161,9 +161,9 @@ def test_another_build_is_not_gone_on_from(change, inputs, tmp_path, monkeypatch
     elif change == "code":
         monkeypatch.setattr(build_key, "digest_of_code", lambda: "newer")
     else:
-        key = build_key.key_of_build
+        compute = build_key.compute_build_key
         monkeypatch.setattr(
-            dataset_generator, "key_of_build", lambda *these: {**key(*these), "machine": "gpu"}
+            run, "compute_build_key", lambda *these: {**compute(*these), "backend": "gpu"}
         )
     straight, tracker = (
         build_and_hash(inputs, tmp_path / "straight", config=config),
@@ -174,7 +174,7 @@ def test_another_build_is_not_gone_on_from(change, inputs, tmp_path, monkeypatch
         == straight
     )
     assert (
-        f"--resume: begun anew: other {change} than those of the build that died" in tracker.texts
+        f"resume=True: starting over, {change} changed since the interrupted build" in tracker.texts
     )
 
 
@@ -192,13 +192,26 @@ def test_settings_that_change_no_byte_do_not_matter(inputs, tmp_path, monkeypatc
     assert not calls
 
 
-def test_who_looks_on_is_told_how_to_go_on(inputs, tmp_path, monkeypatch):
+def test_an_interrupted_build_says_how_to_continue(inputs, tmp_path, monkeypatch):
     fail_at_call(monkeypatch, pipeline, "write_tables")
     tracker = RecordingTracker()
     build_until_it_dies(inputs, tmp_path / "output", progress=tracker)
-    assert (
-        f"what is finished is kept in {tmp_path / '.output.staging'}: the same command with --resume goes on"
-        in tracker.texts
+    staging = tmp_path / ".output.staging"
+    text = f"partial results are in {staging}; rerun with resume=True to continue"
+    assert text in tracker.texts
+
+
+def test_a_resumed_build_reports_what_it_reuses(inputs, tmp_path, monkeypatch):
+    config = tiny_config(resources={"num_workers": 1})
+    with monkeypatch.context() as patched:
+        fail_at_call(patched, PartWriter, "_finish", at=3)
+        build_until_it_dies(inputs, tmp_path / "output", config=config)
+    tracker = RecordingTracker()
+    build_and_hash(inputs, tmp_path / "output", config=config, resume=True, progress=tracker)
+    (text,) = [text for text in tracker.texts if text.startswith("resume=True")]
+    stages = "interactions, features, splits, similarity"
+    assert re.fullmatch(
+        rf"resume=True: reused stages {stages} and 2 of \d+ sample files; saved \d+\.\d s", text
     )
 
 
@@ -218,7 +231,7 @@ def test_a_gate_that_failed_may_be_judged_again(inputs, tmp_path, monkeypatch):
     )
     with pytest.raises(GateError, match="negative_quality"):
         build_and_hash(inputs, tmp_path / "output", config=strict)
-    calls = fail_at_call(monkeypatch, parts, "gather_groups", at=-1)
+    calls = fail_at_call(monkeypatch, part_writer, "gather_groups", at=-1)
     build_and_hash(inputs, tmp_path / "output", resume=True)
     assert not calls
 
@@ -231,7 +244,7 @@ def test_inputs_that_change_while_they_are_read_are_refused(inputs, tmp_path, mo
         return load(*arguments, **options)
 
     monkeypatch.setattr(pipeline, "load_shop", change)
-    with pytest.raises(InputError, match="a file changed while it was read: SHA-256"):
+    with pytest.raises(InputError, match="a file changed while it was read: its SHA-256"):
         build_and_hash(inputs, tmp_path / "output")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input"]
 
@@ -246,7 +259,10 @@ def test_an_interrupt_while_it_publishes_loses_nothing(inputs, tmp_path, monkeyp
 
 
 def test_a_disk_that_is_too_small_is_told_before_a_sample_is_made(inputs, tmp_path, monkeypatch):
-    tracker, calls = RecordingTracker(), fail_at_call(monkeypatch, parts, "gather_groups", at=-1)
+    tracker, calls = (
+        RecordingTracker(),
+        fail_at_call(monkeypatch, part_writer, "gather_groups", at=-1),
+    )
     free = shutil._ntuple_diskusage(10**9, 10**9, 1000)
     monkeypatch.setattr(limits.shutil, "disk_usage", lambda path: free)
     with pytest.raises(

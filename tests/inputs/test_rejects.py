@@ -197,7 +197,7 @@ def test_failing_names_table_reason_count_first_row_and_remedy(tmp_path, backend
         "(first: row 1, price -3.99)."
     )
     assert f"transactions.parquet: {bad_price}" in text
-    assert "--on-bad-rows reject" in text
+    assert 'DatasetConfig(inputs={"on_bad_rows": "reject"})' in text
     assert not list(tmp_path.glob("rejects*"))
 
 

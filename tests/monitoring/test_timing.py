@@ -12,7 +12,7 @@ from gpu_dcgen.contract.budgets import BUDGETS
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.monitoring import timing as performance
 from gpu_dcgen.monitoring.timing import BuildTimer
-from gpu_dcgen.outputs.samples import _block_size
+from gpu_dcgen.outputs.part_writer import _block_size
 from gpu_dcgen.resources import DiskRateLimiter
 from tests.support.builds import RecordingTracker
 from tests.support.shops import random_shop, tiny_config, write_shop

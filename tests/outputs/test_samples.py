@@ -12,8 +12,9 @@ from cpu_fallback import PartWriter
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
-from gpu_dcgen.outputs import samples as parts
-from gpu_dcgen.outputs.samples import Part, _in_turn
+from gpu_dcgen.outputs import part_writer
+from gpu_dcgen.outputs.part_writer import _interleave_blocks
+from gpu_dcgen.outputs.parts import Part
 from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import random_shop, tiny_config, write_shop
 
@@ -31,13 +32,14 @@ def test_blocks_of_parts_side_by_side_come_in_order_within_each(tmp_path):
         Part(1, 0, 4, tmp_path, "c"),
     ]
     taken = [
-        (laid_out.index(part), rows.start, rows.stop) for part, rows in _in_turn(laid_out, 2, 3)
+        (laid_out.index(part), rows.start, rows.stop)
+        for part, rows in _interleave_blocks(laid_out, 2, 3)
     ]
     assert taken == [(0, 0, 3), (1, 7, 10), (0, 3, 6), (0, 6, 7), (2, 0, 3), (2, 3, 4)]
 
 
 def test_blocks_that_are_ready_out_of_turn_are_written_in_order(shop, tmp_path, monkeypatch):
-    gather, calls = parts.gather_groups, []
+    gather, calls = part_writer.gather_groups, []
 
     def slow(positives, rows, *rest):
         calls.append(rows.start)
@@ -45,7 +47,7 @@ def test_blocks_that_are_ready_out_of_turn_are_written_in_order(shop, tmp_path, 
         return gather(positives, rows, *rest)
 
     expected = build(shop, tmp_path / "straight", tiny_config(), backend="cpu").output
-    monkeypatch.setattr(parts, "gather_groups", slow)
+    monkeypatch.setattr(part_writer, "gather_groups", slow)
     output = build(
         shop, tmp_path / "hurried", tiny_config(resources={"batch_size": 1}), backend="cpu"
     ).output
@@ -69,7 +71,9 @@ def test_nothing_is_held_of_parts_that_are_closed(shop, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["drawing", "writing"])
 def test_a_failing_thread_ends_the_build_and_closes_its_files(failing, shop, tmp_path, monkeypatch):
-    owner, name = {"drawing": (parts, "gather_groups"), "writing": (PartWriter, "write")}[failing]
+    owner, name = {"drawing": (part_writer, "gather_groups"), "writing": (PartWriter, "write")}[
+        failing
+    ]
     original, calls = getattr(owner, name), []
 
     def fail_at_third(*arguments):

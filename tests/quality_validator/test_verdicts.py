@@ -241,5 +241,5 @@ def test_a_worse_gate_than_the_baselines_is_a_regression(finished, tmp_path):
     assert found == Regression(
         gate="item_coverage", before=values["item_coverage"], now=worse["item_coverage"]
     )
-    with pytest.raises(ConfigError, match="--baseline .*quality_report.json"):
+    with pytest.raises(ConfigError, match="baseline=.*quality_report.json"):
         read_baseline(tmp_path)

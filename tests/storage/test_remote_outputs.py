@@ -69,7 +69,7 @@ def test_what_is_there_is_replaced_only_on_request(output_url, bucket, shop, tmp
     bucket.put("sets/one-more/file", b"of somebody")
     with pytest.raises(
         OutputError,
-        match="already exists.\nChoose another OUTPUT, or replace it with --overwrite .in Python",
+        match="already exists.\nChoose another OUTPUT, or replace it with overwrite=True",
     ):
         publish(shop, output_url, seed=7)
     second = publish(shop, output_url, seed=7, overwrite=True)
@@ -118,7 +118,9 @@ def test_an_upload_that_ends_early_is_gone_on_from(
     assert UNFINISHED in there and not {MANIFEST, LOCK} & there and len(there) >= at
     with pytest.raises(InputError, match="manifest.json: not found"):
         validate(output_url)
-    with pytest.raises(OutputError, match="Resume with --resume, replace it with --overwrite"):
+    with pytest.raises(
+        OutputError, match="Resume with resume=True, replace it with overwrite=True"
+    ):
         publish(shop, output_url)
     uploads = fail_at_upload(monkeypatch, at=-1)
     publish(shop, output_url, resume=True)

@@ -56,7 +56,7 @@ def test_an_empty_folder_may_become_the_output(tmp_path):
 
 def test_an_output_that_is_there_is_replaced_only_when_asked(tmp_path):
     output = data_set(tmp_path / "output")
-    with pytest.raises(OutputError, match=r"already exists\.\n.*--overwrite"):
+    with pytest.raises(OutputError, match=r"already exists\.\n.*overwrite=True"):
         Staging(output, overwrite=False)
     assert names(tmp_path) == ["output"]
     staging = staged(output, overwrite=True)

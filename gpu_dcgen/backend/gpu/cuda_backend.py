@@ -17,6 +17,7 @@ from numba.cuda import config as numba_config
 from cpu_fallback.vectors import Limits
 
 from ...contract.schema import WriterSettings
+from ...errors import spell_option
 from ...kernels import RowKernel, map_arrays
 from ..protocol import Array, MatrixByItemAndUser
 from . import launch, nearest, similarity, tables
@@ -49,13 +50,14 @@ class CudaBackend:
     sparse: Any = cupyx.scipy.sparse
     n_threads: int = 1
     out_of_memory_errors: tuple[type[BaseException], ...] = (MemoryError,)  # of RMM and CuPy
-    out_of_memory_hint: str = (
-        "Stop other processes on the device, raise --gpu-memory-limit, or build with --backend cpu."
-    )
     scratch_order: str = "F"  # the threads of a warp use neighboring lanes at the same time
 
     def __init__(self, device: Device, memory_limit: int | None = None) -> None:
         self.device = device
+        self.out_of_memory_hint = (
+            f"Stop other programs on the device, raise {spell_option('gpu-memory-limit')}, or build "
+            f"with {spell_option('backend', 'cpu')}."
+        )
         self._memory = DeviceMemory(memory_limit)
         self._transfers = Transfers(cupy)
         self._vocabularies = Vocabularies()

@@ -9,7 +9,7 @@ import cupy
 import rmm
 from rmm.allocators.cupy import rmm_cupy_allocator
 
-from ...errors import BackendError
+from ...errors import BackendError, spell_option
 
 _USABLE_SHARE = 0.95  # of free memory
 _MIN_SPARE_BYTES = 1 << 30  # CUDA loads kernels and libraries when they are first used
@@ -31,7 +31,7 @@ class DeviceMemory:
             raise BackendError(
                 f"{self.budget / 2**30:.2f} GiB of {total / 2**30:.1f} GiB device memory may be "
                 "used; at least 1 GiB is needed.\n"
-                "Raise --gpu-memory-limit, or stop other processes on the device."
+                f"Raise {spell_option('gpu-memory-limit')}, or stop other processes on the device."
             )
         self._statistics = rmm.mr.StatisticsResourceAdaptor(pool)
         self._limited = rmm.mr.LimitingResourceAdaptor(self._statistics, self.budget)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...contract.schema import TABLES
-from ...errors import InputError
+from ...errors import InputError, spell_option
 from ...monitoring.progress import ProgressTracker
 from ...resources import free_disk_bytes
 from .folder import RANGE_BYTES, Entry, RemoteFolder, transfer_all
@@ -130,7 +130,8 @@ def _require_disk_space(url: str, folder: Path, n_bytes: int) -> None:
         raise InputError(
             f"{url}: the tables have {n_bytes:,} bytes to be copied, and {free:,} are free on the "
             f"disk of {folder}.\n"
-            "Free up disk space, or build on another disk (with a remote OUTPUT: --staging)."
+            "Free up disk space, or build on another disk (with a remote OUTPUT: "
+            f"{spell_option('staging')})."
         )
 
 

@@ -21,7 +21,7 @@ from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 
-from ...errors import DcgenError, OutputError
+from ...errors import DcgenError, OutputError, spell_option
 from ...monitoring.progress import ProgressTracker
 from ..lock import LockFile, describe_holder
 from ..staging import Staging
@@ -125,18 +125,19 @@ class RemoteStaging(Staging):
             if not (self._resume or self._replaces):
                 raise OutputError(
                     f"{self.location}: holds a dataset that was not uploaded completely.\n"
-                    "Resume with --resume, replace it with --overwrite, or choose another OUTPUT."
+                    f"Resume with {spell_option('resume')}, replace it with "
+                    f"{spell_option('overwrite')}, or choose another OUTPUT."
                 )
         elif MANIFEST not in names:
             raise OutputError(
                 f"{self.location} already exists and is not a dataset (it has no {MANIFEST}, but "
-                f"{min(names)}); --overwrite replaces only datasets.\n"
+                f"{min(names)}); {spell_option('overwrite')} replaces only datasets.\n"
                 "Choose another OUTPUT, or remove it yourself."
             )
         elif not self._replaces:
             raise OutputError(
                 f"{self.location} already exists.\n"
-                "Choose another OUTPUT, or replace it with --overwrite (in Python: overwrite=True)."
+                f"Choose another OUTPUT, or replace it with {spell_option('overwrite')}."
             )
 
     def publish(self) -> str | None:
@@ -177,7 +178,7 @@ class RemoteStaging(Staging):
             if not self._remote.holds(file, name):
                 raise OutputError(
                     f"{self._remote / name}: differs from the file that was uploaded.\n"
-                    "Check what else writes there, and rerun with --resume."
+                    f"Check what else writes there, and rerun with {spell_option('resume')}."
                 )
         self._progress.advance(file.stat().st_size)
 
@@ -194,7 +195,8 @@ class RemoteStaging(Staging):
         if not self._holds_remote_lock():
             raise OutputError(
                 f"{self.location}: another process has taken its lock during the build.\n"
-                "Check that no other build publishes there, and rerun with --resume."
+                "Check that no other build publishes there, and rerun with "
+                f"{spell_option('resume')}."
             )
 
     def _holds_remote_lock(self) -> bool:
@@ -253,7 +255,7 @@ def _private(folder: Path) -> Path:
     ):
         raise OutputError(
             f"{folder}: other users may write to it.\n"
-            "Remove it, or choose another folder with --staging."
+            f"Remove it, or choose another folder with {spell_option('staging')}."
         )
     return folder
 
