@@ -29,7 +29,8 @@ def backend(request):
 
 @pytest.fixture(scope="session")
 def online_retail() -> Path:
-    """The folder of the Online Retail tables (UCI, CC BY 4.0), 396,337 real transactions; skips where they are not.
+    """The folder of the Online Retail tables (UCI, CC BY 4.0), 396,337 real transactions; skips
+    where they are not.
 
     GPU_DCGEN_ONLINE_RETAIL names it; without, a folder beside the clone is looked into.
     """
@@ -37,8 +38,9 @@ def online_retail() -> Path:
     folder = Path(os.environ.get("GPU_DCGEN_ONLINE_RETAIL", beside))
     if not (folder / "transactions.parquet").exists():
         pytest.skip(
-            "no Online Retail here: convert it (https://doi.org/10.24432/C5BW33) to articles.parquet, customers.parquet and "
-            "transactions.parquet, with the columns that README.md names, and set GPU_DCGEN_ONLINE_RETAIL to their folder"
+            "no Online Retail here: convert it (https://doi.org/10.24432/C5BW33) to "
+            "articles.parquet, customers.parquet and transactions.parquet, with the columns of "
+            "docs/guide/inputs.md, and set GPU_DCGEN_ONLINE_RETAIL to their folder"
         )
     return folder
 

@@ -1,4 +1,6 @@
-"""The container files and environment.yml say the same as pyproject.toml, and keep the rules of a good image."""
+"""The container files and environment.yml say the same as pyproject.toml, and keep the rules of a
+good image.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ NOT_IN_THE_CONTEXT = (
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """(INSTRUCTION, arguments) of a Dockerfile, continued lines joined, comments left out, its ARG defaults put in."""
+    """(INSTRUCTION, arguments) of a Dockerfile, continued lines joined, comments left out, its ARG
+    defaults put in.
+    """
     lines = [
         line
         for line in path.read_text().splitlines()
@@ -69,7 +73,9 @@ def last_stage(path: Path) -> list[tuple[str, str]]:
 
 
 def in_context(name: str, rules: str | None = None) -> bool:
-    """Whether .dockerignore leaves a file to the engine: the last rule that matches it, or a folder it is in, decides."""
+    """Whether .dockerignore leaves a file to the engine: the last rule that matches it, or a folder
+    it is in, decides.
+    """
     wanted = True
     for rule in ((ROOT / ".dockerignore").read_text() if rules is None else rules).splitlines():
         if rule and not rule.startswith("#"):

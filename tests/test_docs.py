@@ -220,7 +220,9 @@ def test_each_loss_reason_is_in_the_glossary(reader, tmp_path):
 
 
 def met_by() -> dict[str, list[str]]:
-    """The table of what meets the contract: its line -> names in backticks, gates as `gate NAME`."""
+    """The table of what meets the contract: its line -> names in backticks, gates as `gate
+    NAME`.
+    """
     table = (
         TEXTS["docs/reference/contract.md"]
         .split("<!-- contract: begin -->")[1]

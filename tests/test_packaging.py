@@ -88,7 +88,10 @@ def test_python_m_works_in_a_real_process_without_a_warning():
 
 
 HEAVY = ("numpy", "numba", "scipy", "pyarrow", "pandas", "polars", "torch", "cupy", "cudf")
-LOADED = f"import sys; heavy = [name for name in {HEAVY} if name in sys.modules]; assert not heavy, heavy"
+LOADED = (
+    f"import sys; heavy = [name for name in {HEAVY} if name in sys.modules]; "
+    "assert not heavy, heavy"
+)
 
 
 def test_importing_the_package_loads_nothing_heavy():

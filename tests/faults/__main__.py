@@ -1,4 +1,6 @@
-"""The matrix of faults as a table, or a soak of kills: `python -m tests.faults [--soak INPUT --kills 50]`."""
+"""The matrix of faults as a table, or a soak of kills: `python -m tests.faults [--soak INPUT
+--kills 50]`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from tests.faults.matrix import FAULTS, Workshop, area_of, contents, every_case,
 
 
 def matrix(shop: Workshop, folder: Path, seconds: float) -> None:
-    """Every fault at every kind of point, for so many seconds at most, in a seeded order; a table of what came of it."""
+    """Every fault at every kind of point, for so many seconds at most, in a seeded order; a table
+    of what came of it.
+    """
     cases = list(every_case(shop, folder / "points"))
     random.Random(0).shuffle(cases)
     table: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
@@ -40,7 +44,9 @@ def matrix(shop: Workshop, folder: Path, seconds: float) -> None:
 
 
 def soak(shop: Workshop, folder: Path, inputs: Path, n_kills: int) -> None:
-    """Kill builds of one dataset at random times, go on from what is there, and compare with one that nobody killed."""
+    """Kill builds of one dataset at random times, go on from what is there, and compare with one
+    that nobody killed.
+    """
     (shop.folder / "soak.yaml").write_text("output:\n  groups_per_part: 2000\n")
     job = {"inputs": str(inputs), "config": "soak"}
     began = time.monotonic()
@@ -65,7 +71,8 @@ def soak(shop: Workshop, folder: Path, inputs: Path, n_kills: int) -> None:
     shop.build(output, "--resume", *(("--overwrite",) if output.exists() else ()), **job)
     same = contents(output) == straight
     print(
-        f"{kills} kills; {finished + 1} builds finished, the last one the same: {same}; unkilled, one takes {straight_s:.1f} s"
+        f"{kills} kills; {finished + 1} builds finished, the last one the same: {same}; "
+        f"without kills, one takes {straight_s:.1f} s"
     )
 
 

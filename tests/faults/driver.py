@@ -1,7 +1,8 @@
-"""Runs builds in children of one warm process, one line of JSON in and out for each: `python -m tests.faults.driver`.
+"""Runs builds in children of one warm process, one line of JSON in and out for each: `python -m
+tests.faults.driver`.
 
-A child takes a tenth of a second: what takes time, imports and compiled kernels, is there already. It runs the command line,
-with its signals and exit codes, and says by which points it came.
+A child takes a tenth of a second: what takes time, imports and compiled kernels, is there already.
+It runs the command line, with its signals and exit codes, and says by which points it came.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def warm(inputs: Path, output: Path, config: Path) -> None:
 
 
 def run(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Builds side by side, each in a child; its exit code (negative: the signal that ended it), points, what it left running."""
+    """Builds side by side, each in a child; its exit code (negative: the signal that ended it),
+    points, what it left running.
+    """
     children = [_begun(job) for job in jobs]
     return [_ended(child, job) for child, job in zip(children, jobs, strict=True)]
 
@@ -142,7 +145,9 @@ def _child(job: dict[str, Any], folder: Path) -> int:
 
 
 def _still_running(until: float) -> list[str]:
-    """The threads that have not ended by then: who interrupts twice does not wait for blocks that are begun."""
+    """The threads that have not ended by then: who interrupts twice does not wait for blocks that
+    are begun.
+    """
     while True:
         left = [
             thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
@@ -153,7 +158,9 @@ def _still_running(until: float) -> list[str]:
 
 
 def _settle(job: dict[str, Any]) -> None:
-    """The surroundings that the job asks for: a clock, free bytes, a limit on memory, a umask, a user, failing writes."""
+    """The surroundings that the job asks for: a clock, free bytes, a limit on memory, a umask, a
+    user, failing writes.
+    """
     jumps = cycle((0, 10**16, -(10**16), 5))  # months to and fro
     began = time.time_ns
     time.time_ns = (lambda: NOW + next(jumps)) if job.get("clock") == "jumps" else (lambda: NOW)

@@ -112,7 +112,9 @@ class Workshop:
 
 
 AREAS = {
-    "publishing": r"(write|read|fsync) publishing|(after )?exchange|(read|fsync) (\.|\.\.)$|read output",
+    "publishing": (
+        r"(write|read|fsync) publishing|(after )?exchange|(read|fsync) (\.|\.\.)$|read output"
+    ),
     "removing what is left": r"(remove|rmdir) ",
     "stages": r"stage ",
     "checkpoints": r".*checkpoints",
@@ -138,7 +140,9 @@ def kind_of(point: str) -> str:
 
 
 def every_case(shop: Workshop, folder: Path) -> Iterator[Case]:
-    """Each fault at each kind of point: at its first, a middle and its last time in turn; some begin anew, some alone."""
+    """Each fault at each kind of point: at its first, a middle and its last time in turn; some
+    begin anew, some alone.
+    """
     shutil.copytree(shop.folder / "older" / "output", folder / "output")
     by_kind: dict[str, list[str]] = {}
     for point in shop.build(folder / "output", "--overwrite")["points"]:
@@ -166,7 +170,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault at a point, over an older dataset or none; what follows goes on (`resume`) or begins anew."""
+    """A fault at a point, over an older dataset or none; what follows goes on (`resume`) or begins
+    anew.
+    """
 
     fault: str | None
     at: str | None = None
@@ -182,7 +188,9 @@ class Case:
 
 
 def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
-    """Let a build meet a fault, and hold what it promises; how it ended. AssertionError where a promise is broken."""
+    """Let a build meet a fault, and hold what it promises; how it ended. AssertionError where a
+    promise is broken.
+    """
     output = folder / "output"
     folder.mkdir(parents=True)
     if case.overwrite:

@@ -1,4 +1,6 @@
-"""Whatever befalls a build: the older dataset stays whole, nothing half is published, the next build is as if unhurt."""
+"""Whatever befalls a build: the older dataset stays whole, nothing half is published, the next
+build is as if unhurt.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +140,9 @@ def test_of_many_that_resume_at_once_one_does(shop, tmp_path):
 
 
 def test_a_clock_that_jumps_changes_no_sample(shop, tmp_path):
-    """What time it is shows in `generated_at` alone, and that is when the first of the builds began."""
+    """What time it is shows in `generated_at` alone, and that is when the first of the builds
+    began.
+    """
     died = shop.build(
         tmp_path / "output", expect=False, clock="jumps", fault="SIGKILL", at="stage write_tables#1"
     )
@@ -153,7 +157,9 @@ def digests(output: Path) -> dict[str, dict[str, str]]:
 
 
 def test_inputs_that_change_after_they_were_read_change_nothing(shop, tmp_path):
-    """A build that died is then not gone on from: it would be of other inputs than those that are there."""
+    """A build that died is then not gone on from: it would be of other inputs than those that are
+    there.
+    """
     inputs, output = tmp_path / "input", tmp_path / "sets" / "output"
     shutil.copytree(shop.inputs, inputs)
     died = shop.build(

@@ -1,8 +1,10 @@
-"""Inside a build that is to meet a fault: what happens to files is named and counted, and at one point the fault comes.
+"""Inside a build that is to meet a fault: what happens to files is named and counted, and at one
+point the fault comes.
 
-A point is what happens and where, such as `write data/manifest.json`, `fsync data` or `append train_dataset.parquet`, paths being
-relative to the staging folder; `#n` is its n-th time. Python tells of opened, renamed and removed files itself (audit events);
-what it does not tell of is wrapped: fsync, the exchange of two names, the part writer, which writes with Arrow, and stages.
+A point is what happens and where, such as `write data/manifest.json`, `fsync data` or `append
+train_dataset.parquet`, paths being relative to the staging folder; `#n` is its n-th time. Python
+tells of opened, renamed and removed files itself (audit events); what it does not tell of is
+wrapped: fsync, the exchange of two names, the part writer, which writes with Arrow, and stages.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
 
 
 class Watcher:
-    """Counts points, and lets `fault` happen at the point `at`; `points` are those that were met, in order."""
+    """Counts points, and lets `fault` happen at the point `at`; `points` are those that were met,
+    in order.
+    """
 
     def __init__(self, output: Path, fault: str | None, at: str | None) -> None:
         self.points: list[str] = []

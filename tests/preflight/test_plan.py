@@ -1,4 +1,6 @@
-"""What a plan predicts, a build then makes; and a sample of a log is all that some customers bought."""
+"""What a plan predicts, a build then makes; and a sample of a log is all that some customers
+bought.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(shop) -> dict:
-    return build(shop, shop.parent / "dataset", backend=NumpyBackend(n_threads=2)).manifest.to_dict()
+    return build(
+        shop, shop.parent / "dataset", backend=NumpyBackend(n_threads=2)
+    ).manifest.to_dict()
 
 
 @pytest.fixture(scope="module")

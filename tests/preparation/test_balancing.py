@@ -1,4 +1,6 @@
-"""Stage 4b: category, segment and recency weights reach what they promise, written or resampled (D18)."""
+"""Stage 4b: category, segment and recency weights reach what they promise, written or resampled
+(D18).
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def test_the_share_of_an_empty_segment_goes_to_the_others(backend):
 
 
 def test_segments_are_known_at_the_cut(backend):
-    """Train ends on day 60, the edge is day 30: first seen on it is new, last seen on it is active."""
+    """Train ends on day 60, the edge is day 30: first seen on it is new, last seen on it is
+    active.
+    """
     days = {
         "bought late": (30, 59),
         "returned": (29, 30),
@@ -148,7 +152,9 @@ def test_segments_are_known_at_the_cut(backend):
 
 
 def test_resampling_makes_the_weights_in_expectation(backend):
-    """A positive of weight w has floor(w) or floor(w) + 1 copies, w on average over seeds; numbered from 0, in order."""
+    """A positive of weight w has floor(w) or floor(w) + 1 copies, w on average over seeds; numbered
+    from 0, in order.
+    """
     n_seeds, total, wanted, n = 12, 0, 0.0, 0
     for seed in range(n_seeds):
         stages = stages_of("as usual", backend, seed=seed, split={"strategy": "temporal"})
