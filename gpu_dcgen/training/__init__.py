@@ -1,21 +1,25 @@
-"""From the files of a dataset to batches of tensors, and to the proof that a model can learn from them.
+"""Batches of tensors from the files of a dataset, and what a model learns from them.
 
-    files.py         what a split consists of: parts, row groups, manifest; every check before the first read
-    vocabularies.py  ids and category values to the integers that models take
-    row_groups.py    one row group of any shape (D19) as a `Block` of tensors, one row a positive
-    records.py       decoded groups, each in one piece of memory
-    order.py         which group comes when: a pure function of (seed, epoch, position)
-    dataset.py       `ContrastiveDataset`: sample by sample, with a bounded cache
-    stream.py        `ContrastiveStream`: batch by batch, prefetched, resumable, the same for any number of workers and ranks
-    negatives.py     this epoch's negatives, out of the stored ones
-    in_batch.py      negatives from the batch, what must not be one, and how likely each candidate was (D14)
-    losses.py        InfoNCE with that correction
-    exporters.py     files for other trainers
-    two_tower.py     a small model
-    rankings.py      the rankings that it has to beat, and how good a ranking is
-    probe.py         what the model learns from each kind of negatives
+    files.py           the files of a split, checked before the first read
+    vocabularies.py    ids and category values as the integers that models take
+    groups.py          groups of candidates as tensors, and the batches made of them
+    row_groups.py      decode one row group of any shape (D19)
+    gpu_row_groups.py  the same on a CUDA device
+    records.py         decoded groups, each in one piece of memory
+    order.py           the order of an epoch: a pure function of (seed, epoch, position)
+    negatives.py       the negatives of an epoch, chosen from those stored
+    windows.py         decode the next part of an epoch in advance
+    dataset.py         `ContrastiveDataset`: samples by index, with a bounded cache
+    stream.py          `ContrastiveStream`: batches, prefetched and resumable
+    in_batch.py        `InBatch`: negatives from the batch, with their probabilities (D14)
+    losses.py          `info_nce`, corrected for these probabilities
+    exporters.py       files for other trainers
+    two_tower.py       a small model
+    rankings.py        rankings to compare it with, and the metrics
+    probe.py           what the model learns from each kind of negatives
 
-These modules import torch, NumPy and pyarrow, and nothing of the build but `contract` and `errors`.
+The modules import torch, NumPy and pyarrow, and of this package only data (`contract`, `errors`,
+`storage`), none of the build.
 """
 
 from __future__ import annotations
@@ -26,5 +30,6 @@ from ..errors import MissingPackageError
 
 if find_spec("torch") is None:
     raise MissingPackageError(
-        "PyTorch is not installed: no package torch was found.\nInstall it: pip install 'gpu-dcgen[torch]'"
+        "PyTorch is not installed: no package torch was found.\n"
+        "Install it: pip install 'gpu-dcgen[torch]'"
     )

@@ -1,26 +1,27 @@
-"""What a split of a dataset consists of: its parts, their row groups, its manifest; checked before the first row is read."""
+"""The files of a split: parts, row groups and manifest, checked before they are read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..contract.json_files import read_json
+from ..contract.json_files import REBUILD, read_json
+from ..contract.manifest import Manifest
 from ..contract.schema import CONTRACT, SPLITS
 from ..errors import InputError
 from ..storage.locations import require_local
 
+_Result = TypeVar("_Result")
 _SUFFIX = "_dataset.parquet"
-_NEEDED = ("contract", "config", "split", "counts", "files", "content_digest")  # of the manifest
-# What the samples' integers mean; another build's files would fit, and mean something else.
-_BESIDE = (
+# Files that define the meaning of the samples' integers. Those of another build would fit, and mean
+# something else, so their sizes are checked.
+_VOCABULARY_FILES = (
     "item_vocabulary.parquet",
     "user_sequences.parquet",
     "vocabulary.json",
@@ -40,9 +41,9 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """One split of a dataset on disk; small, immutable and fit to be pickled."""
+    """One split of a dataset on disk; small and immutable, and can be pickled."""
 
-    folder: Path  # the dataset's
+    folder: Path  # of the dataset
     split: str
     shape: str  # labeled_pair, n_tuple or triplet (D19)
     parts: tuple[Path, ...]
@@ -50,32 +51,30 @@ class SplitFiles:
     row_groups: tuple[RowGroup, ...]
     schema: pa.Schema
     n_hard: int  # hard negatives of a positive
-    n_random: int
+    n_random: int  # random negatives of a positive
     max_length: int  # of a sequence
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def width(self) -> int:
-        """Candidates of a group: the positive and its negatives."""
+        """Number of candidates of a group: the positive and its negatives."""
         return 1 + self.n_hard + self.n_random
 
     @property
     def rows_per_group(self) -> int:
-        return self.width if self.shape == "labeled_pair" else 1
+        """Number of rows of the file that hold one group."""
+        return _count_rows_per_group(self.shape, self.width)
 
     @property
     def n_groups(self) -> int:
+        """Number of groups, which is the number of positives."""
         return sum(group.n_groups for group in self.row_groups)
 
-    @property
-    def roles(self) -> dict[str, str]:
-        """Column -> id, feature, label or metadata (D17)."""
-        return json.loads(self.schema.metadata[b"roles"])
-
     def read(self, row_group: RowGroup, columns: list[str], dictionaries: list[str]) -> pa.Table:
-        """The row group's `columns`; strings named in `dictionaries` arrive as dictionaries. InputError if unreadable.
+        """Read columns of a row group; texts named in `dictionaries` become dictionary arrays.
 
-        Opens the file anew, so that any number of threads may read at once.
+        Opens the file each time, so that any number of threads may read at once. Raises InputError
+        if it cannot be read.
         """
 
         def read(part: Path) -> pa.Table:
@@ -89,79 +88,88 @@ class SplitFiles:
             with file:
                 return file.read_row_group(row_group.number, columns=columns, use_threads=False)
 
-        return self.reading(row_group, read)
+        return self.read_with(read, row_group)
 
-    def reading(self, row_group: RowGroup, read: Callable[[Path], Any]) -> Any:
-        """What `read` makes of the row group's part; InputError where that cannot be read."""
+    def read_with(self, read: Callable[[Path], _Result], row_group: RowGroup) -> _Result:
+        """Call `read` with the part of a row group. InputError if that cannot be read."""
         part = self.parts[row_group.part]
         try:
             return read(part)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{part}: row group {row_group.number} cannot be read ({error}).\n"
-                "The file is damaged: copy the dataset again, or build it anew."
+                f"The file is damaged. {REBUILD}"
             ) from error
 
 
 def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
-    """The files of `split` in the dataset `path`, or those of the split's file or folder `path` itself.
+    """Open a split of a dataset and check its files.
 
-    InputError when something is missing, damaged, of another size than the manifest says, or of another contract; ConfigError
-    for a URL: copy the dataset first.
+    Args:
+        path: Folder of the dataset, or a split's file or folder inside it.
+        split: Name of the split; train, or that of `path`, unless given.
+
+    Raises:
+        InputError: A file is missing or damaged, has another size than the manifest says, or is of
+            another version of the contract.
+        ConfigError: `path` is a URL; copy the dataset first.
     """
-    folder, split = _place(require_local(path), split)
-    manifest = read_json(folder / "manifest.json", "Give its folder, or a split's file inside it.")
-    if missing := [name for name in _NEEDED if name not in manifest]:
-        raise InputError(
-            f"{folder / 'manifest.json'}: has no {missing[0]!r}.\nCopy the dataset again, or build it anew."
-        )
-    if manifest.get("contract") != CONTRACT:
-        raise InputError(
-            f"{folder / 'manifest.json'}: contract {manifest.get('contract')!r}, expected {CONTRACT!r}.\n"
-            "Build the dataset anew with this version, or read it with the version that built it."
-        )
-    for name in _BESIDE:
-        _check_size(folder, name, manifest["files"].get(name))
-    parts = _parts(folder, split, manifest)
-    footers = tuple(_footer(part) for part in parts)
+    folder, split = _locate(require_local(path), split)
+    manifest = _load_manifest(folder / "manifest.json")
+    for name in _VOCABULARY_FILES:
+        _check_size(folder, name, manifest.files.get(name))
+    parts = _list_parts(folder, split, manifest)
+    footers = tuple(_read_footer(part) for part in parts)
     schema = footers[0].schema.to_arrow_schema()
     for part, footer in zip(parts, footers, strict=True):
         _check_schema(part, footer.schema.to_arrow_schema(), schema)
-    output, sampling = manifest["config"]["output"], manifest["config"]["negative_sampling"]
-    one_negative = output["shape"] == "triplet"
-    files = SplitFiles(
+    shape: str = manifest.config["output"]["shape"]
+    sampling: dict[str, int] = manifest.config["negative_sampling"]
+    is_triplet = shape == "triplet"
+    n_hard = 1 if is_triplet else sampling["hard_negatives_per_positive"]
+    n_random = 0 if is_triplet else sampling["random_negatives_per_positive"]
+    row_groups = _lay_out(parts, footers, _count_rows_per_group(shape, 1 + n_hard + n_random))
+    n_found, n_expected = sum(g.n_groups for g in row_groups), manifest.counts[split].groups
+    if n_found != n_expected:
+        raise InputError(
+            f"{parts[0]}: the split {split!r} has {n_found:,} positives, manifest.json says"
+            f" {n_expected:,}.\n{REBUILD}"
+        )
+    return SplitFiles(
         folder=folder,
         split=split,
-        shape=output["shape"],
+        shape=shape,
         parts=parts,
         footers=footers,
-        row_groups=(),
+        row_groups=row_groups,
         schema=schema,
-        n_hard=1 if one_negative else sampling["hard_negatives_per_positive"],
-        n_random=0 if one_negative else sampling["random_negatives_per_positive"],
-        max_length=manifest["config"]["sequence_processing"]["max_sequence_length"],
+        n_hard=n_hard,
+        n_random=n_random,
+        max_length=manifest.config["sequence_processing"]["max_sequence_length"],
         manifest=manifest,
     )
-    return _with_row_groups(files)
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Columns of a single file of a dataset; InputError when it cannot be read."""
+    """Read columns of a single file of a dataset. InputError if it cannot be read."""
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}).\nCopy the dataset again, or build it anew."
-        ) from error
+        raise InputError(f"{path}: cannot be read ({error}).\n{REBUILD}") from error
 
 
-def _place(path: Path, split: str | None) -> tuple[Path, str]:
-    """The dataset's folder and the split that are meant."""
+def _count_rows_per_group(shape: str, width: int) -> int:
+    return width if shape == "labeled_pair" else 1
+
+
+def _locate(path: Path, split: str | None) -> tuple[Path, str]:
+    """Return the folder of the dataset, and the split."""
     if path.name.endswith(_SUFFIX):
         named = path.name.removesuffix(_SUFFIX)
         if split not in (None, named):
             raise InputError(
-                f"{path}: is the split {named!r}, asked for was {split!r}.\nLeave the split out."
+                f"{path}: is the split {named!r}, but {split!r} was asked for.\n"
+                "Leave out the split."
             )
         return path.parent, named
     split = split or "train"
@@ -170,86 +178,89 @@ def _place(path: Path, split: str | None) -> tuple[Path, str]:
     return path, split
 
 
-def _parts(folder: Path, split: str, manifest: dict[str, Any]) -> tuple[Path, ...]:
-    """The split's part files, in order, each of the size that the manifest says."""
+def _load_manifest(path: Path) -> Manifest:
+    """Read the manifest of a dataset of this version of the contract."""
+    content = read_json(path, "Give the folder of a dataset, or a split's file inside it.")
+    if content.get("contract") != CONTRACT:
+        raise InputError(
+            f"{path}: contract {content.get('contract')!r}, expected {CONTRACT!r}.\n"
+            "Build the dataset again with this version, or read it with the version that built it."
+        )
+    return Manifest.parse(content, path, REBUILD)
+
+
+def _list_parts(folder: Path, split: str, manifest: Manifest) -> tuple[Path, ...]:
+    """List the part files of the split in order, and check their sizes."""
     name = f"{split}{_SUFFIX}"
     sizes = {
         file: size
-        for file, size in manifest["files"].items()
+        for file, size in manifest.files.items()
         if file == name or file.startswith(f"{name}/")
     }
     if not sizes:
         raise InputError(
-            f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\nBuild the dataset anew."
+            f"{folder / 'manifest.json'}: lists no file of the split {split!r}.\n{REBUILD}"
         )
     for file, size in sizes.items():
         _check_size(folder, file, size)
     return tuple(folder / file for file in sorted(sizes))
 
 
-def _check_size(folder: Path, file: str, size: int | None) -> None:
+def _check_size(folder: Path, file: str, expected: int | None) -> None:
     path = folder / file
-    if size is None:
-        raise InputError(
-            f"{folder / 'manifest.json'}: does not list {file}.\nCopy the dataset again, or build it anew."
-        )
+    if expected is None:
+        raise InputError(f"{folder / 'manifest.json'}: does not list {file}.\n{REBUILD}")
     if not path.is_file():
+        raise InputError(f"{path}: does not exist, but manifest.json lists it.\n{REBUILD}")
+    if (size := path.stat().st_size) != expected:
         raise InputError(
-            f"{path}: not there, but manifest.json lists it.\nCopy the dataset again, or build it anew."
-        )
-    if path.stat().st_size != size:
-        raise InputError(
-            f"{path}: {path.stat().st_size:,} bytes, manifest.json says {size:,}: a damaged copy, or another dataset's file.\n"
-            "Copy the dataset again, or build it anew."
+            f"{path}: {size:,} bytes, manifest.json says {expected:,}: a damaged copy, or a file of"
+            f" another dataset.\n{REBUILD}"
         )
 
 
-def _footer(part: Path) -> pq.FileMetaData:
+def _read_footer(part: Path) -> pq.FileMetaData:
     try:
         return pq.read_metadata(part)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{part}: its footer cannot be read ({error}).\nCopy the dataset again, or build it anew."
-        ) from error
+        raise InputError(f"{part}: its footer cannot be read ({error}).\n{REBUILD}") from error
 
 
-def _check_schema(part: Path, found: pa.Schema, expected: pa.Schema) -> None:
-    metadata = found.metadata or {}
-    if metadata.get(b"contract", b"").decode() != CONTRACT or b"roles" not in metadata:
+def _check_schema(part: Path, schema: pa.Schema, expected: pa.Schema) -> None:
+    metadata = schema.metadata or {}
+    contract = metadata.get(b"contract", b"").decode()
+    if contract != CONTRACT or b"roles" not in metadata:
         raise InputError(
-            f"{part}: its schema names the contract {metadata.get(b'contract', b'').decode()!r}, expected {CONTRACT!r} and the "
-            "columns' roles.\nUse files as 'gpu-dcgen build' wrote them: other writers drop the metadata."
+            f"{part}: its schema has the contract {contract!r}, expected {CONTRACT!r} and the roles"
+            " of the columns.\nUse the files as 'gpu-dcgen build' wrote them: other writers drop"
+            " the metadata."
         )
-    if not found.equals(expected):
+    if not schema.equals(expected):
         raise InputError(
-            f"{part}: other columns than in the first part.\nParts of two datasets are mixed: build it anew."
+            f"{part}: other columns than in the first part.\n"
+            f"Parts of two datasets are mixed. {REBUILD}"
         )
 
 
-def _with_row_groups(files: SplitFiles) -> SplitFiles:
-    """Lay the row groups out; InputError unless they hold whole groups, as many as the manifest says."""
-    width = files.rows_per_group
+def _lay_out(
+    parts: tuple[Path, ...], footers: tuple[pq.FileMetaData, ...], rows_per_group: int
+) -> tuple[RowGroup, ...]:
+    """Count the groups up to each row group. InputError unless it holds whole groups."""
     places = [
         (part, number, footer.row_group(number).num_rows)
-        for part, footer in enumerate(files.footers)
+        for part, footer in enumerate(footers)
         for number in range(footer.num_row_groups)
     ]
-    for part, number, rows in places:
-        if rows % width:
+    for part, number, n_rows in places:
+        if n_rows % rows_per_group:
             raise InputError(
-                f"{files.parts[part]}: row group {number} has {rows:,} rows, expected whole groups of {width} (D16).\n"
-                "Use files as 'gpu-dcgen build' wrote them."
+                f"{parts[part]}: row group {number} has {n_rows:,} rows, expected whole groups of"
+                f" {rows_per_group} (D16).\nUse the files as 'gpu-dcgen build' wrote them."
             )
-    sizes = [rows // width for _, _, rows in places]
-    counted = files.manifest["counts"][files.split]["groups"]
-    if sum(sizes) != counted:
-        raise InputError(
-            f"{files.parts[0]}: the split {files.split!r} has {sum(sizes):,} positives, manifest.json says {counted:,}.\n"
-            "Copy the dataset again, or build it anew."
-        )
-    firsts = accumulate(sizes, initial=0)
-    groups = (
+    sizes = [n_rows // rows_per_group for _, _, n_rows in places]
+    return tuple(
         RowGroup(part, number, first, n)
-        for (part, number, _), n, first in zip(places, sizes, firsts, strict=False)
+        for (part, number, _), n, first in zip(
+            places, sizes, accumulate(sizes, initial=0), strict=False
+        )
     )
-    return SplitFiles(**{**files.__dict__, "row_groups": tuple(groups)})

@@ -1,50 +1,69 @@
-"""`ContrastiveStream`: a split as a PyTorch iterable of batches: prefetched, resumable, the same for any workers and ranks."""
+"""`ContrastiveStream`: a split as a PyTorch iterable of batches, prefetched and resumable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import ConfigError
-from .dataset import Layout, Sample, layout_of
-from .files import open_split
-from .negatives import redraw
-from .order import EpochOrder, epoch_order, n_rounds, round_slice
-from .records import Gathering, Records, join
-from .row_groups import Block, RowGroupReader, as_groups, as_samples
-from .vocabularies import load_vocabularies
+from .dataset import resolve_layout
+from .files import SplitFiles, open_split
+from .groups import Batch, BatchLayout, CandidateGroups, to_group_batch, to_sample_batch
+from .negatives import NegativeChoice
+from .order import EpochOrder, count_rounds, make_epoch_order, slice_round
+from .row_groups import RowGroupReader
+from .vocabularies import DatasetVocabularies, load_vocabularies
+from .windows import WindowDecoder, WindowReader
 
-_STATE = 1  # version of `state_dict`
+_STATE_VERSION = 1  # of `state_dict`
 
 
-class ContrastiveStream(IterableDataset[Sample]):
-    """Batches of a split for training, in the contract's `sample_format` (as `ContrastiveDataset`), stacked.
+class ContrastiveStream(IterableDataset[Batch]):
+    """Batches of a split for training.
 
-    Iterate over it as over a `DataLoader`; each iteration is the next epoch, or the rest of one that was left in the
-    middle or that `load_state_dict` resumes. The order is a pure function of (seed, epoch, position): workers and ranks
-    do not change it, they share it. A rank's batches are as many as any other's; together they are each positive exactly
-    once (without `drop_last`).
+    Iterate over it as over a `DataLoader`. Each iteration is the next epoch, or the rest of one
+    that was interrupted or that `load_state_dict` resumes. A batch is a `Batch`: dicts of tensors.
 
-    Workers are threads: reading and decoding happen outside of Python's lock, and a row group is decoded once an epoch
-    and rank, whoever does it. Two windows of decoded row groups are in memory: the one served and the next one.
+    The order is a pure function of (seed, epoch, position). Workers and ranks do not change it,
+    they share it: every rank gets equally many batches, and together they hold each positive
+    exactly once (unless `drop_last`).
+
+    Workers are threads; reading and decoding happen without Python's lock. A rank decodes each row
+    group once per epoch. Two windows of decoded row groups are in memory: the current one and the
+    next one.
+
+    Attributes:
+        files: The files of the split.
+        vocabularies: Ids and category values of the integers; `vocabularies.sizes()` gives the rows
+            of each embedding table.
+        batch_size: Positives per batch.
+        rank: Of this process.
+        n_ranks: Number of processes that train together.
+        drop_last: Whether a last, smaller round of batches is left out.
+
+    Example:
+        >>> collate = InBatch("data/training", "train")
+        >>> stream = ContrastiveStream("data/training", "train", batch_size=256, collate=collate)
+        >>> for batch in stream:
+        ...     users = model.encode_users(batch["user_features"])
+        ...     items = model.encode_items(batch["item_features"])
+        ...     loss = info_nce(users, items, batch)
+        >>> torch.save(stream.state_dict(), "stream.pt")
     """
 
+    # Keyword-only options, as those of `DataLoader`, which users of PyTorch know.
     def __init__(
         self,
         path: Path | str,
         split: str | None = None,
         *,
         batch_size: int = 256,
-        layout: Layout | None = None,
+        layout: BatchLayout | None = None,
         columns: Iterable[str] | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -60,102 +79,100 @@ class ContrastiveStream(IterableDataset[Sample]):
         device: torch.device | str | None = None,
         reader: Literal["arrow", "cudf"] = "arrow",
         pin_memory: bool = False,
-        collate: Callable[[Block], Sample] | None = None,
+        collate: Callable[[CandidateGroups], Batch] | None = None,
     ) -> None:
-        """What to read, in which order, with whom.
+        """Open a split and check its files; rows are read later.
 
-        path, split, layout, columns: as for `ContrastiveDataset`.
-        batch_size: positives a batch; with their negatives, `batch_size * width` samples.
-        shuffle, seed: off, groups come as in the file; on, row groups are permuted, then groups within `window` of them.
-        num_workers: threads that read ahead; 0 reads when asked.
-        rank, n_ranks: of this process among those that train together.
-        drop_last: leave out the last, smaller round of batches.
-        n_hard, n_random: negatives of a positive to take from those stored; None: all. With `fresh_negatives` each epoch
-            draws others, else the first ones stay: the best hard ones by score.
-        distinct_items: deal groups so that a batch has an item as positive once, as far as the window allows.
-        device: where decoded windows lie and batches are made; pin_memory: batches in page-locked memory, for copies of
-            your own. Not both.
-        reader: "arrow" decodes on the host; "cudf" on the CUDA device that `device` names, with RAPIDS (not yet run on a GPU).
-        collate: what makes a batch of a `Block`; None: `layout`. See `in_batch.InBatch`.
+        Args:
+            path: Folder of the dataset, or a split's file or folder inside it.
+            split: "train", "val" or "test"; train, or that of `path`, unless given.
+            batch_size: Positives per batch. With the layout "samples" a batch has
+                `batch_size * width` rows.
+            layout: None for that of the files: "samples" for labeled pairs, else "groups".
+            columns: Columns to read, by their names in the contract; None for all.
+            shuffle: Whether to permute row groups, and then groups within `window` of them. If not,
+                groups come in the order of the file.
+            seed: Seed of the order and of fresh negatives.
+            window: Row groups that are mixed at a time.
+            num_workers: Threads that read ahead; with 0 nothing is read ahead.
+            rank: Number of this process among those that train together.
+            n_ranks: Number of these processes.
+            drop_last: Whether to leave out the last, smaller round of batches.
+            n_hard: Hard negatives per positive; None for all that are stored.
+            n_random: Random negatives per positive; None for all that are stored.
+            fresh_negatives: Whether each epoch draws others from those stored. If not, the first
+                ones are taken, which are the best hard ones by score.
+            distinct_items: Whether to deal groups so that an item is a positive of a batch only
+                once, as far as the window allows.
+            device: Where decoded windows lie and batches are made; None for the host.
+            reader: "arrow" decodes on the host, "cudf" on the CUDA device `device`, with RAPIDS
+                (not yet run on a GPU).
+            pin_memory: Whether batches are in page-locked memory, to copy them to a device. Not
+                together with `device`.
+            collate: Makes a batch of groups, as `InBatch` does; None for that of `layout`.
 
-        InputError when the files cannot be used, ConfigError when an argument cannot.
+        Raises:
+            InputError: The files cannot be used.
+            ConfigError: An argument cannot be used.
         """
         self.files = open_split(path, split)
         self.vocabularies = load_vocabularies(self.files.folder)
+        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("window", window, 1)
+        _check_at_least("num_workers", num_workers, 0)
+        _check_ranks(rank, n_ranks, self.files.n_groups)
         if device is not None and pin_memory:
             raise ConfigError(
-                "device and pin_memory: expected one of them; with a device, batches are made on it."
+                "device and pin_memory: expected only one of them; with a device, batches are made"
+                " on it."
             )
-        _check_arguments(batch_size, window, num_workers, rank, n_ranks, self.files.n_groups)
-        self.batch_size, self.rank, self.n_ranks, self.drop_last = (
-            batch_size,
-            rank,
-            n_ranks,
-            drop_last,
-        )
-        self._collate = collate or (
-            as_groups if layout_of(self.files, layout) == "groups" else as_samples
-        )
-        self._reader = self._open(reader, columns, device)
+        layout = resolve_layout(self.files, layout)
+        self.batch_size, self.rank, self.n_ranks = batch_size, rank, n_ranks
+        self.drop_last = drop_last
+        self._collate = collate or (to_group_batch if layout == "groups" else to_sample_batch)
+        self._reader = _open_reader(reader, self.files, self.vocabularies, columns, device)
         if distinct_items and "item_id" not in self._reader.columns:
-            raise ConfigError(
-                "distinct_items: the columns leave out item_id.\nLet columns hold it."
-            )
-        self._shuffle, self._seed, self._window, self._num_workers = (
-            shuffle,
-            seed,
-            window,
-            num_workers,
+            raise ConfigError("distinct_items: needs the column item_id.\nAdd it to columns.")
+        self._choice = NegativeChoice(
+            n_hard=_resolve_count("n_hard", n_hard, self.files.n_hard),
+            n_random=_resolve_count("n_random", n_random, self.files.n_random),
+            is_fresh=fresh_negatives,
         )
-        self._negatives = (
-            _share(n_hard, self.files.n_hard, "n_hard"),
-            _share(n_random, self.files.n_random, "n_random"),
-        )
-        self._fresh, self._distinct, self._device, self._pin = (
-            fresh_negatives,
-            distinct_items,
-            device,
-            pin_memory,
-        )
+        self._shuffle, self._seed, self._window = shuffle, seed, window
+        self._distinct_items, self._num_workers = distinct_items, num_workers
+        self._device, self._pin_memory = device, pin_memory
         self._epoch, self._position = 0, 0
-        self._iteration: object | None = None  # the latest one: an older one is not to go on
-
-    def _open(
-        self, reader: str, columns: Iterable[str] | None, device: torch.device | str | None
-    ) -> RowGroupReader:
-        if reader == "arrow":
-            return RowGroupReader(self.files, self.vocabularies, columns)
-        if reader != "cudf":
-            raise ConfigError(f"reader {reader!r}: expected 'arrow' or 'cudf'.")
-        from .gpu_row_groups import DeviceRowGroupReader
-
-        return DeviceRowGroupReader(self.files, self.vocabularies, columns, device)
+        self._iteration: object | None = None  # the latest one; earlier ones must not continue
 
     def __len__(self) -> int:
-        """Batches that this rank takes in the epoch at hand, from its beginning."""
-        return n_rounds(
-            self.files.n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last
-        )
+        """Return the number of batches of this rank in a whole epoch."""
+        return self._count_rounds(self.files.n_groups)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin that epoch at the next iteration."""
+        """Begin this epoch with the next iteration."""
         self._epoch, self._position, self._iteration = epoch, 0, None
 
     def state_dict(self) -> dict[str, Any]:
-        """What comes next, after the batches handed out so far; the same on every rank after equally many batches."""
+        """Return what follows the batches returned so far, to resume from.
+
+        It is plain JSON, and the same on every rank after equally many batches.
+        """
         return {
-            "version": _STATE,
+            "version": _STATE_VERSION,
             "epoch": self._epoch,
             "position": self._position,
-            **self._order_settings(),
+            **self._get_order_settings(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; workers and ranks may be other ones, what determines the order may not.
+        """Resume where `state` was taken.
 
-        ConfigError when the state is of another version, dataset, seed or order.
+        The number of workers and ranks may differ; with `distinct_items` the batch size may not.
+
+        Raises:
+            ConfigError: The state is of another version, dataset, seed or order.
         """
-        expected = {"version": _STATE, **self._order_settings()}
+        expected = {"version": _STATE_VERSION, **self._get_order_settings()}
         for name, value in expected.items():
             if state.get(name) != value:
                 raise ConfigError(
@@ -164,29 +181,34 @@ class ContrastiveStream(IterableDataset[Sample]):
                 )
         self._epoch, self._position, self._iteration = state["epoch"], state["position"], None
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the remaining batches of the epoch.
+
+        Raises:
+            ConfigError: In a worker process of a `DataLoader`, or when another iteration,
+                `set_epoch` or `load_state_dict` has begun meanwhile.
+            InputError: A row group cannot be read.
+        """
         if (info := get_worker_info()) is not None:
             raise ConfigError(
-                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each process would read every row "
-                "group, and keep its place to itself.\n"
-                "Iterate over the stream itself, whose own num_workers share the reading (or use DataLoader's num_workers=0)."
+                f"ContrastiveStream in a DataLoader with num_workers={info.num_workers}: each"
+                " process would read every row group, and the stream would not know its position.\n"
+                "Iterate over the stream itself: its num_workers are threads. Or use a DataLoader"
+                " with num_workers=0."
             )
         self._iteration = iteration = object()
-        order = epoch_order(
-            [group.n_groups for group in self.files.row_groups],
-            self._seed,
-            self._epoch,
-            shuffle=self._shuffle,
-            window=self._window,
-        )
-        with _Windows(self, order, order.window_at(self._position)) as windows:
-            for _ in range(self._rounds_left()):
+        order = self._make_order()
+        first_window = order.find_window(self._position)
+        decoder = self._make_decoder(order)
+        with WindowReader(decoder, first_window, self._num_workers) as windows:
+            for _ in range(self._count_rounds(order.n_groups - self._position)):
                 if self._iteration is not iteration:
                     raise ConfigError(
-                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has begun: this one lost its place.\n"
-                        "Iterate over one stream at a time, or make two."
+                        "ContrastiveStream: another iteration, set_epoch or load_state_dict has"
+                        " begun, so this one cannot continue.\n"
+                        "Iterate over a stream once at a time, or make two streams."
                     )
-                rows, after = round_slice(
+                rows, position = slice_round(
                     self._position,
                     order.n_groups,
                     self.batch_size,
@@ -194,145 +216,72 @@ class ContrastiveStream(IterableDataset[Sample]):
                     self.n_ranks,
                     drop_last=self.drop_last,
                 )
-                block = windows.take(rows)
-                batch = self._collate(block.map(Tensor.pin_memory) if self._pin else block)
-                self._position = after
+                groups = windows.read(rows)
+                batch = self._collate(groups.map(Tensor.pin_memory) if self._pin_memory else groups)
+                self._position = position
                 yield batch
         if self._iteration is iteration:
             self._epoch, self._position = self._epoch + 1, 0
 
-    def _rounds_left(self) -> int:
-        return n_rounds(
-            self.files.n_groups - self._position,
-            self.batch_size,
-            self.n_ranks,
-            drop_last=self.drop_last,
+    def _make_order(self) -> EpochOrder:
+        return make_epoch_order(
+            [group.n_groups for group in self.files.row_groups],
+            self._seed,
+            self._epoch,
+            shuffle=self._shuffle,
+            window=self._window,
         )
 
-    def _order_settings(self) -> dict[str, Any]:
-        """All that determines the order; the batch size only where groups are dealt out to batches."""
+    def _make_decoder(self, order: EpochOrder) -> WindowDecoder:
+        return WindowDecoder(
+            reader=self._reader,
+            order=order,
+            choice=self._choice,
+            distinct_batch_size=self.batch_size if self._distinct_items else None,
+            device=self._device,
+        )
+
+    def _count_rounds(self, n_groups: int) -> int:
+        return count_rounds(n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last)
+
+    def _get_order_settings(self) -> dict[str, Any]:
+        """Return all that determines the order, and the negatives.
+
+        The batch size is part of it only where groups are dealt out to batches.
+        """
         return {
-            "content_digest": self.files.manifest["content_digest"],
+            "content_digest": self.files.manifest.content_digest,
             "split": self.files.split,
             "seed": self._seed,
             "shuffle": self._shuffle,
             "window": self._window,
-            "distinct_items": self.batch_size if self._distinct else 0,
-            "negatives": [*self._negatives, self._fresh],
+            "distinct_items": self.batch_size if self._distinct_items else 0,
+            "negatives": [self._choice.n_hard, self._choice.n_random, self._choice.is_fresh],
         }
 
-    def decode(self, number: int, epoch: int, into: Gathering, first: int) -> None:
-        """Put the row group of that number, with the epoch's negatives, where it belongs among those of its window."""
-        block = self._reader.read(self.files.row_groups[number])
-        into.put(
-            redraw(
-                block,
-                self.files,
-                self._negatives,
-                seed=self._seed,
-                epoch=epoch if self._fresh else None,
-            ),
-            first,
-        )
 
-    def finish(self, order: EpochOrder, window: int, gathered: Gathering) -> Window:
-        """A window whose row groups are decoded: where it is wanted, and the order in which its groups come."""
-        records = gathered.records()
-        item = (
-            records.block().item_features["item_index"][:, 0].cpu().numpy()
-            if self._distinct
-            else None
-        )
-        places = order.within(window, item, self.batch_size)
-        return Window(records if self._device is None else records.to(self._device), places)
+def _open_reader(
+    name: str,
+    files: SplitFiles,
+    vocabularies: DatasetVocabularies,
+    columns: Iterable[str] | None,
+    device: torch.device | str | None,
+) -> RowGroupReader:
+    if name == "arrow":
+        return RowGroupReader(files, vocabularies, columns)
+    if name != "cudf":
+        raise ConfigError(f"reader {name!r}: expected 'arrow' or 'cudf'.")
+    from .gpu_row_groups import DeviceRowGroupReader
+
+    return DeviceRowGroupReader(files, vocabularies, columns, device)
 
 
-@dataclass(frozen=True)
-class Window:
-    """A window of an epoch in memory."""
-
-    records: Records
-    order: np.ndarray | None  # (n,) int64 of the records; None: as they lie
-
-    def take(self, rows: slice) -> Records:
-        """The groups at these places of the window."""
-        return self.records.rows(rows if self.order is None else self.order[rows])
+def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ConfigError(f"{name} {value}: expected {minimum} or more.")
 
 
-class _Windows:
-    """The windows of an epoch from one position on, read ahead by threads; at most two are there at a time."""
-
-    def __init__(self, stream: ContrastiveStream, order: EpochOrder, first: int) -> None:
-        self._stream, self._order = stream, order
-        self._number = first - 1  # of the window at hand
-        self._window: Window | None = None
-        workers = stream._num_workers
-        self._decoders = ThreadPoolExecutor(workers, "gpu-dcgen-decode") if workers else None
-        self._assembler = ThreadPoolExecutor(1, "gpu-dcgen-window") if workers else None
-        self._next: Future[Window] | None = None
-
-    def __enter__(self) -> _Windows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pool in (
-            self._decoders,
-            self._assembler,
-        ):  # the second one waits for what the first one has begun
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-
-    def take(self, rows: slice) -> Block:
-        """The groups at positions `rows` of the epoch, which never lie before those taken last."""
-        pieces = []
-        start = rows.start
-        while True:
-            while self._window is None or start >= self._order.firsts[self._number + 1]:
-                self._advance()
-            first, end = self._order.firsts[self._number], self._order.firsts[self._number + 1]
-            pieces.append(self._window.take(slice(start - first, min(rows.stop, end) - first)))
-            if rows.stop <= end:
-                return join(pieces).block()
-            start = end
-
-    def _advance(self) -> None:
-        self._window = None  # before the next one is there: two at a time, not three
-        self._number += 1
-        if self._decoders is None:
-            self._window = self._read(self._number, lambda decode, *arguments: decode(*arguments))
-            return
-        future = self._next or self._submit(self._number)
-        following = self._number + 1
-        self._window = future.result()
-        self._next = self._submit(following) if following < len(self._order.windows) else None
-
-    def _read(self, window: int, run: Callable[..., Future[None] | None]) -> Window:
-        """Decode a window's row groups, each by `run`, into the places that they have in it."""
-        members = self._order.windows[window]
-        sizes = [self._stream.files.row_groups[number].n_groups for number in members]
-        gathering = Gathering(sum(sizes))
-        decoding = [
-            run(self._stream.decode, number, self._order.epoch, gathering, first)
-            for number, first in zip(members, accumulate(sizes, initial=0), strict=False)
-        ]
-        for future in filter(None, decoding):
-            future.result()
-        return self._stream.finish(self._order, window, gathering)
-
-    def _submit(self, window: int) -> Future[Window]:
-        return self._assembler.submit(self._read, window, self._decoders.submit)
-
-
-def _check_arguments(
-    batch_size: int, window: int, num_workers: int, rank: int, n_ranks: int, n_groups: int
-) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("window", window, 1),
-        ("num_workers", num_workers, 0),
-    ):
-        if value < least:
-            raise ConfigError(f"{name} {value}: expected {least} or more.")
+def _check_ranks(rank: int, n_ranks: int, n_groups: int) -> None:
     if not 0 <= rank < n_ranks:
         raise ConfigError(f"rank {rank} of n_ranks {n_ranks}: expected 0 to n_ranks - 1.")
     if n_groups < n_ranks:
@@ -341,9 +290,10 @@ def _check_arguments(
         )
 
 
-def _share(wanted: int | None, stored: int, name: str) -> int:
-    if wanted is not None and not 0 <= wanted <= stored:
+def _resolve_count(name: str, count: int | None, n_stored: int) -> int:
+    """Return the count that was asked for, or all that are stored."""
+    if count is not None and not 0 <= count <= n_stored:
         raise ConfigError(
-            f"{name} {wanted}: this dataset stores {stored} a positive; ask for 0 to {stored}."
+            f"{name} {count}: this dataset stores {n_stored} per positive; give 0 to {n_stored}."
         )
-    return stored if wanted is None else wanted
+    return n_stored if count is None else count

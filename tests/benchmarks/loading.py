@@ -31,7 +31,8 @@ import torch
 
 from gpu_dcgen.training.dataset import ContrastiveDataset, LocalSampler
 from gpu_dcgen.training.files import open_split
-from gpu_dcgen.training.row_groups import SEQUENCE, RowGroupReader, as_samples
+from gpu_dcgen.training.groups import SEQUENCE, to_sample_batch
+from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
 
@@ -124,7 +125,7 @@ def write_numeric_copy(dataset: Path, path: Path) -> list[str]:
     reader = RowGroupReader(files, load_vocabularies(files.folder))
     writer = None
     for row_group in files.row_groups:
-        samples = as_samples(reader.read(row_group))
+        samples = to_sample_batch(reader.read(row_group))
         parts = {
             **samples["user_features"],
             **samples["item_features"],
@@ -239,7 +240,7 @@ def main() -> None:
             "machine": machine.describe(),
             "load_average": {"before": load, "after": os.getloadavg()},
             "dataset": {"samples": n_samples, "columns": len(columns), "batch": BATCH_ROWS},
-            "content_digest": files.manifest["content_digest"],
+            "content_digest": files.manifest.content_digest,
             "samples_per_s": {
                 name: [round(rate) for rate in of_loader] for name, of_loader in rates.items()
             },

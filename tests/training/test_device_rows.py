@@ -17,7 +17,7 @@ from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
 from tests.support.libcudf_stand_in import Column, DistinctStrings, as_stored
-from tests.training.data import ALL_SHAPES, built
+from tests.support.training_datasets import ALL_SHAPES, get_dataset
 
 
 class OnHost:
@@ -63,8 +63,8 @@ def host(monkeypatch):
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_blocks_are_equal(shape, split):
-    files = open_split(built(shape), split)
+def test_groups_are_equal(shape, split):
+    files = open_split(get_dataset(shape), split)
     vocabularies = load_vocabularies(files.folder)
     theirs = RowGroupReader(files, vocabularies)
     ours = on_device.DeviceRowGroupReader(files, vocabularies, None, "cuda")
@@ -80,7 +80,9 @@ def test_blocks_are_equal(shape, split):
 @pytest.mark.parametrize("settings", [{}, {"n_hard": 1, "n_random": 2}, {"distinct_items": True}])
 def test_a_stream_of_either_reader_is_the_same(settings):
     readers = [
-        ContrastiveStream(built(), reader=reader, device="cpu", batch_size=5, window=3, **settings)
+        ContrastiveStream(
+            get_dataset(), reader=reader, device="cpu", batch_size=5, window=3, **settings
+        )
         for reader in READERS
     ]
     for wanted, found in zip(*readers, strict=True):
@@ -94,7 +96,7 @@ READERS = ("arrow", "cudf")
 
 
 def test_what_no_vocabulary_knows_and_what_cannot_be_read_is_named(tmp_path, monkeypatch):
-    files = open_split(built())
+    files = open_split(get_dataset())
     vocabularies = load_vocabularies(files.folder)
     reader = on_device.DeviceRowGroupReader(files, vocabularies, None, "cuda")
     vocabularies.categories["season"].clear()
@@ -112,9 +114,9 @@ def damaged(*_):
 def test_a_reader_without_its_device_is_refused(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ConfigError, match="reader 'cudf' with device None: expected device 'cuda'"):
-        ContrastiveStream(built(), reader="cudf")
+        ContrastiveStream(get_dataset(), reader="cudf")
     with pytest.raises(ConfigError, match="reader 'dask': expected 'arrow' or 'cudf'"):
-        ContrastiveStream(built(), reader="dask")
+        ContrastiveStream(get_dataset(), reader="dask")
     if not torch.cuda.is_available():
         with pytest.raises(BackendError):
-            ContrastiveStream(built(), reader="cudf", device="cuda")
+            ContrastiveStream(get_dataset(), reader="cudf", device="cuda")

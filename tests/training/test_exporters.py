@@ -12,12 +12,20 @@ from typer.testing import CliRunner
 from gpu_dcgen.cli import app
 from gpu_dcgen.errors import OutputError
 from gpu_dcgen.training.exporters import export
-from tests.training.data import ALL_SHAPES, accept_sizes, built, copied, item_index, parts, rows
+from tests.support.training_datasets import (
+    ALL_SHAPES,
+    copy_dataset,
+    get_dataset,
+    list_parts,
+    read_item_index,
+    read_rows,
+    update_sizes,
+)
 
 
 def test_recbole_gets_every_sample(tmp_path):
-    table = rows(built(), "val")
-    assert export(built(), tmp_path / "shop.inter", "inter", split="val") == len(table)
+    table = read_rows(get_dataset(), "val")
+    assert export(get_dataset(), tmp_path / "shop.inter", "inter", split="val") == len(table)
     head, *lines = (tmp_path / "shop.inter").read_text().splitlines()
     assert head == "user_id:token\titem_id:token\tlabel:float\ttimestamp:float"
     for line, row in zip(lines, table, strict=True):
@@ -27,14 +35,14 @@ def test_recbole_gets_every_sample(tmp_path):
 
 
 def test_ids_that_would_break_the_lines_are_refused_and_leave_no_file(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     table = pq.read_table(dataset / "item_vocabulary.parquet")
     ids = ["a\tb", *table["item_id"].to_pylist()[1:]]
     renamed = table.set_column(
         table.schema.get_field_index("item_id"), table.schema.field("item_id"), [ids]
     )
     pq.write_table(renamed, dataset / "item_vocabulary.parquet")
-    for path in parts(dataset, "val"):
+    for path in list_parts(dataset, "val"):
         samples = pq.read_table(path)
         first = table["item_id"][0].as_py()
         column = [ids[0] if item == first else item for item in samples["item_id"].to_pylist()]
@@ -42,7 +50,7 @@ def test_ids_that_would_break_the_lines_are_refused_and_leave_no_file(tmp_path):
             samples.schema.get_field_index("item_id"), samples.schema.field("item_id"), [column]
         )
         pq.write_table(named, path, row_group_size=28)
-    accept_sizes(dataset)
+    update_sizes(dataset)
     with pytest.raises(OutputError, match="has a tab, a quotation mark or a line break"):
         export(dataset, tmp_path / "shop.inter", "inter", split="val")
     assert not list(tmp_path.glob("*shop.inter*"))
@@ -50,9 +58,9 @@ def test_ids_that_would_break_the_lines_are_refused_and_leave_no_file(tmp_path):
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_tuples_say_what_was_bought_before_what_was_bought_and_what_was_not(tmp_path, shape):
-    pairs = rows(built())
-    ids = {index: item for item, index in item_index(built()).items()}
-    n = export(built(shape), tmp_path / "tuples.parquet", "tuples")
+    pairs = read_rows(get_dataset())
+    ids = {index: item for item, index in read_item_index(get_dataset()).items()}
+    n = export(get_dataset(shape), tmp_path / "tuples.parquet", "tuples")
     found = pq.read_table(tmp_path / "tuples.parquet").to_pylist()
     assert n == len(found) == len(pairs) // 7
     negatives = 1 if shape == "triplet" else 6
@@ -71,14 +79,21 @@ def test_tuples_say_what_was_bought_before_what_was_bought_and_what_was_not(tmp_
 
 def test_a_file_that_is_there_is_not_replaced_unless_asked(tmp_path):
     (tmp_path / "shop.inter").write_text("mine")
-    with pytest.raises(OutputError, match="is there already"):
-        export(built(), tmp_path / "shop.inter", "inter")
+    with pytest.raises(OutputError, match="already exists"):
+        export(get_dataset(), tmp_path / "shop.inter", "inter")
     result = CliRunner().invoke(
-        app, ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter"]
+        app, ["export", str(get_dataset()), str(tmp_path / "shop.inter"), "--format", "inter"]
     )
     assert result.exit_code == 2 and (tmp_path / "shop.inter").read_text() == "mine"
     result = CliRunner().invoke(
         app,
-        ["export", str(built()), str(tmp_path / "shop.inter"), "--format", "inter", "--overwrite"],
+        [
+            "export",
+            str(get_dataset()),
+            str(tmp_path / "shop.inter"),
+            "--format",
+            "inter",
+            "--overwrite",
+        ],
     )
     assert result.exit_code == 0 and result.stdout.startswith("Wrote ")

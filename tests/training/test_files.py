@@ -15,12 +15,19 @@ from gpu_dcgen.training.files import open_split
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
-from tests.training.data import ALL_SHAPES, accept_sizes, built, change_json, copied, parts
+from tests.support.training_datasets import (
+    ALL_SHAPES,
+    change_json,
+    copy_dataset,
+    get_dataset,
+    list_parts,
+    update_sizes,
+)
 
 
 def test_a_split_is_found_by_folder_by_file_and_by_folder_of_parts():
-    dataset = built()
-    (val,) = parts(dataset, "val")[:1]
+    dataset = get_dataset()
+    (val,) = list_parts(dataset, "val")[:1]
     by_name = open_split(dataset, "val")
     assert open_split(dataset / "val_dataset.parquet").parts == by_name.parts
     assert val in by_name.parts
@@ -30,40 +37,44 @@ def test_a_split_is_found_by_folder_by_file_and_by_folder_of_parts():
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_row_groups_lie_end_to_end_and_hold_every_positive(shape):
-    files = open_split(built(shape))
+    files = open_split(get_dataset(shape))
     assert [group.first for group in files.row_groups[1:]] == [
         g.first + g.n_groups for g in files.row_groups[:-1]
     ]
-    assert files.n_groups == files.manifest["counts"]["train"]["groups"] > 20
+    assert files.n_groups == files.manifest.counts["train"].groups > 20
     assert files.width == (2 if shape == "triplet" else 7)
 
 
 def test_a_split_that_is_asked_for_by_two_names_is_refused():
-    with pytest.raises(InputError, match="is the split 'val', asked for was 'test'"):
-        open_split(built() / "val_dataset.parquet", "test")
+    with pytest.raises(InputError, match="is the split 'val', but 'test' was asked for"):
+        open_split(get_dataset() / "val_dataset.parquet", "test")
     with pytest.raises(InputError, match="expected one of train, val, test"):
-        open_split(built(), "training")
+        open_split(get_dataset(), "training")
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="manifest.json: not there"):
+    with pytest.raises(InputError, match="manifest.json: does not exist"):
         open_split(tmp_path)
 
 
 def test_a_damaged_manifest_is_refused(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     (dataset / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         open_split(dataset)
 
 
 @pytest.mark.parametrize(
-    "change", [lambda manifest: manifest.pop("counts"), lambda manifest: manifest.clear()]
+    ("change", "text"),
+    [
+        (lambda manifest: manifest.pop("counts"), r"is no manifest .*\(counts: Field required\)"),
+        (lambda manifest: manifest.clear(), "contract None, expected 'DC-002 1.0.0'"),
+    ],
 )
-def test_a_manifest_that_says_too_little_is_refused(tmp_path, change):
-    dataset = copied(tmp_path)
+def test_an_incomplete_manifest_is_refused(tmp_path, change, text):
+    dataset = copy_dataset(tmp_path)
     change_json(dataset / "manifest.json", change)
-    with pytest.raises(InputError, match=r"manifest.json: has no '(counts|contract)'"):
+    with pytest.raises(InputError, match=f"manifest.json: {text}"):
         open_split(dataset)
     (dataset / "manifest.json").write_text("[]")
     with pytest.raises(InputError, match="manifest.json: expected a JSON object"):
@@ -81,16 +92,16 @@ def test_a_manifest_that_says_too_little_is_refused(tmp_path, change):
 )
 def test_another_builds_vocabulary_is_found_though_its_values_would_fit(tmp_path, file):
     """Ids are looked up by name, but histories hold indices: a later build's vocabulary would shift them unseen."""
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     with (dataset / file).open("ab") as vocabulary:
         vocabulary.write(b" ")
     with pytest.raises(
         InputError,
-        match=rf"{file}: [\d,]+ bytes, manifest.json says [\d,]+: a damaged copy, or another",
+        match=rf"{file}: [\d,]+ bytes, manifest.json says [\d,]+: a damaged copy, or a file of another",
     ):
         open_split(dataset)
     (dataset / file).unlink()
-    with pytest.raises(InputError, match=rf"{file}: not there, but manifest.json lists it"):
+    with pytest.raises(InputError, match=rf"{file}: does not exist, but manifest.json lists it"):
         open_split(dataset)
     change_json(dataset / "manifest.json", lambda manifest: manifest["files"].pop(file))
     with pytest.raises(InputError, match=rf"manifest.json: does not list {file}"):
@@ -98,7 +109,7 @@ def test_another_builds_vocabulary_is_found_though_its_values_would_fit(tmp_path
 
 
 def test_a_data_set_of_another_contract_is_refused(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     change_json(
         dataset / "manifest.json", lambda manifest: manifest.update(contract="DC-002 9.0.0")
     )
@@ -107,8 +118,8 @@ def test_a_data_set_of_another_contract_is_refused(tmp_path):
 
 
 def test_a_part_without_the_contracts_metadata_is_refused(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[0]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[0]
     pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
     name = str(part.relative_to(dataset))
     change_json(
@@ -120,33 +131,33 @@ def test_a_part_without_the_contracts_metadata_is_refused(tmp_path):
 
 
 def test_a_missing_part_is_named(tmp_path):
-    dataset = copied(tmp_path)
-    parts(dataset)[1].unlink()
+    dataset = copy_dataset(tmp_path)
+    list_parts(dataset)[1].unlink()
     with pytest.raises(
-        InputError, match=r"part-00001.parquet: not there, but manifest.json lists it"
+        InputError, match=r"part-00001.parquet: does not exist, but manifest.json lists it"
     ):
         open_split(dataset)
 
 
 def test_a_part_that_was_cut_off_is_named(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[1]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[1]
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"part-00001.parquet: [\d,]+ bytes, manifest.json says"):
         open_split(dataset)
 
 
 def test_a_part_with_a_damaged_footer_is_named(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[0]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[0]
     part.write_bytes(part.read_bytes()[:-8] + b"\0" * 8)
     with pytest.raises(InputError, match="part-00000.parquet: its footer cannot be read"):
         open_split(dataset)
 
 
 def test_parts_of_two_data_sets_are_not_mixed(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[1]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[1]
     pq.write_table(pq.read_table(part).drop_columns(["season"]), part)
     name = str(part.relative_to(dataset))
     change_json(
@@ -160,7 +171,7 @@ def test_parts_of_two_data_sets_are_not_mixed(tmp_path):
 
 
 def test_positives_that_are_missing_are_counted(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     change_json(
         dataset / "manifest.json", lambda manifest: manifest["counts"]["train"].update(groups=1)
     )
@@ -178,16 +189,16 @@ def rewrite(dataset, part, table, row_group_size):
 
 
 def test_row_groups_that_cut_groups_in_two_are_refused(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[0]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[0]
     rewrite(dataset, part, pq.read_table(part), 10)
     with pytest.raises(InputError, match="row group 0 has 10 rows, expected whole groups of 7"):
         open_split(dataset)
 
 
 def test_rows_that_were_sorted_by_something_else_are_refused(tmp_path):
-    dataset = copied(tmp_path)
-    part = parts(dataset)[0]
+    dataset = copy_dataset(tmp_path)
+    part = list_parts(dataset)[0]
     table = pq.read_table(part)
     rewrite(dataset, part, table.sort_by("item_id"), table.num_rows)
     with pytest.raises(
@@ -206,8 +217,8 @@ def damage(part):
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_a_damaged_row_group_is_named_by_whichever_thread_meets_it(tmp_path, num_workers):
-    dataset = copied(tmp_path)
-    damage(parts(dataset)[1])
+    dataset = copy_dataset(tmp_path)
+    damage(list_parts(dataset)[1])
     with pytest.raises(InputError, match=r"part-00001.parquet: row group 0 cannot be read"):
         list(ContrastiveStream(dataset, num_workers=num_workers))
     with pytest.raises(InputError, match=r"part-00001.parquet: row group 0 cannot be read"):
@@ -219,37 +230,35 @@ def test_a_damaged_row_group_is_named_by_whichever_thread_meets_it(tmp_path, num
     [("user_sequences.parquet", "user_id"), ("item_vocabulary.parquet", "item_id")],
 )
 def test_ids_that_no_vocabulary_knows_are_named(tmp_path, file, column):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     table = pq.read_table(dataset / file)
     pq.write_table(table.slice(0, 3), dataset / file)
-    accept_sizes(dataset)
-    with pytest.raises(
-        InputError, match=rf"column '{column}' has '\w+', which {file} does not know"
-    ):
+    update_sizes(dataset)
+    with pytest.raises(InputError, match=rf"column '{column}' has '\w+', which is not in {file}"):
         list(ContrastiveStream(dataset))
 
 
 def test_a_category_that_no_mapping_knows_is_named(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     change_json(
         dataset / "category_mappings.json", lambda content: content["mappings"]["season"].clear()
     )
-    accept_sizes(dataset)
+    update_sizes(dataset)
     with pytest.raises(
-        InputError, match=r"column 'season' has '\w+', which category_mappings.json does not know"
+        InputError, match=r"column 'season' has '\w+', which is not in category_mappings.json"
     ):
         list(ContrastiveStream(dataset))
 
 
 def test_a_vocabulary_of_another_data_set_is_refused(tmp_path):
-    dataset = copied(tmp_path)
+    dataset = copy_dataset(tmp_path)
     table = pq.read_table(dataset / "item_vocabulary.parquet")
     pq.write_table(table.slice(1), dataset / "item_vocabulary.parquet")
-    accept_sizes(dataset)
+    update_sizes(dataset)
     with pytest.raises(InputError, match="item_index does not count from 1"):
         open_both(dataset)
-    shutil.copy(parts(dataset)[0], dataset / "item_vocabulary.parquet")
-    accept_sizes(dataset)
+    shutil.copy(list_parts(dataset)[0], dataset / "item_vocabulary.parquet")
+    update_sizes(dataset)
     with pytest.raises(InputError, match="item_vocabulary.parquet: cannot be read"):
         open_both(dataset)
 
@@ -259,8 +268,8 @@ def open_both(dataset):
 
 
 def test_a_column_that_is_not_there_is_refused():
-    files = open_split(built("n_tuple"))
+    files = open_split(get_dataset("n_tuple"))
     with pytest.raises(
-        ConfigError, match="'item_price_category' is not there; this dataset offers user_id"
+        ConfigError, match="'item_price_category' is not available; this dataset offers user_id"
     ):
         RowGroupReader(files, load_vocabularies(files.folder), ["item_price_category"])

@@ -14,14 +14,20 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.training import in_batch
-from gpu_dcgen.training.in_batch import InBatch, corpus_size
+from gpu_dcgen.training.in_batch import InBatch, estimate_corpus_size
 from gpu_dcgen.training.losses import candidate_logits, info_nce
 from gpu_dcgen.training.stream import ContrastiveStream
-from tests.training.data import ALL_SHAPES, built, item_index, rows, user_index
+from tests.support.training_datasets import (
+    ALL_SHAPES,
+    get_dataset,
+    read_item_index,
+    read_rows,
+    read_user_index,
+)
 
 
 def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, **settings):
-    dataset = built(shape)
+    dataset = get_dataset(shape)
     collate = InBatch(dataset, split, from_batch=from_batch)
     return list(
         ContrastiveStream(
@@ -32,8 +38,8 @@ def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, 
 
 def owned(dataset, split):
     """user_index -> items of the split's positives."""
-    items, users, found = item_index(dataset), user_index(dataset), {}
-    for row in rows(dataset, split):
+    items, users, found = read_item_index(dataset), read_user_index(dataset), {}
+    for row in read_rows(dataset, split):
         own = found.setdefault(users[row["user_id"]], set())
         own |= {items[row["item_id"]]} if row["label"] == 1 else set()
     return found
@@ -41,7 +47,7 @@ def owned(dataset, split):
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_what_may_be_a_negative_is_what_sets_and_loops_say(split):
-    dataset = built()
+    dataset = get_dataset()
     own = owned(dataset, split)
     for batch in batches(split=split):
         users = batch["user_features"]["user_index"].tolist()
@@ -75,9 +81,9 @@ def test_most_of_a_batch_may_serve():
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_log_q_is_the_log_of_the_probability_to_be_a_candidate(shape):
-    dataset = built(shape)
-    positives = [row for row in rows(dataset) if row.get("label", 1) == 1]
-    items = item_index(dataset)
+    dataset = get_dataset(shape)
+    positives = [row for row in read_rows(dataset) if row.get("label", 1) == 1]
+    items = read_item_index(dataset)
     share = {items[item]: 0.0 for item in items}
     for row in positives:
         share[items[row["item_id"]]] += 1 / len(positives)
@@ -85,7 +91,7 @@ def test_log_q_is_the_log_of_the_probability_to_be_a_candidate(shape):
     n_hard = 1 if shape == "triplet" else 2
     for batch in ContrastiveStream(dataset, batch_size=9, window=4, collate=collate):
         n = len(batch["label"])
-        corpus = collate._corpus[
+        corpus = collate._corpus_sizes[
             torch.bucketize(batch["metadata"]["group_number"], collate._firsts, right=True) - 1
         ]
         for i, candidates in enumerate(batch["item_features"]["item_index"].tolist()):
@@ -127,18 +133,20 @@ def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_p
 
 def test_a_stream_without_users_is_refused():
     with pytest.raises(ConfigError, match="the stream gives no user_index"):
-        list(ContrastiveStream(built(), columns=["item_id"], collate=InBatch(built())))
+        list(ContrastiveStream(get_dataset(), columns=["item_id"], collate=InBatch(get_dataset())))
 
 
 @pytest.mark.parametrize(("corpus", "n_drawn"), [(50, 400), (1000, 5000), (20_000, 30_000)])
 def test_the_size_of_the_corpus_is_found_from_what_was_drawn(corpus, n_drawn):
     drawn = np.random.default_rng(1).integers(0, corpus, n_drawn)
-    assert corpus_size(len(np.unique(drawn)), n_drawn, 10**6) == pytest.approx(corpus, rel=0.03)
+    assert estimate_corpus_size(len(np.unique(drawn)), n_drawn, 10**6) == pytest.approx(
+        corpus, rel=0.03
+    )
 
 
 def test_a_corpus_that_nothing_tells_of_is_all_items():
-    assert corpus_size(10, 10, 77) == 77
-    assert corpus_size(0, 0, 5) in range(1, 6)
+    assert estimate_corpus_size(10, 10, 77) == 77
+    assert estimate_corpus_size(0, 0, 5) in range(1, 6)
 
 
 def outcomes(n_items, positive, share, n_others, n_random):

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.training.stream import ContrastiveStream
-from tests.training.data import built
+from tests.support.training_datasets import get_dataset
 
 NAMES = ("item_index", "item_price_normalized")
 STORED = {"hard": range(1, 3), "random": range(3, 7)}
@@ -16,7 +16,7 @@ STORED = {"hard": range(1, 3), "random": range(3, 7)}
 def slots(n_hard, n_random, epochs=1, **settings):
     """group -> slots taken, for each epoch."""
     stream = ContrastiveStream(
-        built(),
+        get_dataset(),
         layout="groups",
         batch_size=10,
         window=3,
@@ -62,7 +62,7 @@ def test_frozen_negatives_are_the_first_ones_in_every_epoch():
 
 def test_all_columns_follow_the_slots_and_all_negatives_are_the_default():
     wanted = {}
-    for batch in ContrastiveStream(built(), layout="samples", batch_size=10, shuffle=False):
+    for batch in ContrastiveStream(get_dataset(), layout="samples", batch_size=10, shuffle=False):
         sample, item = batch["metadata"], batch["item_features"]
         columns = (
             sample["group_number"],
@@ -75,7 +75,9 @@ def test_all_columns_follow_the_slots_and_all_negatives_are_the_default():
             for group, slot, *values in zip(*(c.tolist() for c in columns), strict=True)
         }
     assert {slot for _, slot in wanted} == set(range(7))
-    for batch in ContrastiveStream(built(), layout="groups", batch_size=10, n_hard=1, n_random=2):
+    for batch in ContrastiveStream(
+        get_dataset(), layout="groups", batch_size=10, n_hard=1, n_random=2
+    ):
         for row, group in enumerate(batch["metadata"]["group_number"].tolist()):
             for column, slot in enumerate(batch["metadata"]["slot"][row].tolist()):
                 item = {name: batch["item_features"][name][row, column].item() for name in NAMES}

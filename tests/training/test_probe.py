@@ -12,17 +12,23 @@ from typer.testing import CliRunner
 
 from gpu_dcgen import build
 from gpu_dcgen.cli import app
-from gpu_dcgen.training.probe import KINDS, of_model, probe, train
-from gpu_dcgen.training.rankings import evaluate, popularity, read_evaluation
+from gpu_dcgen.training.probe import (
+    NEGATIVE_KINDS,
+    NegativeKind,
+    make_model_scorer,
+    probe,
+    train_model,
+)
+from gpu_dcgen.training.rankings import evaluate, load_evaluation, make_popularity_scorer
 from gpu_dcgen.training.vocabularies import load_vocabularies
 from tests.support.shops import sales, tiny_config, write_shop
-from tests.training.data import built
+from tests.support.training_datasets import get_dataset
 
 
 @pytest.fixture(scope="module")
 def found():
     said = []
-    return probe(built(), epochs=1, n_positives=40, seed=3, notify=said.append), said
+    return probe(get_dataset(), epochs=1, n_positives=40, seed=3, notify=said.append), said
 
 
 def test_every_ranking_is_measured_on_val_and_test(found):
@@ -32,20 +38,20 @@ def test_every_ranking_is_measured_on_val_and_test(found):
         "recent popularity",
         "item CF",
         "repurchase",
-        *(f"model, {kind}" for kind in KINDS),
+        *(f"model, {kind}" for kind in NEGATIVE_KINDS),
     ]
     for by_split in figures.values():
         assert list(by_split) == ["val", "test"]
         assert all(0 <= figure <= 1 for metrics in by_split.values() for figure in metrics.values())
     assert found[0]["recall_target"] == 0.10
-    assert len(found[1]) == 4 + 2 * len(KINDS)
+    assert len(found[1]) == 4 + 2 * len(NEGATIVE_KINDS)
 
 
 def test_the_same_seed_gives_the_same_figures_and_leaves_torchs_alone(found):
     torch.manual_seed(0)
     wanted = torch.rand(1)
     torch.manual_seed(0)
-    again = probe(built(), epochs=1, n_positives=40, seed=3)
+    again = probe(get_dataset(), epochs=1, n_positives=40, seed=3)
     assert json.dumps(again) == json.dumps(found[0])
     assert torch.equal(torch.rand(1), wanted)
 
@@ -67,14 +73,13 @@ def test_a_model_learns_whose_half_of_the_shop_it_is(tmp_path):
         filtering={"max_user_interactions": 99},
     )
     build(write_shop(taste_shop(), tmp_path / "in"), tmp_path / "out", config)
-    evaluation = read_evaluation(tmp_path / "out", "val", n_positives=500, seed=0)
-    model, loss = train(
-        tmp_path / "out", hard=False, from_batch=True, epochs=12, seed=0, notify=lambda _: None
-    )
-    scores = of_model(model, evaluation.catalog, load_vocabularies(tmp_path / "out"))
+    evaluation = load_evaluation(tmp_path / "out", "val", n_positives=500, seed=0)
+    kind = NegativeKind(has_hard=False, has_in_batch=True)
+    model, loss = train_model(tmp_path / "out", kind, epochs=12, seed=0)
+    scores = make_model_scorer(model, evaluation.catalog, load_vocabularies(tmp_path / "out"))
     assert (
         evaluate(scores, evaluation)["ndcg@10"]
-        > 1.3 * evaluate(popularity(tmp_path / "out"), evaluation)["ndcg@10"]
+        > 1.3 * evaluate(make_popularity_scorer(tmp_path / "out"), evaluation)["ndcg@10"]
     )
     assert loss < 4
 
@@ -84,7 +89,7 @@ def run(*arguments):
 
 
 def test_the_command_shows_the_figures_and_the_target():
-    result = run("probe", built(), "--epochs", 1, "--positives", 20)
+    result = run("probe", get_dataset(), "--epochs", 1, "--positives", 20)
     assert result.exit_code == 0, result.output
     assert (
         "recall@50 of 0.10 on val" in result.stdout
@@ -93,7 +98,7 @@ def test_the_command_shows_the_figures_and_the_target():
     lines = [
         json.loads(line)
         for line in run(
-            "probe", built(), "--epochs", 1, "--positives", 20, "--json"
+            "probe", get_dataset(), "--epochs", 1, "--positives", 20, "--json"
         ).stdout.splitlines()
     ]
     assert lines[-1]["event"] == "probed" and lines[-1]["figures"]["popularity"]["val"].keys() == {
@@ -104,4 +109,4 @@ def test_the_command_shows_the_figures_and_the_target():
 
 def test_a_folder_that_is_no_data_set_is_exit_code_2(tmp_path):
     result = run("probe", tmp_path)
-    assert result.exit_code == 2 and "manifest.json: not there" in result.stderr
+    assert result.exit_code == 2 and "manifest.json: does not exist" in result.stderr

@@ -11,22 +11,30 @@ torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.training import records
 from gpu_dcgen.training.files import open_split
-from gpu_dcgen.training.records import join, pack
-from gpu_dcgen.training.row_groups import RowGroupReader, as_groups, as_samples
+from gpu_dcgen.training.groups import to_group_batch, to_sample_batch
+from gpu_dcgen.training.records import concatenate, pack
+from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.vocabularies import load_vocabularies
-from tests.training.data import ALL_SHAPES, CHANNELS, built, item_index, rows, user_index
+from tests.support.training_datasets import (
+    ALL_SHAPES,
+    CHANNELS,
+    get_dataset,
+    read_item_index,
+    read_rows,
+    read_user_index,
+)
 
 SPLITS = ("train", "val", "test")
 
 
-def blocks(dataset, split="train", columns=None):
+def read_groups(dataset, split="train", columns=None):
     files = open_split(dataset, split)
     reader = RowGroupReader(files, load_vocabularies(files.folder), columns)
     return [reader.read(row_group) for row_group in files.row_groups]
 
 
-def whole(dataset, split="train"):
-    return join([pack(block) for block in blocks(dataset, split)]).block()
+def read_split(dataset, split="train"):
+    return concatenate([pack(groups) for groups in read_groups(dataset, split)]).to_groups()
 
 
 def flat(sample):
@@ -50,8 +58,8 @@ def expected(row, number, dataset, width):
         for name, value in row.items()
     }
     values |= {name: channels[row[name]] for name in ("user_preferred_channel", "sales_channel")}
-    values["user_index"] = user_index(dataset)[values.pop("user_id")]
-    values["item_index"] = item_index(dataset)[values.pop("item_id")]
+    values["user_index"] = read_user_index(dataset)[values.pop("user_id")]
+    values["item_index"] = read_item_index(dataset)[values.pop("item_id")]
     values["user_interaction_sequence"] = sequence + [0] * (6 - len(sequence))
     values["timestamp"] = row["timestamp"].value
     values["group_number"], values["slot"] = divmod(number, width)
@@ -61,9 +69,11 @@ def expected(row, number, dataset, width):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_value_of_every_labelled_pair_arrives(split):
-    dataset = built()
-    found = flat(as_samples(whole(dataset, split)))
-    wanted = [expected(row, number, dataset, 7) for number, row in enumerate(rows(dataset, split))]
+    dataset = get_dataset()
+    found = flat(to_sample_batch(read_split(dataset, split)))
+    wanted = [
+        expected(row, number, dataset, 7) for number, row in enumerate(read_rows(dataset, split))
+    ]
     assert found.keys() == wanted[0].keys()
     for name, values in found.items():
         assert values == [row[name] for row in wanted], name
@@ -71,7 +81,7 @@ def test_every_value_of_every_labelled_pair_arrives(split):
 
 def test_the_shop_has_what_the_reader_could_get_wrong():
     """Nulls in every nullable column, short and full histories, channels, hard negatives with and without a similarity."""
-    table = rows(built())
+    table = read_rows(get_dataset())
     for name in (
         "user_age",
         "user_club_status",
@@ -88,7 +98,7 @@ def test_the_shop_has_what_the_reader_could_get_wrong():
 
 
 def test_an_n_tuple_says_what_the_labelled_pairs_say():
-    pairs, tuples = (whole(built(shape)) for shape in ("labeled_pair", "n_tuple"))
+    pairs, tuples = (read_split(get_dataset(shape)) for shape in ("labeled_pair", "n_tuple"))
     assert set(pairs.item_features) - set(tuples.item_features) == {"item_price_category"}
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(tuples, part).items():
@@ -96,7 +106,7 @@ def test_an_n_tuple_says_what_the_labelled_pairs_say():
 
 
 def test_a_triplet_says_what_the_first_two_of_a_group_say():
-    pairs, triplets = (whole(built(shape)) for shape in ("labeled_pair", "triplet"))
+    pairs, triplets = (read_split(get_dataset(shape)) for shape in ("labeled_pair", "triplet"))
     assert set(pairs.item_features) == set(triplets.item_features)
     for part in ("user_features", "item_features", "metadata"):
         for name, tensor in getattr(triplets, part).items():
@@ -109,7 +119,7 @@ def test_a_triplet_says_what_the_first_two_of_a_group_say():
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_numbers_have_the_types_that_models_take(shape):
-    sample = as_groups(blocks(built(shape))[0])
+    sample = to_group_batch(read_groups(get_dataset(shape))[0])
     special = {
         "timestamp": [torch.int64],
         "group_number": [torch.int64],
@@ -127,52 +137,51 @@ def test_numbers_have_the_types_that_models_take(shape):
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 def test_only_the_columns_that_are_wanted_are_read(shape):
-    (block, *_) = blocks(built(shape), columns=["item_id", "item_department", "season"])
-    assert (list(block.user_features), list(block.item_features)) == (
+    (groups, *_) = read_groups(get_dataset(shape), columns=["item_id", "item_department", "season"])
+    assert (list(groups.user_features), list(groups.item_features)) == (
         ["season"],
         ["item_index", "item_department"],
     )
-    assert list(block.metadata) == ["group_number", "slot"]
+    assert list(groups.metadata) == ["group_number", "slot"]
 
 
 @pytest.mark.parametrize(
     "place", [slice(3, 9), slice(3, 4), np.random.default_rng(0).permutation(11)]
 )
-def test_records_are_the_blocks_that_were_packed(place):
-    block = blocks(built())[0]
-    several = join([pack(block) for block in blocks(built())])
-    taken = several.rows(place).block()
+def test_records_are_the_groups_that_were_packed(place):
+    groups = read_groups(get_dataset())[0]
+    several = concatenate([pack(groups) for groups in read_groups(get_dataset())])
+    taken = several.select(place).to_groups()
     for part in ("user_features", "item_features", "metadata"):
-        assert getattr(taken, part).keys() == getattr(block, part).keys()
+        assert getattr(taken, part).keys() == getattr(groups, part).keys()
         for name, tensor in getattr(taken, part).items():
-            wanted = torch.cat([getattr(one, part)[name] for one in blocks(built())])
+            wanted = torch.cat([getattr(one, part)[name] for one in read_groups(get_dataset())])
             assert tensor.dtype == wanted.dtype, name
             assert torch.equal(
                 tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]
             ), name
 
 
-def test_records_on_a_device_are_those_of_the_host(monkeypatch):
+def test_records_on_a_device_are_those_of_the_host():
     """The device's code, run by torch on the host."""
-    block = blocks(built())[0]
-    wanted = pack(block)
-    gathering = records.Gathering(len(block))
-    monkeypatch.setattr(records.Gathering, "_put_on_host", records.Gathering._put_on_device)
-    gathering.put(block, 0)
-    assert torch.equal(gathering.records().words, wanted.words)
+    groups = read_groups(get_dataset())[0]
+    wanted = pack(groups)
+    words = torch.empty_like(wanted.words)
+    records._write_on_device(groups, words, wanted.fields)
+    assert torch.equal(words, wanted.words)
     for field in wanted.fields:
-        found = records._device_view(wanted.words[:, field.first : field.end], field)
-        assert torch.equal(found, getattr(block, field.part)[field.name]), field.name
+        found = records._view_on_device(wanted.words[:, field.first : field.end], field)
+        assert torch.equal(found, getattr(groups, field.part)[field.name]), field.name
 
 
 def test_records_know_their_bytes():
-    (block, *_) = blocks(built(), columns=["season"])
-    assert pack(block).n_bytes == len(block) * (4 + 8 + 4 * 7)  # season, group_number, slots
+    (groups, *_) = read_groups(get_dataset(), columns=["season"])
+    assert pack(groups).n_bytes == len(groups) * (4 + 8 + 4 * 7)  # season, group_number, slots
 
 
 def test_batches_are_laid_out_for_models():
-    for layout in (as_groups, as_samples):
-        sample = layout(pack(blocks(built())[0]).block())
+    for layout in (to_group_batch, to_sample_batch):
+        sample = layout(pack(read_groups(get_dataset())[0]).to_groups())
         assert all(
             t.is_contiguous()
             for part in ("user_features", "item_features", "metadata")

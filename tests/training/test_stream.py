@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from gpu_dcgen.errors import ConfigError
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
-from tests.training.data import ALL_SHAPES, built, lengthened
+from tests.support.training_datasets import ALL_SHAPES, get_dataset, make_long_dataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def numbers(batches):
 
 def stream(**settings):
     return ContrastiveStream(
-        built(), **{"batch_size": 5, "window": 3, "layout": "groups", "seed": 1, **settings}
+        get_dataset(), **{"batch_size": 5, "window": 3, "layout": "groups", "seed": 1, **settings}
     )
 
 
@@ -45,7 +45,7 @@ def test_an_epoch_has_every_positive_once(shape, settings):
     found = sum(
         numbers(
             ContrastiveStream(
-                built(shape), **{"batch_size": 5, "window": 3, "layout": "groups", **settings}
+                get_dataset(shape), **{"batch_size": 5, "window": 3, "layout": "groups", **settings}
             )
         ),
         [],
@@ -220,7 +220,7 @@ with open(sys.argv[3], "w") as log:
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_a_killed_process_leaves_a_state_from_which_the_epoch_is_completed(tmp_path, num_workers):
     log = tmp_path / "log"
-    command = [sys.executable, "-c", KILLED, str(built()), str(num_workers), str(log)]
+    command = [sys.executable, "-c", KILLED, str(get_dataset()), str(num_workers), str(log)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == -signal.SIGKILL, run.stderr
     written = [json.loads(line) for line in log.read_text().splitlines()]
@@ -243,9 +243,9 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_data_loader_workers_that_would_each_read_everything_are_refused(num_workers):
-    """A single one as well: it would begin the same epoch again and again, for its parent never hears of its place."""
+    """A single one as well: it would begin the same epoch again and again, for its parent does not learn its position."""
     with pytest.raises(
-        ConfigError, match="each process would read every row group, and keep its place"
+        ConfigError, match="each process would read every row group, and the stream would not know"
     ):
         list(DataLoader(stream(), batch_size=None, num_workers=num_workers))
     assert numbers(DataLoader(stream(), batch_size=None)) == numbers(stream())
@@ -271,7 +271,7 @@ def test_batches_can_be_pinned_or_put_on_a_device():
         ({"device": "cpu", "pin_memory": True}, "device and pin_memory"),
         ({"n_hard": 9}, "n_hard 9: this dataset stores 2"),
         ({"layout": "x"}, "layout 'x'"),
-        ({"distinct_items": True, "columns": ["season"]}, "the columns leave out item_id"),
+        ({"distinct_items": True, "columns": ["season"]}, "needs the column item_id"),
     ],
 )
 def test_arguments_that_cannot_be_met_are_refused(wrong, text):
@@ -297,7 +297,7 @@ print(sum(tensor.numel() * tensor.element_size() for part in parts for tensor in
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="counts memory as Linux does")
 def test_a_data_set_larger_than_the_memory_streams_through(tmp_path):
     limit = 96 * 2**20
-    dataset = lengthened(tmp_path, 100)
+    dataset = make_long_dataset(tmp_path, 100)
     command = [sys.executable, "-c", LIMITED, str(dataset), str(limit)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr

@@ -14,8 +14,8 @@ pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.training import vocabularies
-from gpu_dcgen.training.vocabularies import IdIndex, dictionary_codes, load_vocabularies
-from tests.training.data import built
+from gpu_dcgen.training.vocabularies import IdIndex, load_vocabularies, map_dictionary
+from tests.support.training_datasets import get_dataset
 
 IDS = st.lists(st.text(max_size=12), unique=True, max_size=40)
 
@@ -40,34 +40,34 @@ def test_a_slice_of_a_longer_array_is_looked_up_alone():
 
 
 def test_ids_of_several_chunks_of_the_hash_are_found(monkeypatch):
-    monkeypatch.setattr(vocabularies, "_CHUNK", 3)
+    monkeypatch.setattr(vocabularies, "_CHUNK_IDS", 3)
     ids = [f"{number:03d}" for number in range(10)]
     assert IdIndex(pa.array(ids)).find(pa.array(ids)).tolist() == list(range(10))
 
 
 def test_hashes_that_agree_are_replaced_by_another_hash(monkeypatch):
-    plain = vocabularies._hashes
+    plain = vocabularies._hash
     first = vocabularies._PRIMES[0]
     monkeypatch.setattr(
         vocabularies,
-        "_hashes",
+        "_hash",
         lambda ids, p: np.zeros(len(ids), np.uint64) if p == first else plain(ids, p),
     )
     assert IdIndex(pa.array(["a", "b"])).find(pa.array(["b", "c"])).tolist() == [1, -1]
 
 
 def test_an_id_that_is_there_twice_is_refused():
-    with pytest.raises(InputError, match="some are there twice"):
+    with pytest.raises(InputError, match="some occur twice"):
         IdIndex(pa.array(["a", "b", "a"]))
 
 
 def test_codes_count_from_one_and_null_is_zero():
     array = pa.array(["b", None, "a"]).dictionary_encode()
-    assert dictionary_codes(array, np.array([7, 9], np.int32)).tolist() == [7, 0, 9]
+    assert map_dictionary(array, np.array([7, 9], np.int32)).tolist() == [7, 0, 9]
 
 
 def test_sizes_are_those_of_embedding_tables():
-    dataset = built()
+    dataset = get_dataset()
     known = load_vocabularies(dataset)
     sizes = json.loads((dataset / "vocabulary.json").read_text())["sizes"]
     assert known.sizes()["item_index"] == sizes["items"] + 1

@@ -1,4 +1,4 @@
-"""Datasets for the tests of `gpu_dcgen.training`: a little shop in all three shapes, and what its files say."""
+"""Small datasets in all three shapes for the tests of training, and the content of their files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CHANNELS = {1: "offline", 2: "online", 7: "online"}
 
 
 @cache
-def built(shape: str = "labeled_pair") -> Path:
-    """A dataset of many small row groups and parts; not to be written to (see `copied`)."""
+def get_dataset(shape: str = "labeled_pair") -> Path:
+    """Return a dataset of many small row groups and parts; to change one, use `copy_dataset`."""
     folder = Path(mkdtemp(prefix="gpu-dcgen-training-"))
     tables = write_shop(
         random_shop(3, n_users=24, n_items=30, n_rows=700, dates=(30, 60), minutes=True),
@@ -42,22 +42,22 @@ def built(shape: str = "labeled_pair") -> Path:
     return folder / "out"
 
 
-def copied(folder: Path, shape: str = "labeled_pair") -> Path:
-    """A dataset of one's own, to be damaged."""
-    return Path(shutil.copytree(built(shape), folder / shape))
+def copy_dataset(folder: Path, shape: str = "labeled_pair") -> Path:
+    """Copy the dataset, to damage the copy."""
+    return Path(shutil.copytree(get_dataset(shape), folder / shape))
 
 
-def rows(dataset: Path, split: str = "train") -> list[dict[str, Any]]:
-    """The split's rows, in file order."""
+def read_rows(dataset: Path, split: str = "train") -> list[dict[str, Any]]:
+    """Read the rows of a split, in file order."""
     return pq.read_table(dataset / f"{split}_dataset.parquet").to_pylist()
 
 
-def item_index(dataset: Path) -> dict[str, int]:
+def read_item_index(dataset: Path) -> dict[str, int]:
     table = pq.read_table(dataset / "item_vocabulary.parquet").to_pydict()
     return dict(zip(table["item_id"], table["item_index"], strict=True))
 
 
-def user_index(dataset: Path) -> dict[str, int]:
+def read_user_index(dataset: Path) -> dict[str, int]:
     users = pq.read_table(dataset / "user_sequences.parquet", columns=["user_id"])[
         "user_id"
     ].to_pylist()
@@ -70,8 +70,8 @@ def change_json(path: Path, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def accept_sizes(dataset: Path) -> None:
-    """Let the manifest list the files' sizes as they are now: what was changed is no longer found by its size."""
+def update_sizes(dataset: Path) -> None:
+    """List the current sizes of the files in the manifest, which then finds no change by size."""
     change_json(
         dataset / "manifest.json",
         lambda manifest: manifest["files"].update(
@@ -80,15 +80,15 @@ def accept_sizes(dataset: Path) -> None:
     )
 
 
-def parts(dataset: Path, split: str = "train") -> list[Path]:
+def list_parts(dataset: Path, split: str = "train") -> list[Path]:
     path = dataset / f"{split}_dataset.parquet"
     return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
-def lengthened(folder: Path, times: int) -> Path:
-    """The labeled pairs with each row of the training split's first part `times` over, as one part of as many row groups."""
-    dataset = copied(folder)
-    first = parts(dataset)[0]
+def make_long_dataset(folder: Path, times: int) -> Path:
+    """Copy the labeled pairs, with the first part of train repeated as `times` row groups."""
+    dataset = copy_dataset(folder)
+    first = list_parts(dataset)[0]
     table = pq.read_table(first)
     shutil.rmtree(dataset / "train_dataset.parquet")
     whole = dataset / "train_dataset.parquet"
