@@ -106,7 +106,7 @@ def verify(
             the other way round.
 
     Example:
-        >>> verify("data/training/certificate.json", "data/training")  # doctest: +SKIP
+        >>> verify("data/training/certificate.json", "data/training")
         []
     """
     path = Path(path)

@@ -106,10 +106,8 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
             the inputs are not those of the dataset.
 
     Example:
-        >>> found = explain(
-        ...     "data/training", "train-0000000012-03", "data/processed"
-        ... )  # doctest: +SKIP
-        >>> found.agrees  # doctest: +SKIP
+        >>> explanation = explain("data/training", "train-0000000012-03", "data/processed")
+        >>> explanation.agrees
         True
     """
     written = open_dataset(Path(dataset))

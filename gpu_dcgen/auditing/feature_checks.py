@@ -20,7 +20,7 @@ from .output_columns import (
     expect_optional_numbers,
     expect_texts,
 )
-from .purchase_log import DAY
+from .purchase_log import DAY, find_weekday
 
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 AGE_BOUNDS = (16, 25, 35, 45, 55)  # the youngest age of each of AGE_GROUPS
@@ -29,7 +29,6 @@ MONTHS_A_SEASON = 3
 SEASONS_FROM_DECEMBER = np.array(
     [SEASONS.index(name) for name in ("Winter", "Spring", "Summer", "Fall")]
 )
-THURSDAY = 3  # 1970-01-01, counted from Monday
 
 
 class _Expectation(NamedTuple):
@@ -164,7 +163,7 @@ class FeatureChecker(GroupComparer):
         expected = {
             "timestamp": _Expectation(expect_numbers(groups.time)),
             "sales_channel": _Expectation(expect_optional_numbers(channel)),
-            "day_of_week": _Expectation(expect_numbers((days + THURSDAY) % 7)),
+            "day_of_week": _Expectation(expect_numbers(find_weekday(days))),
             "month": _Expectation(expect_numbers(month)),
             "season": _expect_texts(season, SEASONS),
         }

@@ -16,8 +16,14 @@ from .input_columns import NS_PER_DAY, CodedColumn
 from .input_tables import NAME_THE_FOLDER, AcceptedTables, Views
 
 DAY = NS_PER_DAY
+THURSDAY = 3  # 1970-01-01, counted from Monday
 PRICE_UNITS = 2**20  # prices are compared and averaged as whole multiples of 2^-20
 END_OF_TIME = int(np.iinfo(np.int64).max)
+
+
+def find_weekday(days: np.ndarray) -> np.ndarray:
+    """Return the weekday of days since 1970, 0 for Monday."""
+    return (days + THURSDAY) % 7
 
 
 @dataclass(frozen=True)

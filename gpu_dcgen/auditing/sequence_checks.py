@@ -15,7 +15,7 @@ from .dataset_files import check_nulls
 from .expected import ExpectedDataset
 from .findings import Findings
 from .output_columns import as_array, encode_numbers, encode_texts, expect_numbers, expect_texts
-from .purchase_log import DAY
+from .purchase_log import DAY, find_weekday
 
 NAME = "user_sequences"
 FILE = f"{NAME}.parquet"
@@ -23,7 +23,6 @@ RULE = "user_sequences"
 HOUR = 3_600 * 10**9
 TOLERANCE = 2.5e-7  # sines and powers of two: two roundings of a float32, whichever libm
 DAYS_A_WEEK, DAYS_A_YEAR = 7, 365.25
-THURSDAY = 3  # 1970-01-01, counted from Monday
 MAX_SHOWN_CHARACTERS = 200
 
 
@@ -127,7 +126,7 @@ def _expect_encodings(
     """Return the elements of the lists of floats, as float64."""
     cuts, time = expected.cuts, expected.log.time[sequences.row]
     days = time // DAY
-    week = 2 * math.pi * ((days + THURSDAY) % DAYS_A_WEEK) / DAYS_A_WEEK
+    week = 2 * math.pi * find_weekday(days) / DAYS_A_WEEK
     dates = days.astype("datetime64[D]")
     day_of_year = (dates - dates.astype("datetime64[Y]")).astype(np.int64)
     year = 2 * math.pi * day_of_year / DAYS_A_YEAR
