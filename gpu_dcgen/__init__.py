@@ -19,6 +19,7 @@ What's where:
 | `errors`              | exceptions with exit codes |
 | `backend`             | the protocol of a backend, its selection, the GPU backend |
 | `kernels`             | functions of one row that numba compiles for CPU and GPU |
+| `thrift`              | a reader of Thrift's compact protocol, for Parquet footers |
 | `resources`           | checks of free memory, disk, open files and lengths of paths |
 | `storage`             | locations, staging and publishing, checkpoints, remote storage |
 | `inputs`              | stage 1: tables -> `Shop`, bad rows set aside |

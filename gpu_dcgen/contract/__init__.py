@@ -1,1 +1,5 @@
-"""Data contract DC-002 as data: columns (`schema`), `budgets` and quality `gates`."""
+"""Data contract DC-002 as data.
+
+`schema` has the columns, `budgets` the limits, `gates` the quality gates; `manifest` and
+`quality_report` are the models of a dataset's JSON files.
+"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .budgets import BUDGETS
+from .budgets import REQUIREMENTS
 
 Severity = Literal["critical", "warning", "info"]
 Relation = Literal[">=", ">", "<=", "<"]
@@ -56,15 +56,15 @@ def _require_all(name: str, line: str, metric: str) -> _Row:
     return _Row(name, line, metric, ">=", 1.0, "critical", OURS)
 
 
-def _check_budget(name: str, metric: str, severity: Severity, remedy: str) -> _Row:
-    """Return the gate of one of the contract's budgets."""
-    budget = BUDGETS[name]
-    return _Row(name, budget.line, metric, budget.relation, budget.limit, severity, remedy)
+def _check_requirement(name: str, metric: str, severity: Severity, remedy: str) -> _Row:
+    """Return the gate of one of the contract's performance requirements."""
+    asked = REQUIREMENTS[name]
+    return _Row(name, asked.line, metric, asked.relation, asked.limit, severity, remedy)
 
 
 def _warn_of_time(name: str) -> _Row:
     remedy = "Raise resources.num_workers, or use a GPU."
-    return _check_budget(name, "seconds", "warning", remedy)
+    return _check_requirement(name, "seconds", "warning", remedy)
 
 
 _STRUCTURE = (
@@ -353,21 +353,21 @@ _PERFORMANCE = (
         "warning",
         "quality_report.json names them with both values; only with --baseline.",
     ),
-    _check_budget("minimum_rate", "samples/s", "warning", "Raise resources.num_workers."),
-    _check_budget("target_rate", "samples/s", "warning", "Raise resources.num_workers."),
-    _check_budget(
+    _check_requirement("minimum_rate", "samples/s", "warning", "Raise resources.num_workers."),
+    _check_requirement("target_rate", "samples/s", "warning", "Raise resources.num_workers."),
+    _check_requirement(
         "max_memory_usage",
         "peak bytes",
         "warning",
         "Set resources.memory_limit: blocks shrink to fit.",
     ),
-    _check_budget(
+    _check_requirement(
         "max_cpu_usage",
         "share of all cores",
         "info",
         "Threads are meant to use all cores; lower resources.num_workers to leave some.",
     ),
-    _check_budget("max_disk_io", "bytes/s", "warning", "Set resources.max_disk_rate."),
+    _check_requirement("max_disk_io", "bytes/s", "warning", "Set resources.max_disk_rate."),
     _warn_of_time("similarity_computation"),
     _warn_of_time("negative_sampling"),
     _warn_of_time("dataset_construction"),

@@ -1,8 +1,8 @@
 """Read the claims of a Parquet file without Arrow, and check them before they cost memory.
 
-Arrow ends the process on some footers and believes the sizes that pages claim, so a small file could
-ask for any amount of memory. Here footers and page headers are read in plain Python and compared
-with the file's size. Names and numbers of fields are those of parquet.thrift.
+Arrow ends the process on some footers and believes the sizes that pages claim, so a small file
+could ask for any amount of memory. Here footers and page headers are read in plain Python and
+compared with the file's size. Names and numbers of fields are those of parquet.thrift.
 """
 
 from __future__ import annotations

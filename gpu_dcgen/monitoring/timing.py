@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 from ..backend.protocol import Backend
 from ..config import count_usable_cores
-from ..contract.budgets import CRITICAL_MEMORY_SHARE, evaluate_budgets
+from ..contract.budgets import CRITICAL_MEMORY_SHARE, MIN_RATED_SECONDS, evaluate_budgets
 from ..contract.manifest import Budget, Performance, StageTiming
 from .progress import Level, ProgressTracker
 
-_MIN_RATED_S = 60  # a build of less than a minute says nothing about rates
 _CONSTRUCTION_STAGES = ("prepare", "samples", "tables", "flush")
 
 
@@ -117,9 +116,7 @@ class BuildTimer:
             "max_cpu_usage": cpu_s / elapsed_s / count_usable_cores(),
             "max_disk_io": written_bytes / total_s,
         }
-        budgets = {
-            name: Budget.model_validate(budget) for name, budget in evaluate_budgets(values).items()
-        }
+        budgets = evaluate_budgets(values)
         self._warn_of_budgets(budgets, total_s)
         self._warn_of_memory(memory["peak_bytes"], memory_limit)
         return Performance(
@@ -134,7 +131,7 @@ class BuildTimer:
 
     def _warn_of_budgets(self, budgets: Mapping[str, Budget], total_s: float) -> None:
         for name, budget in budgets.items():
-            is_too_short = "rate" in name and total_s < _MIN_RATED_S
+            is_too_short = "rate" in name and total_s < MIN_RATED_SECONDS
             # Using all cores is what threads are for.
             if not budget.met and not is_too_short and name != "max_cpu_usage":
                 self.warn(

@@ -248,4 +248,5 @@ def _budgets(
         "dataset_construction": building,
     }
     peaks = {} if peak is None else {"max_memory_usage": peak}
-    return evaluate_budgets({**spent, **peaks})
+    budgets = evaluate_budgets({**spent, **peaks})
+    return {name: budget.to_dict() for name, budget in budgets.items()}

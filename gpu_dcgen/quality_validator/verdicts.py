@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import DatasetConfig
+from ..contract.budgets import MIN_RATED_SECONDS
 from ..contract.gates import GATES, OUR_THRESHOLDS, Gate, Severity
 from ..contract.manifest import Performance
 from ..errors import GateError
 
-_TELLING_S = 60  # a build of less than a minute says nothing about rates
 _HOLDS = {
     ">=": lambda value, threshold: value >= threshold,
     ">": lambda value, threshold: value > threshold,
@@ -86,7 +86,7 @@ def performance_values(performance: Performance) -> dict[str, float | None]:
     values: dict[str, float | None] = {
         name: budget.value for name, budget in performance.budgets.items()
     }
-    if performance.seconds < _TELLING_S:
+    if performance.seconds < MIN_RATED_SECONDS:
         values.update(dict.fromkeys((name for name in values if name.endswith("_rate"))))
     return values
 

@@ -8,7 +8,7 @@ import pytest
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.contract.budgets import BUDGETS
+from gpu_dcgen.contract.budgets import REQUIREMENTS
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.monitoring import timing as performance
 from gpu_dcgen.monitoring.timing import BuildTimer
@@ -93,7 +93,7 @@ def test_a_peak_above_nine_tenths_of_the_limit_is_a_critical_alert(limit, alerte
 def test_every_budget_of_the_contract_is_there(timer):
     timer.wait(1)
     named = set(timer.report(1, 0).budgets)
-    assert named == BUDGETS.keys()
+    assert named == REQUIREMENTS.keys()
 
 
 def test_blocks_shrink_to_the_memory_limit(monkeypatch):
