@@ -65,5 +65,5 @@ REQUIREMENTS = {
 
 
 def evaluate_budgets(values: Mapping[str, float]) -> dict[str, Budget]:
-    """Return each value, by name of its requirement, beside the limit (`Requirement.evaluate`)."""
+    """Return each value, by name of its requirement, beside its limit."""
     return {name: REQUIREMENTS[name].evaluate(value) for name, value in values.items()}
