@@ -82,7 +82,7 @@ class NumpyBackend:
     def in_chunks(
         self, work: Callable[[int, int, int], None], n: int, min_rows: int = _MIN_ROWS
     ) -> None:
-        """Call work(start, stop, lane) over 0..n-1; each lane is a thread that takes free chunks."""
+        """Call work(start, stop, lane) over 0..n-1; a lane is a thread that takes free chunks."""
         if self._pool is None or n < 2 * min_rows:
             work(0, n, 0)
             return

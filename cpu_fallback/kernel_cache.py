@@ -28,7 +28,7 @@ _watched: list[Path] = []  # files and folders
 
 
 def watch(*paths: Path) -> None:
-    """Cache functions of these files, or of files in these folders, by the content of all of them.
+    """Cache functions of these files and folders by the content of all watched files.
 
     Call it before the functions are decorated.
     """

@@ -76,9 +76,9 @@ def _search_brute(
 
 @numba.njit(nogil=True, cache=True)
 def _find_largest(scores, rows, k, keys, ids):
-    """Write to ids[r] the k columns, except rows[r], of largest scores[r]; ties: smaller column.
+    """Write to ids[r] the k columns, except rows[r], of the largest scores[r].
 
-    `keys` (more than k,) uint64 is scratch.
+    Ties: smaller column. `keys` (more than k,) uint64 is scratch.
     """
     for r in range(len(scores)):
         n = 0

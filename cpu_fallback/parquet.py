@@ -34,7 +34,7 @@ class BlockWriter(ABC, Generic[LaidOut]):
 
     A backend implements `_open`, `_lay_out` (some rows of a column, with a length and a
     `null_count`), `_append` (a row group of these), `_finish`, and `_abandon`, which closes the
-    file after an error. A file whose writing failed is removed.
+    file after an error. After an error the file is removed.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, settings: Any) -> None:
@@ -363,10 +363,10 @@ def _build_flat(type_: pa.DataType, values: np.ndarray, valid: np.ndarray | None
 def _build_dictionary(
     type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: int
 ) -> pa.DictionaryArray:
-    """Return codes as a dictionary array: of the occurring strings for ids, of all for categories.
+    """Return codes as a dictionary array.
 
-    A category's dictionary is the same in every row group, so readers join row groups without
-    translating codes.
+    An id's dictionary has the strings that occur, a category's all strings: it is the same in every
+    row group, so readers join row groups without translating codes.
     """
     require_codes(codes, len(strings))
     if pa.types.is_string(type_):

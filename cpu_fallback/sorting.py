@@ -72,11 +72,13 @@ def _count_digits(keys, start, stop, shift, counts):
 @numba.njit(nogil=True, cache=True)
 def _move_keys(source, target, start, stop, shift, positions):
     """Move keys start..stop-1 and their rows to the next positions of their digits."""
-    has_rows = len(source.rows) > 0
+    # Fields are read once: reading them in the loop counts references to their arrays each time.
+    keys, rows, target_keys, target_rows = source.keys, source.rows, target.keys, target.rows
+    has_rows = len(rows) > 0
     for position in range(start, stop):
-        key = source.keys[position]
+        key = keys[position]
         digit = (key >> shift) & (_DIGITS - 1)
         at = positions[digit]
         positions[digit] = at + 1
-        target.keys[at] = key
-        target.rows[at] = source.rows[position] if has_rows else position
+        target_keys[at] = key
+        target_rows[at] = rows[position] if has_rows else position

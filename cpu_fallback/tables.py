@@ -83,9 +83,10 @@ def _read_in_batches(file: Path, names: list[str]) -> Iterator[pa.Table]:
 
 
 def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
-    """Return codes (n,) int32 into the sorted distinct values, -1 for null and NaN; and the values.
+    """Return codes (n,) int32 into the sorted distinct values, and these values.
 
-    Text sorts by code point, numbers by value. Values of a dictionary that no row has are dropped.
+    Codes of null and NaN are -1. Text sorts by code point, numbers by value. Values of a dictionary
+    that no row has are dropped.
     """
     codes = np.full(_length(column), -1, dtype=np.int32)
     parts = [part for part in encode_chunks(column) if len(part[1])]

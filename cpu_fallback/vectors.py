@@ -1,4 +1,4 @@
-"""Find the most similar rows of a sparse matrix on the host in one compiled pass (D9, D10)."""
+"""Find the most similar rows of a sparse matrix in one compiled pass (D9, D10)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 COUNT_BITS = 21  # a packed accumulator holds weight sum << 21 | common users
 COUNT_MASK = (1 << COUNT_BITS) - 1
-WEIGHT_SHIFT, ITEM_MASK = 32, 0xFFFFFFFF  # of a user's cell (weight << 32 | item) and of a key
+WEIGHT_SHIFT, ITEM_MASK = 32, 0xFFFFFFFF  # of a cell of a user (weight << 32 | item) and of a key
 ONE_BITS = 0x3F800000  # the bits of float32 1.0; those of smaller similarities are smaller
-_BATCH_USERS = 64  # users whose cells are fetched from memory at the same time
+_BATCH_USERS = 64  # users; their cells are fetched from memory at the same time
 # Touched items are listed while they are fewer than 1 in 8: beyond that, a pass over all items in
 # their order is faster than jumping from one to the next.
 _MIN_SPARSITY = 8
@@ -258,24 +258,25 @@ def _collect_keys(i, n_touched, roots, limits, scratch):
 @numba.njit(nogil=True, cache=True)
 def _find_neighbors(first, start, stop, matrix, limits, scratch, rows):
     """Write the neighbors of items first + start .. first + stop - 1 to their rows."""
+    item_offsets, roots, packed = matrix.item_offsets, matrix.roots, limits.packed
+    sums, common_users = scratch.sums, scratch.common_users
+    similarity, bits = scratch.similarity, scratch.bits
     for row in range(start, stop):
         i = first + row
-        n_touched = _add_products(
-            matrix.item_offsets[i], matrix.item_offsets[i + 1], matrix, limits.packed, scratch
-        )
-        n = _collect_keys(i, n_touched, matrix.roots, limits, scratch)
+        n_touched = _add_products(item_offsets[i], item_offsets[i + 1], matrix, packed, scratch)
+        n = _collect_keys(i, n_touched, roots, limits, scratch)
         keys = scratch.keys[:n]
         keys.sort()
         rows.lengths[row] = n
+        items, similarities = rows.items[row], rows.similarities[row]
+        row_common_users = rows.common_users[row]
         for rank in range(n):
             j = np.int64(keys[rank] & np.uint64(ITEM_MASK))
-            scratch.bits[0] = np.uint32(np.uint64(ONE_BITS) - (keys[rank] >> np.uint64(32)))
-            rows.items[row, rank] = j
-            rows.similarities[row, rank] = scratch.similarity[0]
-            rows.common_users[row, rank] = _read_sums(
-                j, limits.packed, scratch.sums, scratch.common_users
-            )[1]
-        _clear_keys(0, n, limits.packed, scratch)
+            bits[0] = np.uint32(np.uint64(ONE_BITS) - (keys[rank] >> np.uint64(32)))
+            items[rank] = j
+            similarities[rank] = similarity[0]
+            row_common_users[rank] = _read_sums(j, packed, sums, common_users)[1]
+        _clear_keys(0, n, packed, scratch)
 
 
 @numba.njit(nogil=True, cache=True)

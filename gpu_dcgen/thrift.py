@@ -1,4 +1,4 @@
-"""Read structs in Thrift's compact protocol, in which Parquet keeps footers and page headers.
+"""Read structs in Thrift's compact protocol: Parquet's footers and page headers.
 
 Bytes may be hostile: every length is checked against what is left before it is used, and structs
 nest to a limit, so that a small file costs little memory and no recursion error.

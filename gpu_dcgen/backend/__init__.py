@@ -1,4 +1,7 @@
-"""The seam: `Backend`, its selection, and the GPU side (`cpu_fallback` is the CPU side)."""
+"""The devices that stages run on: `Backend`, its selection, and the GPU implementation.
+
+The CPU implementation is the package `cpu_fallback`.
+"""
 
 from .protocol import Array, Backend, Column
 from .select import select_backend

@@ -1,15 +1,19 @@
-"""Blocks of rows on their way to a file: columns as arrays of the machine, before any table format.
+"""Blocks of rows on their way to a file: columns as arrays of a backend.
 
-A column has one entry a row, or one entry a group of `repeats` adjacent rows (a group's user, time, calendar and
-sequence are the same on all its rows): whoever writes or digests it expands it as late as possible.
+A column has one entry a row, or one entry a group of `repeats` adjacent rows (a group's user, time,
+calendar and sequence are the same on all its rows). Writers and digests expand it as late as
+possible.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .protocol import Array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -23,24 +27,24 @@ class Values:
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes into a vocabulary of strings; the schema says whether the file calls it string or dictionary."""
+    """Codes into a vocabulary of strings; the schema decides between string and dictionary."""
 
     codes: Array  # (n,) integer  -1 for null
-    vocabulary: "Vocabulary"
+    vocabulary: Vocabulary
     repeats: int = 1
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Strings that codes stand for, with the digest hash of each (`digest.hash_strings`)."""
+    """Strings that codes index, with the digest hash of each (`digest.hash_strings`)."""
 
-    strings: Any  # host pyarrow string array (v,)
+    strings: pa.Array  # (v,) string, on the host
     hashes: Array  # (v,) uint64
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Variable lists as slices of a longer array: entry e is values[starts[e] : starts[e] + lengths[e]]."""
+    """Lists as slices of `values`: entry e is values[starts[e] : starts[e] + lengths[e]]."""
 
     values: Array  # (m,) int32, int16, int64 (timestamps) or float32
     starts: Array  # (n,) int64
@@ -50,7 +54,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Fixed-size lists: row e of a (n, width) array; `vocabulary` when the elements are codes of strings."""
+    """Fixed-size lists, the rows of an array; with a `vocabulary`, its elements are codes."""
 
     values: Array  # (n, width)
     valid: Array | None = None  # (n, width) bool: which elements are not null
@@ -70,7 +74,7 @@ class SampleIds:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of one file in order: what a part writer appends."""
+    """Rows of one file in order, which a part writer appends."""
 
     first_row: int  # position of the first row in the whole file, over all its parts
     n_rows: int

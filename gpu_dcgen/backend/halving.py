@@ -1,40 +1,46 @@
-"""Blocks that do not fit into a machine's memory are done in halves: the result is the same, the count is in the manifest."""
+"""Retry blocks that do not fit in memory at half size.
+
+The result is the same; the number of halvings is in the manifest.
+"""
 
 from __future__ import annotations
 
-from typing import Callable, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import BackendError
 from .protocol import Backend
 
 Result = TypeVar("Result")
-MOST_HALVINGS = 6  # a block of which a 64th does not fit is not what fills the memory
+MAX_HALVINGS = 6  # if a 64th of a block does not fit, something else fills the memory
 
 
 def split_on_out_of_memory(
-    make: Callable[[int, int], Result],
+    compute: Callable[[int, int], Result],
     first: int,
     last: int,
-    what: str,
+    description: str,
     backend: Backend,
-    halvings: int = MOST_HALVINGS,
+    max_halvings: int = MAX_HALVINGS,
 ) -> list[Result]:
-    """[make(first, last)], or the results of its halves in order where that raises one of `backend.out_of_memory_errors`.
+    """Return [compute(first, last)], or the results of its halves, in order, where it fails.
 
-    `make` must leave nothing behind when it raises. BackendError names `what` and the size that still did not fit.
+    A failure is one of `backend.out_of_memory_errors`; `compute` must leave nothing behind then.
+    BackendError names `description` and the range that still did not fit.
     """
     try:
-        return [make(first, last)]
+        return [compute(first, last)]
     except backend.out_of_memory_errors as error:
-        if halvings == 0 or last - first < 2:
+        if max_halvings == 0 or last - first < 2:
             raise BackendError(
-                f"{what} {first}..{last - 1}: the memory of the {backend.name} machine is full ({error}).\n{backend.out_of_memory_hint}"
+                f"{description} {first}..{last - 1}: the {backend.name} backend ran out of memory "
+                f"({error}).\n{backend.out_of_memory_hint}"
             ) from error
-    backend.release_memory()  # out of the handler: its traceback held the arrays of what failed
+    # Outside of the handler, because the error's traceback holds the arrays of what failed.
+    backend.release_memory()
     middle = (first + last) // 2
-    parts = ((first, middle), (middle, last))
     return [
         result
-        for part in parts
-        for result in split_on_out_of_memory(make, *part, what, backend, halvings - 1)
+        for half in ((first, middle), (middle, last))
+        for result in split_on_out_of_memory(compute, *half, description, backend, max_halvings - 1)
     ]

@@ -68,7 +68,7 @@ class Backend(Protocol):
     # What the backend raises when its memory is full, and how a user can avoid it.
     out_of_memory_errors: tuple[type[BaseException], ...]
     out_of_memory_hint: str
-    # The best order of scratch arrays (lanes, ...): "C" keeps a lane together, "F" interleaves them.
+    # The best order of scratch arrays (lanes, ...): "C" keeps a lane together, "F" mixes lanes.
     scratch_order: str
 
     def single_threaded(self) -> Backend:

@@ -1,22 +1,26 @@
-"""Sorted runs in array code: the idioms that the stages share, in terms that NumPy and CuPy both spell.
+"""Count, sort and index runs of equal values with functions that NumPy and CuPy share.
 
-CuPy sorts only stably, repeats only by a host count and scatters duplicates in any order, so nothing here uses those.
+CuPy sorts only stably, repeats only by a host count and scatters duplicates in any order, so none
+of these is used here. Arrays are those of `xp`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from .protocol import Array, Backend
 
 
 def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
-    """The stable order (n,) int64 by several integer keys, most significant first.
+    """Return the stable order (n,) int64 by several integer keys, most significant first.
 
-    Each key is `(values, size)` with 0 <= values < size. Keys are packed into as few int64 as hold them, then
-    sorted from the least significant pack to the most.
+    Each key is `(values, size)` with 0 <= values < size. Keys are packed into as few int64 as hold
+    them, which are sorted from the least significant one to the most.
     """
-    xp, packs, widths = backend.xp, [], []
+    xp = backend.xp
+    packs: list[Array] = []
+    widths: list[int] = []  # bits
     for values, size in reversed(keys):
         width = max(1, (size - 1).bit_length())
         if not packs or widths[-1] + width > 63:
@@ -32,7 +36,7 @@ def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
 
 
 def run_starts(xp: Any, *keys: Array) -> Array:
-    """Whether each row (n,) bool begins a run of equal keys; the rows must be sorted by the keys."""
+    """Return (n,) bool: whether a row begins a run of equal keys. Rows are sorted by the keys."""
     n = keys[0].shape[0]
     starts = xp.ones(n, dtype=bool)
     if n > 1:
@@ -43,42 +47,47 @@ def run_starts(xp: Any, *keys: Array) -> Array:
 
 
 def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
-    """Offsets (n_codes + 1,) int64 of each code's run in sorted `codes`; absent codes have empty runs."""
+    """Return offsets (n_codes + 1,) int64 of each code's run in sorted `codes`.
+
+    Codes that are absent have empty runs.
+    """
     return xp.searchsorted(codes, xp.arange(n_codes + 1, dtype=codes.dtype)).astype(xp.int64)
 
 
 def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
-    """How often each code 0..n_codes-1 occurs: (n_codes,) int64."""
+    """Return how often each code 0..n_codes-1 occurs: (n_codes,) int64."""
     if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
         return xp.zeros(n_codes, dtype=xp.int64)
     return xp.bincount(codes, minlength=n_codes).astype(xp.int64)
 
 
 def offsets_from_lengths(xp: Any, lengths: Array) -> Array:
-    """Offsets (m + 1,) int64 of runs of `lengths` laid end to end."""
+    """Return offsets (m + 1,) int64 of concatenated runs of `lengths`."""
     offsets = xp.zeros(lengths.shape[0] + 1, dtype=xp.int64)
     offsets[1:] = xp.cumsum(lengths.astype(xp.int64))
     return offsets
 
 
 def run_maxima(xp: Any, values: Array, first: Array) -> Array:
-    """The largest value of each run that begins at `first`; runs are short (copies of one line, purchases of one item)."""
+    """Return the largest value of each run that begins at `first`.
+
+    Made for short runs (copies of one line, purchases of one item): it takes as many steps as the
+    longest run has elements, each over the runs that are at least as long.
+    """
     n = int(values.shape[0])
     lengths = xp.diff(xp.concatenate([first, xp.full(1, n, dtype=first.dtype)]))
-    best = values[first]
+    maxima = values[first]
     step = 1
     longer = xp.nonzero(lengths > step)[0]
-    while longer.shape[
-        0
-    ]:  # as many turns as the longest run is long, each over the runs that are still going
-        best[longer] = xp.maximum(best[longer], values[first[longer] + step])
+    while longer.shape[0]:
+        maxima[longer] = xp.maximum(maxima[longer], values[first[longer] + step])
         step += 1
         longer = longer[lengths[longer] > step]
-    return best
+    return maxima
 
 
 def repeat_index(xp: Any, lengths: Array) -> Array:
-    """For runs of `lengths` (m,) laid end to end: the run that each element belongs to, (sum,) int64."""
+    """Return the run (sum of lengths,) int64 of each element of concatenated runs."""
     ends = xp.cumsum(lengths)
     n_total = int(ends[-1]) if lengths.shape[0] else 0
     return xp.searchsorted(ends, xp.arange(n_total, dtype=ends.dtype), side="right")

@@ -1,4 +1,4 @@
-"""Which machine a build runs on, and why."""
+"""Select the backend that a build runs on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ def select_backend(
     memory_limit: int | None = None,
     gpu_memory_limit: int | None = None,
 ) -> tuple[Backend, str]:
-    """Open the backend called `name` and say why it was taken.
+    """Open the backend called `name`, and return it with the reason for its choice.
 
-    `auto` takes the GPU when RAPIDS is installed and a device runs a first kernel; `gpu` without one raises BackendError
-    with the exact reason (D24: never silently the CPU).
+    `auto` is the GPU if RAPIDS is installed and a device runs a first kernel, else the CPU. `gpu`
+    without a device raises BackendError with the exact reason (D24: never silently the CPU).
     """
     if name not in ("auto", "cpu", "gpu"):
         raise BackendError(f"unknown backend {name!r}; expected auto, cpu or gpu.")
-    reason = "asked for"
+    reason = "requested"
     if name != "cpu":
         try:
-            return _open_gpu(gpu_memory_limit), reason if name == "gpu" else "a CUDA device answers"
+            backend = _open_gpu(gpu_memory_limit)
+            return backend, reason if name == "gpu" else "a CUDA device is available"
         except BackendError as error:
             if name == "gpu":
                 raise BackendError(f"{spell_option('backend', 'gpu')}: {error}") from error
@@ -37,7 +38,7 @@ def select_backend(
 
 @functools.cache
 def _open_gpu(memory_limit: int | None) -> Backend:
-    """One a process and limit: it takes over the allocators of all libraries."""
+    """Open the GPU, once a process and limit: it takes over the allocators of all libraries."""
     from .gpu.device import find_device
 
     device = find_device()

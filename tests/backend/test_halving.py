@@ -3,7 +3,7 @@
 import pytest
 
 from cpu_fallback import NumpyBackend
-from gpu_dcgen.backend.halving import MOST_HALVINGS, split_on_out_of_memory
+from gpu_dcgen.backend.halving import MAX_HALVINGS, split_on_out_of_memory
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -52,11 +52,11 @@ def test_what_does_not_fit_is_done_in_halves_in_order():
     assert machine.memory_usage()["n_out_of_memory"] == len(parts) - 1
 
 
-@pytest.mark.parametrize(("n", "smallest"), [(3, 1), (1000 << MOST_HALVINGS, 1000)])
+@pytest.mark.parametrize(("n", "smallest"), [(3, 1), (1000 << MAX_HALVINGS, 1000)])
 def test_what_never_fits_is_an_error_that_names_it(n, smallest):
     machine = Full(0)
     with pytest.raises(
-        BackendError, match=rf"^things 0\.\.{smallest - 1}: the memory of the cpu machine is full"
+        BackendError, match=rf"^things 0\.\.{smallest - 1}: the cpu backend ran out of memory"
     ) as error:
         split_on_out_of_memory(
             lambda first, last: machine.hold(last - first), 0, n, "things", machine
@@ -71,7 +71,7 @@ def test_full_memory_in_any_stage_is_an_error_that_names_it(tmp_path, monkeypatc
     tables = write_shop(random_shop(1), tmp_path / "shop")
     monkeypatch.setattr(NumpyBackend, "stable_argsort", full)
     with pytest.raises(
-        BackendError, match=r"^interactions: the memory of the cpu machine is full \(std::bad_alloc"
+        BackendError, match=r"^interactions: the cpu backend ran out of memory \(std::bad_alloc"
     ) as error:
         build(tables, tmp_path / "out", tiny_config(), backend="cpu")
     assert "nothing was published" in str(error.value) and not (tmp_path / "out").exists()

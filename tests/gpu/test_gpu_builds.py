@@ -82,7 +82,7 @@ def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, machine
 
     monkeypatch.setattr(type(machine), "find_similar_items", full)
     with pytest.raises(
-        BackendError, match="^similarity, items 0..0: the memory of the gpu machine is full"
+        BackendError, match="^similarity, items 0..0: the gpu backend ran out of memory"
     ):
         build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
     assert not (tmp_path / "gpu").exists()

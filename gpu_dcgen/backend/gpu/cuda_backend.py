@@ -40,9 +40,9 @@ _ITEMS_PER_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a tim
 
 
 class CudaBackend:
-    """Runs stages on `device`; arrays stay there from reading to writing, and copies are counted.
+    """Runs stages on `device`; arrays stay there from reading to writing.
 
-    `memory_limit` bounds the device memory in bytes.
+    Copies to and from the host are counted. `memory_limit` bounds the device memory in bytes.
     """
 
     name: str = "gpu"

@@ -1,4 +1,4 @@
-"""Run row kernels as CUDA grids: a thread a row, or a thread a lane for kernels with scratch.
+"""Run row kernels as CUDA grids: a thread a row, or a lane for kernels with scratch.
 
 The kernels are those of `gpu_dcgen.kernels`, compiled by numba-cuda from the functions as written.
 Only numba is imported here, so that its CUDA simulator runs this file too.

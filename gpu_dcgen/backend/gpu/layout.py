@@ -1,6 +1,7 @@
-"""Lay out columns of a block as Arrow does, still as device arrays: libcudf takes them uncopied.
+"""Lay out columns of a block as Arrow does, as device arrays.
 
-Values and error messages are those of `cpu_fallback.parquet`. `repeats` are expanded here.
+libcudf takes them without a copy. Values and error messages are those of `cpu_fallback.parquet`.
+`repeats` are expanded here.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def encode_strings(column: plc.Column, xp: Any) -> tuple[Array, DistinctStrings]
 
 
 class DistinctStrings:
-    """Distinct strings on the device, sorted by their bytes, which is the order of code points."""
+    """Distinct strings on the device, sorted by bytes, which is the order of code points."""
 
     def __init__(self, column: plc.Column) -> None:
         self._column = column
@@ -176,7 +176,7 @@ UploadStrings = Callable[[Vocabulary], plc.Column]
 
 
 class RowGroupWriter:
-    """Writes laid out columns to one Parquet file under the given schema, a row group a `write`.
+    """Writes laid out columns to one Parquet file, a row group a `write`.
 
     libcudf has no dictionary and no fixed-size list columns, so strings and lists are written
     instead: Parquet stores them alike, and `metadata` holds the Arrow schema that readers use.

@@ -1,8 +1,8 @@
-"""Find nearest vectors on the GPU with CuPy, cuML or FAISS, without copies to the host (D10).
+"""Find nearest vectors on the GPU with CuPy, cuML or FAISS (D10).
 
 Read against cuML 26.10, CuPy 14.2 and faiss-gpu 1.15. FAISS takes device pointers of float32 and
 int64 (`add_c`, `search_c`: its methods below the NumPy wrappers) and runs on the default stream,
-so that its work follows CuPy's. cuML and FAISS have not yet been run on a GPU from here.
+so that its work follows CuPy's. Not yet run on a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find the most similar rows of a sparse matrix on the device, a thread block an item (D9, D10).
+"""Find the most similar rows of a sparse matrix, a thread block an item (D9, D10).
 
 A block takes the next item, adds up its products with every other item in a row of accumulators of
 its own (integer atomics: exact, in any order), collects the items with enough common users, selects

@@ -1,9 +1,9 @@
-"""Read Parquet tables with libcudf and turn columns into codes, numbers and times on the device.
+"""Read Parquet tables with libcudf and turn columns into codes, numbers and times.
 
-A column is the list of its chunks, in file and row order. Text becomes codes while it is read, piece
-by piece, so no text is held once per row. Values that have to be parsed (text that is a number or a
-time, decimals, types that libcudf reads otherwise than Arrow does) are handed, as their few distinct
-values, to the functions of the CPU backend.
+A column is the list of its chunks, in file and row order. Text becomes codes while it is read,
+piece by piece, so no text is held once per row. Values that have to be parsed (text that is a
+number or a time, decimals, types that libcudf reads otherwise than Arrow does) are handed, as their
+few distinct values, to the functions of the CPU backend.
 """
 
 from __future__ import annotations
@@ -168,10 +168,10 @@ def read_columns(
 
 
 def encode(column: Column, transfers: Transfers) -> tuple[Array, pa.Array]:
-    """Return codes (n,) int32 into the sorted distinct values, -1 for null and NaN; and the values.
+    """Return codes (n,) int32 into the sorted distinct values, and these values.
 
-    The values are on the host. Text sorts by code point, numbers by value. Values of a dictionary
-    that no row has are dropped.
+    Codes of null and NaN are -1; the values are on the host. Text sorts by code point, numbers by
+    value. Values of a dictionary that no row has are dropped.
     """
     xp = transfers.xp
     texts = [chunk for chunk in column if isinstance(chunk, Text)]
@@ -235,7 +235,7 @@ def _read_file(
 
 
 def stored_type(parquet: pq.ParquetFile, name: str) -> pa.DataType | None:
-    """Return the type in which a column is read on the device, or None if the host has to read it.
+    """Return the type in which the device reads a column, or None if the host reads it.
 
     libcudf has other decimals than Arrow, takes any bytes for text, and turns INT96 into
     nanoseconds, in which a sentinel such as the year 9999 wraps around. It also splits names at
