@@ -197,7 +197,7 @@ class BuildRun:
             return None
         if isinstance(error, backend.out_of_memory_errors):
             return BackendError(
-                f"{self.context.timer.current}: the memory of the {backend.name} backend is full "
+                f"{self.context.timer.current}: the {backend.name} backend ran out of memory "
                 f"({error}); nothing was published.\n{backend.out_of_memory_hint}"
             )
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

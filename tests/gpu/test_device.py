@@ -188,7 +188,7 @@ def test_what_is_missing_is_named(change, text, machine):
     assert str(error.value).startswith(text)
     with pytest.raises(BackendError) as asked_for:
         select_backend("gpu")
-    assert str(asked_for.value) == f"--backend gpu: {error.value}"
+    assert str(asked_for.value) == f'backend="gpu": {error.value}'
     chosen, reason = select_backend("auto", n_threads=1)
     assert chosen.name == "cpu"
     assert reason == f"no GPU: {str(error.value).splitlines()[0].rstrip('.')}"
