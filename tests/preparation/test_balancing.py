@@ -1,6 +1,4 @@
-"""Stage 4b: category, segment and recency weights reach what they promise, written or resampled
-(D18).
-"""
+"""Stage 4b: category, segment and recency weights reach their targets (D18)."""
 
 from __future__ import annotations
 
@@ -110,7 +108,7 @@ def test_segment_shares_reach_their_targets(backend):
 
 
 def test_the_share_of_an_empty_segment_goes_to_the_others(backend):
-    """400 days back everybody is new: one segment takes all, and the missing ones warn."""
+    """With 400 days all users are new: one segment takes all, and the empty ones warn."""
     balance = balance_of(stages_of("one segment", backend))
     assert [part["share_after"] for part in balance.info["segments"].values()] == [1.0, 0.0, 0.0]
     assert balance.segment[1:] == (0.0, 0.0)
@@ -118,9 +116,7 @@ def test_the_share_of_an_empty_segment_goes_to_the_others(backend):
 
 
 def test_segments_are_known_at_the_cut(backend):
-    """Train ends on day 60, the edge is day 30: first seen on it is new, last seen on it is
-    active.
-    """
+    """Train ends on day 60, the edge is day 30: first seen then is new, last seen is active."""
     days = {
         "bought late": (30, 59),
         "returned": (29, 30),
@@ -152,10 +148,11 @@ def test_segments_are_known_at_the_cut(backend):
 
 
 def test_resampling_makes_the_weights_in_expectation(backend):
-    """A positive of weight w has floor(w) or floor(w) + 1 copies, w on average over seeds; numbered
-    from 0, in order.
+    """A positive of weight w has floor(w) or floor(w) + 1 copies, w on average over seeds.
+
+    Copies are numbered from 0, in order.
     """
-    n_seeds, total, wanted, n = 12, 0, 0.0, 0
+    n_seeds, total, total_weight, n = 12, 0, 0.0, 0
     for seed in range(n_seeds):
         stages = stages_of("as usual", backend, seed=seed, split={"strategy": "temporal"})
         balance = balance_of(stages)
@@ -163,16 +160,17 @@ def test_resampling_makes_the_weights_in_expectation(backend):
         rows, copies = (
             stages.host(array) for array in (plan.positives[0].row, plan.positives[0].copy)
         )
-        made, weight = Counter(rows), weights_of(stages, balance)
+        n_copies, weight = Counter(rows), weights_of(stages, balance)
         for row, w in zip(stages.host(stages.plan.positives[0].row), weight, strict=True):
-            assert made[row] in (math.floor(w), math.floor(w) + 1)
+            assert n_copies[row] in (math.floor(w), math.floor(w) + 1)
         position = {
             row: place for place, row in enumerate(stages.host(stages.plan.positives[0].row))
         }
         assert sorted(zip((position[row] for row in rows), copies, strict=True)) == list(
             zip((position[row] for row in rows), copies, strict=True)
         )
-        assert all(copies[place] < made[row] for place, row in enumerate(rows))
+        assert all(copies[place] < n_copies[row] for place, row in enumerate(rows))
         assert plan.positives[1:] == stages.plan.positives[1:]
-        total, wanted, n = total + len(rows), wanted + math.fsum(weight), n + len(weight)
-    assert abs(total - wanted) < 4 * 0.5 * math.sqrt(n)
+        total, n = total + len(rows), n + len(weight)
+        total_weight += math.fsum(weight)
+    assert abs(total - total_weight) < 4 * 0.5 * math.sqrt(n)

@@ -1,6 +1,4 @@
-"""Stage 3: what was known at a time: channels, ownership, item snapshots, the items on sale (D6,
-D8, D11).
-"""
+"""Stage 3: features as of a time: channels, ownership, item snapshots, items on sale."""
 
 from __future__ import annotations
 
@@ -85,9 +83,7 @@ def test_price_edges_are_the_oracles(stages):
 
 
 def test_users_are_known_as_of_each_row(stages):
-    """The preferred channel and the repurchase are those of the rows strictly before: not of the
-    same basket.
-    """
+    """Preferred channel and repurchase are of rows strictly before, not of the same basket."""
     log, oracle = stages.expected_log, stages.oracle
     history = [oracle.history(e.user, e.time) for e in log]
     channels = [
@@ -122,8 +118,9 @@ def test_a_tie_of_channels_goes_to_the_lower_id(backend):
 
 
 def test_a_sale_counts_from_the_next_snapshot_on(backend):
-    """Sold at midnight of S_1 itself: unknown at S_1, known at S_2; the fourth day back counts as
-    live, the fifth does not.
+    """Sold at midnight of S_1: unknown at S_1, known at S_2.
+
+    The fourth day back counts as live, the fifth does not.
     """
     shop = sales(("u", "a", 0), ("v", "b", 2), ("u", "b", 8.5))
     config = loose_config(
@@ -139,9 +136,7 @@ def test_a_sale_counts_from_the_next_snapshot_on(backend):
 
 
 def test_prefix_sums_of_prices_may_wrap(backend):
-    """12,000 sales at up to a thousand million: their sum in units of 2^-20 is beyond int64, no
-    month's is.
-    """
+    """12,000 sales at up to 1e9: their sum in units of 2^-20 exceeds int64, no month's does."""
     prices = (1e9, 9e8, 9.5e8)
     lines = [
         (user, item, day, prices[item])

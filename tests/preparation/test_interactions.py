@@ -1,4 +1,4 @@
-"""Stage 2: what one interaction is, who is kept, and the orders of the rows (D4, D5)."""
+"""Stage 2: what an interaction is, the filters, and the orders of the rows (D4, D5)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_interactions_are_the_oracles(backend, seed):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_runs_and_orders_are_what_they_say(backend, seed):
+def test_runs_and_orders_are_as_documented(backend, seed):
     stages = Stages(
         backend, random_shop(seed, n_users=12, n_items=20, n_rows=200, minutes=True), tiny_config()
     )
@@ -119,7 +119,7 @@ def test_times_of_any_resolution_stay_apart(backend, step):
 
 
 def test_filters_unravel_to_the_fixed_point(backend):
-    """User 3 buys too little; then item 3 is rare; then user 2; what stays holds itself up."""
+    """User 3 has too few; then item 3; then user 2; all others have enough."""
     core = [(user, item, day) for user in (0, 1) for item in (0, 1) for day in (1, 2)]
     lines = [*core, (2, 0, 1), (2, 3, 1), (2, 3, 2), (2, 1, 2), (3, 3, 5)]
     config = loose_config(
@@ -139,7 +139,7 @@ def test_filters_unravel_to_the_fixed_point(backend):
         ([(0, 0, 1), (0, 0, 2)], 1, "too few for a positive"),
     ],
 )
-def test_a_log_without_a_data_set_is_refused(backend, lines, least, words):
+def test_a_log_without_a_dataset_is_refused(backend, lines, least, words):
     config = loose_config(filtering={"min_user_interactions": least}, negative_sampling=FEW)
     with pytest.raises(InputError, match=words):
         build_interactions(make_shop(backend, lines), config, backend)

@@ -36,7 +36,7 @@ STRATEGIES = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_plan_is_the_oracles(strategy, seed, backend):
-    """Splits of users, positives in order, and the ledger; sums to all kept interactions."""
+    """Splits of users, positives in order, and the ledger; they sum to all interactions."""
     tables = random_shop(seed, n_users=16, n_items=24, n_rows=300, heavy_owner=True, minutes=True)
     config = tiny_config(**STRATEGIES[strategy])
     stages = Stages(backend, tables, config)
@@ -64,7 +64,7 @@ def test_plan_is_the_oracles(strategy, seed, backend):
     windows=st.sampled_from(["calendar", "rows"]),
 )
 def test_windows_are_cut_to_the_nanosecond(times, shares, windows):
-    """Also over a span whose eightfold is beyond int64."""
+    """Also over a span of which eight times exceed int64."""
     backend = NumpyBackend()
     config = tiny_config(
         split={"train_share": shares[0], "val_share": shares[1], "windows": windows}
@@ -99,11 +99,11 @@ def test_shares_come_near_to_those_wanted(crowd, backend):
 
 
 def test_choosing_splits_keeps_more_than_hashing_users(crowd, backend):
-    kept = [
+    n_emitted = [
         sum(Stages(backend, crowd, usual(**s)).plan.ledger["emitted"].values())
         for s in ({}, {"strategy": "hash"})
     ]
-    assert kept[0] > 1.1 * kept[1]
+    assert n_emitted[0] > 1.1 * n_emitted[1]
 
 
 def test_hashed_users_fall_by_the_wanted_shares(crowd, backend):
@@ -170,7 +170,7 @@ def test_a_window_without_positives_names_the_remedy(backend):
 
 
 def test_a_train_window_that_filtering_leaves_empty_names_the_remedy(backend):
-    """What was bought before the cut was bought once; all that is kept comes later."""
+    """Users and items before the cut are too rare; all interactions left are later."""
     early = [(user, item, 0) for user, item in zip("pqr", "uvw", strict=True)]
     late = [(user, item, day) for day, item in ((17, "x"), (18, "y"), (19, "z")) for user in "abc"]
     few = {"random_negatives_per_positive": 1, "hard_negatives_per_positive": 0}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,19 +15,16 @@ from cpu_fallback import NumpyBackend
 from cpu_fallback import nearest as cpu_nearest
 from gpu_dcgen.backend.gpu import nearest as gpu_nearest
 from gpu_dcgen.cli import app
-from gpu_dcgen.config import load_config
-from gpu_dcgen.errors import BackendError, ConfigError
+from gpu_dcgen.errors import BackendError
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
-from gpu_dcgen.similarity_computer.compute import choose_engine
 from gpu_dcgen.similarity_computer.matrix import build_matrix
 from tests.support.shops import loose_config, random_shop, sales, tiny_config
-from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors
+from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors, small_shop
 from tests.support.strict_backend import StrictBackend
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
-# Searching is no work: all items are searched for.
-NO_WORK = {"STEP_PRODUCTS": 0, "VECTOR_PRODUCTS": 0, "CELL_PRODUCTS": 0}
+pytestmark = pytest.mark.usefixtures("search_all_items")
 FEW = {
     "engine": "approximate",
     "min_common_users": 1,
@@ -36,17 +32,6 @@ FEW = {
     "candidates": 1.0,
     "dimension": 3,
 }
-
-
-@pytest.fixture(autouse=True)
-def search_all_items(monkeypatch) -> None:
-    """Counting is less work in little shops."""
-    for name, products in NO_WORK.items():
-        monkeypatch.setattr(approximate_neighbors, name, products)
-
-
-def shop(seed: int, **more) -> dict:
-    return random_shop(seed, n_users=16, n_items=24, n_rows=260, views=True, **more)
 
 
 def larger_shop() -> dict:
@@ -58,7 +43,7 @@ def test_all_neighbors_are_found_where_all_items_are_candidates(seed, backend):
     config = tiny_config(
         similarity={"engine": "approximate", "candidates": 100, "min_common_users": 1 + seed % 2}
     )
-    stages = Stages(backend, shop(seed), config)
+    stages = Stages(backend, small_shop(seed), config)
     assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert (stages.neighbors.info["recall"], stages.neighbors.info["engine"]) == (
         1.0,
@@ -69,7 +54,7 @@ def test_all_neighbors_are_found_where_all_items_are_candidates(seed, backend):
 @pytest.mark.parametrize("seed", range(4))
 def test_neighbors_that_are_found_are_the_oracles_in_its_order(seed, backend):
     config = tiny_config(similarity=FEW)
-    stages = Stages(backend, shop(seed), config)
+    stages = Stages(backend, small_shop(seed), config)
     everyone = tiny_config(similarity={**FEW, "top_k": 1000})
     oracle = list_expected_neighbors(stages, everyone)
     rows = list_neighbors(stages)
@@ -83,8 +68,8 @@ def test_neighbors_that_are_found_are_the_oracles_in_its_order(seed, backend):
 
 def test_the_manifest_counts_what_is_missing(backend):
     """All items are sampled here, so the recall is that of the whole matrix."""
-    stages = Stages(backend, shop(1), tiny_config(similarity=FEW))
-    exact = Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
+    stages = Stages(backend, small_shop(1), tiny_config(similarity=FEW))
+    exact = Stages(backend, small_shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
     pairs = zip(list_neighbors(stages), list_neighbors(exact), strict=True)
     n_found = sum(
         len({item for item, *_ in ours} & {item for item, *_ in theirs}) for ours, theirs in pairs
@@ -165,7 +150,7 @@ def test_vectors_multiply_exactly_in_float32(backend):
     With as many dimensions as items they are the cosines themselves.
     """
     stages = Stages(
-        backend, shop(2), tiny_config(similarity={"engine": "approximate", "dimension": 24})
+        backend, small_shop(2), tiny_config(similarity={"engine": "approximate", "dimension": 24})
     )
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
     norms = backend.to_host(matrix.norms).astype(float)
@@ -198,76 +183,10 @@ def test_a_shop_without_neighbors_has_none(backend):
         assert stages.neighbors.info["recall"] is None
 
 
-def bought(stages: Stages) -> tuple[list[set[int]], list[set[int]]]:
-    """Each item's buyers, and what each of them has bought, as the weighted matrix has them."""
-    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, stages.backend)
-    sides = ((matrix.item_user, matrix.item_offsets), (matrix.user_item, matrix.user_offsets))
-    return tuple(
-        [set(values[a:b]) for a, b in pairwise(offsets)]
-        for values, offsets in (map(stages.host, s) for s in sides)
-    )
-
-
-@pytest.mark.parametrize(
-    ("step", "vector", "candidates"),
-    [(0, 2, 1), (1, 1, 6), (2, 0, 4), (3, 0, 3), (3, 1, 2), (2, 1, 40)],
-)
-def test_items_are_searched_for_where_that_is_less_work(
-    step, vector, candidates, backend, monkeypatch
-):
-    """The work as D10 defines it, counted pair by pair."""
-    monkeypatch.setattr(approximate_neighbors, "STEP_PRODUCTS", step)
-    monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
-    config = tiny_config(
-        similarity={
-            "engine": "approximate",
-            "min_common_users": 3,
-            "top_k": 1,
-            "candidates": candidates,
-        }
-    )
-    stages = Stages(backend, shop(2), config)
-    buyers, baskets = bought(stages)
-    eligible = [item for item, users in enumerate(buyers) if len(users) >= 3]
-    best_sold = sorted((len(buyers[item]) for item in eligible), reverse=True)[
-        : min(candidates, len(eligible) - 1)
-    ]
-    products = {
-        item: sum(len(baskets[user]) for user in users) for item, users in enumerate(buyers)
-    }
-    search = {
-        item: step * sum(min(len(buyers[item]), n) for n in best_sold) + vector * len(eligible)
-        for item in eligible
-    }
-    expected = {item for item in eligible if search[item] < products[item]}
-    matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
-    use_search, work = approximate_neighbors.choose_searched_items(
-        matrix, config.similarity, backend
-    )
-    assert set(np.nonzero(stages.host(use_search))[0]) == expected
-    assert work == sum(search[item] if item in expected else n for item, n in products.items())
-    assert stages.neighbors.info["searched_items"] == len(expected)
-    n_numbers = sum(map(len, baskets)) * min(
-        len(eligible), config.similarity.dimension
-    )  # numbers of vectors times cells
-    saved = sum(products.values()) - work
-    for share, chosen, left in (
-        (0.9, expected, work + 0.9 * saved),
-        (1.1, set(), matrix.n_products),
-    ):
-        monkeypatch.setattr(approximate_neighbors, "CELL_PRODUCTS", share * saved / n_numbers)
-        use_search, work = approximate_neighbors.choose_searched_items(
-            matrix, config.similarity, backend
-        )
-        assert set(np.nonzero(stages.host(use_search))[0]) == chosen and work == pytest.approx(left)
-    # With 40, all others are candidates: too much work for any item.
-    assert 0 < len(expected) < len(eligible) or candidates == 40
-
-
 @pytest.mark.parametrize("size", [5, 1000])
 def test_items_that_are_counted_have_all_their_neighbors(size, backend):
     config = tiny_config(similarity=FEW, resources={"chunk_size": size})
-    stages = Stages(backend, shop(1), config)
+    stages = Stages(backend, small_shop(1), config)
     matrix = build_matrix(stages.log, stages.windows.cut1, config, backend)
     every = range(len(stages.host(matrix.norms)))
 
@@ -285,52 +204,11 @@ def test_items_that_are_counted_have_all_their_neighbors(size, backend):
 
     all_counted, all_searched = neighbors(()), neighbors(every)
     assert all_counted == list_neighbors(
-        Stages(backend, shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
+        Stages(backend, small_shop(1), tiny_config(similarity={**FEW, "engine": "exact"}))
     )
     assert all_counted != all_searched
     odd = range(1, len(every), 2)
     assert neighbors(odd) == [all_searched[i] if i in odd else all_counted[i] for i in every]
-
-
-def test_auto_is_approximate_only_where_that_halves_the_work(backend, monkeypatch):
-    """The cost of comparing vectors decides."""
-    stages = Stages(backend, shop(1), tiny_config(similarity={"min_common_users": 1}))
-    matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
-    n = sum(len(basket) ** 2 for basket in bought(stages)[1])
-    beyond = (
-        f"{n:,} products exceed similarity.exact_products; the approximate engine takes the work of"
-    )
-
-    def chosen(exact_products: int, vector: float, engine: str = "auto") -> tuple[str, str]:
-        monkeypatch.setattr(approximate_neighbors, "VECTOR_PRODUCTS", vector)
-        settings = {"engine": engine, "exact_products": exact_products, "min_common_users": 1}
-        return choose_engine(matrix, tiny_config(similarity=settings).similarity, backend)
-
-    assert chosen(n, 0) == ("exact", f"{n:,} products are within similarity.exact_products")
-    assert chosen(n - 1, 0) == ("approximate", f"{beyond} 0")
-    assert chosen(n - 1, n) == ("exact", f"{beyond} {n:,}")
-    assert chosen(1, 0, engine="exact") == ("exact", "configured")
-    choices = [chosen(n - 1, k / 32) for k in range(64)]
-    work = [int(reason.rpartition(" ")[2].replace(",", "")) for _, reason in choices]
-    assert [engine for engine, _ in choices] == [
-        "exact" if 2 * left > n else "approximate" for left in work
-    ]
-    assert len({engine for engine, _ in choices}) == 2
-
-
-@pytest.mark.parametrize(
-    ("setting", "fault"),
-    [
-        ("engine=annoy", "'exact', 'approximate' or 'auto'"),
-        ("candidates=0.5", "greater than or equal to 1"),
-        ("dimension=0", "greater than or equal to 1"),
-        ("exact_products=0", "greater than or equal to 1"),
-        ("nearest=scann", "'auto', 'brute', 'faiss' or 'cuml'"),
-    ],
-)
-def test_settings_that_cannot_be_used_are_refused(setting, fault):
-    with pytest.raises(ConfigError, match=fault):
-        load_config(None, [f"similarity.{setting}"])
 
 
 def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatch):
@@ -339,11 +217,12 @@ def test_a_search_that_is_not_there_is_refused_with_a_remedy(backend, monkeypatc
         ("faiss", "Install faiss-cpu, or set it to brute or auto"),
         ("cuml", "Set it to brute, faiss or auto"),
     ):
-        stages = Stages(backend, shop(1), tiny_config(similarity={**FEW, "nearest": name}))
+        stages = Stages(backend, small_shop(1), tiny_config(similarity={**FEW, "nearest": name}))
         with pytest.raises(BackendError, match=rf"similarity.nearest {name}: .*\n.*{remedy}"):
             _ = stages.neighbors
     assert (
-        Stages(backend, shop(1), tiny_config(similarity=FEW)).neighbors.info["nearest"] == "brute"
+        Stages(backend, small_shop(1), tiny_config(similarity=FEW)).neighbors.info["nearest"]
+        == "brute"
     )
 
 
@@ -360,7 +239,7 @@ class Reluctant(NumpyBackend):
 
 def test_what_a_search_adds_or_leaves_out_does_not_show():
     config = tiny_config(similarity={"engine": "approximate", "min_common_users": 1})
-    stages = Stages(Reluctant(2), shop(3), config)
+    stages = Stages(Reluctant(2), small_shop(3), config)
     assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert stages.neighbors.info["nearest"] == "reluctant"
 

@@ -11,8 +11,8 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.similarity_computer import matrix as weighted_matrix
 from gpu_dcgen.similarity_computer.matrix import build_matrix
 from tests.support.reference.similarity import cell_weights, integer_weights
-from tests.support.shops import Tables, loose_config, random_shop, sales, tiny_config
-from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors
+from tests.support.shops import Tables, loose_config, sales, tiny_config
+from tests.support.stage_shops import Stages, list_expected_neighbors, list_neighbors, small_shop
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as usual": {},
@@ -26,13 +26,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def shop(seed: int) -> Tables:
-    return random_shop(seed, n_users=16, n_items=24, n_rows=260, views=True)
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_neighbors_are_the_oracles(setting, backend):
-    stages = Stages(backend, shop(len(setting)), tiny_config(**SETTINGS[setting]))
+    stages = Stages(backend, small_shop(len(setting)), tiny_config(**SETTINGS[setting]))
     assert list_neighbors(stages) == list_expected_neighbors(stages)
     assert stages.neighbors.info["packed"]
     assert sum(map(len, list_neighbors(stages))) == stages.neighbors.info["pairs"] > 20
@@ -40,7 +36,7 @@ def test_neighbors_are_the_oracles(setting, backend):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_matrix_holds_the_oracles_integers(setting, backend):
-    stages = Stages(backend, shop(len(setting)), tiny_config(**SETTINGS[setting]))
+    stages = Stages(backend, small_shop(len(setting)), tiny_config(**SETTINGS[setting]))
     matrix = build_matrix(stages.log, stages.windows.cut1, stages.config, backend)
     weights, bits = integer_weights(cell_weights(stages.oracle, stages.config))
     assert matrix.scale_bits == bits
@@ -54,7 +50,7 @@ def test_matrix_holds_the_oracles_integers(setting, backend):
 
 def with_a_palace(seed: int = 2) -> Tables:
     """A shop of cents in which three customers bought one thing at a thousand million."""
-    tables = shop(seed)
+    tables = small_shop(seed)
     for line in tables["transactions"]:
         line["price"] = 0.0033
     first = min(line["t_dat"] for line in tables["transactions"])
@@ -84,10 +80,10 @@ def test_coarse_weights_get_an_accumulator_of_their_own(backend):
 
 
 def test_both_accumulators_find_the_same_neighbors(backend, monkeypatch):
-    packed = Stages(backend, shop(1), tiny_config())
+    packed = Stages(backend, small_shop(1), tiny_config())
     ours = [[(item, common) for item, _, common in row] for row in list_neighbors(packed)]
     monkeypatch.setattr(weighted_matrix, "_MIN_MEDIAN", 1 << 40)
-    wide = Stages(backend, shop(1), tiny_config())
+    wide = Stages(backend, small_shop(1), tiny_config())
     assert (packed.neighbors.info["packed"], wide.neighbors.info["packed"]) == (True, False)
     assert wide.neighbors.info["scale_bits"] > packed.neighbors.info["scale_bits"]
     assert [
@@ -105,7 +101,7 @@ def stages_similarity(stages: Stages) -> list[float]:
 def test_chunks_do_not_show(size, backend):
     def neighbors(chunk: int) -> list:
         return list_neighbors(
-            Stages(backend, shop(1), tiny_config(resources={"chunk_size": chunk}))
+            Stages(backend, small_shop(1), tiny_config(resources={"chunk_size": chunk}))
         )
 
     assert neighbors(size) == neighbors(7)
@@ -115,7 +111,9 @@ def test_chunks_do_not_show(size, backend):
 def test_fewer_neighbors_are_the_first_of_more(top_k, backend):
     def neighbors(k: int) -> list:
         return list_neighbors(
-            Stages(backend, shop(1), tiny_config(similarity={"top_k": k, "min_common_users": 1}))
+            Stages(
+                backend, small_shop(1), tiny_config(similarity={"top_k": k, "min_common_users": 1})
+            )
         )
 
     assert neighbors(top_k) == [row[:top_k] for row in neighbors(1000)]

@@ -29,7 +29,7 @@ from gpu_dcgen.similarity_computer.compute import Neighbors, compute_neighbors
 from tests.support import reference
 from tests.support.reference.similarity import find_neighbors
 from tests.support.reference.world import read_log
-from tests.support.shops import DAY, Tables, write_shop
+from tests.support.shops import DAY, Tables, random_shop, write_shop
 
 USER_COLUMNS = ("club_status", "news_frequency")
 ITEM_COLUMNS = (
@@ -166,6 +166,11 @@ class Stages:
     def host(self, array: Any) -> list:
         """Convert an array of the backend to plain values."""
         return self.backend.to_host(array).tolist()
+
+
+def small_shop(seed: int) -> Tables:
+    """Draw a shop for the tests of similarity: 16 users, 24 items, 260 rows, and views."""
+    return random_shop(seed, n_users=16, n_items=24, n_rows=260, views=True)
 
 
 NeighborRow = list[tuple[int, float, int]]  # (item, similarity, common users), the nearest first
