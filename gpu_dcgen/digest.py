@@ -1,9 +1,10 @@
 """Content digest: what a file says, not how it is stored (D22).
 
-A column's digest is the sum mod 2^64, over its rows, of mix(mix(row ^ POSITION) ^ hash of the value), so that blocks add up
-in any order, on any machine, and a file can be checked from the outside (`digest_file`). Hashes: null 0x6E756C6C; integers,
-bools and timestamps (ns) mix(value mod 2^64); floats mix(their bits); strings and categories FNV-1a 64 of the UTF-8, mixed;
-lists h = mix(length ^ LENGTH), then h = mix(h ^ hash) for each element.
+A column's digest is the sum mod 2^64, over its rows, of mix(mix(row ^ POSITION) ^ hash of the value),
+so that blocks add up in any order, on any machine, and a file can be checked from the outside
+(`digest_file`). Hashes: null 0x6E756C6C; integers, bools and timestamps (ns) mix(value mod 2^64);
+floats mix(their bits); strings and categories FNV-1a 64 of the UTF-8, mixed; lists
+h = mix(length ^ LENGTH), then h = mix(h ^ hash) for each element.
 """
 
 from __future__ import annotations
@@ -22,15 +23,14 @@ from .kernels import rows
 from .kernels.rng import mix_array
 
 NULL_HASH = np.uint64(0x6E756C6C)
-NOT_DIGESTED = frozenset(
-    {"generation_timestamp"}
-)  # the only value that may differ between two builds of the same
+# The only value that may differ between two builds of the same inputs and settings.
+NOT_DIGESTED = frozenset({"generation_timestamp"})
 _MASK = (1 << 64) - 1
 
 
 @dataclass
 class ContentDigest:
-    """Digest of each column of one file: add its blocks in any order, merge the digests of its parts in any order."""
+    """Digest of each column of one file; its blocks and parts are added in any order."""
 
     sums: dict[str, int] = field(default_factory=dict)  # by column, below 2^64
 
@@ -49,7 +49,7 @@ class ContentDigest:
             self.sums[name] = (self.sums.get(name, 0) + total) & _MASK
 
     def hex(self) -> dict[str, str]:
-        """The digest of each column as 16 hex digits, by column name."""
+        """Return the digest of each column as 16 hex digits, by column name."""
         return {name: f"{total:016x}" for name, total in sorted(self.sums.items())}
 
     def _add_rows(
@@ -73,7 +73,7 @@ class ContentDigest:
 
 
 def vocabulary(strings: Any, backend: Any) -> Vocabulary:
-    """A vocabulary of strings (a host pyarrow string array or a sequence of str), its hashes as an array of the machine."""
+    """Make a vocabulary of a pyarrow string array or a sequence of str, hashes on the backend."""
     import pyarrow as pa
 
     strings = strings if isinstance(strings, pa.Array) else pa.array(strings, pa.string())
@@ -81,7 +81,7 @@ def vocabulary(strings: Any, backend: Any) -> Vocabulary:
 
 
 def hash_strings(strings: Any) -> np.ndarray:
-    """Hash of each string of a host pyarrow array (n,) uint64, null being NULL_HASH."""
+    """Hash each string of a host pyarrow array: (n,) uint64, null being NULL_HASH."""
     import pyarrow as pa
 
     strings = strings.cast(pa.large_string())
@@ -98,10 +98,10 @@ def hash_strings(strings: Any) -> np.ndarray:
 
 
 def digest_file(path: Path, backend: Any) -> dict[str, str]:
-    """Digest of each column of a Parquet file, or of a folder of parts in the order of their names, read from disk.
+    """Digest each column of a Parquet file, or of a folder of parts in the order of their names.
 
-    Holds one row group at a time. Equal to `ContentDigest.hex` of the blocks written. InputError names a file without rows to
-    read or a column of a type that no output has.
+    Holds one row group at a time. Equal to `ContentDigest.hex` of the blocks written. InputError
+    names a folder without files, or a column of a type that no output has.
     """
     import pyarrow.parquet as pq
 
@@ -156,6 +156,7 @@ def _with_nulls(hashes: Array, valid: Array | None, xp: Any) -> Array:
 
 
 def code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
+    """Look up the hash of each code, uint64 in the shape of `codes`; negative codes are null."""
     if hashes.shape[0] == 0:
         return xp.full(codes.shape, NULL_HASH, dtype=xp.uint64)
     return xp.where(codes >= 0, hashes[xp.maximum(codes, 0)], NULL_HASH)
@@ -255,7 +256,8 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
         or types.is_boolean(array.type)
     ):
         raise InputError(
-            f"{where} has type {array.type}, which no output of gpu-dcgen has.\nCheck that this is the right file."
+            f"{where} has type {array.type}, which no output of gpu-dcgen has.\n"
+            "Check that this is the right file."
         )
     valid = (
         backend.from_host(array.is_valid().to_numpy(zero_copy_only=False))

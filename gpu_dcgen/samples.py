@@ -1,4 +1,4 @@
-"""Stage 8: positives, features, sequences and negatives joined into blocks of rows in the contract's schema (D17, D19)."""
+"""Stage 8: join positives, features, sequences and negatives into blocks of rows (D17, D19)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .sequence_builder import Calendar, history_windows
 
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 _AGE_BOUNDS = (16, 25, 35, 45, 55)  # lower ends of AGE_GROUPS
-_MOST_DAYS = 32767  # user_lifetime_days is int16
+_MAX_DAYS = 32767  # user_lifetime_days is int16
 
 
 @dataclass(frozen=True)
 class StageResults(SamplerInputs):
-    """Everything that samples are built from: the stages' results, and the files' vocabularies."""
+    """All that samples are built from: the stages' results, and the files' vocabularies."""
 
     balance: Balance | None  # None: every sample weighs 1
     calendar: Calendar
@@ -89,7 +89,7 @@ def collect_results(
 
 
 def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend) -> Array:
-    """item_index (I,) int32 from 1: by the window of an item's first purchase, then by its id, so that later items come last."""
+    """Number items from 1, by the window of their first purchase, then by id: (I,) int32 (D17)."""
     xp = backend.xp
     first = interactions.time[interactions.by_item[interactions.item_offsets[:-1]]]
     window = (first >= plan.windows.cut1).astype(xp.int8) + (first >= plan.windows.cut2).astype(
@@ -104,7 +104,7 @@ def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend)
 
 @dataclass(frozen=True)
 class Group:
-    """A block of positives with all that their rows share, before a shape is given to it."""
+    """A block of positives with all that their rows share, whatever the output's shape."""
 
     positives: Positives
     rows: slice  # of the split's positives
@@ -137,7 +137,7 @@ def gather_groups(
 def labeled_pairs(
     group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> Block:
-    """The contract's rows: each positive (label 1), then its hard and its random negatives (label 0)."""
+    """Lay out the contract's rows: each positive (label 1), then its negatives (label 0)."""
     xp = backend.xp
     n, width = group.item.shape
     item = group.item.reshape(-1)
@@ -165,7 +165,7 @@ def labeled_pairs(
 
 
 def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Block:
-    """One row a positive, its negatives in fixed-size lists of equal order (D19)."""
+    """Lay out one row a positive, its negatives in fixed-size lists of equal order (D19)."""
     n, width = group.item.shape
     negative = group.item[:, 1:]
     snapshots, snapshot = results.features.snapshots, group.negatives.snapshot
@@ -192,7 +192,7 @@ def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend
 
 
 def triplets(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Block:
-    """One row a positive, beside it its first hard negative with the same item columns (D19)."""
+    """Lay out one row a positive, beside it its first hard negative (D19)."""
     n = int(group.row.shape[0])
     source, detail, similarity = (column[:, 1] for column in _negative_columns(group, backend))
     columns = {
@@ -226,12 +226,12 @@ def _positive_columns(group: Group, results: StageResults, backend: Backend) -> 
 def _user_columns(
     group: Group, results: StageResults, width: int, backend: Backend
 ) -> dict[str, Any]:
-    """What was known of the user strictly before the group's time (D6), and the history itself (D15)."""
+    """Return the user's features strictly before the group's time (D6), and the history (D15)."""
     xp, log = backend.xp, results.interactions
     user, row = group.user, group.row
     first = log.user_offsets[user]
     n_before = log.basket_start[row] - first
-    days = xp.minimum((log.time[row] - log.time[first]) // DAY, _MOST_DAYS)
+    days = xp.minimum((log.time[row] - log.time[first]) // DAY, _MAX_DAYS)
     baskets = xp.maximum(log.basket[row], 1)
     age, channel = log.age[user], results.features.preferred_channel[row]
     return {
@@ -257,7 +257,7 @@ def _user_columns(
 def _item_columns(
     prefix: str, item: Array, snapshot: Array, results: StageResults, backend: Backend
 ) -> dict[str, Any]:
-    """An item's static categories and what its snapshot knows, the same way for positives and negatives (D6)."""
+    """Return an item's categories and snapshot features, positives and negatives alike (D6)."""
     snapshots = results.features.snapshots
     price = snapshots.price[snapshot, item]
     return {
@@ -289,7 +289,7 @@ def _time_columns(group: Group, results: StageResults, width: int) -> dict[str, 
 
 
 def _negative_columns(group: Group, backend: Backend) -> tuple[Array, Array, Array]:
-    """negative_source and negative_detail codes int8 and similarity float32, (n, 1 + negatives); -1 is null."""
+    """Return source and detail codes int8, similarity float32: (n, 1 + negatives); -1 is null."""
     xp = backend.xp
     n, width = group.item.shape
     n_hard = int(group.negatives.source.shape[1])
@@ -310,7 +310,7 @@ def _generated(n: int, results: StageResults, width: int, backend: Backend) -> V
 
 
 def _weights(group: Group, results: StageResults, backend: Backend) -> Array:
-    """sample_weight (n,) float32: of train positives by D18, 1 in val and test and without balancing."""
+    """Return sample_weight (n,) float32: of train positives by D18, else 1."""
     xp = backend.xp
     if results.balance is None or group.positives.split != "train":
         return xp.ones(group.row.shape[0], dtype=xp.float32)

@@ -1,4 +1,4 @@
-"""Stage 6: history windows of positives; user_sequences with sessions and temporal encodings (D15)."""
+"""Stage 6: histories of positives, and user sequences with sessions and encodings (D15)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOUR = 3_600_000_000_000
 
 @dataclass(frozen=True)
 class Calendar:
-    """Facts of each UTC day of the log, as tables indexed by day number - `first_day`."""
+    """Calendar values of each UTC day of the log, as tables indexed by day number - `first_day`."""
 
     first_day: int  # days since 1970-01-01
     day_of_week: Array  # (D,) int8  Monday 0
@@ -31,14 +31,14 @@ class Calendar:
     year_angle: Array  # (2, D) float32  sin, cos of 2 pi (day of year - 1) / 365.25
 
     def rows(self, time: Array) -> Array:
-        """Table rows of times (n,) int64 nanoseconds."""
+        """Return the table rows of times (n,) int64 nanoseconds."""
         return time // DAY - self.first_day
 
 
 def build_calendar(
     first_time: int, last_time: int, config: DatasetConfig, backend: Backend
 ) -> Calendar:
-    """Tables over the days first_time..last_time; seasons are meteorological, turned half a year in the south (D6)."""
+    """Compute tables of the days first_time..last_time, with meteorological seasons (D6)."""
     xp = backend.xp
     first_day, last_day = first_time // DAY, last_time // DAY
     days = [datetime.date.fromordinal(_EPOCH + day) for day in range(first_day, last_day + 1)]
@@ -64,9 +64,9 @@ def build_calendar(
 def history_windows(
     interactions: Interactions, rows: Array, max_length: int, backend: Backend
 ) -> tuple[Array, Array]:
-    """The latest interactions strictly before those at `rows`: starts (n,) int64 and lengths (n,) int32.
+    """Find the latest interactions strictly before those at `rows`.
 
-    A user's rows are in (time, item) order, so a history is a slice that ends where the row's own basket begins.
+    Returns starts (n,) int64 and lengths (n,) int32. A user's rows are in (time, item) order, so a history is a slice that ends where the row's own basket begins.
     """
     xp = backend.xp
     stop = interactions.basket_start[rows]
@@ -89,9 +89,9 @@ class UserSequences:
 def build_user_sequences(
     interactions: Interactions, plan: SplitPlan, config: DatasetConfig, backend: Backend
 ) -> UserSequences:
-    """Cut each user's last `max_sequence_length` interactions before the end of its window; at least `min_sequence_length`.
+    """Take each user's last `max_sequence_length` interactions before its window's end (D15).
 
-    With strategy `temporal` a user counts to the last window it has a positive in.
+    Users with fewer than `min_sequence_length` are left out. With strategy `temporal` a user counts to the last window it has a positive in.
     """
     xp = backend.xp
     split = plan.user_split
@@ -109,32 +109,32 @@ def build_user_sequences(
     length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
     del inside
     offsets = offsets_from_lengths(xp, length)
-    which = repeat_index(xp, length).astype(xp.int32)
+    owner = repeat_index(xp, length).astype(xp.int32)
     first_row = interactions.user_offsets[user] + n_inside[user] - length
-    row = (first_row - offsets[:-1])[which] + xp.arange(which.shape[0], dtype=xp.int64)
+    row = (first_row - offsets[:-1])[owner] + xp.arange(owner.shape[0], dtype=xp.int64)
     time = interactions.time[row]
     return UserSequences(
         user=user.astype(xp.int32),
         split=split[user],
         offsets=offsets,
         row=row,
-        session=_sessions(time, offsets, which, config, xp),
-        recency=_recency(time, split[user][which], plan, config, backend),
+        session=_sessions(time, offsets, owner, config, xp),
+        recency=_recency(time, split[user][owner], plan, config, backend),
     )
 
 
-def _sessions(time: Array, offsets: Array, which: Array, config: DatasetConfig, xp: Any) -> Array:
-    """The number (m,) int16 of each interaction's session among its user's."""
+def _sessions(time: Array, offsets: Array, owner: Array, config: DatasetConfig, xp: Any) -> Array:
+    """Number each interaction's session among its user's: (m,) int16 from 0."""
     breaks = xp.zeros(time.shape[0], dtype=xp.int32)
     breaks[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
     breaks = xp.cumsum(breaks, dtype=xp.int32)
-    return (breaks - breaks[offsets[:-1]][which]).astype(xp.int16)
+    return (breaks - breaks[offsets[:-1]][owner]).astype(xp.int16)
 
 
 def _recency(
     time: Array, split: Array, plan: SplitPlan, config: DatasetConfig, backend: Backend
 ) -> Array:
-    """2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
+    """Compute 2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
     windows = plan.windows
     last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
     n_days = (windows.last - windows.first) // DAY + 1
