@@ -1,4 +1,4 @@
-"""Hands tasks out to a cluster's workers, and takes in what comes back: `workers.Workers` by Dask."""
+"""Run the tasks of a build on the workers of a Dask cluster (`outputs.samples.Workers`)."""
 
 from __future__ import annotations
 
@@ -7,135 +7,152 @@ import concurrent.futures
 import queue
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from .. import __version__
-from ..backend.protocol import Array, MatrixByItemAndUser
+from ..backend.protocol import MatrixByItemAndUser
 from ..config import DatasetConfig
 from ..context import BuildContext
 from ..contract.manifest import ClusterSummary
 from ..errors import BackendError, DcgenError, OutputError, spell_option
+from ..monitoring.progress import ProgressTracker
 from ..outputs.parts import Part
 from ..samples import StageResults
+from ..similarity_computer.exact import NeighborRuns
+from . import tasks
 from .attempts import Attempts
 from .connection import CONNECT_S, connect
+from .tasks import Job, NeighborsTask, PartTask, SharedResults, TaskResult
 
-_LOOK_S = 2.0  # between two looks at who is there, while nothing comes back
-# without an answer, until idle workers do what others hold; more where answers took a third as long
-# before
-_PATIENCE_S = 60.0
+_CHECK_INTERVAL_S = 2.0  # between two checks of the workers, while no result comes
+# Without a result, until unfinished tasks are reassigned to idle workers; longer where a third of
+# it has been exceeded between two results.
+_REASSIGN_AFTER_S = 60.0
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+T = TypeVar("T")
 
 
 @contextmanager
 def open_workers(
-    checkpoint_folder: Path, key: dict[str, Any], context: BuildContext
-) -> Iterator["DaskExecutor"]:
-    """A cluster as `resources` asks for, whose workers were looked at: they run this code, and see `checkpoint_folder`."""
+    folder: Path, key: dict[str, Any], context: BuildContext
+) -> Iterator[DaskExecutor]:
+    """Open a cluster as `resources` asks for, and inspect its workers.
+
+    They must run this code and share `folder`, that of the checkpoints of the build `key`.
+    """
     with connect(context.config, context.progress) as client:
-        for left in checkpoint_folder.glob("work-*"):  # by a build that died
-            shutil.rmtree(
-                left, ignore_errors=True
-            )  # workers that nobody has told may still write there
-        folder = checkpoint_folder / f"work-{uuid4().hex}"
-        folder.mkdir()
+        # Left by a build that died; workers that do not know may still write there.
+        for old_folder in folder.glob("work-*"):
+            shutil.rmtree(old_folder, ignore_errors=True)
+        work_folder = folder / f"work-{uuid4().hex}"
+        work_folder.mkdir()
         try:
-            executor = DaskExecutor(client, folder, key, context)
+            config = _share_disk_rate(context.config, n_workers=len(client.nthreads()))
+            job = Job(folder, work_folder, key, __version__, config)
+            executor = DaskExecutor(client, job, context)
             executor.inspect()
             yield executor
-            executor.dismiss()
+            executor.close()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
 
 
 class DaskExecutor:
-    """The workers of one build."""
+    """Runs the tasks of one build on workers, and reports lost and unresponsive ones."""
 
-    def __init__(
-        self, client: Any, folder: Path, key: dict[str, Any], context: BuildContext
-    ) -> None:
-        from . import tasks
-
+    def __init__(self, client: Any, job: Job, context: BuildContext) -> None:
         if context.checkpoints is None:
-            raise ValueError("a cluster reads the checkpoints of the build, which has none")
-        self._client, self._kept, self._tasks = client, context.checkpoints, tasks
-        self._progress = context.progress
-        self._there = set(client.nthreads())
-        self._seen_s = time.monotonic()
-        self._n_lost, self._halved, self._peaks = 0, 0, dict.fromkeys(self._there, 0)
-        self._slow: set[str] = set()  # who did not answer for so long that others did the work
-        self._job = tasks.Job(
-            folder.parent, folder, key, __version__, _for_one(context.config, len(self._there))
-        )
+            raise ValueError("workers read the checkpoints of a build, and this one has none")
+        self._client, self._job = client, job
+        self._checkpoints, self._progress = context.checkpoints, context.progress
+        self._workers = set(client.nthreads())
+        self._seen_s = time.monotonic()  # when there was a worker
+        self._n_lost, self._n_halved = 0, 0
+        self._peaks = dict.fromkeys(self._workers, 0)
+        self._unresponsive: set[str] = set()  # workers from which tasks were reassigned
 
     def inspect(self) -> None:
-        """BackendError with what one of the workers found wrong, or with who did not answer."""
+        """Raise BackendError where a worker cannot take tasks, or does not answer."""
         try:
-            found = self._client.run(
-                self._tasks.inspect, self._job, on_error="return", callback_timeout=CONNECT_S
+            answers = self._client.run(
+                tasks.inspect, self._job, on_error="return", callback_timeout=CONNECT_S
             )
         except TimeoutError as error:
+            names = " and ".join(self._find_unresponsive())
             raise BackendError(
-                f"no answer in {CONNECT_S} s from worker {' and '.join(self._silent()) or 'of the cluster: each is too busy'}.\n"
-                "End the process there, or go without this machine."
+                f"no answer in {CONNECT_S} s from worker {names or 'of the cluster: all are busy'}."
+                "\nStop that worker process, or exclude the host."
             ) from error
-        for worker, wrong in found.items():
-            if isinstance(wrong, DcgenError):
-                raise wrong
-            if isinstance(wrong, BaseException):
+        for worker, answer in answers.items():
+            if isinstance(answer, DcgenError):
+                raise answer
+            if isinstance(answer, BaseException):
                 installed = self._client.run(
                     version, "gpu-dcgen", workers=[worker], on_error="return"
                 )[worker]
                 raise BackendError(
-                    f"worker {worker} cannot take work of gpu-dcgen {__version__} ({type(wrong).__name__}: {wrong}); "
-                    f"installed there: {installed!r}.\nInstall the same version everywhere, and start the workers anew."
-                ) from wrong
+                    f"worker {worker} cannot run tasks of gpu-dcgen {__version__} "
+                    f"({type(answer).__name__}: {answer}); installed there: {installed!r}.\n"
+                    "Install the same version everywhere, and restart the workers."
+                ) from answer
 
-    def _silent(self) -> Iterator[str]:
-        for worker in sorted(self._there):
+    def _find_unresponsive(self) -> Iterator[str]:
+        for worker in sorted(self._workers):
             try:
-                self._client.run(int, workers=[worker], on_error="ignore", callback_timeout=_LOOK_S)
+                self._client.run(
+                    int, workers=[worker], on_error="ignore", callback_timeout=_CHECK_INTERVAL_S
+                )
             except TimeoutError:
                 yield worker
 
-    def dismiss(self) -> None:
-        """Have the workers let go of the build's files; who does not hear of it finds out when opening another build's."""
-        with suppress(
-            OSError, *_CANCELLED
-        ):  # nobody is needed any more, so it does not matter who hangs or has gone
+    def close(self) -> None:
+        """Let the workers release the build's files.
+
+        Those that do not answer release them when they take a task of another build.
+        """
+        with suppress(OSError, *_CANCELLED):
             self._client.run(
-                self._tasks.forget, self._job, on_error="ignore", callback_timeout=_LOOK_S
+                tasks.unload, self._job, on_error="ignore", callback_timeout=_CHECK_INTERVAL_S
             )
 
     def find_neighbors(
-        self, sides: MatrixByItemAndUser, blocks: list[tuple[int, int]], progress: Any
-    ) -> list[tuple[Array, ...]]:
+        self,
+        matrix: MatrixByItemAndUser,
+        blocks: list[tuple[int, int]],
+        progress: ProgressTracker,
+    ) -> list[NeighborRuns]:
+        """Find the neighbors of blocks of items (first, last); saved ones are loaded."""
         names = [f"similarity-{first:09d}-{last:09d}" for first, last in blocks]
-        found = [self._kept.load(name) for name in names]  # of a build that died
-        progress.advance(
-            sum(
-                last - first
-                for (first, last), one in zip(blocks, found, strict=True)
-                if one is not None
-            )
-        )
-        missing = [number for number, one in enumerate(found) if one is None]
+        runs: dict[str, NeighborRuns] = {}
+        missing: list[tuple[str, NeighborsTask]] = []
+        for name, (first, last) in zip(names, blocks, strict=True):
+            saved = self._checkpoints.load(name)
+            if saved is None:
+                missing.append((name, NeighborsTask(first, last)))
+            else:
+                runs[name] = saved
+                progress.advance(last - first)
         if missing:
-            self._share(self._tasks.SIDES, sides)
-            for at, done in self._each(
-                "similarity", self._tasks.find_neighbors, [blocks[number] for number in missing]
-            ):
-                number = missing[at]
-                self._kept.import_file(names[number], done.file)
-                found[number] = self._kept.load(names[number])
-                progress.advance(blocks[number][1] - blocks[number][0])
-        return found
+            self._share(tasks.MATRIX, matrix)
+        results = self._run_all("similarity", tasks.find_neighbors, [task for _, task in missing])
+        for number, result in results:
+            name, task = missing[number]
+            self._checkpoints.import_file(name, result.file)
+            saved = self._checkpoints.load(name)
+            if saved is None:
+                raise OutputError(
+                    f"{self._job.checkpoints}: {name} cannot be read after a worker has written it."
+                    f"\nCheck the file system. {_resume_hint()}"
+                )
+            runs[name] = saved
+            progress.advance(task.last - task.first)
+        return [runs[name] for name in names]
 
     def write_parts(
         self,
@@ -144,17 +161,18 @@ class DaskExecutor:
         context: BuildContext,
         finish: Callable[[Part], None],
     ) -> None:
+        """Write the file of each part, and pass the part with its record to `finish`."""
         if not parts:
             return
-        self._share(self._tasks.SHARED, replace(results, **dict.fromkeys(self._tasks.FROM_STAGES)))
-        parts = sorted(
-            parts, key=lambda part: part.first - part.last
-        )  # the longest first, so that all end at about one time
-        orders = [(part.split, part.first, part.last, part.name) for part in parts]
-        for at, done in self._each("samples", self._tasks.write_part, orders):
-            part = parts[at]
-            part.record = done.record
-            done.file.replace(part.path)
+        self._share(tasks.SHARED_RESULTS, SharedResults.select(results))
+        # The longest first, so that all workers end at about the same time.
+        parts = sorted(parts, key=lambda part: part.first - part.last)
+        part_tasks = [PartTask(part.split, part.first, part.last, part.name) for part in parts]
+        for number, result in self._run_all("samples", tasks.write_part, part_tasks):
+            part = parts[number]
+            if result.record is not None:
+                part.record = result.record
+            result.file.replace(part.path)
             finish(part)
             self._progress.advance(part.n_groups * context.config.rows_per_positive)
 
@@ -163,107 +181,124 @@ class DaskExecutor:
         peaks = sorted(self._peaks.values(), reverse=True)
         return ClusterSummary(
             scheduler=self._client.scheduler.address,
-            workers=len(self._there),
+            workers=len(self._workers),
             lost_workers=self._n_lost,
-            slow_workers=len(self._slow),
-            halved_blocks=self._halved,
+            slow_workers=len(self._unresponsive),
+            halved_blocks=self._n_halved,
             peak_bytes_by_worker=[peak for peak in peaks if peak],
         )
 
     def _share(self, name: str, value: Any) -> None:
-        """Put down what workers read, with all that stages have put down before."""
-        self._kept.save(name, value)
-        self._kept.flush()
-        if name not in self._kept.names():
+        """Save a checkpoint for the workers, and wait until it and all before it are written."""
+        self._checkpoints.save(name, value)
+        self._checkpoints.flush()
+        if name not in self._checkpoints.names():
             raise OutputError(
-                f"{self._job.checkpoints}: {name} cannot be written, and workers read it there.\nMake room. {_resume_hint()}"
+                f"{self._job.checkpoints}: {name} cannot be written for the workers.\n"
+                f"Free up disk space. {_resume_hint()}"
             )
 
-    def _each(
-        self, what: str, task: Callable[..., Any], orders: list[tuple]
-    ) -> Iterator[tuple[int, Any]]:
-        """Have `task(job, *order)` done for all orders; each one's number and answer, as they come."""
-        attempts = self._ask(
-            what, lambda: Attempts(self._client, task, self._job, orders, self._slow)
+    def _run_all(
+        self,
+        stage: str,
+        function: Callable[[Job, Any], TaskResult],
+        todo: Sequence[NeighborsTask | PartTask],
+    ) -> Iterator[tuple[int, TaskResult]]:
+        """Run all tasks; yields the number and result of each, in the order they finish."""
+        if not todo:
+            return
+        attempts = self._call(
+            stage, lambda: Attempts(self._client, function, self._job, todo, self._unresponsive)
         )
-        self._seen_s = heard_s = time.monotonic()
-        longest_s = _PATIENCE_S / 3
+        self._seen_s = result_s = time.monotonic()
+        longest_s = _REASSIGN_AFTER_S / 3
         while attempts:
             try:
-                number, future = self._ask(what, lambda: attempts.take(_LOOK_S))
+                number, future = self._call(stage, lambda: attempts.take(_CHECK_INTERVAL_S))
             except queue.Empty:
-                self._look(what)
-                if time.monotonic() - heard_s > 3 * longest_s:
-                    self._repeat(what, attempts, time.monotonic() - heard_s)
-                    heard_s = time.monotonic()
+                self._check_workers(stage)
+                if time.monotonic() - result_s > 3 * longest_s:
+                    self._reassign(stage, attempts, time.monotonic() - result_s)
+                    result_s = time.monotonic()
                 continue
-            longest_s = max(longest_s, time.monotonic() - heard_s)
-            done = self._answer(what, future)
-            self._peaks[done.worker] = max(self._peaks.get(done.worker, 0), done.peak_bytes)
-            self._halved += done.halved
-            yield number, done
-            self._look(what)
-            heard_s = time.monotonic()
+            longest_s = max(longest_s, time.monotonic() - result_s)
+            result = self._result(stage, future)
+            peak = max(self._peaks.get(result.worker, 0), result.peak_bytes)
+            self._peaks[result.worker] = peak
+            self._n_halved += result.n_halved
+            yield number, result
+            self._check_workers(stage)
+            result_s = time.monotonic()
 
-    def _answer(self, what: str, future: Any) -> Any:
+    def _result(self, stage: str, future: Any) -> TaskResult:
         from distributed import KilledWorker
 
         try:
-            return future.result()
+            result: TaskResult = future.result()
         except (OSError, *_CANCELLED) as error:
-            if future.status == "error":  # the task's own
+            if future.status == "error":  # raised by the task itself
                 raise
-            raise self._unreachable(what, error) from error
+            raise self._lost_scheduler(stage, error) from error
         except KilledWorker as error:
             raise BackendError(
-                f"{what}: {error.allowed_failures + 1} workers died over the same task, the last at {error.last_worker.address}."
-                f"\nIf the system ended them for want of memory: fewer workers, or a lower resources.batch_size. {_resume_hint()}"
+                f"{stage}: {error.allowed_failures + 1} workers died during the same task, the "
+                f"last at {error.last_worker.address}.\nIf the system has killed them for lack of "
+                f"memory, use fewer workers or a lower resources.batch_size. {_resume_hint()}"
             ) from error
+        return result
 
-    def _look(self, what: str) -> None:
-        """See who is there; tell of workers that have gone, whose tasks others do again."""
-        there = set(self._ask(what, self._client.nthreads))
-        for worker in sorted(self._there - there):
+    def _check_workers(self, stage: str) -> None:
+        """Warn of lost workers; BackendError where there has been none for too long.
+
+        The scheduler assigns the tasks of lost workers to others.
+        """
+        workers = set(self._call(stage, self._client.nthreads))
+        for worker in sorted(self._workers - workers):
             self._n_lost += 1
             self._progress.message(
-                "warning", f"{what}: worker {worker} is gone; what it was making is made again"
+                "warning", f"{stage}: worker {worker} was lost; its tasks are run again"
             )
-        self._there = there
-        if there:
+        self._workers = workers
+        if workers:
             self._seen_s = time.monotonic()
         elif time.monotonic() - self._seen_s > CONNECT_S:
             raise BackendError(
-                f"{what}: no worker is left, and none came in {CONNECT_S} s.\nStart workers. {_resume_hint()}"
+                f"{stage}: no worker is left, and none has joined in {CONNECT_S} s.\n"
+                f"Start workers. {_resume_hint()}"
             )
 
-    def _repeat(self, what: str, attempts: Attempts, quiet_s: float) -> None:
-        """Have idle workers do what others have held for long: these may hang, or be slow."""
-        for worker in self._ask(what, attempts.repeat):
-            text = f"{what}: worker {worker} has not answered for {quiet_s:.0f} s; what it holds is given to others as well"
-            self._progress.message("warning", text)
+    def _reassign(self, stage: str, attempts: Attempts, silent_s: float) -> None:
+        """Let idle workers run the unfinished tasks of others, which may hang or be slow."""
+        for worker in self._call(stage, attempts.reassign):
+            self._progress.message(
+                "warning",
+                f"{stage}: worker {worker} has not answered for {silent_s:.0f} s; its tasks were "
+                "also assigned to idle workers",
+            )
 
-    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
-        """What the client answers; BackendError when it has nobody to ask."""
+    def _call(self, stage: str, function: Callable[[], T]) -> T:
+        """Call a function of the client; BackendError where it has lost the scheduler."""
         from distributed.client import ClosedClientError
 
         try:
-            return question()
+            return function()
         except (OSError, RuntimeError, ValueError, ClosedClientError, *_CANCELLED) as error:
-            raise self._unreachable(what, error) from error
+            raise self._lost_scheduler(stage, error) from error
 
-    def _unreachable(self, what: str, error: BaseException) -> BackendError:
+    def _lost_scheduler(self, stage: str, error: BaseException) -> BackendError:
         return BackendError(
-            f"{what}: the scheduler of the Dask cluster is gone, and with it who knew of the tasks ({type(error).__name__}).\n"
-            f"Start it anew. {_resume_hint()}"
+            f"{stage}: the connection to the scheduler of the Dask cluster is lost, and with it "
+            f"the state of the tasks ({type(error).__name__}).\n"
+            f"Restart the cluster. {_resume_hint()}"
         )
 
 
 def _resume_hint() -> str:
-    return f"Partial results are kept; rerun with {spell_option('resume')} to continue."
+    return f"Finished work is saved; rerun with {spell_option('resume')} to continue."
 
 
-def _for_one(config: DatasetConfig, n_workers: int) -> DatasetConfig:
-    """The settings as one of `n_workers` keeps to them."""
+def _share_disk_rate(config: DatasetConfig, n_workers: int) -> DatasetConfig:
+    """Return the settings with the share of the disk rate that each of `n_workers` may use."""
     rate = config.resources.max_disk_rate
     if rate is None:
         return config

@@ -1,176 +1,241 @@
-"""What runs on a worker: it opens what the build has kept, once a process, and makes neighbors of items and parts of samples."""
+"""Run on a worker: find neighbors of items, and write parts of samples.
+
+A worker opens the checkpoints of a build once per process. They are mapped, so the workers of one
+host share them.
+"""
 
 from __future__ import annotations
 
 import functools
 import socket
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from distributed import get_worker
-
 from .. import __version__
-from ..backend.protocol import Backend
+from ..backend.blocks import Vocabulary
+from ..backend.protocol import Array, Backend, MatrixByItemAndUser
 from ..backend.select import select_backend
 from ..config import DatasetConfig
 from ..context import BuildContext
 from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
+from ..negative_sampler import MiningIndex
 from ..outputs.part_writer import write_parts
 from ..outputs.parts import Part, PartRecord
+from ..preparation.balancing import Balance
 from ..samples import StageResults
+from ..sequence_builder import Calendar
 from ..similarity_computer.exact import find_neighbors_of_block
 from ..storage.checkpoints import KEY_FILE, Checkpoints, read_key
 from ..storage.checksums import digest_of_code
 
-SIDES, SHARED = "sides", "shared"  # checkpoints that are made for workers
-# StageResults that are results of stages, and the checkpoints that they are in; SHARED has the
-# others.
-FROM_STAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "interactions": lambda made: made["interactions"][1],
-    "features": lambda made: made["features"],
-    "plan": lambda made: made["splits"][0],
-    "neighbors": lambda made: made["similarity"],
-}
-_STAGES = ("interactions", "features", "splits", "similarity")
+# Checkpoints that are written for workers, beside those of the stages.
+MATRIX, SHARED_RESULTS = "sides", "shared"
 
 
 @dataclass(frozen=True)
 class Job:
-    """The build that a task is of."""
+    """The build that tasks belong to."""
 
     checkpoints: Path
-    folder: Path  # in `checkpoints`: what workers write, named for this build
+    folder: Path  # in `checkpoints`: for the files of workers
     key: dict[str, Any]
     version: str
     config: DatasetConfig
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a worker answers: where its file is, and what is known of it."""
+class NeighborsTask:
+    """Find the neighbors of items first..last-1."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Write positives first..last-1 of a split, as the part `name`."""
+
+    split: int
+    first: int
+    last: int
+    name: str
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a worker returns: its file, and what it took."""
 
     file: Path
     worker: str
-    peak_bytes: int  # of the worker's process so far, mapped files that others share included
-    halved: int  # blocks that its memory did not hold
+    peak_bytes: int  # of the worker's process so far, including mapped files that others share
+    n_halved: int  # blocks that were retried at half size because memory was full
     record: PartRecord | None = None
 
 
-_opened: dict[tuple[Path, str], Any] = {}  # by the job's folder: machines, and what tasks read
-_opening = Lock()
+@dataclass(frozen=True)
+class SharedResults:
+    """The StageResults that are in no checkpoint of a stage."""
+
+    mining_index: MiningIndex
+    balance: Balance | None
+    calendar: Calendar
+    item_codes: Array
+    sequence_items: Array
+    vocabularies: dict[str, Vocabulary]
+    user_categories: dict[str, Array]
+    generated_at: int
+
+    @classmethod
+    def select(cls, results: StageResults) -> SharedResults:
+        """Select these fields of all results."""
+        return cls(**{field.name: getattr(results, field.name) for field in fields(cls)})
+
+    def combine(self, stages: dict[str, Any]) -> StageResults:
+        """Return all results; `stages` are those in the checkpoints of stages, by name."""
+        _, interactions, _ = stages["interactions"]
+        plan, _ = stages["splits"]
+        return StageResults(
+            interactions=interactions,
+            features=stages["features"],
+            neighbors=stages["similarity"],
+            plan=plan,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+        )
+
+
+_STAGES = ("interactions", "features", "splits", "similarity")
+
+# What this process has loaded, by the job's folder and the checkpoint's name.
+_loaded: dict[tuple[Path, str], Any] = {}
+_loading = Lock()
 
 
 def inspect(job: Job, dask_worker: Any = None) -> None:
-    """BackendError unless this worker runs the build's code, has its machine, and sees its staging folder.
+    """Raise BackendError unless this worker can take tasks of a build.
 
-    Dask hands in `dask_worker` where this does not run as a task.
+    It must run the build's code, have its backend, and share its staging folder. Dask passes
+    `dask_worker` where this does not run as a task.
     """
-    worker = dask_worker or get_worker()
-    where = f"worker {worker.address} on {socket.gethostname()}"
-    here = _digest_of_code()
-    if here != job.key["code"]:
+    worker = dask_worker or _current_worker()
+    name = f"worker {worker.address} on {socket.gethostname()}"
+    code = _cached_digest_of_code()
+    if code != job.key["code"]:
         raise BackendError(
-            f"{where} runs gpu-dcgen {__version__} (code {here[:12]}), the build {job.version} (code {job.key['code'][:12]}).\n"
-            "Install the same version everywhere, and start the workers anew."
+            f"{name} runs gpu-dcgen {__version__} (code {code[:12]}), "
+            f"the build {job.version} (code {job.key['code'][:12]}).\n"
+            "Install the same version everywhere, and restart the workers."
         )
     try:
-        found = read_key(job.checkpoints)["key"]
+        key = read_key(job.checkpoints)["key"]
         with tempfile.TemporaryFile(dir=job.folder):
             pass
     except OSError as error:
         raise BackendError(
-            f"{where} cannot use {job.folder} ({error.strerror}).\n"
-            "Choose an OUTPUT on a file system that all workers see under the same path, and can write to."
+            f"{name} cannot use {job.folder} ({error.strerror}).\n"
+            "Choose an OUTPUT on a file system that all workers share under the same path, and can "
+            "write to."
         ) from error
-    if found != job.key:
+    if key != job.key:
         raise BackendError(
-            f"{where} finds another build in {job.checkpoints / KEY_FILE}.\n"
-            "Choose an OUTPUT on a file system that all workers share, not a folder of the same name on each."
+            f"{name} finds another build in {job.checkpoints / KEY_FILE}.\n"
+            "Choose an OUTPUT on a file system that all workers share, not a folder of the same "
+            "name on each."
         )
-    _backend(job, worker)
+    _open_backend(job, worker)
 
 
-def find_neighbors(job: Job, first: int, last: int) -> Done:
-    """The neighbors of items first..last-1, as a checkpoint in the job's folder."""
-    backend, sides = _open(job, SIDES)
-    halved = backend.memory_usage()["n_out_of_memory"]
-    file = job.folder / f"{SIDES}-{first}-{uuid4().hex}"
-    own = Checkpoints(job.folder, backend, _refuse)
+def find_neighbors(job: Job, task: NeighborsTask) -> TaskResult:
+    """Find neighbors, and write them as a checkpoint in the job's folder."""
+    matrix: MatrixByItemAndUser = _load_once(job, MATRIX)
+    backend = _open_backend(job, _current_worker())
+    n_halved = backend.memory_usage()["n_out_of_memory"]
+    file = job.folder / f"{MATRIX}-{task.first}-{uuid4().hex}"
+    checkpoints = Checkpoints(job.folder, backend, _raise_output_error)
     try:
-        own.save(
-            file.name, find_neighbors_of_block(first, last, sides, job.config.similarity, backend)
+        runs = find_neighbors_of_block(
+            task.first, task.last, matrix, job.config.similarity, backend
         )
-        own.flush()
+        checkpoints.save(file.name, runs)
+        checkpoints.flush()
     finally:
-        own.close(save_pending=False)
-    return _done(file, backend, halved)
+        checkpoints.close(save_pending=False)
+    return _make_result(file, backend, n_halved)
 
 
-def _refuse(text: str) -> None:
+def _raise_output_error(text: str) -> None:
     raise OutputError(f"worker {socket.gethostname()}: {text}")
 
 
-def write_part(job: Job, split: int, first: int, last: int, name: str) -> Done:
-    """Positives first..last-1 of a split, as a Parquet file in the job's folder, and its record."""
-    backend, results = _open(job, SHARED)
-    halved, written = backend.memory_usage()["n_out_of_memory"], []
-    part = Part(split, first, last, job.folder / f"{name}-{uuid4().hex}.parquet", name)
+def write_part(job: Job, task: PartTask) -> TaskResult:
+    """Write a part as a Parquet file in the job's folder; returns its record as well."""
+    results: StageResults = _load_once(job, SHARED_RESULTS)
+    backend = _open_backend(job, _current_worker())
+    n_halved = backend.memory_usage()["n_out_of_memory"]
+    file = job.folder / f"{task.name}-{uuid4().hex}.parquet"
+    part, written = Part(task.split, task.first, task.last, file, task.name), list[Part]()
     context = BuildContext(job.config, backend, BuildTimer(backend, ProgressTracker()))
     write_parts([part], results, context, written.append)
-    return replace(_done(part.path, backend, halved), record=written[0].record)
+    return replace(_make_result(file, backend, n_halved), record=written[0].record)
 
 
-def forget(job: Job) -> None:
-    """Let go of what was opened for a build that has ended."""
-    with _opening:
-        for which in [which for which in _opened if which[0] == job.folder]:
-            del _opened[which]
+def unload(job: Job) -> None:
+    """Release what was loaded for a build that has ended."""
+    with _loading:
+        _unload({folder for folder, _ in _loaded if folder == job.folder})
 
 
-def _open(job: Job, what: str) -> tuple[Backend, Any]:
-    """This process's machine, and what is kept as `what`: mapped, so that the workers of one host share it."""
-    with _opening:
-        for which in [
-            which for which in _opened if not which[0].is_dir()
-        ]:  # builds whose end nobody told
-            del _opened[which]
-        if (job.folder, what) not in _opened:
-            inspect(job)  # workers may come while the build runs
-            _opened[job.folder, what] = _get(job, SIDES) if what == SIDES else _ingredients(job)
-        return _backend(job, get_worker()), _opened[job.folder, what]
+def _unload(folders: set[Path]) -> None:
+    for key in [key for key in _loaded if key[0] in folders]:
+        del _loaded[key]
 
 
-def _ingredients(job: Job) -> StageResults:
-    made = {name: _get(job, name)["result"] for name in _STAGES}
-    return replace(_get(job, SHARED), **{field: take(made) for field, take in FROM_STAGES.items()})
+def _load_once(job: Job, name: str) -> Any:
+    """Return the checkpoint `name` (SHARED_RESULTS: all results), loaded once per process."""
+    with _loading:
+        # Builds that ended without calling `unload` here.
+        _unload({folder for folder, _ in _loaded if not folder.is_dir()})
+        if (job.folder, name) not in _loaded:
+            inspect(job)  # a worker may join while the build runs
+            value = _load(job, name)
+            if isinstance(value, SharedResults):
+                value = value.combine({stage: _load(job, stage)["result"] for stage in _STAGES})
+            _loaded[job.folder, name] = value
+        return _loaded[job.folder, name]
 
 
-def _get(job: Job, name: str) -> Any:
-    found = Checkpoints(job.checkpoints, _backend(job, get_worker())).load(name)
-    if found is None:
+def _load(job: Job, name: str) -> Any:
+    worker = _current_worker()
+    value = Checkpoints(job.checkpoints, _open_backend(job, worker)).load(name)
+    if value is None:
         raise BackendError(
-            f"worker {get_worker().address} on {socket.gethostname()}: {job.checkpoints / name} is not there, or not as it was "
-            "written.\nPut OUTPUT on a file system that shows every worker what the build writes."
+            f"worker {worker.address} on {socket.gethostname()}: {job.checkpoints / name} is "
+            "missing or incomplete.\n"
+            "Choose an OUTPUT on a file system that shows every worker what the build writes."
         )
-    return found
+    return value
 
 
-def _backend(job: Job, worker: Any) -> Backend:
-    """The machine of this process, which keeps to one task's share of the worker's memory."""
+def _current_worker() -> Any:
+    from distributed import get_worker
+
+    return get_worker()
+
+
+def _open_backend(job: Job, worker: Any) -> Backend:
+    """Open this process's backend, limited to one task's share of the worker's memory."""
     limit = getattr(worker.memory_manager, "memory_limit", None)
     limit = None if limit is None else int(limit) // worker.state.nthreads
-    return _select(job.key["backend"], limit, job.config.resources.gpu_memory_limit)
+    return _select_backend(job.key["backend"], limit, job.config.resources.gpu_memory_limit)
 
 
 @functools.cache
-def _select(name: str, memory_limit: int | None, gpu_memory_limit: int | None) -> Backend:
+def _select_backend(name: str, memory_limit: int | None, gpu_memory_limit: int | None) -> Backend:
     backend, _ = select_backend(
         name, n_threads=1, memory_limit=memory_limit, gpu_memory_limit=gpu_memory_limit
     )
@@ -178,11 +243,15 @@ def _select(name: str, memory_limit: int | None, gpu_memory_limit: int | None) -
     return backend
 
 
-_digest_of_code = functools.cache(digest_of_code)  # of the code that this process has loaded
+# Of the code that this process has loaded, even where the files change later.
+_cached_digest_of_code = functools.cache(digest_of_code)
 
 
-def _done(file: Path, backend: Backend, halved: int) -> Done:
+def _make_result(file: Path, backend: Backend, n_halved_before: int) -> TaskResult:
     memory = backend.memory_usage()
-    return Done(
-        file, get_worker().address, memory["peak_bytes"], memory["n_out_of_memory"] - halved
+    return TaskResult(
+        file=file,
+        worker=_current_worker().address,
+        peak_bytes=memory["peak_bytes"],
+        n_halved=memory["n_out_of_memory"] - n_halved_before,
     )
