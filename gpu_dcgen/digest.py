@@ -1,9 +1,9 @@
 """Content digest: what a file says, not how it is stored (D22).
 
-A column's digest is the sum mod 2^64, over its rows, of mix(mix(row ^ POSITION) ^ hash of the value),
-so that blocks add up in any order, on any machine, and a file can be checked from the outside
-(`digest_file`). Hashes: null 0x6E756C6C; integers, bools and timestamps (ns) mix(value mod 2^64);
-floats mix(their bits); strings and categories FNV-1a 64 of the UTF-8, mixed; lists
+A column's digest is the sum mod 2^64, over its rows, of mix(mix(row ^ POSITION) ^ hash of the
+value), so that blocks add up in any order, on any backend, and a file can be checked from the
+outside (`digest_file`). Hashes: null 0x6E756C6C; integers, bools and timestamps (ns) mix(value mod
+2^64); floats mix(their bits); strings and categories FNV-1a 64 of the UTF-8, mixed; lists
 h = mix(length ^ LENGTH), then h = mix(h ^ hash) for each element.
 """
 
@@ -98,7 +98,7 @@ def hash_strings(strings: Any) -> np.ndarray:
 
 
 def digest_file(path: Path, backend: Any) -> dict[str, str]:
-    """Digest each column of a Parquet file, or of a folder of parts in the order of their names.
+    """Digest each column of a Parquet file, or of a folder of parts in order of names.
 
     Holds one row group at a time. Equal to `ContentDigest.hex` of the blocks written. InputError
     names a folder without files, or a column of a type that no output has.

@@ -1,4 +1,4 @@
-"""Stage 8: join positives, features, sequences and negatives into blocks of rows (D17, D19)."""
+"""Stage 8: join positives, features, histories and negatives into rows (D17, D19)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def collect_results(
 
 
 def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend) -> Array:
-    """Number items from 1, by the window of their first purchase, then by id: (I,) int32 (D17)."""
+    """Compute item_index (I,) int32: by the window of the first purchase, then by id (D17)."""
     xp = backend.xp
     first = interactions.time[interactions.by_item[interactions.item_offsets[:-1]]]
     window = (first >= plan.windows.cut1).astype(xp.int8) + (first >= plan.windows.cut2).astype(

@@ -21,7 +21,7 @@ _HOUR = 3_600_000_000_000
 
 @dataclass(frozen=True)
 class Calendar:
-    """Calendar values of each UTC day of the log, as tables indexed by day number - `first_day`."""
+    """Calendar values of each UTC day of the log, indexed by day number - `first_day`."""
 
     first_day: int  # days since 1970-01-01
     day_of_week: Array  # (D,) int8  Monday 0
@@ -66,7 +66,8 @@ def history_windows(
 ) -> tuple[Array, Array]:
     """Find the latest interactions strictly before those at `rows`.
 
-    Returns starts (n,) int64 and lengths (n,) int32. A user's rows are in (time, item) order, so a history is a slice that ends where the row's own basket begins.
+    Returns starts (n,) int64 and lengths (n,) int32. A user's rows are in (time, item) order, so a
+    history is a slice that ends where the row's own basket begins.
     """
     xp = backend.xp
     stop = interactions.basket_start[rows]
@@ -76,7 +77,7 @@ def history_windows(
 
 @dataclass(frozen=True)
 class UserSequences:
-    """One row a user of a split: the latest interactions before the end of the user's window, users by id."""
+    """The latest interactions of each user before the end of its window; users by id."""
 
     user: Array  # (n,) int32
     split: Array  # (n,) int8  code into SPLITS
@@ -91,7 +92,8 @@ def build_user_sequences(
 ) -> UserSequences:
     """Take each user's last `max_sequence_length` interactions before its window's end (D15).
 
-    Users with fewer than `min_sequence_length` are left out. With strategy `temporal` a user counts to the last window it has a positive in.
+    Users with fewer than `min_sequence_length` are left out. With strategy `temporal` a user counts
+    to the last window it has a positive in.
     """
     xp = backend.xp
     split = plan.user_split
@@ -124,7 +126,7 @@ def build_user_sequences(
 
 
 def _sessions(time: Array, offsets: Array, owner: Array, config: DatasetConfig, xp: Any) -> Array:
-    """Number each interaction's session among its user's: (m,) int16 from 0."""
+    """Compute each interaction's session number among its user's: (m,) int16 from 0."""
     breaks = xp.zeros(time.shape[0], dtype=xp.int32)
     breaks[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
     breaks = xp.cumsum(breaks, dtype=xp.int32)

@@ -1,8 +1,9 @@
-"""Where hard negatives come from: the candidates of a seeded sample of positives, counted by source and by fate (D13).
+"""Count candidates of hard negatives by source and outcome, on sampled positives (D13).
 
-Mining is the build's bottleneck, so nothing is counted there. A positive (user, item, time, copy) is looked at again when
-the highest b bits of its hash are zero, hash = key(seed, FUNNEL_SAMPLE, user, item, time, copy) of `rng` and b the greatest
-of 0..6 that leaves n >> b >= 4096 of the build's n positives: about one in 2^b, the same ones in blocks of any size.
+Mining is the build's bottleneck, so nothing is counted there. A positive (user, item, time, copy)
+is in the sample if the highest b bits of its hash are zero, hash = key(seed, FUNNEL_SAMPLE, user,
+item, time, copy) of `rng` and b the greatest of 0..6 that leaves n >> b >= 4096 of the build's n
+positives: about one in 2^b, the same ones in blocks of any size.
 """
 
 from __future__ import annotations
@@ -19,24 +20,26 @@ from ..preparation.splits import SplitPlan
 from ..samples import Group, StageResults
 
 POOLED = SOURCES[:FALLBACK]  # the sources that offer candidates
-_MOST_BITS = 6
-_ENOUGH_POSITIVES = 4096  # shares of what they are offered are then known to about a point
+_MAX_BITS = 6
+_MIN_POSITIVES = 4096  # of the sample: shares of candidates are then known to about a point
 
 
 def sampled_bits(plan: SplitPlan) -> int:
-    """b of the sample: one positive in 2^b is looked at."""
+    """Return b of the sample: one positive in 2^b is looked at."""
     n_positives = sum(len(positives) for positives in plan.positives)
     return max(
-        bits
-        for bits in range(_MOST_BITS + 1)
-        if bits == 0 or n_positives >> bits >= _ENOUGH_POSITIVES
+        bits for bits in range(_MAX_BITS + 1) if bits == 0 or n_positives >> bits >= _MIN_POSITIVES
     )
 
 
 def count_candidates(
     group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> Array:
-    """(1 + POOLED x OUTCOMES,) int64: how many of the block's positives were looked at, then their candidates by source and fate."""
+    """Count the candidates of the block's sampled positives.
+
+    Returns (1 + POOLED x OUTCOMES,) int64: the number of positives, then their candidates by source
+    and outcome.
+    """
     xp = backend.xp
     picked = _sampled(group, results, config, backend)
     n = int(picked.shape[0])
@@ -57,24 +60,24 @@ def count_candidates(
 
 
 def _sampled(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Array:
-    """Positions in the block of the positives that are looked at."""
+    """Find the positions in the block of the sampled positives."""
     xp, bits = backend.xp, sampled_bits(results.plan)
     if not bits:
         return xp.arange(group.row.shape[0], dtype=xp.int64)
     log, copy = results.interactions, group.positives.copy[group.rows]
-    of = (log.user_key[group.user], log.item_key[group.item[:, 0]], log.time[group.row], copy)
+    keys = (log.user_key[group.user], log.item_key[group.item[:, 0]], log.time[group.row], copy)
     hashed = rng.purpose_key(config.seed, rng.FUNNEL_SAMPLE)
-    for values in of:
+    for values in keys:
         hashed = rng.fold_array(hashed, values)
     return xp.nonzero(hashed >> xp.uint64(64 - bits) == 0)[0]
 
 
 def describe_candidates(counted: list[int], plan: SplitPlan) -> dict[str, Any]:
-    """`count_candidates`, summed over the blocks, with names (`quality_report`)."""
+    """Name the counts of `count_candidates`, summed over the blocks (`quality_report`)."""
     by_source = {}
     for k, source in enumerate(POOLED):
-        fates = dict(
+        outcomes = dict(
             zip(OUTCOMES, counted[1 + k * len(OUTCOMES) : 1 + (k + 1) * len(OUTCOMES)], strict=True)
         )
-        by_source[source] = {"offered": sum(fates.values()), **fates}
+        by_source[source] = {"offered": sum(outcomes.values()), **outcomes}
     return {"positives": counted[0], "one_in": 1 << sampled_bits(plan), "by_source": by_source}

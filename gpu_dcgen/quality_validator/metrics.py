@@ -1,4 +1,4 @@
-"""Stage 9: blocks -> QualityMetrics: what every build proves of every group, and counts, before it publishes (D20)."""
+"""Stage 9: check every group, and count what gates and the report are computed from (D20)."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ NULLABLE = (
     "user_preferred_channel",
     "sales_channel",
 )
-WEIGHT_UNIT = (
-    1 << 20
-)  # sample weights are summed in units of 2^-20, so that the order of blocks does not show
+# Sample weights are summed in units of 2^-20, so that the order of blocks does not matter.
+WEIGHT_UNIT = 1 << 20
 DRAWN_SOURCES = (*SOURCES, "random")
 
 
 @dataclass
 class QualityMetrics:
-    """Counts over blocks; adding blocks or merging metrics in any order gives the same numbers.
+    """Counts over blocks; adding and merging in any order gives the same numbers.
 
-    `tallies` holds, by split and name, vectors (m,) int64 of the machine; a name's length is that of what it counts by:
+    `tallies` has, by split and name, vectors (m,) int64 of the backend, as long as what they count
+    by:
 
-    positive_items, hard_items, random_items   by item
-    weeks                                      positives by whole weeks since the log's first purchase
-    activity                                   positives by earlier purchases of their user (ACTIVITY_BITS)
-    history                                    positives by the length of their history
-    price, similarity                          positives by normalized price, hard negatives by similarity (BINS)
-    nulls                                      positives without a value, by NULLABLE
-    drawn, later                               negatives by DRAWN_SOURCES: all, and those the user buys after the window
-    segment_weight                             positives' weight in WEIGHT_UNIT by SEGMENTS; absent without weights
-    measured                                   `kernels.checks.check_group`, summed
-    candidates                                 `candidate_funnel.count_candidates`; absent without hard negatives
+    - positive_items, hard_items, random_items: rows by item
+    - weeks: positives by whole weeks since the log's first purchase
+    - activity: positives by earlier purchases of their user (ACTIVITY_BITS)
+    - history: positives by the length of their history
+    - price, similarity: positives by normalized price, hard negatives by similarity (BINS)
+    - nulls: positives without a value, by NULLABLE
+    - drawn, later: negatives by DRAWN_SOURCES, and those of them bought after the window
+    - segment_weight: positives' weight in WEIGHT_UNIT by SEGMENTS; absent without weights
+    - measured: `kernels.checks.check_group`, summed
+    - candidates: `candidate_funnel.count_candidates`; absent without hard negatives
     """
 
     groups: int = 0
@@ -69,12 +69,12 @@ class QualityMetrics:
     def add(
         self, group: Group, results: StageResults, config: DatasetConfig, backend: Backend
     ) -> None:
-        """Check a block of groups: references, duplicates, ownership, corpus, window, history (critical gates of D20)."""
+        """Check and count a block of groups: the critical gates of D20, and the tallies."""
         xp, log, features = backend.xp, results.interactions, results.features
         n, width = group.item.shape
         split = SPLITS.index(group.positives.split)
         n_hard = int(group.negatives.source.shape[1])
-        found = xp.empty(n, dtype=xp.int32)
+        broken = xp.empty(n, dtype=xp.int32)
         later = xp.empty((n, width), dtype=xp.int8)
         measured = xp.empty((n, 3), dtype=xp.int32)
         groups = GroupRows(
@@ -96,19 +96,18 @@ class QualityMetrics:
             on_sale=features.snapshots.on_sale,
             price=features.snapshots.price,
         )
-        backend.for_each(check_group, n, groups, tables, GroupChecks(found, later, measured))
-        if int(found.max()):
+        backend.for_each(check_group, n, groups, tables, GroupChecks(broken, later, measured))
+        if int(broken.max()):
             for bit, name in enumerate(VIOLATIONS):
-                self.violations[name] += int(((found >> bit) & 1).sum())
+                self.violations[name] += int(((broken >> bit) & 1).sum())
         drawn = count_codes(xp, group.negatives.source.reshape(-1), len(SOURCES))
         for name, count in zip(SOURCES, backend.to_host(drawn).tolist(), strict=True):
             self.hard_by_source[name] += count
         self.relaxed += int(group.negatives.n_relaxed.sum())
         self.groups += n
         self.negatives_verified += n * (width - 1)
-        unknown = bool(
-            (found & UNKNOWN_ITEM).any()
-        )  # nothing is published then, but it is reported
+        # nothing is published then, but it is reported
+        unknown = bool((broken & UNKNOWN_ITEM).any())
         known = replace(group, item=xp.clip(group.item, 0, log.n_items - 1)) if unknown else group
         tally = {
             **_described(known, results, config, backend),
@@ -124,6 +123,7 @@ class QualityMetrics:
         self._add_tallies({group.positives.split: tally})
 
     def merge(self, other: "QualityMetrics") -> None:
+        """Add what `other` has counted."""
         self.groups += other.groups
         self.negatives_verified += other.negatives_verified
         self.relaxed += other.relaxed
@@ -135,15 +135,15 @@ class QualityMetrics:
                 mine[name] += count
         self._add_tallies(other.tallies)
 
-    def _add_tallies(self, others: dict[str, dict[str, Array]]) -> None:
-        for split, tallies in others.items():
+    def _add_tallies(self, added: dict[str, dict[str, Array]]) -> None:
+        for split, tallies in added.items():
             mine = self.tallies.setdefault(split, {})
             for name, vector in tallies.items():
                 mine[name] = mine[name] + vector if name in mine else vector
 
 
 def place_column(results: StageResults) -> str:
-    """What diversity is measured by: departments, or product groups where the log has no departments."""
+    """Name the column that diversity is measured by: departments if any, else groups."""
     return (
         "department"
         if len(results.interactions.item_columns["department"].values)
@@ -154,7 +154,7 @@ def place_column(results: StageResults) -> str:
 def _described(
     group: Group, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> dict[str, Array]:
-    """The tallies of a block that are counted by value."""
+    """Count the tallies of a block by value."""
     xp, log, features = backend.xp, results.interactions, results.features
     row, user, n_items = group.row, group.user, log.n_items
     n_hard = int(group.negatives.source.shape[1])
@@ -189,14 +189,14 @@ def _described(
     if results.balance is not None and group.positives.split == "train":
         weight = positive_weights(results.balance, log, row, results.plan.windows.cut1, backend)
         units = xp.rint(weight * WEIGHT_UNIT)  # whole numbers: float64 sums them exactly
-        of = results.balance.user_segment[user]
-        tally["segment_weight"] = xp.bincount(of, weights=units, minlength=len(SEGMENTS)).astype(
-            xp.int64
-        )
+        segment = results.balance.user_segment[user]
+        tally["segment_weight"] = xp.bincount(
+            segment, weights=units, minlength=len(SEGMENTS)
+        ).astype(xp.int64)
     return tally
 
 
 def _binned(shares: Array, known: Array, xp: Any) -> Array:
-    """Shares 0..1 counted in BINS of equal width, then those that are not known: (BINS + 1,) int64."""
+    """Count shares 0..1 in BINS of equal width, then unknown ones: (BINS + 1,) int64."""
     place = xp.minimum((xp.where(known, shares, 0) * BINS).astype(xp.int64), BINS - 1)
     return count_codes(xp, xp.where(known, place, BINS), BINS + 1)

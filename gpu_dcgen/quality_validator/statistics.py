@@ -1,8 +1,9 @@
-"""QualityMetrics and the stages' results -> plain numbers: the gates' values, scores, distributions and the funnel (D20)."""
+"""Compute the gates' values, scores, distributions and the funnel from counts (D20)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,22 +24,34 @@ from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
 
 _PAIRS = tuple(combinations(range(len(SPLITS)), 2))
 _TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
+_KINDS = ("positive", "hard", "random")  # of rows
+_DISTRIBUTIONS = ("weeks", "activity", "history", "price", "similarity")  # tallies by value
 
 
 @dataclass
 class Statistics:
-    """What quality_report.json says beside the verdicts."""
+    """The figures of quality_report.json beside the verdicts."""
 
     values: dict[str, float | None]  # by gate; those on performance are added when the build ends
     scores: dict[str, float | None]  # completeness, consistency, diversity, coverage: 0..1
     labels: dict[str, dict[str, int]]
     completeness: dict[str, float]  # column -> share of samples with a value
     distributions: dict[str, dict[str, Any]]  # split -> name -> counts
-    popularity: dict[
-        str, dict[str, float]
-    ]  # kind of row -> share of its rows that the most popular items take
+    # kind of row -> share of its rows that the most popular items take
+    popularity: dict[str, dict[str, float]]
     segments: dict[str, float] | None  # weighted shares of the train positives
     funnel: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """The tallies of all splits on the host, and what several figures are computed from."""
+
+    tallies: list[dict[str, list[int]]]  # by split
+    total: dict[str, list[int]]  # over the splits
+    n_items: list[int]  # rows by item, positives and negatives
+    categories: list[list[int]]  # positives by product group, by split
+    n_negatives: int  # a positive
 
 
 def describe(
@@ -50,42 +63,90 @@ def describe(
     config: DatasetConfig,
     backend: Backend,
 ) -> Statistics:
-    """Everything that can be said when all files are written; `folder` is where they lie."""
-    log, plan = results.interactions, results.plan
+    """Compute the figures of a build when all files are written into `folder`."""
+    counts = _collect(metrics, results, config, backend)
+    values = {
+        **_structure(folder, metrics, results, report, config, backend),
+        **_coverage(counts.n_items, results, config, backend),
+        **{name: metrics.violations[rule] for name, rule in _RULES.items()},
+        **_negative_values(metrics, counts, config),
+        **_distribution_values(metrics, counts, results, backend),
+        "class_balance": _imbalance(counts.total.get("segment_weight"), balance),
+        **_between_splits(counts.tallies, counts.categories),
+        **_split_values(results, config, backend),
+    }
+    completeness = _completeness(counts, metrics.groups, results, backend)
+    distributions = {
+        split: {
+            "product_group": counts.categories[k],
+            **{name: counts.tallies[k][name] for name in _DISTRIBUTIONS},
+        }
+        for k, split in enumerate(SPLITS)
+    }
+    labels = {
+        p.split: {"positive": len(p), "negative": len(p) * counts.n_negatives}
+        for p in results.plan.positives
+    }
+    return Statistics(
+        values=values,
+        scores=_scores(metrics, values, completeness),
+        labels=labels,
+        completeness=completeness,
+        distributions=distributions,
+        popularity={kind: _concentration(counts.total[f"{kind}_items"]) for kind in _KINDS},
+        segments=_segment_shares(counts.total.get("segment_weight")),
+        funnel={
+            "transactions": _transactions(results, report),
+            "negatives": _negatives(metrics, counts.total, results),
+        },
+    )
+
+
+def _collect(
+    metrics: QualityMetrics, results: StageResults, config: DatasetConfig, backend: Backend
+) -> _Counts:
     tallies = [_on_host(metrics.tallies.get(split, {}), backend) for split in SPLITS]
     total = {
         name: [sum(column) for column in zip(*(t[name] for t in tallies if name in t), strict=True)]
         for name in tallies[0]
     }
-    n_items = [
-        sum(kinds)
-        for kinds in zip(
-            *(total[f"{kind}_items"] for kind in ("positive", "hard", "random")), strict=True
-        )
-    ]
+    by_kind = zip(*(total[f"{kind}_items"] for kind in _KINDS), strict=True)
     categories = [
         _by_category(t["positive_items"], "product_group", results, backend) for t in tallies
     ]
-    source = _by_category(
-        backend.to_host(count_codes(backend.xp, log.item, log.n_items)).tolist(),
-        "product_group",
-        results,
-        backend,
-    )
-    weeks = count_codes(backend.xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
-    n_negatives = max(1, metrics.negatives_verified)
-    width = 1 + config.negatives_per_positive
-    diversity = _diversity(total["measured"][SAME_PLACE_PAIRS], metrics.groups, width - 1)
-    completeness = _completeness(total, n_items, metrics.groups, width, results, backend)
-    values = {
-        **_structure(folder, metrics, results, report, config, backend),
-        **_coverage(n_items, results, config, backend),
-        **{name: metrics.violations[rule] for name, rule in _RULES.items()},
-        "positive_negative_ratio": 1
-        if config.output.shape == "triplet"
-        else n_negatives / max(1, metrics.groups),
+    n_items = [sum(counted) for counted in by_kind]
+    return _Counts(tallies, total, n_items, categories, config.negatives_per_positive)
+
+
+def _negative_values(
+    metrics: QualityMetrics, counts: _Counts, config: DatasetConfig
+) -> dict[str, float | None]:
+    """Compute the gates' values on negatives: ratio, diversity, shortfall, bought later."""
+    measured, n_negatives = counts.total["measured"], max(1, metrics.negatives_verified)
+    n_hard = max(1, sum(metrics.hard_by_source.values()))
+    ratio = n_negatives / max(1, metrics.groups)
+    return {
+        "positive_negative_ratio": 1 if config.output.shape == "triplet" else ratio,
+        "negative_quality": _diversity(
+            measured[SAME_PLACE_PAIRS], metrics.groups, counts.n_negatives
+        ),
+        "diverse_negatives": 1 - measured[SAME_KIND] / n_negatives,
+        "hard_shortfall": metrics.hard_by_source["fallback"] / n_hard,
+        "later_bought": sum(counts.total["later"]) / n_negatives,
+    }
+
+
+def _distribution_values(
+    metrics: QualityMetrics, counts: _Counts, results: StageResults, backend: Backend
+) -> dict[str, float | None]:
+    """Compute the gates' values on categories, weeks and sequences, beside those of the log."""
+    xp, log, total = backend.xp, results.interactions, counts.total
+    by_item = backend.to_host(count_codes(xp, log.item, log.n_items)).tolist()
+    source = _by_category(by_item, "product_group", results, backend)
+    weeks = count_codes(xp, (log.time - log.first_time) // WEEK, len(total["weeks"]))
+    return {
         "category_distribution": total_variation(
-            [sum(column) for column in zip(*categories, strict=True)], source
+            [sum(column) for column in zip(*counts.categories, strict=True)], source
         ),
         "temporal_coverage": sum(n > 0 for n in total["weeks"]) / len(total["weeks"]),
         "temporal_distribution": total_variation(total["weeks"], backend.to_host(weeks).tolist()),
@@ -93,55 +154,30 @@ def describe(
             len(results.vocabularies[name].strings)
             for name in (*ITEM_CATEGORIES, *results.user_categories)
         ),
-        "class_balance": _imbalance(total.get("segment_weight"), balance),
         "sequence_lengths_at_cap": total["history"][-1] / max(1, metrics.groups),
         "sequence_lengths_median": _median(total["history"]),
-        "negative_quality": diversity,
-        "diverse_negatives": 1 - total["measured"][SAME_KIND] / n_negatives,
-        "hard_shortfall": metrics.hard_by_source["fallback"]
-        / max(1, sum(metrics.hard_by_source.values())),
-        "later_bought": sum(total["later"]) / n_negatives,
-        **_between_splits(tallies, categories),
-        **_split_values(results, config, backend),
     }
-    rules_kept = 1 - sum(metrics.violations.values()) / max(1, metrics.groups * len(VIOLATIONS))
-    scores = {
-        "completeness": sum(present) / len(present)
-        if (present := [c for c in completeness.values() if c])
-        else None,
-        "consistency": min(rules_kept, values["proper_data_types"]),
-        "diversity": diversity,
-        "coverage": (values["user_coverage"] + values["item_coverage"]) / 2,
+
+
+def _scores(
+    metrics: QualityMetrics, values: dict[str, float | None], completeness: dict[str, float]
+) -> dict[str, float | None]:
+    """Compute the four scores of the contract's "Generation Metrics", 0..1 each."""
+    present = [share for share in completeness.values() if share]
+    n_checks = max(1, metrics.groups * len(VIOLATIONS))
+    rules_share = 1 - sum(metrics.violations.values()) / n_checks
+    return {
+        "completeness": sum(present) / len(present) if present else None,
+        "consistency": min(rules_share, values["proper_data_types"] or 0),
+        "diversity": values["negative_quality"],
+        "coverage": ((values["user_coverage"] or 0) + (values["item_coverage"] or 0)) / 2,
     }
-    labels = {
-        p.split: {"positive": len(p), "negative": len(p) * (width - 1)} for p in plan.positives
-    }
-    distributions = {
-        split: {
-            "product_group": categories[k],
-            **{
-                name: tally[name]
-                for name in ("weeks", "activity", "history", "price", "similarity")
-            },
-        }
-        for k, (split, tally) in enumerate(zip(SPLITS, tallies, strict=True))
-    }
-    popularity = {
-        kind: _concentration(total[f"{kind}_items"]) for kind in ("positive", "hard", "random")
-    }
-    weight = total.get("segment_weight")
-    segments = (
-        {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)}
-        if weight
-        else None
-    )
-    funnel = {
-        "transactions": _transactions(results, report),
-        "negatives": _negatives(metrics, total, results),
-    }
-    return Statistics(
-        values, scores, labels, completeness, distributions, popularity, segments, funnel
-    )
+
+
+def _segment_shares(weight: list[int] | None) -> dict[str, float] | None:
+    if not weight:
+        return None
+    return {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)}
 
 
 _RULES = {
@@ -161,11 +197,11 @@ def _on_host(tallies: dict[str, Array], backend: Backend) -> dict[str, list[int]
 def _by_category(
     items: list[int], column: str, results: StageResults, backend: Backend
 ) -> list[int]:
-    """Rows by a static column of their item, those without a value first."""
+    """Count rows by a static column of their item, those without a value first."""
     xp, category = backend.xp, results.interactions.item_columns[column]
     weights = backend.from_host(items).astype(xp.float64)  # whole numbers: summed exactly
-    found = xp.bincount(category.codes + 1, weights=weights, minlength=len(category.values) + 1)
-    return backend.to_host(found.astype(xp.int64)).tolist()
+    counts = xp.bincount(category.codes + 1, weights=weights, minlength=len(category.values) + 1)
+    return backend.to_host(counts.astype(xp.int64)).tolist()
 
 
 def _structure(
@@ -176,7 +212,7 @@ def _structure(
     config: DatasetConfig,
     backend: Backend,
 ) -> dict[str, float]:
-    """What the files' footers, read from the disk, and the accounts say."""
+    """Compute the structural gates' values, from the files' footers as they are on the disk."""
     import pyarrow.parquet as pq
 
     output, n_rows, n_files, n_right = config.output, 0, 0, 0
@@ -205,7 +241,7 @@ def _structure(
 
 
 def _out_of_range(results: StageResults, backend: Backend) -> int:
-    """Values outside their range in the arrays from which every row is looked up."""
+    """Count values outside their range in the arrays from which every row is looked up."""
     log, snapshots = results.interactions, results.features.snapshots
     ranges = (
         (log.age, -1, MAX_AGE),
@@ -222,16 +258,16 @@ def _out_of_range(results: StageResults, backend: Backend) -> int:
 
 
 def _unaccounted(results: StageResults, report: InputReport) -> int:
-    """Transactions that no account holds, or that two hold."""
+    """Count transactions that are in no account, or in two."""
     log, ledger = results.interactions, results.plan.ledger
     rows = report.rows["transactions"]
     emitted = sum(ledger["emitted"].values())
-    kept = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
-    at_the_door = abs(rows.read - rows.accepted - rows.rejected - rows.collapsed)
+    n_interactions = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
+    rejected_or_collapsed = abs(rows.read - rows.accepted - rows.rejected - rows.collapsed)
     return (
-        at_the_door
+        rejected_or_collapsed
         + abs(rows.accepted - log.n_accepted)
-        + abs(log.n_accepted - sum(log.dropped.values()) - kept)
+        + abs(log.n_accepted - sum(log.dropped.values()) - n_interactions)
     )
 
 
@@ -249,39 +285,43 @@ def _coverage(
     present = backend.from_host(n_items) > 0
     group = log.item_columns["product_group"].codes + 1
     n_groups = len(log.item_columns["product_group"].values) + 1
-    kept_groups, found_groups = (
+    n_log_groups, n_present_groups = (
         int((count_codes(xp, codes, n_groups) > 0).sum()) for codes in (group, group[present])
     )
     return {
         "user_coverage": n_users / max(1, int(long_enough.sum())),
         "user_coverage_of_all": n_users / log.n_users,
         "item_coverage": int(present.sum()) / log.n_items,
-        "category_coverage": found_groups / kept_groups,
+        "category_coverage": n_present_groups / n_log_groups,
     }
 
 
 def _between_splits(
     tallies: list[dict[str, list[int]]], categories: list[list[int]]
 ) -> dict[str, float | None]:
-    """How far two splits are apart at most: total variation, and p of KS tests."""
+    """Compute the largest distances between two splits: total variation, and p of KS tests."""
 
     def widest(vectors: list[list[int]]) -> float | None:
-        found = [total_variation(vectors[a], vectors[b]) for a, b in _PAIRS]
-        return None if None in found else max(found)
+        distances = [total_variation(vectors[a], vectors[b]) for a, b in _PAIRS]
+        known = [distance for distance in distances if distance is not None]
+        return max(known) if len(known) == len(distances) else None
+
+    def smallest(test: Callable[[list[int], list[int]], float | None]) -> float | None:
+        values = [test(categories[a], categories[b]) for a, b in _PAIRS]
+        known = [p for p in values if p is not None]
+        return min(known) if len(known) == len(values) else None
 
     return {
         "category_consistency": widest(categories),
-        "category_ks_p": min(ks_p(categories[a], categories[b]) for a, b in _PAIRS),
-        "category_share_ks_p": min(
-            _ks_p_of_shares(categories[a], categories[b]) for a, b in _PAIRS
-        ),
+        "category_ks_p": smallest(ks_p),
+        "category_share_ks_p": smallest(_ks_p_of_shares),
         "user_activity_distribution": widest([tally["activity"] for tally in tallies]),
         "price_distribution": widest([tally["price"] for tally in tallies]),
     }
 
 
-def _ks_p_of_shares(a: list[int], b: list[int]) -> float:
-    """The KS test whose samples are the categories' shares."""
+def _ks_p_of_shares(a: list[int], b: list[int]) -> float | None:
+    """Compute p of the KS test with the categories' shares as samples."""
     shares = [Counter(n / sum(counted) for n in counted) for counted in (a, b)]
     steps = sorted(shares[0].keys() | shares[1].keys())
     return ks_p([shares[0][step] for step in steps], [shares[1][step] for step in steps])
@@ -315,20 +355,24 @@ def _split_values(
 
 
 def _future_knowledge(results: StageResults) -> int:
-    """How many sources of values know of purchases that come after the window they may look at (D8).
+    """Count the sources of values that know of purchases after the window they may use (D8).
 
-    Similarities and price edges tell the latest purchase that they were made of, not the one that they were asked to stop at.
+    Similarities and price edges record the latest purchase that went into them, not the cut that
+    they were asked to stop at.
     """
     windows, plan = results.plan.windows, results.plan
-    made_of = (results.neighbors.known_until, results.features.edges_known_until)
-    n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in made_of)
+    latest_used = (results.neighbors.known_until, results.features.edges_known_until)
+    n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in latest_used)
     return n_beyond + sum(
         p.window_end != end for p, end in zip(plan.positives, windows.ends, strict=True)
     )
 
 
 def _diversity(alike_pairs: int, n_groups: int, n_negatives: int) -> float | None:
-    """Mean over groups of (1 - sum of squared shares of places) / (1 - 1 / negatives); None for single negatives."""
+    """Compute the mean Gini-Simpson index of groups, over its maximum 1 - 1 / negatives (D20).
+
+    None for single negatives.
+    """
     if n_negatives < 2 or not n_groups:
         return None
     squares = (n_groups * n_negatives + 2 * alike_pairs) / (n_groups * n_negatives**2)
@@ -336,9 +380,10 @@ def _diversity(alike_pairs: int, n_groups: int, n_negatives: int) -> float | Non
 
 
 def _imbalance(weight: list[int] | None, balance: Balance | None) -> float | None:
-    """How far the segments' shares of what the positives weigh are from those the weights were made for."""
+    """Compute how far the segments' shares of the weight are from their targets, at most."""
     if (
         weight is None
+        or balance is None
         or not sum(weight)
         or not any(s["share_after"] for s in balance.info["segments"].values())
     ):
@@ -348,7 +393,7 @@ def _imbalance(weight: list[int] | None, balance: Balance | None) -> float | Non
 
 
 def _median(lengths: list[int]) -> int:
-    """The lower median of values counted by value."""
+    """Return the lower median of values counted by value."""
     seen, half = 0, (sum(lengths) + 1) // 2
     for length, n in enumerate(lengths):
         seen += n
@@ -358,18 +403,18 @@ def _median(lengths: list[int]) -> int:
 
 
 def _completeness(
-    total: dict[str, list[int]],
-    n_items: list[int],
-    n_groups: int,
-    width: int,
-    results: StageResults,
-    backend: Backend,
+    counts: _Counts, n_groups: int, results: StageResults, backend: Backend
 ) -> dict[str, float]:
-    """Share of samples with a value, by column; negative_source and similarity_score are null by their meaning."""
+    """Compute the share of samples with a value, by column.
+
+    Left out are negative_source and similarity_score, which are null where they do not apply.
+    """
+    total, width = counts.total, 1 + counts.n_negatives
     n_rows = max(1, n_groups * width)
     null = {name: n * width for name, n in zip(NULLABLE, total["nulls"], strict=True)}
     null |= {
-        f"item_{name}": _by_category(n_items, name, results, backend)[0] for name in ITEM_CATEGORIES
+        f"item_{name}": _by_category(counts.n_items, name, results, backend)[0]
+        for name in ITEM_CATEGORIES
     }
     null |= dict.fromkeys(
         ("item_price_category", "item_price_normalized"), total["measured"][UNPRICED]
@@ -383,7 +428,7 @@ def _completeness(
 
 
 def _concentration(items: list[int]) -> dict[str, float]:
-    """Share of the rows that the most popular 0.1 %, 1 %, 10 % and 50 % of the items take."""
+    """Compute the share of rows of the most popular 0.1 %, 1 %, 10 % and 50 % of the items."""
     ranked, n_rows = sorted(items, reverse=True), max(1, sum(items))
     return {
         f"{share:.1%}": sum(ranked[: max(1, round(share * len(ranked)))]) / n_rows

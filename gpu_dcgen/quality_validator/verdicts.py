@@ -1,4 +1,4 @@
-"""Gates -> verdicts, quality_report.json and JUnit XML; a critical failure stops publication (D20)."""
+"""Judge the gates, and write JUnit XML; a critical failure stops publication (D20)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HOLDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate with its value; `skip` where the value does not exist in this build, `info` where nothing is asked of it."""
+    """A gate with its value; `skip` without a value in this build, `info` without a threshold."""
 
     gate: Gate
     value: float | None
@@ -32,13 +32,17 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
+        """Whether the value is on the wrong side of the threshold."""
         return self.verdict == "fail"
 
     def text(self) -> str:
+        """Say what was measured and what was expected."""
         gate = self.gate
-        return f"{gate.name}: {gate.metric} is {_number(self.value)}, expected {gate.relation} {_number(gate.threshold)}"
+        expected = f"{gate.relation} {_number(gate.threshold)}"
+        return f"{gate.name}: {gate.metric} is {_number(self.value)}, expected {expected}"
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the gate's entry in quality_report.json."""
         reason = OUR_THRESHOLDS.get(self.gate.name)
         return {
             **asdict(self.gate),
@@ -49,7 +53,7 @@ class Verdict:
 
 
 def evaluate(values: dict[str, float | None], config: DatasetConfig) -> list[Verdict]:
-    """A verdict for each of GATES, with the thresholds and severities of `config.quality`."""
+    """Judge each of GATES by the thresholds and severities of `config.quality`."""
     verdicts = []
     for gate in GATES:
         gate = _as_configured(gate, config)
@@ -92,29 +96,34 @@ def performance_values(performance: Performance) -> dict[str, float | None]:
 
 
 def failures(verdicts: Sequence[Verdict], severity: Severity) -> list[Verdict]:
+    """Return the failed gates of a severity."""
     return [verdict for verdict in verdicts if verdict.failed and verdict.gate.severity == severity]
 
 
 def overall(
     verdicts: Sequence[Verdict],
 ) -> Literal["passed", "passed with warnings", "failed"]:
-    """`failed`, `passed with warnings` or `passed`."""
+    """Return `failed`, `passed with warnings` or `passed`."""
     if failures(verdicts, "critical"):
         return "failed"
     return "passed with warnings" if failures(verdicts, "warning") else "passed"
 
 
 def require(verdicts: Sequence[Verdict], staging: Path) -> None:
-    """GateError when a critical gate failed; the staging folder, with quality_report.json in it, is named."""
+    """Raise GateError, which names the staging folder, if a critical gate failed."""
     if broken := failures(verdicts, "critical"):
-        found = "\n".join(f"{verdict.text()}. {verdict.gate.remedy}" for verdict in broken)
+        reasons = "\n".join(f"{verdict.text()}. {verdict.gate.remedy}" for verdict in broken)
         raise GateError(
-            f"critical gate failed, nothing was published:\n{found}\nWhat was written is kept in {staging}."
+            f"critical gate failed, nothing was published:\n{reasons}\n"
+            f"The files and quality_report.json are in {staging}."
         )
 
 
 def write_junit(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """JUnit XML for CI systems: a suite a section, a case a gate; only critical failures are failures, the others output."""
+    """Write JUnit XML for CI systems: a suite a section, a case a gate.
+
+    Critical failures are failures there; the others are output of their case.
+    """
     root = ElementTree.Element("testsuites", name="gpu-dcgen quality gates")
     for section in dict.fromkeys(verdict.gate.section for verdict in verdicts):
         inside = [verdict for verdict in verdicts if verdict.gate.section == section]
