@@ -1,4 +1,4 @@
-"""What `python -m gpu_dcgen` prints, as a terminal of 80 columns, a file or a shell receives it."""
+"""What `python -m gpu_dcgen` prints to a terminal of 80 columns, a file or a shell."""
 
 from __future__ import annotations
 

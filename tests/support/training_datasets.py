@@ -1,4 +1,4 @@
-"""Small datasets in all three shapes for the tests of training, and the content of their files."""
+"""Small datasets in all three shapes for tests of training, and readers of their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ContrastiveDataset`: what PyTorch asks of a map-style dataset, lazily and within bounds."""
+"""`ContrastiveDataset` is a map-style dataset, which reads lazily and bounds its cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def same(left, right):
 
 @pytest.fixture
 def read(monkeypatch):
-    """The numbers of the groups that row groups begin with, in the order in which these are decoded."""
+    """Record the first group of each row group that is decoded, in order."""
     decoded = []
     plain = RowGroupReader.read
     monkeypatch.setattr(
@@ -46,15 +46,15 @@ def test_a_batch_is_its_samples_stacked(shape, layout):
     indices = [len(dataset) - 1, 0, 5, 5, 3, -1]
     batch = dataset.batch(indices)
     for place, index in enumerate(indices):
-        one = dataset[index]
+        sample = dataset[index]
         assert same(
-            one["item_features"], {name: t[place] for name, t in batch["item_features"].items()}
+            sample["item_features"], {name: t[place] for name, t in batch["item_features"].items()}
         )
         assert same(
-            one["user_features"], {name: t[place] for name, t in batch["user_features"].items()}
+            sample["user_features"], {name: t[place] for name, t in batch["user_features"].items()}
         )
-        assert same(one["metadata"], {name: t[place] for name, t in batch["metadata"].items()})
-        assert torch.equal(one["label"], batch["label"][place])
+        assert same(sample["metadata"], {name: t[place] for name, t in batch["metadata"].items()})
+        assert torch.equal(sample["label"], batch["label"][place])
 
 
 def test_samples_are_the_rows_of_the_files():
@@ -139,14 +139,14 @@ def test_worker_processes_give_the_same_samples(start):
     dataset = ContrastiveDataset(get_dataset(), "val")
     dataset[0]
     here = list(DataLoader(dataset, batch_size=13, collate_fn=dataset.collate))
-    there = DataLoader(
+    loader = DataLoader(
         dataset,
         batch_size=13,
         collate_fn=dataset.collate,
         num_workers=2,
         multiprocessing_context=start,
     )
-    assert all(same(left, right) for left, right in zip(here, there, strict=True))
+    assert all(same(left, right) for left, right in zip(here, loader, strict=True))
 
 
 def test_another_process_begins_with_an_empty_cache():
@@ -159,10 +159,10 @@ def test_the_sampler_takes_every_sample_once_and_reads_each_row_group_once(read)
     dataset = ContrastiveDataset(get_dataset())
     sampler = LocalSampler(dataset, seed=4, window=2)
     loader = DataLoader(dataset, batch_size=21, sampler=sampler, collate_fn=dataset.collate)
-    found = torch.cat(
+    indices = torch.cat(
         [batch["metadata"]["group_number"] * 7 + batch["metadata"]["slot"] for batch in loader]
     ).tolist()
-    assert sorted(found) == list(range(len(sampler))) and found != sorted(found)
+    assert sorted(indices) == list(range(len(sampler))) and indices != sorted(indices)
     assert len(read) == len(set(read)) == len(dataset.files.row_groups)
     first = list(sampler)
     sampler.set_epoch(1)

@@ -1,4 +1,7 @@
-"""Row groups that libcudf decodes are those that Arrow decodes, value for value; a stand-in on the host does libcudf's part."""
+"""Row groups that libcudf decodes equal those of Arrow.
+
+A stand-in on the host does the work of libcudf.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from tests.support.training_datasets import ALL_SHAPES, get_dataset
 
 
 class OnHost:
-    """`gpu_dcgen.backend.gpu.libcudf` as far as the reader calls it, with NumPy's arrays: lists have offsets, strings no codes."""
+    """The part of `gpu_dcgen.backend.gpu.libcudf` that the reader calls, with NumPy's arrays.
+
+    Lists have offsets, strings no codes.
+    """
 
     def read_row_group(self, file, number, names):
         with pq.ParquetFile(file) as parquet:
@@ -38,15 +44,15 @@ class OnHost:
 
     def to_arrays(self, column, dtype, xp):
         array = column.held
-        there = np.array(array.is_valid()) if array.null_count else None
+        is_valid = np.array(array.is_valid()) if array.null_count else None
         if pa.types.is_boolean(array.type):
-            return np.array(array.to_numpy(zero_copy_only=False)), there
+            return np.array(array.to_numpy(zero_copy_only=False)), is_valid
         values = np.frombuffer(array.buffers()[1], dtype)[
             array.offset : array.offset + len(array)
         ].copy()
-        if there is not None:
-            values[~there] = 77  # what lies under a null is anything
-        return values, there
+        if is_valid is not None:
+            values[~is_valid] = 77  # what lies under a null is anything
+        return values, is_valid
 
     def encode_strings(self, column, xp):
         values = column.held.drop_null().unique().sort()
@@ -69,12 +75,12 @@ def test_groups_are_equal(shape, split):
     theirs = RowGroupReader(files, vocabularies)
     ours = on_device.DeviceRowGroupReader(files, vocabularies, None, "cuda")
     for row_group in files.row_groups:
-        wanted, found = theirs.read(row_group), ours.read(row_group)
+        expected, decoded = theirs.read(row_group), ours.read(row_group)
         for part in ("user_features", "item_features", "metadata"):
-            assert getattr(found, part).keys() == getattr(wanted, part).keys()
-            for name, tensor in getattr(wanted, part).items():
-                assert getattr(found, part)[name].dtype == tensor.dtype, name
-                assert torch.equal(getattr(found, part)[name], tensor), name
+            assert getattr(decoded, part).keys() == getattr(expected, part).keys()
+            for name, tensor in getattr(expected, part).items():
+                assert getattr(decoded, part)[name].dtype == tensor.dtype, name
+                assert torch.equal(getattr(decoded, part)[name], tensor), name
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_hard": 1, "n_random": 2}, {"distinct_items": True}])
@@ -85,10 +91,12 @@ def test_a_stream_of_either_reader_is_the_same(settings):
         )
         for reader in READERS
     ]
-    for wanted, found in zip(*readers, strict=True):
-        assert torch.equal(wanted["metadata"]["group_number"], found["metadata"]["group_number"])
+    for expected, decoded in zip(*readers, strict=True):
         assert torch.equal(
-            wanted["item_features"]["item_index"], found["item_features"]["item_index"]
+            expected["metadata"]["group_number"], decoded["metadata"]["group_number"]
+        )
+        assert torch.equal(
+            expected["item_features"]["item_index"], decoded["item_features"]["item_index"]
         )
 
 

@@ -61,10 +61,10 @@ def test_tuples_say_what_was_bought_before_what_was_bought_and_what_was_not(tmp_
     pairs = read_rows(get_dataset())
     ids = {index: item for item, index in read_item_index(get_dataset()).items()}
     n = export(get_dataset(shape), tmp_path / "tuples.parquet", "tuples")
-    found = pq.read_table(tmp_path / "tuples.parquet").to_pylist()
-    assert n == len(found) == len(pairs) // 7
+    tuples = pq.read_table(tmp_path / "tuples.parquet").to_pylist()
+    assert n == len(tuples) == len(pairs) // 7
     negatives = 1 if shape == "triplet" else 6
-    for row, start in zip(found, range(0, len(pairs), 7), strict=True):
+    for row, start in zip(tuples, range(0, len(pairs), 7), strict=True):
         group = pairs[start : start + 7]
         assert list(row) == [
             "anchor",

@@ -1,4 +1,4 @@
-"""Negatives from the batch are never what the user owns, and every candidate's probability is right."""
+"""In-batch negatives are never owned, and the probability of each candidate is right."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, 
 
 def owned(dataset, split):
     """user_index -> items of the split's positives."""
-    items, users, found = read_item_index(dataset), read_user_index(dataset), {}
+    items, users, items_by_user = read_item_index(dataset), read_user_index(dataset), {}
     for row in read_rows(dataset, split):
-        own = found.setdefault(users[row["user_id"]], set())
+        own = items_by_user.setdefault(users[row["user_id"]], set())
         own |= {items[row["item_id"]]} if row["label"] == 1 else set()
-    return found
+    return items_by_user
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -150,16 +150,19 @@ def test_a_corpus_that_nothing_tells_of_is_all_items():
 
 
 def outcomes(n_items, positive, share, n_others, n_random):
-    """All (probability, drawn items) of a batch's other positives and of a uniform draw without replacement."""
-    others = [item for item in range(n_items) if item != positive]
-    draws = list(itertools.combinations(others, n_random))
+    """Yield (probability, other positives of the batch, draw) of all outcomes.
+
+    The draw is uniform and without replacement.
+    """
+    negatives = [item for item in range(n_items) if item != positive]
+    draws = list(itertools.combinations(negatives, n_random))
     for batch in itertools.product(range(n_items), repeat=n_others):
         for draw in draws:
             yield math.prod(share[item] for item in batch) / len(draws), batch, draw
 
 
 def sampled(scores, share, batch, draw, n_others, corpus, sign=1.0):
-    """The logits of positive 0 in one outcome, `log_q` and the mask as `InBatch` would give them."""
+    """Compute the logits of positive 0 in an outcome, with `log_q` and mask as of `InBatch`."""
     n = 1 + len(batch)
     items = torch.tensor([[0, *draw], *([item] * (1 + len(draw)) for item in batch)])
     log_pi = sign * torch.log(
@@ -179,7 +182,7 @@ def sampled(scores, share, batch, draw, n_others, corpus, sign=1.0):
 
 
 def test_the_corrected_sum_is_that_of_the_exact_softmax_over_a_tiny_catalogue():
-    """Over all outcomes of the draws the sum of exp(logits) is on average the softmax's over all items."""
+    """Over all draws, the mean sum of exp(logits) is that of the softmax over all items."""
     share, n_others, n_random = [0.4, 0.3, 0.15, 0.1, 0.05], 3, 2
     scores = torch.tensor([0.3, 1.2, -0.5, 0.8, 2.0])
     exact = scores.exp().sum().item()
@@ -208,9 +211,10 @@ def test_the_loss_is_that_of_these_logits():
         logits = [
             (users[i] @ items[i, k] / 0.5 - batch["log_q"][i, k]).item() for k in range(width)
         ]
-        others = torch.nonzero(batch["in_batch"]["allowed"][i])[:, 0].tolist()
+        columns = torch.nonzero(batch["in_batch"]["allowed"][i])[:, 0].tolist()
         logits += [
-            (users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item() for j in others
+            (users[i] @ items[j, 0] / 0.5 - batch["in_batch"]["log_q"][i, j]).item()
+            for j in columns
         ]
         loss = math.log(sum(map(math.exp, logits))) - logits[0]
         total, weighted = (

@@ -1,4 +1,4 @@
-"""Each epoch's negatives are some of those that the dataset stores, others each time, the same for the same seed."""
+"""Each epoch takes other ones of the stored negatives, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def slots(n_hard, n_random, epochs=1, **settings):
         n_random=n_random,
         **{"num_workers": 0, **settings},
     )
-    found = []
+    epochs_of_slots = []
     for _ in range(epochs):
-        taken = {}
+        slots_by_group = {}
         for batch in stream:
             rows = zip(
                 batch["metadata"]["group_number"].tolist(),
                 batch["metadata"]["slot"].tolist(),
                 strict=True,
             )
-            taken |= {group: tuple(slots) for group, slots in rows}
-        found.append(taken)
-    return found
+            slots_by_group |= {group: tuple(slots) for group, slots in rows}
+        epochs_of_slots.append(slots_by_group)
+    return epochs_of_slots
 
 
 @pytest.mark.parametrize(("n_hard", "n_random"), [(0, 4), (1, 2), (2, 1), (0, 0)])
 def test_as_many_of_each_kind_are_taken_as_asked_for_none_twice(n_hard, n_random):
-    for taken in slots(n_hard, n_random)[0].values():
-        assert taken[0] == 0 and len(set(taken)) == len(taken)
-        assert [slot in STORED["hard"] for slot in taken[1:]] == [True] * n_hard + [
+    for chosen in slots(n_hard, n_random)[0].values():
+        assert chosen[0] == 0 and len(set(chosen)) == len(chosen)
+        assert [slot in STORED["hard"] for slot in chosen[1:]] == [True] * n_hard + [
             False
         ] * n_random
 

@@ -40,8 +40,8 @@ def test_permutations_of_other_seeds_and_epochs_differ():
     values = [
         (seed, purpose, epoch) for seed in range(3) for purpose in (1, 2) for epoch in range(3)
     ]
-    found = {tuple(permute(50, *numbers).tolist()) for numbers in values}
-    assert len(found) == 18
+    ordered = {tuple(permute(50, *numbers).tolist()) for numbers in values}
+    assert len(ordered) == 18
 
 
 def test_a_permutation_is_uniform():
@@ -52,21 +52,21 @@ def test_a_permutation_is_uniform():
 
 def groups(order, sizes):
     """The epoch's groups as pairs of row group and place in it."""
-    found = []
+    ordered = []
     for window, members in enumerate(order.windows):
         laid = [(number, place) for number in members for place in range(sizes[number])]
         places = order.order_window(window)
-        found += laid if places is None else [laid[place] for place in places]
-    return found
+        ordered += laid if places is None else [laid[place] for place in places]
+    return ordered
 
 
 @given(SIZES, st.integers(0, 99), st.integers(1, 5), st.booleans())
 def test_an_epoch_has_every_group_once(sizes, seed, window, shuffle):
     order = make_epoch_order(sizes, seed, 0, shuffle=shuffle, window=window)
     everything = [(number, place) for number, size in enumerate(sizes) for place in range(size)]
-    found = groups(order, sizes)
-    assert sorted(found) == everything
-    assert shuffle or found == everything
+    ordered = groups(order, sizes)
+    assert sorted(ordered) == everything
+    assert shuffle or ordered == everything
     assert order.n_groups == len(everything)
     assert all(
         order.starts[order.find_window(p)] <= p < order.starts[order.find_window(p) + 1]
@@ -110,7 +110,7 @@ def test_no_rank_has_an_empty_batch_when_an_epoch_goes_on_with_more_ranks_than_p
 def test_ranks_share_every_group_in_equally_many_batches(n_groups, batch, n_ranks, drop_last):
     if n_groups < n_ranks:
         return
-    taken, position = [], 0
+    places_read, position = [], 0
     rounds = count_rounds(n_groups, batch, n_ranks, drop_last=drop_last)
     for _ in range(rounds):
         slices = [
@@ -118,7 +118,7 @@ def test_ranks_share_every_group_in_equally_many_batches(n_groups, batch, n_rank
             for rank in range(n_ranks)
         ]
         assert all(rows.stop > rows.start for rows, _ in slices)
-        taken += [place for rows, _ in slices for place in range(rows.start, rows.stop)]
+        places_read += [place for rows, _ in slices for place in range(rows.start, rows.stop)]
         (position,) = {after for _, after in slices}
     wanted = n_groups // (batch * n_ranks) * batch * n_ranks if drop_last else n_groups
-    assert taken == list(range(wanted))
+    assert places_read == list(range(wanted))

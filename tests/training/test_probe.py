@@ -26,13 +26,13 @@ from tests.support.training_datasets import get_dataset
 
 
 @pytest.fixture(scope="module")
-def found():
-    said = []
-    return probe(get_dataset(), epochs=1, n_positives=40, seed=3, notify=said.append), said
+def result():
+    lines = []
+    return probe(get_dataset(), epochs=1, n_positives=40, seed=3, notify=lines.append), lines
 
 
-def test_every_ranking_is_measured_on_val_and_test(found):
-    figures = found[0]["figures"]
+def test_every_ranking_is_measured_on_val_and_test(result):
+    figures = result[0]["figures"]
     assert list(figures) == [
         "popularity",
         "recent popularity",
@@ -43,21 +43,21 @@ def test_every_ranking_is_measured_on_val_and_test(found):
     for by_split in figures.values():
         assert list(by_split) == ["val", "test"]
         assert all(0 <= figure <= 1 for metrics in by_split.values() for figure in metrics.values())
-    assert found[0]["recall_target"] == 0.10
-    assert len(found[1]) == 4 + 2 * len(NEGATIVE_KINDS)
+    assert result[0]["recall_target"] == 0.10
+    assert len(result[1]) == 4 + 2 * len(NEGATIVE_KINDS)
 
 
-def test_the_same_seed_gives_the_same_figures_and_leaves_torchs_alone(found):
+def test_the_same_seed_gives_the_same_figures_and_leaves_torchs_alone(result):
     torch.manual_seed(0)
     wanted = torch.rand(1)
     torch.manual_seed(0)
     again = probe(get_dataset(), epochs=1, n_positives=40, seed=3)
-    assert json.dumps(again) == json.dumps(found[0])
+    assert json.dumps(again) == json.dumps(result[0])
     assert torch.equal(torch.rand(1), wanted)
 
 
 def taste_shop():
-    """Two halves of a shop that share no item; every user buys at random from one of them, a new item each day."""
+    """Make a shop of two halves that share no item; each user buys from one, a new item a day."""
     lines = []
     for user in range(40):
         for day in range(36):

@@ -1,4 +1,4 @@
-"""A ranking counts what it says it counts, and knows nothing of the time after the positive."""
+"""A ranking counts what it claims to count, and nothing from after the positive."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_recall_and_ndcg_are_means_over_positives(evaluation, monkeypatch):
         evaluation.target[:5],
         evaluation.catalog,
     )
-    found = evaluate(lambda positives, snapshots: torch.zeros((5, 1)), few)
-    assert found == {
+    metrics = evaluate(lambda positives, snapshots: torch.zeros((5, 1)), few)
+    assert metrics == {
         "recall@50": pytest.approx(4 / 5),
         "ndcg@10": pytest.approx((1 + 1 / math.log2(11)) / 5),
     }
@@ -117,15 +117,15 @@ def test_item_cf_adds_up_the_similarities_to_the_history(evaluation):
     similarity = {
         (items[row["item_id"]], items[row["similar_item_id"]]): row["similarity"] for row in matrix
     }
-    found = make_item_cf_scorer(get_dataset(), load_vocabularies(get_dataset()).items)(
+    scores_by_row = make_item_cf_scorer(get_dataset(), load_vocabularies(get_dataset()).items)(
         evaluation.positives, None
     )
     for scores, history in zip(
-        found,
+        scores_by_row,
         evaluation.positives["user_features"]["user_interaction_sequence"].tolist(),
         strict=True,
     ):
         for item in range(1, len(items) + 1):
             wanted = sum(similarity.get((bought, item), 0) for bought in set(history) - {0})
             assert scores[item].item() == pytest.approx(wanted, abs=1e-5)
-    assert (found > 0).any()
+    assert (scores_by_row > 0).any()

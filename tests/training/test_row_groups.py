@@ -70,17 +70,17 @@ def expected(row, number, dataset, width):
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_value_of_every_labelled_pair_arrives(split):
     dataset = get_dataset()
-    found = flat(to_sample_batch(read_split(dataset, split)))
+    decoded = flat(to_sample_batch(read_split(dataset, split)))
     wanted = [
         expected(row, number, dataset, 7) for number, row in enumerate(read_rows(dataset, split))
     ]
-    assert found.keys() == wanted[0].keys()
-    for name, values in found.items():
+    assert decoded.keys() == wanted[0].keys()
+    for name, values in decoded.items():
         assert values == [row[name] for row in wanted], name
 
 
 def test_the_shop_has_what_the_reader_could_get_wrong():
-    """Nulls in every nullable column, short and full histories, channels, hard negatives with and without a similarity."""
+    """Nulls, short and full histories, channels, hard negatives with and without a similarity."""
     table = read_rows(get_dataset())
     for name in (
         "user_age",
@@ -151,11 +151,11 @@ def test_only_the_columns_that_are_wanted_are_read(shape):
 def test_records_are_the_groups_that_were_packed(place):
     groups = read_groups(get_dataset())[0]
     several = concatenate([pack(groups) for groups in read_groups(get_dataset())])
-    taken = several.select(place).to_groups()
+    selected = several.select(place).to_groups()
     for part in ("user_features", "item_features", "metadata"):
-        assert getattr(taken, part).keys() == getattr(groups, part).keys()
-        for name, tensor in getattr(taken, part).items():
-            wanted = torch.cat([getattr(one, part)[name] for one in read_groups(get_dataset())])
+        assert getattr(selected, part).keys() == getattr(groups, part).keys()
+        for name, tensor in getattr(selected, part).items():
+            wanted = torch.cat([getattr(each, part)[name] for each in read_groups(get_dataset())])
             assert tensor.dtype == wanted.dtype, name
             assert torch.equal(
                 tensor, wanted[place if isinstance(place, slice) else torch.from_numpy(place)]
@@ -170,8 +170,8 @@ def test_records_on_a_device_are_those_of_the_host():
     records._write_on_device(groups, words, wanted.fields)
     assert torch.equal(words, wanted.words)
     for field in wanted.fields:
-        found = records._view_on_device(wanted.words[:, field.first : field.end], field)
-        assert torch.equal(found, getattr(groups, field.part)[field.name]), field.name
+        decoded = records._view_on_device(wanted.words[:, field.first : field.end], field)
+        assert torch.equal(decoded, getattr(groups, field.part)[field.name]), field.name
 
 
 def test_records_know_their_bytes():

@@ -1,4 +1,7 @@
-"""`ContrastiveStream`: one epoch is every positive once, in one order, whoever reads and however often they are stopped."""
+"""`ContrastiveStream`: an epoch is every positive once, in one order, whoever reads.
+
+Also when it is interrupted and resumed.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def everything(**settings):
     [{}, {"shuffle": False}, {"distinct_items": True}, {"num_workers": 0}, {"batch_size": 1000}],
 )
 def test_an_epoch_has_every_positive_once(shape, settings):
-    found = sum(
+    groups = sum(
         numbers(
             ContrastiveStream(
                 get_dataset(shape), **{"batch_size": 5, "window": 3, "layout": "groups", **settings}
@@ -50,8 +53,8 @@ def test_an_epoch_has_every_positive_once(shape, settings):
         ),
         [],
     )
-    assert sorted(found) == everything()
-    assert (found == everything()) == (settings == {"shuffle": False})
+    assert sorted(groups) == everything()
+    assert (groups == everything()) == (settings == {"shuffle": False})
 
 
 def test_the_length_is_the_number_of_batches():
@@ -67,8 +70,8 @@ def test_the_order_does_not_depend_on_the_number_of_workers():
 
 
 def test_each_epoch_has_an_order_of_its_own_and_the_seed_decides_it():
-    one, twin = stream(), stream()
-    first, second = numbers(one), numbers(one)
+    fresh, twin = stream(), stream()
+    first, second = numbers(fresh), numbers(fresh)
     assert first != second
     assert [first, second] == [numbers(twin), numbers(twin)]
     assert numbers(stream(seed=2)) != first
@@ -108,7 +111,7 @@ def test_reading_stops_when_the_iteration_is_given_up(monkeypatch):
     batches = iter(stream(num_workers=2, window=1, batch_size=1))
     next(batches)
     batches.close()
-    assert len(decoded) <= 2  # the window at hand, and the next one
+    assert len(decoded) <= 2  # the current window and the next one
 
 
 @pytest.mark.parametrize(
@@ -129,37 +132,42 @@ def test_an_epoch_is_resumed_where_it_stood_with_another_number_of_workers(befor
         batches.close()
         second = stream(num_workers=after, **settings)
         second.load_state_dict(state)
-        found = [*done, *second]
-        assert numbers(found) == numbers(whole)
-        for one, other in zip(found, whole, strict=True):
+        batches_read = [*done, *second]
+        assert numbers(batches_read) == numbers(whole)
+        for resumed_batch, batch in zip(batches_read, whole, strict=True):
             assert torch.equal(
-                one["item_features"]["item_index"], other["item_features"]["item_index"]
+                resumed_batch["item_features"]["item_index"], batch["item_features"]["item_index"]
             )
 
 
 @pytest.mark.parametrize(
-    "disturb", [lambda one: next(iter(one)), lambda one: one.set_epoch(3), lambda one: resumed(one)]
+    "disturb",
+    [
+        lambda source: next(iter(source)),
+        lambda source: source.set_epoch(3),
+        lambda source: resumed(source),
+    ],
 )
 def test_an_iteration_that_another_one_has_upset_does_not_go_on(disturb):
-    one = stream()
-    batches = iter(one)
+    source = stream()
+    batches = iter(source)
     next(batches)
-    disturb(one)
+    disturb(source)
     with pytest.raises(
         ConfigError, match="another iteration, set_epoch or load_state_dict has begun"
     ):
         next(batches)
 
 
-def resumed(one):
-    one.load_state_dict(one.state_dict())
+def resumed(source):
+    source.load_state_dict(source.state_dict())
 
 
 def test_an_iteration_that_was_left_is_gone_on_with():
-    one = stream()
-    batches = iter(one)
+    source = stream()
+    batches = iter(source)
     done = [next(batches) for _ in range(2)]
-    assert numbers(done) + numbers(one) == numbers(stream())
+    assert numbers(done) + numbers(source) == numbers(stream())
 
 
 def test_after_the_last_batch_the_state_is_of_the_next_epoch():
@@ -172,9 +180,9 @@ def test_after_the_last_batch_the_state_is_of_the_next_epoch():
 
 
 def test_other_ranks_and_another_batch_size_go_on_from_the_same_place():
-    two = [iter(one := stream(rank=rank, n_ranks=2)) for rank in range(2)]
+    two = [iter(source := stream(rank=rank, n_ranks=2)) for rank in range(2)]
     done = [next(batches)["metadata"]["group_number"].tolist() for _ in range(2) for batches in two]
-    state = one.state_dict()
+    state = source.state_dict()
     rest = stream(batch_size=3)
     rest.load_state_dict(state)
     assert sum([*done, *numbers(rest)], []) == sum(numbers(stream()), [])
@@ -206,10 +214,12 @@ def test_a_state_of_another_data_set_or_version_is_refused():
 KILLED = """
 import json, os, signal, sys
 from gpu_dcgen.training.stream import ContrastiveStream
-stream = ContrastiveStream(sys.argv[1], batch_size=5, window=3, layout="groups", seed=1, num_workers=int(sys.argv[2]))
+options = {"batch_size": 5, "window": 3, "layout": "groups", "seed": 1}
+stream = ContrastiveStream(sys.argv[1], num_workers=int(sys.argv[2]), **options)
 with open(sys.argv[3], "w") as log:
     for number, batch in enumerate(stream):
-        log.write(json.dumps({"groups": batch["metadata"]["group_number"].tolist(), "state": stream.state_dict()}) + "\\n")
+        groups = batch["metadata"]["group_number"].tolist()
+        log.write(json.dumps({"groups": groups, "state": stream.state_dict()}) + "\\n")
         log.flush()
         if number == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -243,7 +253,7 @@ def test_a_batch_has_an_item_as_positive_once_as_far_as_the_window_allows():
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_data_loader_workers_that_would_each_read_everything_are_refused(num_workers):
-    """A single one as well: it would begin the same epoch again and again, for its parent does not learn its position."""
+    """Also a single one: it would repeat its epoch, as its parent does not know its position."""
     with pytest.raises(
         ConfigError, match="each process would read every row group, and the stream would not know"
     ):
@@ -253,8 +263,8 @@ def test_data_loader_workers_that_would_each_read_everything_are_refused(num_wor
 
 def test_batches_can_be_pinned_or_put_on_a_device():
     if not torch.cuda.is_available():
-        found = list(stream(device="cpu"))
-        assert numbers(found) == numbers(stream())
+        batches_read = list(stream(device="cpu"))
+        assert numbers(batches_read) == numbers(stream())
         pytest.skip("no CUDA device: only device='cpu' was looked at")
     assert all(batch["label"].is_cuda for batch in stream(device="cuda"))
     assert all(batch["label"].is_pinned() for batch in stream(pin_memory=True))
@@ -283,7 +293,8 @@ LIMITED = """
 import resource, sys, torch
 from gpu_dcgen.training.stream import ContrastiveStream
 torch.set_num_threads(1)
-stream = ContrastiveStream(sys.argv[1], layout="samples", batch_size=512, window=2, num_workers=2, seed=1)
+options = {"batch_size": 512, "window": 2, "num_workers": 2, "seed": 1}
+stream = ContrastiveStream(sys.argv[1], layout="samples", **options)
 batches = iter(stream)
 next(batches)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -21,10 +21,10 @@ IDS = st.lists(st.text(max_size=12), unique=True, max_size=40)
 
 
 @given(IDS, IDS)
-def test_an_id_is_found_where_it_is_and_no_other_one_is(ids, others):
-    wanted = [ids.index(value) if value in ids else -1 for value in (*ids, *others)]
+def test_an_id_is_found_where_it_is_and_no_other_one_is(ids, more_ids):
+    wanted = [ids.index(value) if value in ids else -1 for value in (*ids, *more_ids)]
     assert (
-        IdIndex(pa.array(ids, pa.string())).find(pa.array([*ids, *others], pa.string())).tolist()
+        IdIndex(pa.array(ids, pa.string())).find(pa.array([*ids, *more_ids], pa.string())).tolist()
         == wanted
     )
 
