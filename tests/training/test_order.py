@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="pip install '.[torch]'")
@@ -31,6 +31,7 @@ def test_its_random_numbers_are_those_of_the_build():
         assert make_key(seed, purpose)[0] == rng.purpose_key(seed, purpose)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 2**62))
 def test_a_permutation_has_every_number_once(n, seed):
     assert sorted(permute(n, seed).tolist()) == list(range(n))
@@ -60,6 +61,7 @@ def groups(order, sizes):
     return ordered
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(0, 99), st.integers(1, 5), st.booleans())
 def test_an_epoch_has_every_group_once(sizes, seed, window, shuffle):
     order = make_epoch_order(sizes, seed, 0, shuffle=shuffle, window=window)
@@ -74,6 +76,7 @@ def test_an_epoch_has_every_group_once(sizes, seed, window, shuffle):
     )
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 4))
 def test_a_window_holds_so_many_row_groups_at_most(sizes, window):
     order = make_epoch_order(sizes, 1, 2, shuffle=True, window=window)
@@ -83,6 +86,7 @@ def test_a_window_holds_so_many_row_groups_at_most(sizes, window):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 8), st.data())
 def test_equal_items_are_dealt_to_different_batches_as_far_as_these_suffice(first, batch, data):
     n = data.draw(st.integers(1, 80))
@@ -106,6 +110,7 @@ def test_no_rank_has_an_empty_batch_when_an_epoch_goes_on_with_more_ranks_than_p
     ] * 4
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 7), st.booleans())
 def test_ranks_share_every_group_in_equally_many_batches(n_groups, batch, n_ranks, drop_last):
     if n_groups < n_ranks:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="pip install '.[torch]'")
@@ -20,6 +20,7 @@ from tests.support.training_datasets import get_dataset
 IDS = st.lists(st.text(max_size=12), unique=True, max_size=40)
 
 
+@settings(deadline=None)
 @given(IDS, IDS)
 def test_an_id_is_found_where_it_is_and_no_other_one_is(ids, more_ids):
     wanted = [ids.index(value) if value in ids else -1 for value in (*ids, *more_ids)]
