@@ -234,7 +234,7 @@ def test_fingerprints_that_were_changed_are_refused(tmp_path):
     tables = write_shop(make_log(), tmp_path / "tables")
     old = build(tables, tmp_path / "dataset", growing_config(), backend="cpu").output
     said = json.loads((old / "append.json").read_text())
-    said["train"]["digest"]["label"] = "0" * 16
+    said["splits"]["train"]["digest"]["label"] = "0" * 16
     (old / "append.json").write_text(json.dumps(said))
     with pytest.raises(
         InputError, match="append.json: was changed after the dataset was published"
