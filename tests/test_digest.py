@@ -1,4 +1,6 @@
-"""The content digest: the same for equal content however cut, ordered, merged or stored; another for anything else."""
+"""The content digest: the same for equal content however cut, ordered, merged or stored; another
+for anything else.
+"""
 
 import random
 import struct
@@ -59,7 +61,9 @@ def value_hash(value):
 
 
 def column_digest(values, first_row=0):
-    return f"{sum(mix(mix((first_row + r) ^ POSITION) ^ value_hash(v)) for r, v in enumerate(values)) & MASK:016x}"
+    rows = enumerate(values, first_row)
+    total = sum(mix(mix(row ^ POSITION) ^ value_hash(value)) for row, value in rows)
+    return f"{total & MASK:016x}"
 
 
 def digest_of(blocks, backend=CPU):

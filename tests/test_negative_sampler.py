@@ -1,4 +1,6 @@
-"""Stage 7: hard negatives from three sources, chosen for diversity, and uniform random ones (D12, D13)."""
+"""Stage 7: hard negatives from three sources, chosen for diversity, and uniform random ones (D12,
+D13).
+"""
 
 from __future__ import annotations
 

@@ -98,7 +98,9 @@ def test_users_of_several_windows_count_to_the_last_they_have_a_positive_in(back
 
 
 def three_shoppers(gap: float):
-    """One buys in each window; `u` twice with a gap in hours between. Train ends on day 12, val on day 16, test with day 20."""
+    """One buys in each window; `u` twice with a gap in hours between. Train ends on day 12, val on
+    day 16, test with day 20.
+    """
     train = [("u", "a", 0), ("u", "b", gap / 24), ("u", "c", 9)]
     val = [("v", item, day) for item, day in (("a", 1), ("b", 2), ("c", 12.5), ("d", 14))]
     test = [("w", item, day) for item, day in (("b", 1), ("c", 17), ("d", 20))]
@@ -148,7 +150,9 @@ def test_recency_halves_in_whole_days_before_the_users_own_window_end(backend):
 
 @pytest.mark.parametrize("hemisphere", ["northern", "southern"])
 def test_calendar_knows_every_day_of_many_years(hemisphere, backend):
-    """Six years with a leap day in 2000, from the epoch's day number on; seasons turn half a year in the south."""
+    """Six years with a leap day in 2000, from the epoch's day number on; seasons turn half a year
+    in the south.
+    """
     days = [dt.date(1999, 11, 20) + dt.timedelta(days=n) for n in range(2300)]
     first = (days[0] - dt.date(1970, 1, 1)).days
     config = tiny_config(features={"hemisphere": hemisphere})

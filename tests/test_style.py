@@ -53,6 +53,10 @@ VAGUE_WORDS = re.compile(
 MANY_OPTIONS = {
     "gpu_dcgen/cli/build_commands.py": "a parameter is an option of the command line",
     "gpu_dcgen/cli/dataset_commands.py": "a parameter is an option of the command line",
+    "gpu_dcgen/dataset_generator/builder.py": "build() takes the options of the command line",
+    "gpu_dcgen/training/stream.py": (
+        "a stream takes its options one by one, as PyTorch's loaders do"
+    ),
 }
 
 

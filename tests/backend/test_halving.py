@@ -1,4 +1,6 @@
-"""Memory that is full: blocks are done in halves, the dataset stays the same, and a build that cannot go on says so."""
+"""Memory that is full: blocks are done in halves, the dataset stays the same, and a build that
+cannot go on says so.
+"""
 
 import pytest
 

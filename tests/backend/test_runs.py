@@ -26,7 +26,9 @@ def array(backend: Any, values: list, dtype: type = np.int64) -> Any:
 
 @st.composite
 def keys(draw) -> list[tuple[list[int], int]]:
-    """Columns of equal length and their sizes: from few values with many ties to more bits than one int64 holds."""
+    """Columns of equal length and their sizes: from few values with many ties to more bits than one
+    int64 holds.
+    """
     n, sizes = draw(st.integers(0, 40)), draw(st.lists(SIZES, min_size=1, max_size=4))
     few = draw(st.booleans())
     most = [min(size - 1, 2) if few else size - 1 for size in sizes]

@@ -1,10 +1,11 @@
 """What `gpu-dcgen plan` predicts against what a build then makes and takes: errors in per cent.
 
-    python -m tests.benchmarks.planning data/processed                  plan, build into a temporary folder, compare
-    python -m tests.benchmarks.planning data/processed --manifest FILE  compare with a build that is there already
-    python -m tests.benchmarks.planning data/a data/b --output FILE     several logs, and the errors as JSON
+    python -m tests.benchmarks.planning data/processed        plan, build, compare
+    python -m tests.benchmarks.planning data/processed --manifest FILE   compare with that build
+    python -m tests.benchmarks.planning data/a data/b --output FILE      several logs, as JSON
 
-Plan and build each run in a process of its own, one after the other: times agree only where the machine is as busy for both.
+Plan and build each run in a process of its own, one after the other: times agree only where the
+machine is as busy for both.
 """
 
 from __future__ import annotations

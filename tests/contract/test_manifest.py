@@ -1,4 +1,6 @@
-"""manifest.json and quality_report.json as models: what is read comes out as it was, what lacks a part is refused."""
+"""manifest.json and quality_report.json as models: what is read comes out as it was, what lacks a
+part is refused.
+"""
 
 from __future__ import annotations
 

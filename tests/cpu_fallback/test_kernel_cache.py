@@ -1,4 +1,6 @@
-"""Compiled kernels are kept between processes, and never outlive a change of anything they were compiled from."""
+"""Compiled kernels are kept between processes, and never outlive a change of anything they were
+compiled from.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ kernel_cache.watch(Path(sys.argv[1]))
 import kernel
 print(kernel.twice(3), sum(kernel.twice.stats.cache_hits.values()))
 """.format(root=str(Path(__file__).parents[2]))
-KERNEL = "import numba\nimport helper\n@numba.njit(cache=True)\ndef twice(x):\n    return helper.times_two(x)\n"
+KERNEL = (
+    "import numba\nimport helper\n@numba.njit(cache=True)\ndef twice(x):\n    return "
+    "helper.times_two(x)\n"
+)
 HELPER = "import numba\n@numba.njit(cache=True)\ndef times_two(x):\n    return x * 2\n"
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs kernel.py beside helper.py in a process of its own; what it answers, and whether it was compiled before."""
+    """Runs kernel.py beside helper.py in a process of its own; what it answers, and whether it was
+    compiled before.
+    """
     folder = tmp_path / "sources"
     folder.mkdir()
     (folder / "kernel.py").write_text(KERNEL)

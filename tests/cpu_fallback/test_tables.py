@@ -1,4 +1,6 @@
-"""The CPU's table verbs: what becomes of text, numbers and times, in every dress that Parquet gives them."""
+"""The CPU's table verbs: what becomes of text, numbers and times, in every dress that Parquet gives
+them.
+"""
 
 from __future__ import annotations
 

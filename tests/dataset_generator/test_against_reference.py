@@ -64,7 +64,8 @@ def differences(got: dict[str, list], rows: list[dict[str, Any]]) -> list[str]:
         if wrong:
             r = wrong[0]
             found.append(
-                f"{name}: {len(wrong)} rows differ, first {r}: {values[r]!r}, expected {expected[r]!r}"
+                f"{name}: {len(wrong)} rows differ, first {r}: {values[r]!r}, expected "
+                f"{expected[r]!r}"
             )
     return found
 
@@ -80,7 +81,9 @@ def _same(a: Any, b: Any, name: str) -> bool:
 
 
 def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> BuildResult | None:
-    """Build, and fail where any file or count differs; None where both find that no dataset can be made."""
+    """Build, and fail where any file or count differs; None where both find that no dataset can be
+    made.
+    """
     write_shop(tables, folder / "input")
     try:
         result = build(folder / "input", folder / "output", config, backend="cpu", overwrite=True)
@@ -126,7 +129,9 @@ def test_build_equals_the_oracle(variant, seed, tmp_path):
 @settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=shops(), variant=st.sampled_from(sorted(VARIANTS)))
 def test_build_equals_the_oracle_on_any_shop(tables, variant, tmp_path_factory):
-    """And where the build refuses, the oracle finds no dataset either; such shops do not count as examples."""
+    """And where the build refuses, the oracle finds no dataset either; such shops do not count as
+    examples.
+    """
     assume(
         compare(tables, tiny_config(**VARIANTS[variant]), tmp_path_factory.mktemp("shop"))
         is not None

@@ -1,4 +1,6 @@
-"""A log that grows: `append` gives what a build from the start gives, and makes only what has changed."""
+"""A log that grows: `append` gives what a build from the start gives, and makes only what has
+changed.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +132,9 @@ def test_a_data_set_can_grow_again_and_again(tmp_path):
 
 
 def test_the_report_counts_the_whole(tmp_path):
-    """But for negatives that are bought later: those of kept splits were counted when they were made."""
+    """But for negatives that are bought later: those of kept splits were counted when they were
+    made.
+    """
     tables = make_log()
     _, whole, new = build_and_append(tmp_path, growing_config(), tables, cut_log(tables, TODAY))
     one, other = (
@@ -141,7 +145,9 @@ def test_the_report_counts_the_whole(tmp_path):
 
 
 def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
-    """Also where that row is of a customer too rare to be in the dataset: it moves no sample, and every week."""
+    """Also where that row is of a customer too rare to be in the dataset: it moves no sample, and
+    every week.
+    """
     tables = make_log()
     first = min(row["t_dat"] for row in tables["transactions"]) // DAY * DAY
     for row in tables["transactions"]:
@@ -191,7 +197,6 @@ def test_the_audit_holds_for_what_has_grown(tmp_path):
 
 
 # -- what can go wrong
-# ------------------------------------------------------------------------------------------------
 
 
 def test_new_rows_alone_are_refused(tmp_path):
@@ -244,7 +249,9 @@ def test_fingerprints_that_were_changed_are_refused(tmp_path):
 
 @contextmanager
 def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
-    """The dataset that stands after an append to it has died; while the context lasts, so does every other build."""
+    """The dataset that stands after an append to it has died; while the context lasts, so does
+    every other build.
+    """
     tables = make_log()
     old = build(
         write_shop(cut_log(tables, TODAY), tmp_path / "before"),
@@ -261,7 +268,9 @@ def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
-    """Linked files are those of the dataset that stands: a build that goes on by other means must not write into them."""
+    """Linked files are those of the dataset that stands: a build that goes on by other means must
+    not write into them.
+    """
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         linked = list_inodes(tmp_path / ".dataset.staging" / "data")
         assert set(select_split(linked, "train").items()) <= set(list_inodes(old).items())

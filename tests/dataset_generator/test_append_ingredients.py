@@ -1,4 +1,6 @@
-"""What a kept split rests on, one ingredient at a time; and the reason that is given for each that is made anew."""
+"""What a kept split rests on, one ingredient at a time; and the reason that is given for each that
+is made anew.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +171,9 @@ def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
 def test_a_code_means_the_same_in_every_split(comes, tmp_path):
-    """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as the mappings say."""
+    """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as
+    the mappings say.
+    """
     tables = make_log()
     before, more = cut_log(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
     an_unsold_article_of_a_new_group(more if comes else before)

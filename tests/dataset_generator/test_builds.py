@@ -1,4 +1,6 @@
-"""Whole builds: one seed gives one result, nothing later touches an earlier split, and every row is accounted for (D8, D22)."""
+"""Whole builds: one seed gives one result, nothing later touches an earlier split, and every row is
+accounted for (D8, D22).
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,8 @@ def test_golden_digest(usual):
 
 
 def with_another_future(tables: Tables, cut: int, seed: int = 5) -> Tables:
-    """The same log, but after `cut` other users bought what was bought, at other prices and in other channels.
+    """The same log, but after `cut` other users bought what was bought, at other prices and in
+    other channels.
 
     Rows per user, per item, per window and per time stay, and no two lines become one.
     """

@@ -1,4 +1,6 @@
-"""A whole build of a real shop at the defaults, checked from the raw rows with polars and NumPy, not by our own code."""
+"""A whole build of a real shop at the defaults, checked from the raw rows with polars and NumPy,
+not by our own code.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +174,9 @@ def test_histories_hold_what_was_bought_strictly_before(split, retail):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_sampled_rows_were_on_sale_at_their_snapshot(split, retail):
-    """Sold in the 90 days before the latest snapshot that is not after the purchase: weekly, from the first day's midnight."""
+    """Sold in the 90 days before the latest snapshot that is not after the purchase: weekly, from
+    the first day's midnight.
+    """
     first = retail.raw[TIME].min().replace(hour=0, minute=0)
     rows = retail.rows(split, ITEM, TIME).sample(2000, seed=11).with_row_index("row")
     weeks = (pl.col(TIME) - first).dt.total_days() // 7
@@ -187,7 +191,9 @@ def test_sampled_rows_were_on_sale_at_their_snapshot(split, retail):
 
 
 def test_similarities_are_those_of_the_raw_log(retail):
-    """200 seeded pairs: weights channel x log(1 + price) x user IDF, rounded to the manifest's scale; and unrounded, nearby."""
+    """200 seeded pairs: weights channel x log(1 + price) x user IDF, rounded to the manifest's
+    scale; and unrounded, nearby.
+    """
     log = retail.kept.filter(before(retail.end("train"))).filter(
         pl.len().over(USER) - pl.int_range(pl.len()).over(USER) <= 1000
     )

@@ -1,4 +1,6 @@
-"""The machines that the GPU's code is tested on: a device where one answers, and a stand-in everywhere."""
+"""The machines that the GPU's code is tested on: a device where one answers, and a stand-in
+everywhere.
+"""
 
 from __future__ import annotations
 

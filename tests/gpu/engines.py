@@ -1,4 +1,6 @@
-"""The ways to similarities side by side on one machine: our kernel, products of sparse matrices, approximate engines."""
+"""The ways to similarities side by side on one machine: our kernel, products of sparse matrices,
+approximate engines.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ COMPARED_BLOCK = 2_000  # items for which products of sparse matrices are checke
 def compare_engines(
     tables: Path, backend: Any, nearest: tuple[str, ...] = NEAREST
 ) -> dict[str, Any]:
-    """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways differ."""
+    """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways
+    differ.
+    """
     config = DatasetConfig()
     matrix = _matrix(tables, config, backend)
     sides = matrix.by_item_and_user(backend)

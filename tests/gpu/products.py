@@ -1,7 +1,9 @@
-"""Most similar items by products of a sparse and a dense matrix: the exact engine without a kernel of its own (D10).
+"""Most similar items by products of a sparse and a dense matrix: the exact engine without a kernel
+of its own (D10).
 
-It does far more additions than the kernel, one for every purchase and item of a block, but in a library's routine, and is the
-other way to the same result. Sums are of whole numbers below 2^53, so float64 holds them exactly in any order.
+It does far more additions than the kernel, one for every purchase and item of a block, but in a
+library's routine, and is the other way to the same result. Sums are of whole numbers below 2^53, so
+float64 holds them exactly in any order.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ def find_similar_items(
     n_items, n_users = int(norms.shape[0]), int(matrix.user_offsets.shape[0]) - 1
     if int(norms.max()) >= EXACT_SUM:
         raise BackendError(
-            f"similarity: an item's squared weights sum to {int(norms.max()):,}, and products by cuSPARSE are exact below 2^53.\n"
-            "Prices lie too far apart: set similarity.weight_by_price to false, or build with --backend cpu."
+            f"similarity: an item's squared weights sum to {int(norms.max()):,}, and products by "
+            f"cuSPARSE are exact below 2^53.\n"
+            "Prices lie too far apart: set similarity.weight_by_price to false, or build with "
+            "--backend cpu."
         )
     shape = (n_items, n_users)
     weights = backend.sparse.csr_matrix((weight.astype(xp.float64), user, offsets), shape=shape)
@@ -68,7 +72,9 @@ def _dense(row: Array, user: Array, values: Any, n_rows: int, n_users: int, xp: 
 def _select(
     dots: Array, commons: Array, start: int, roots: Array, min_common: int, top_k: int, backend: Any
 ) -> tuple[Array, ...]:
-    """lengths, item, similarity and common users of the rows start, start + 1, ..., from dense rows x items."""
+    """lengths, item, similarity and common users of the rows start, start + 1, ..., from dense rows
+    x items.
+    """
     xp = backend.xp
     n_rows, n_items = dots.shape
     row, item = xp.nonzero((commons >= min_common) & (dots > 0))

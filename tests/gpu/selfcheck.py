@@ -1,8 +1,9 @@
 """`python -m tests.gpu.selfcheck`: everything that only a GPU can tell, as one JSON file.
 
-Looks at the device, runs the tests, builds real and generated shops on both machines and compares their content, times
-the stages of a build of H&M's size, and compares the ways to similarities. What fails is recorded and the rest goes on;
-the exit code is 1 unless all went well. Generated tables are kept in --work and found there by the next run.
+Looks at the device, runs the tests, builds real and generated shops on both machines and compares
+their content, times the stages of a build of H&M's size, and compares the ways to similarities.
+What fails is recorded and the rest goes on; the exit code is 1 unless all went well. Generated
+tables are kept in --work and found there by the next run.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def run_tests() -> dict[str, Any]:
 
 
 def copy_bandwidth() -> dict[str, float]:
-    """Bytes a second that a copy on the device reads and writes: the floor of every pass over data."""
+    """Bytes a second that a copy on the device reads and writes: the floor of every pass over
+    data.
+    """
     import cupy
 
     source = cupy.ones(1 << 28, dtype=cupy.float32)
@@ -88,7 +91,9 @@ def copy_bandwidth() -> dict[str, float]:
 
 
 def build_on(machine: str, tables: Path, output: Path) -> dict[str, Any]:
-    """One build; a second one on the GPU, whose kernels are then compiled, is the one that is timed."""
+    """One build; a second one on the GPU, whose kernels are then compiled, is the one that is
+    timed.
+    """
     backend = open_gpu()[0] if machine == "gpu" else machine
     manifest = build(tables, output, backend=backend, overwrite=True).manifest.to_dict()
     if machine == "gpu":

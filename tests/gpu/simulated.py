@@ -1,8 +1,10 @@
-"""A build whose kernels run in numba's CUDA simulator, as `python -m tests.gpu.simulated INPUT OUTPUT CONFIG`.
+"""A build whose kernels run in numba's CUDA simulator, as `python -m tests.gpu.simulated INPUT
+OUTPUT CONFIG`.
 
 NUMBA_ENABLE_CUDASIM=1 turns it on. The machine is the CPU's but for its kernels, the configuration
-`tests.support.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the kernels that ran and how often
-as JSON. The simulator runs device code as Python, a thread a CUDA thread.
+`tests.support.shops.tiny_config` with CONFIG (JSON) laid over it. Prints the content digest, the
+kernels that ran and how often as JSON. The simulator runs device code as Python, a thread a CUDA
+thread.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def _as_device_array(value: Any) -> Any:
 
 
 def widen_integers() -> None:
-    """Let arrays give int64 for narrower integers, as numba types what is computed from them; NumPy would stay narrow."""
+    """Let arrays give int64 for narrower integers, as numba types what is computed from them; NumPy
+    would stay narrow.
+    """
     narrow = FakeCUDAArray.__getitem__
 
     def wide(self: FakeCUDAArray, index: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Every kernel compiles to PTX for the devices that people have, without a driver: numba-cuda and NVVM from their wheels."""
+"""Every kernel compiles to PTX for the devices that people have, without a driver: numba-cuda and
+NVVM from their wheels.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ pytestmark = pytest.mark.skipif(
 
 
 class Recorder(NumpyBackend):
-    """The CPU machine, noting the types that each kernel is called with; scratch lies as it does on a GPU."""
+    """The CPU machine, noting the types that each kernel is called with; scratch lies as it does on
+    a GPU.
+    """
 
     scratch_order = "F"
 
@@ -61,7 +65,9 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
 
 @pytest.fixture(params=CAPABILITIES, ids=lambda capability: "sm_{}{}".format(*capability))
 def ptx(request, monkeypatch):
-    """Compiles a kernel for one compute capability; numba-cuda asks the device for it where device functions are called."""
+    """Compiles a kernel for one compute capability; numba-cuda asks the device for it where device
+    functions are called.
+    """
     from numba import cuda
     from numba.cuda import dispatcher
 

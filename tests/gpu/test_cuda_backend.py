@@ -1,4 +1,6 @@
-"""The GPU machine as far as RAPIDS without a device shows it: it speaks the protocol, and what it calls is there."""
+"""The GPU machine as far as RAPIDS without a device shows it: it speaks the protocol, and what it
+calls is there.
+"""
 
 from __future__ import annotations
 

@@ -172,7 +172,8 @@ def with_wrong_results(machine):
         ),
         (
             with_a_broken_cudf,
-            "pylibcudf cannot be imported: AttributeError: numpy has no row_stack\nInstall RAPIDS again",
+            "pylibcudf cannot be imported: AttributeError: numpy has no row_stack\nInstall RAPIDS "
+            "again",
         ),
         (
             with_wrong_results,

@@ -1,4 +1,6 @@
-"""Timestamps that a writer marked as UTC become local in place, and nothing else of the file moves."""
+"""Timestamps that a writer marked as UTC become local in place, and nothing else of the file
+moves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whole builds on a device: the CPU's content in every shape, in little memory, and after planted errors."""
+"""Whole builds on a device: the CPU's content in every shape, in little memory, and after planted
+errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The GPU's part writer writes what the CPU's writes: every case of `tests/cpu_fallback/test_writer.py` that is about content."""
+"""The GPU's part writer writes what the CPU's writes: every case of
+`tests/cpu_fallback/test_writer.py` that is about content.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ del test_columns_that_no_filter_needs_have_no_statistics  # noqa: F821  libcudf 
 
 
 class OnDevice:
-    """`cpu_fallback.parquet.PartWriter` for the tests: their blocks of NumPy arrays are uploaded and written by the device."""
+    """`cpu_fallback.parquet.PartWriter` for the tests: their blocks of NumPy arrays are uploaded
+    and written by the device.
+    """
 
     def __init__(self, transfers, vocabularies):
         self.transfers, self.vocabularies = transfers, vocabularies

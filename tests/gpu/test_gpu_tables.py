@@ -1,4 +1,6 @@
-"""The GPU's table verbs give what the CPU's give: every case of `tests/cpu_fallback/test_tables.py`, read from Parquet files."""
+"""The GPU's table verbs give what the CPU's give: every case of
+`tests/cpu_fallback/test_tables.py`, read from Parquet files.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ del test_a_null_inside_a_dictionary_is_null  # noqa: F821  no Parquet file has o
 
 
 class OnDevice:
-    """`cpu_fallback.tables` for the tests: Arrow chunks go through files to the device, results come back as NumPy arrays."""
+    """`cpu_fallback.tables` for the tests: Arrow chunks go through files to the device, results
+    come back as NumPy arrays.
+    """
 
     def __init__(self, transfers, piece_bytes=0):
         self.transfers, self.piece_bytes = transfers, piece_bytes

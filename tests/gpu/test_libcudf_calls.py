@@ -1,6 +1,8 @@
-"""What is called of RAPIDS is there, as it is called: checked wherever RAPIDS is installed, with or without a device.
+"""What is called of RAPIDS is there, as it is called: checked wherever RAPIDS is installed, with or
+without a device.
 
-Without a driver libcudf runs nothing, but its options, metadata and columns can be made, and its stubs give every signature.
+Without a driver libcudf runs nothing, but its options, metadata and columns can be made, and its
+stubs give every signature.
 """
 
 from __future__ import annotations
@@ -148,7 +150,9 @@ def test_types_that_stay_on_the_device_have_one_in_libcudf():
 
 
 def stubs(module):
-    """The functions and classes of a module's stub file, by name; of a class, its methods by 'Class.method'."""
+    """The functions and classes of a module's stub file, by name; of a class, its methods by
+    'Class.method'.
+    """
     text = Path(module.__file__.split(".abi3")[0]).with_suffix(".pyi").read_text()
     tree = ast.parse(
         re.sub(r"def (\w+)\[[^]]*\]", r"def \1", text)
@@ -328,7 +332,9 @@ def in_place_of(plc, **functions):
 
 @pytest.mark.parametrize("nulls, expected", [([1], [1, -1, 0]), ([], [1, 2, 0])])
 def test_a_null_has_no_code_and_no_string(monkeypatch, nulls, expected):
-    """libcudf sorts the null behind all keys and counts it as one; [b, null, a] and [b, c, a] have equal places."""
+    """libcudf sorts the null behind all keys and counts it as one; [b, null, a] and [b, c, a] have
+    equal places.
+    """
     keys, places = np.array(["a", "b", "last"]), Held(np.array([1, 2, 0], np.int32))
     encode = SimpleNamespace(
         encode=lambda table: (SimpleNamespace(columns=lambda: [Held(keys)]), places)

@@ -1,4 +1,6 @@
-"""The exact engine by sparse times dense products: value for value what the kernel of the CPU gives (D10)."""
+"""The exact engine by sparse times dense products: value for value what the kernel of the CPU gives
+(D10).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Row kernels and the similarity kernel as CUDA grids, in numba's simulator: a whole build comes out the same."""
+"""Row kernels and the similarity kernel as CUDA grids, in numba's simulator: a whole build comes
+out the same.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Random numbers by what they are for: scalars, arrays and plain Python agree to the last bit (D22)."""
+"""Random numbers by what they are for: scalars, arrays and plain Python agree to the last bit
+(D22).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_mix_is_the_oracles(backend, words):
     values=st.lists(CODES, min_size=1, max_size=8),
 )
 def test_keys_fold_one_value_after_the_other(backend, seed, purpose, values):
-    """Scalars of kernels, arrays of stages and the oracle's integers, negative values taken mod 2^64."""
+    """Scalars of kernels, arrays of stages and the oracle's integers, negative values taken mod
+    2^64.
+    """
     key = rng.purpose_key(seed, purpose)
     array = rng.fold_array(key, backend.from_host(np.array(values[:1], np.int64)))
     scalar = rng.fold(key, np.int64(values[0]))

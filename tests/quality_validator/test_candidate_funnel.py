@@ -1,4 +1,6 @@
-"""The funnel of candidates says what became of each: held against the audit's writing of the rules, candidate by candidate."""
+"""The funnel of candidates says what became of each: held against the audit's writing of the rules,
+candidate by candidate.
+"""
 
 from __future__ import annotations
 
@@ -66,29 +68,29 @@ def expected(folder, config) -> Counter:
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_candidate_meets_the_fate_that_the_rules_give_it(settings, tmp_path):
+def test_every_candidate_meets_the_outcome_that_the_rules_give_it(settings, tmp_path):
     config = tiny_config(**settings)
     negatives = built(tmp_path, config)
     counted = negatives["candidates"]
     found = {
-        (source, fate): n
-        for source, fates in counted["by_source"].items()
-        for fate, n in fates.items()
+        (source, outcome): n
+        for source, outcomes in counted["by_source"].items()
+        for outcome, n in outcomes.items()
         if n
     }
     wanted = expected(tmp_path, config)
     assert {key: n for key, n in found.items() if key[1] != "offered"} == wanted
-    assert {fate for _, fate in wanted} == set(OUTCOMES)
-    for source, fates in counted["by_source"].items():
-        assert fates["offered"] == sum(fates[fate] for fate in OUTCOMES)
+    assert {outcome for _, outcome in wanted} == set(OUTCOMES)
+    for source, outcomes in counted["by_source"].items():
+        assert outcomes["offered"] == sum(outcomes[outcome] for outcome in OUTCOMES)
         assert (
-            fates["chosen"] == negatives["by_source"][source]["drawn"]
+            outcomes["chosen"] == negatives["by_source"][source]["drawn"]
         )  # all positives are looked at in a small shop
     assert counted["one_in"] == 1
 
 
 def test_the_sample_is_the_same_in_blocks_of_any_size_and_on_any_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(candidate_funnel, "_ENOUGH_POSITIVES", 40)
+    monkeypatch.setattr(candidate_funnel, "_MIN_POSITIVES", 40)
     whole = built(tmp_path / "whole", tiny_config())["candidates"]
     blocks = built(tmp_path / "blocks", tiny_config(resources={"batch_size": 7}))["candidates"]
     other = built(tmp_path / "strict", tiny_config(), backend=StrictBackend())["candidates"]

@@ -1,4 +1,6 @@
-"""Stage 9: every planted fault is counted under its own name, and a dataset with one is not published (D20)."""
+"""Stage 9: every planted fault is counted under its own name, and a dataset with one is not
+published (D20).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Finished:
         return replace(self.group, item=items)
 
     def first(self, slot: int, wanted: Callable[[int, int, set[int], set[int]], bool]) -> Group:
-        """The group with the first item in `slot` of the first row for which wanted(row, item, owned, on sale)."""
+        """The group with the first item in `slot` of the first row for which wanted(row, item,
+        owned, on sale).
+        """
         s, group = self.stages, self.group
         for row, user in enumerate(group.user.tolist()):
             owned = s.oracle.owned(user, group.positives.window_end)

@@ -1,4 +1,6 @@
-"""Gates: each has a value, judges it as the contract says, and stops a build when it is critical (D20)."""
+"""Gates: each has a value, judges it as the contract says, and stops a build when it is critical
+(D20).
+"""
 
 from __future__ import annotations
 

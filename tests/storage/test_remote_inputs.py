@@ -188,7 +188,8 @@ def test_a_resumed_build_copies_only_what_has_changed(
         ("s3://no-such-bucket/tables", "no such bucket, container or file"),
         (
             "s3://shop/nothing-here",
-            "there is no articles.parquet .a file or a folder of Parquet files. and no folder articles/",
+            "there is no articles.parquet .a file or a folder of Parquet files. and no folder "
+            "articles/",
         ),
         ("nothing://x/y", "unknown kind of storage"),
     ],

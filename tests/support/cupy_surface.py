@@ -1,7 +1,9 @@
-"""What of CuPy stages may use: names, parameters and dtypes, read in the sources of CuPy 14.0.1 and 14.2.0.
+"""What of CuPy stages may use: names, parameters and dtypes, read in the sources of CuPy 14.0.1 and
+14.2.0.
 
-Listed is what exists there and answers as NumPy does. A name that is missing may be a function of CuPy all the same:
-look it up (does it exist, with these parameters, with the same dtypes, exactly?) and add it here.
+Listed is what exists there and answers as NumPy does. A name that is missing may be a function of
+CuPy all the same: look it up (does it exist, with these parameters, with the same dtypes, exactly?)
+and add it here.
 """
 
 from __future__ import annotations
@@ -60,18 +62,22 @@ FUNCTIONS = {
 # fmt: off
 # the functions that are methods of an array too, with the array as their first argument
 METHODS = frozenset((
-    "repeat", "ravel", "squeeze", "take", "clip", "sum", "min", "max", "any", "all", "argmin", "argmax", "cumsum",
+    "repeat", "ravel", "squeeze", "take", "clip", "sum", "min", "max", "any", "all", "argmin",
+    "argmax", "cumsum",
     "argsort", "searchsorted", "nonzero",
 ))
 UFUNCS = frozenset((  # no exp, log, sin or power: their last bit differs between machines
-    "add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "remainder", "mod", "negative", "absolute",
-    "abs", "sign", "square", "sqrt", "rint", "floor", "ceil", "trunc", "maximum", "minimum", "isnan", "isinf", "isfinite",
+    "add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "remainder", "mod",
+    "negative", "absolute",
+    "abs", "sign", "square", "sqrt", "rint", "floor", "ceil", "trunc", "maximum", "minimum",
+    "isnan", "isinf", "isfinite",
     "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
     "logical_and", "logical_or", "logical_xor", "logical_not",
     "bitwise_and", "bitwise_or", "bitwise_xor", "invert", "left_shift", "right_shift",
 ))
 CONSTANTS = frozenset((
-    "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
+    "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32",
+    "float64",
     "dtype", "iinfo", "finfo", "newaxis", "nan", "inf", "pi",
 ))
 # fmt: on

@@ -39,7 +39,9 @@ def type_of(type_):
 
 
 def read_pieces(file, names, piece_bytes):
-    """A row group a piece, as Parquet itself types it (no Arrow schema), in the file's order of columns."""
+    """A row group a piece, as Parquet itself types it (no Arrow schema), in the file's order of
+    columns.
+    """
     with pq.ParquetFile(file) as parquet:
         order = [name for name in parquet.schema_arrow.names if name in names]
         for index in range(parquet.num_row_groups):

@@ -1,9 +1,11 @@
-"""Arrays that do what CuPy does: NumPy inside, and refused is whatever CuPy refuses or answers in another way.
+"""Arrays that do what CuPy does: NumPy inside, and refused is whatever CuPy refuses or answers in
+another way.
 
-`StrictNamespace` stands for the module `cupy`, `StrictArray` for `cupy.ndarray`. `cupy_surface` lists what may be used,
-parameter by parameter; all else is refused, so that a stage that runs here runs there. Where CuPy is silently different,
-arrays are loud (a negative index array, a scatter to one place twice) or different too (`empty` is never zero, floats
-are summed in another order, `a[0]` sees later writes to `a`).
+`StrictNamespace` stands for the module `cupy`, `StrictArray` for `cupy.ndarray`. `cupy_surface`
+lists what may be used, parameter by parameter; all else is refused, so that a stage that runs here
+runs there. Where CuPy is silently different, arrays are loud (a negative index array, a scatter to
+one place twice) or different too (`empty` is never zero, floats are summed in another order, `a[0]`
+sees later writes to `a`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ class Syncs:
 
 
 class StrictArray:
-    """An array on the device that is not there. `host` is for backends and tests; stages must not know it."""
+    """An array on the device that is not there. `host` is for backends and tests; stages must not
+    know it.
+    """
 
     __hash__ = None
     __slots__ = ("_syncs", "host")
@@ -32,7 +36,8 @@ class StrictArray:
         self.host, self._syncs = np.asarray(host), syncs
         if self.host.dtype not in DTYPES:
             raise TypeError(
-                f"CuPy has no arrays of dtype {self.host.dtype}; expected one of {sorted(map(str, DTYPES))}"
+                f"CuPy has no arrays of dtype {self.host.dtype}; expected one of "
+                f"{sorted(map(str, DTYPES))}"
             )
 
     shape = property(lambda self: self.host.shape)
@@ -50,29 +55,34 @@ class StrictArray:
 
     def __iter__(self) -> Any:
         raise TypeError(
-            "CuPy goes to the device for every element: take the array to the host with backend.to_host"
+            "CuPy goes to the device for every element: take the array to the host with "
+            "backend.to_host"
         )
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError(
-            "CuPy never becomes a NumPy array by itself: take the array to the host with backend.to_host"
+            "CuPy never becomes a NumPy array by itself: take the array to the host with "
+            "backend.to_host"
         )
 
     def __array_function__(self, function: Any, *_: Any) -> Any:
         raise TypeError(
-            f"numpy.{function.__name__} was called with an array of the device: call backend.xp.{function.__name__}"
+            f"numpy.{function.__name__} was called with an array of the device: call "
+            f"backend.xp.{function.__name__}"
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *arguments: Any, **options: Any) -> Any:
         if method != "__call__" or ufunc.__name__ not in UFUNCS:
             raise TypeError(
-                f"numpy.{ufunc.__name__}.{method} was called with an array of the device: CuPy may not have it"
+                f"numpy.{ufunc.__name__}.{method} was called with an array of the device: CuPy may "
+                f"not have it"
             )
         return StrictUfunc(ufunc, self._syncs)(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"array.{name} is not among what CuPy has and answers as NumPy does (tests/support/cupy_surface.py)"
+            f"array.{name} is not among what CuPy has and answers as NumPy does "
+            f"(tests/support/cupy_surface.py)"
         )
 
     def item(self) -> Any:
@@ -117,7 +127,8 @@ class StrictArray:
             targets = np.arange(self.size).reshape(self.shape)[plain]
             if value.ndim and np.unique(targets).size < targets.size:
                 raise IndexError(
-                    "CuPy leaves open which value stays where an index occurs twice: sort and take run starts"
+                    "CuPy leaves open which value stays where an index occurs twice: sort and take "
+                    "run starts"
                 )
             overlaps = np.may_share_memory(self.host, value.host)
         else:
@@ -129,7 +140,8 @@ class StrictArray:
             overlaps = np.may_share_memory(places, value.host) and not itself
         if overlaps:
             raise TypeError(
-                "CuPy copies between overlapping parts of one array in no fixed order: assign a copy"
+                "CuPy copies between overlapping parts of one array in no fixed order: assign a "
+                "copy"
             )
         self.host[plain] = value.host
 
@@ -138,12 +150,15 @@ class StrictArray:
         dense = operand("@", other)
         if self.ndim != 2 or np.ndim(dense) != 2 or {self.dtype.kind, dense.dtype.kind} != {"f"}:
             raise TypeError(
-                "@: CuPy multiplies matrices of floats by cuBLAS; others it multiplies slowly, or not at all"
+                "@: CuPy multiplies matrices of floats by cuBLAS; others it multiplies slowly, or "
+                "not at all"
             )
         return StrictArray(self.host[:, ::-1] @ dense[::-1], self._syncs)
 
     def plain_index(self, index: Any) -> tuple:
-        """The index for the host array; TypeError for what CuPy would fetch or send, IndexError for negative codes."""
+        """The index for the host array; TypeError for what CuPy would fetch or send, IndexError for
+        negative codes.
+        """
         parts = index if isinstance(index, tuple) else (index,)
         arrays = [part for part in parts if isinstance(part, StrictArray)]
         for part in parts:
@@ -153,7 +168,8 @@ class StrictArray:
                     for bound in (part.start, part.stop, part.step)
                 ):
                     raise TypeError(
-                        f"{part}: a slice takes Python integers; CuPy waits for the device here, say so with int()"
+                        f"{part}: a slice takes Python integers; CuPy waits for the device here, "
+                        f"say so with int()"
                     )
             elif not (
                 part is None
@@ -162,7 +178,8 @@ class StrictArray:
                 or is_integer(part)
             ):
                 raise TypeError(
-                    f"an index of type {type(part).__name__}, which CuPy would send over; use backend.from_host"
+                    f"an index of type {type(part).__name__}, which CuPy would send over; use "
+                    f"backend.from_host"
                 )
         masks = [part for part in arrays if part.dtype == bool]
         self._syncs.count += len(masks)
@@ -180,7 +197,9 @@ def is_integer(value: Any) -> bool:
 
 
 def operand(what: str, value: Any) -> Any:
-    """The value as NumPy takes it; TypeError for what CuPy takes neither as an array nor as a number."""
+    """The value as NumPy takes it; TypeError for what CuPy takes neither as an array nor as a
+    number.
+    """
     if isinstance(value, StrictArray):
         return value.host
     if isinstance(value, (bool, int, float)) or (
@@ -188,7 +207,8 @@ def operand(what: str, value: Any) -> Any:
     ):
         return value
     raise TypeError(
-        f"{what}: CuPy takes its own arrays and numbers, not {type(value).__name__}; use backend.from_host"
+        f"{what}: CuPy takes its own arrays and numbers, not {type(value).__name__}; use "
+        f"backend.from_host"
     )
 
 
@@ -198,19 +218,23 @@ def no_arrays(what: str, values: Any) -> None:
             no_arrays(what, value)
         elif isinstance(value, (StrictArray, np.ndarray)):
             raise TypeError(
-                f"{what}: expected Python values here, not an array; for a number on the device say int() or float()"
+                f"{what}: expected Python values here, not an array; for a number on the device "
+                f"say int() or float()"
             )
 
 
 def not_negative(what: str, array: StrictArray) -> None:
     if array.dtype.kind == "i" and array.size and array.host.min() < 0:
         raise IndexError(
-            f"{what} holds {array.host.min()}, which counts from the end, silently; sort the -1 codes out first"
+            f"{what} holds {array.host.min()}, which counts from the end, silently; sort the -1 "
+            f"codes out first"
         )
 
 
 class StrictUfunc:
-    """An elementwise function; of its methods only `at`, since CuPy has `accumulate` and `reduce` for sums alone."""
+    """An elementwise function; of its methods only `at`, since CuPy has `accumulate` and `reduce`
+    for sums alone.
+    """
 
     def __init__(self, ufunc: np.ufunc, syncs: Syncs) -> None:
         self._ufunc, self._syncs = ufunc, syncs
@@ -239,13 +263,15 @@ class StrictUfunc:
         name = self._ufunc.__name__
         if name not in ("add", "maximum", "minimum") or array.dtype not in AT_DTYPES:
             raise TypeError(
-                f"xp.{name}.at on {array.dtype}: CuPy has add, maximum, minimum on {sorted(map(str, AT_DTYPES))}"
+                f"xp.{name}.at on {array.dtype}: CuPy has add, maximum, minimum on "
+                f"{sorted(map(str, AT_DTYPES))}"
             )
         self._ufunc.at(array.host, array.plain_index(index), operand(f"xp.{name}.at", values))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"xp.{self._ufunc.__name__}.{name}: CuPy has it for sums at most; use xp.cumsum, xp.max or segments"
+            f"xp.{self._ufunc.__name__}.{name}: CuPy has it for sums at most; use xp.cumsum, "
+            f"xp.max or segments"
         )
 
 

@@ -1,8 +1,9 @@
 """A NumPy that refuses what CuPy refuses: stages proven on it run on a GPU.
 
-Arrays are `StrictArray` and functions those of `cupy_surface`. Row kernels run one row after the other in a shuffled
-order, with every index checked, compiled by numba rather than as Python: only then are integers typed as on both
-machines (in Python `np.uint64 + 1` stays uint64 and int32 wraps; in numba they become float64 and int64).
+Arrays are `StrictArray` and functions those of `cupy_surface`. Row kernels run one row after the
+other in a shuffled order, with every index checked, compiled by numba rather than as Python: only
+then are integers typed as on both machines (in Python `np.uint64 + 1` stays uint64 and int32 wraps;
+in numba they become float64 and int64).
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from tests.support.strict_functions import StrictNamespace
 
 
 class StrictBackend:
-    """`NumpyBackend` behind strict arrays; `n_syncs` counts how often a GPU would have been waited for."""
+    """`NumpyBackend` behind strict arrays; `n_syncs` counts how often a GPU would have been waited
+    for.
+    """
 
     name = "strict"
     n_threads = 1
@@ -54,7 +57,9 @@ class StrictBackend:
         return alone
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
-        """Rows in a shuffled order, lanes in turns. IndexError names the kernel that left an array."""
+        """Rows in a shuffled order, lanes in turns. IndexError names the kernel that left an
+        array.
+        """
         plain = [
             map_arrays(partial(_kernel_argument, position), array)
             for position, array in enumerate(arrays)
@@ -64,7 +69,8 @@ class StrictBackend:
             _checked_loop(kernel)(rows, *((lanes,) if kernel.scratch else ()), *plain)
         except IndexError as error:
             raise IndexError(
-                f"kernel {kernel.python.__name__}: {error}; a GPU would read or write there, silently"
+                f"kernel {kernel.python.__name__}: {error}; a GPU would read or write there, "
+                f"silently"
             ) from error
 
     def count_lanes(self, lane_bytes: int) -> int:
@@ -183,7 +189,9 @@ class StrictSparse:
     def csr_matrix(
         self, arrays: tuple[StrictArray, StrictArray, StrictArray], shape: tuple[int, int]
     ) -> Any:
-        """A matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot hold."""
+        """A matrix of (values, columns, offsets); TypeError for values that cuSPARSE cannot
+        hold.
+        """
         if arrays[0].dtype not in (np.dtype("float32"), np.dtype("float64"), np.dtype("bool")):
             raise TypeError(
                 f"csr_matrix: CuPy holds only bool and float values, not {arrays[0].dtype}"
@@ -192,7 +200,9 @@ class StrictSparse:
 
 
 class StrictMatrix:
-    """A sparse matrix as far as stages may use it: times a dense one, which cuSPARSE adds in another order."""
+    """A sparse matrix as far as stages may use it: times a dense one, which cuSPARSE adds in
+    another order.
+    """
 
     def __init__(self, held: Any, syncs: Syncs) -> None:
         self._held, self._syncs = held, syncs
@@ -202,7 +212,8 @@ class StrictMatrix:
     def __matmul__(self, dense: StrictArray) -> StrictArray:
         if not isinstance(dense, StrictArray) or dense.ndim != 2 or dense.dtype != self._held.dtype:
             raise TypeError(
-                f"a sparse matrix times {dense!r:.60}: expected a 2-D array of the device, of {self._held.dtype}"
+                f"a sparse matrix times {dense!r:.60}: expected a 2-D array of the device, of "
+                f"{self._held.dtype}"
             )
         return StrictArray(self._held[:, ::-1] @ dense.host[::-1], self._syncs)
 
@@ -211,7 +222,9 @@ class StrictMatrix:
 
 
 def _lower(value: Any) -> Any:
-    """Device arrays as NumPy arrays, in tuples, lists, dicts and dataclasses; TypeError where a host array stands for one."""
+    """Device arrays as NumPy arrays, in tuples, lists, dicts and dataclasses; TypeError where a
+    host array stands for one.
+    """
     if isinstance(value, StrictArray):
         return value.host
     if isinstance(value, np.ndarray):
@@ -246,13 +259,16 @@ def _kernel_argument(position: int, value: Any) -> Any:
         return value
     found = "a number on the device" if isinstance(value, StrictArray) else type(value).__name__
     raise TypeError(
-        f"for_each: argument {position} is {found}; CUDA kernels take device arrays and host numbers (say int())"
+        f"for_each: argument {position} is {found}; CUDA kernels take device arrays and host "
+        f"numbers (say int())"
     )
 
 
 @functools.cache
 def _checked_loop(kernel: Any) -> Callable:
-    """loop(rows, *arrays) or loop(rows, lanes, *arrays) over the kernel; compiled once in a process."""
+    """loop(rows, *arrays) or loop(rows, lanes, *arrays) over the kernel; compiled once in a
+    process.
+    """
     body = recompiled(kernel.python, numba.njit(boundscheck=True))
 
     def plain(rows, *arrays):

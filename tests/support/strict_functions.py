@@ -38,7 +38,8 @@ class StrictNamespace:
             return StrictLinalg(self._syncs)
         remedy = REMEDIES.get(
             name,
-            "find out that CuPy answers as NumPy does, then list it in tests/support/cupy_surface.py",
+            "find out that CuPy answers as NumPy does, then list it in "
+            "tests/support/cupy_surface.py",
         )
         raise AttributeError(f"xp.{name} is not on the list of what stages may use: {remedy}")
 
@@ -62,7 +63,8 @@ def call(name: str, syncs: Syncs, *arguments: Any, **options: Any) -> Any:
     unknown = [option for option in options if option not in names]
     if len(arguments) > len(names) or unknown:
         raise TypeError(
-            f"xp.{name}: CuPy takes ({', '.join(names)}); found {len(arguments)} arguments and {unknown}"
+            f"xp.{name}: CuPy takes ({', '.join(names)}); found {len(arguments)} arguments and "
+            f"{unknown}"
         )
     given = dict(zip(names, arguments, strict=False)) | options
     plain = {}
@@ -75,7 +77,8 @@ def call(name: str, syncs: Syncs, *arguments: Any, **options: Any) -> Any:
         elif mark.endswith("!") and value is not None:
             if mark == marked[0] and not isinstance(value, StrictArray):
                 raise TypeError(
-                    f"xp.{name}: CuPy takes its own array first, not {type(value).__name__}; use backend.from_host"
+                    f"xp.{name}: CuPy takes its own array first, not {type(value).__name__}; use "
+                    f"backend.from_host"
                 )
             plain[parameter] = operand(f"xp.{name}", value)
         else:
@@ -98,7 +101,8 @@ def _listed(name: str, value: Any) -> Any:
         isinstance(part, StrictArray) for part in value
     ):
         raise TypeError(
-            f"xp.{name}: CuPy takes a list of its own arrays; bring others in with backend.from_host"
+            f"xp.{name}: CuPy takes a list of its own arrays; bring others in with "
+            f"backend.from_host"
         )
     return value
 
@@ -106,7 +110,8 @@ def _listed(name: str, value: Any) -> Any:
 def _stable(*, kind: str | None = None, **_: Any) -> None:
     if kind != "stable":
         raise TypeError(
-            f"a sort of kind {kind}: CuPy has only stable sorts and NumPy's default is not stable; say kind='stable'"
+            f"a sort of kind {kind}: CuPy has only stable sorts and NumPy's default is not stable; "
+            f"say kind='stable'"
         )
 
 
@@ -137,7 +142,8 @@ def _comparable(*, a: StrictArray, v: Any, **_: Any) -> None:
     )
     if a.dtype.kind != kind:
         raise TypeError(
-            f"xp.searchsorted among {a.dtype}: values of kind {kind!r} are compared in C++; bring both to one dtype"
+            f"xp.searchsorted among {a.dtype}: values of kind {kind!r} are compared in C++; bring "
+            f"both to one dtype"
         )
 
 

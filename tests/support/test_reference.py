@@ -1,4 +1,6 @@
-"""The oracle against numbers worked out by hand from the decisions: random numbers, log, features, splits."""
+"""The oracle against numbers worked out by hand from the decisions: random numbers, log, features,
+splits.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,6 @@ from tests.support.reference.world import DAY, HOUR, read_log
 from tests.support.shops import SUNDAY, loose_config, random_shop, sales, tiny_config
 
 # -- random numbers and digests
-# ---------------------------------------------------------------------------------------
 
 
 def test_draws_are_the_published_splitmix64_stream_of_seed_0():
@@ -67,7 +68,6 @@ def test_digest_tells_values_apart():
 
 
 # -- interactions (D4, D5) and windows (D7)
-# ---------------------------------------------------------------------------
 
 
 def test_duplicate_lines_become_one_interaction_with_the_largest_price_and_smallest_known_channel():
@@ -133,7 +133,6 @@ def test_windows_begin_at_their_cut():
 
 
 # -- features (D6)
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,8 +219,10 @@ def test_snapshots_start_at_midnight_of_the_first_day():
 
 
 def test_popularity_counts_its_days_up_to_the_snapshot():
-    """S_5 is day 10; its 9 days begin at day 1. a: 3 interactions inside; b: 1 inside, at the very start of day 1;
-    c: one just before and one at the snapshot itself, neither counts. log 2 / log 4 = 1/2."""
+    """S_5 is day 10; its 9 days begin at day 1. a: 3 interactions inside; b: 1 inside, at the very
+    start of day 1; c: one just before and one at the snapshot itself, neither counts. log 2 / log 4
+    = 1/2.
+    """
     inside = ("u", "a", 2), ("u", "a", 3), ("v", "a", 9.99), ("u", "b", 1)
     snapshots = snapshots_of(sales(("u", "c", 0.99), *inside, ("u", "c", 10), ("v", "c", 30)))
     assert [snapshots.popularity(5, item) for item in range(3)] == [1.0, 0.5, 0.0]
@@ -238,7 +239,9 @@ def test_corpus_is_what_sold_in_the_live_days():
 
 
 def test_price_is_the_mean_of_the_days_or_of_the_last_known_day():
-    """a: 1 and 2 within the 9 days before day 20, and 9 before them; b: last sold on day 3, at 4 and 6, and on day 2."""
+    """a: 1 and 2 within the 9 days before day 20, and 9 before them; b: last sold on day 3, at 4
+    and 6, and on day 2.
+    """
     tables = sales(
         ("u", "a", 0, 9.0), ("u", "a", 12, 1.0), ("v", "a", 13, 2.0),
         ("u", "b", 2, 1.0), ("u", "b", 3, 4.0), ("v", "b", 3.5, 6.0),
@@ -250,7 +253,9 @@ def test_price_is_the_mean_of_the_days_or_of_the_last_known_day():
 
 
 def test_price_edges_are_nearest_ranks_and_belong_below():
-    """Train prices 1..8: p1 = 1, q25 = 2, q50 = 4, q75 = 6, p99 = 8. cut1 is day 24 of 40: y is after it."""
+    """Train prices 1..8: p1 = 1, q25 = 2, q50 = 4, q75 = 6, p99 = 8. cut1 is day 24 of 40: y is
+    after it.
+    """
     lines = [("u", f"i{price}", 0, float(price)) for price in range(1, 9)]
     snapshots = snapshots_of(sales(*lines, ("u", "y", 24, 99.0), ("v", "z", 40, 99.0)))
     mega = 2**20
@@ -278,12 +283,13 @@ def test_equal_train_prices_normalize_to_zero():
 
 
 # -- splits (D7)
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_multipliers_move_a_user_just_far_enough():
-    """User 1 would add 2 to val: 2 of 13 or 14 never reach a fifth, so val's multiplier goes to its end. User 2 adds 3
-    to test, 3 of 13, as soon as 3 x multiplier > 4 x 2^14 (jitter: below 0.1 %)."""
+    """User 1 would add 2 to val: 2 of 13 or 14 never reach a fifth, so val's multiplier goes to its
+    end. User 2 adds 3 to test, 3 of 13, as soon as 3 x multiplier > 4 x 2^14 (jitter: below 0.1
+    %).
+    """
     config = tiny_config()
     counts = {0: [8, 0, 0], 1: [3, 2, 0], 2: [4, 0, 3], 3: [0, 0, 0]}
     multipliers = splits.find_multipliers(counts, config)
@@ -298,7 +304,9 @@ def test_multipliers_move_a_user_just_far_enough():
 
 
 def test_only_interactions_with_enough_strictly_earlier_ones_count():
-    """Windows of 10 days: train 0-5, val 6-7, test 8-10. Of day 1's basket of two, neither has two earlier ones."""
+    """Windows of 10 days: train 0-5, val 6-7, test 8-10. Of day 1's basket of two, neither has two
+    earlier ones.
+    """
     tables = sales(
         ("u", "a", 0),
         ("u", "b", 1),
@@ -324,15 +332,18 @@ def emission(tables: dict, assignment: dict, **overrides):
 
 
 def test_every_interaction_is_in_one_bucket():
-    """u is in val (days 12-15 of 0..20). Its two days before are history, day 17 is later. Inside: n is new on day 12;
-    b is a repurchase; of C = {c, d, e} (a and b are owned, n is new) two negatives can be had. v has no split."""
+    """u is in val (days 12-15 of 0..20). Its two days before are history, day 17 is later. Inside:
+    n is new on day 12; b is a repurchase; of C = {c, d, e} (a and b are owned, n is new) two
+    negatives can be had. v has no split.
+    """
     negatives = {
         "random_negatives_per_positive": 1,
         "hard_negatives_per_positive": 1,
         "live_days": 20,
     }
     tables = sales(
-        ("u", "a", 0), ("u", "b", 1), ("u", "n", 12), ("u", "b", 13), ("u", "c", 14), ("u", "a", 17),
+        ("u", "a", 0), ("u", "b", 1), ("u", "n", 12), ("u", "b", 13), ("u", "c", 14),
+        ("u", "a", 17),
         ("v", "a", 3), ("v", "c", 3), ("v", "d", 3), ("v", "e", 3), ("v", "e", 20),
     )  # fmt: skip
     positives, ledger = emission(tables, {0: 1, 1: None}, negative_sampling=negatives)
@@ -371,7 +382,9 @@ def test_every_interaction_is_in_one_bucket():
 def test_a_corpus_must_hold_the_hard_ones_without_siblings_and_all_of_them_with(
     hard, random, siblings, emitted
 ):
-    """u buys a (day 0) and b (day 9); free are c and d, of which the first `siblings` share b's product code."""
+    """u buys a (day 0) and b (day 9); free are c and d, of which the first `siblings` share b's
+    product code.
+    """
     codes = {item: {"product_code": "7"} for item in ("b", *("c", "d")[:siblings])}
     tables = sales(
         ("u", "a", 0),
@@ -388,7 +401,9 @@ def test_a_corpus_must_hold_the_hard_ones_without_siblings_and_all_of_them_with(
 
 
 def test_owned_counts_to_the_end_of_the_window_but_not_beyond():
-    """u buys c later: on day 11 (train until day 12), or on day 12, when it is no longer train's business."""
+    """u buys c later: on day 11 (train until day 12), or on day 12, when it is no longer train's
+    business.
+    """
     for day, emitted in ((11, 0), (12, 1)):
         tables = sales(
             ("u", "a", 0),

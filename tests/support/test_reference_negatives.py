@@ -29,7 +29,6 @@ def positive(
 
 
 # -- drawing (D12)
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_after_32_refusals_the_draw_is_made_among_the_allowed(monkeypatch):
@@ -50,7 +49,6 @@ def test_an_allowed_draw_is_taken_at_once_and_the_counter_runs_on(monkeypatch):
 
 
 # -- hard negatives (D13)
-# ---------------------------------------------------------------------------------------------
 
 
 def band_of(**sampling) -> list[int]:
@@ -76,13 +74,16 @@ def test_item_cf_takes_its_band():
 
 
 def test_collaborative_candidates_come_from_the_latest_buyers_latest_interactions():
-    """Buyers of a before day 10, but u, by their last purchase of it: x (9.5), w (8), y (5); the limit of two leaves
-    out y. Each brings its last two interactions since day 5 and before day 10: x a twice, which is one item, w a and
-    e. With three buyers y brings c and d. On day 10 itself nothing counts, so z, who buys a then, is no buyer."""
+    """Buyers of a before day 10, but u, by their last purchase of it: x (9.5), w (8), y (5); the
+    limit of two leaves out y. Each brings its last two interactions since day 5 and before day 10:
+    x a twice, which is one item, w a and e. With three buyers y brings c and d. On day 10 itself
+    nothing counts, so z, who buys a then, is no buyer.
+    """
     tables = sales(
         ("u", "a", 9), ("u", "a", 10), ("w", "a", 8), ("w", "e", 8),
         ("x", "a", 9), ("x", "a", 9.5), ("x", "b", 7), ("x", "f", 10),
-        ("y", "a", 5), ("y", "b", 6), ("y", "c", 8), ("y", "d", 9), ("y", "a", 4.5), ("z", "a", 10), ("z", "g", 9),
+        ("y", "a", 5), ("y", "b", 6), ("y", "c", 8), ("y", "d", 9), ("y", "a", 4.5),
+        ("z", "a", 10), ("z", "g", 9),
     )  # fmt: skip
     sampling = {"collaborative_buyers": 2, "collaborative_items": 2, "collaborative_days": 5}
     miner = miner_of(tables, negative_sampling=sampling)
@@ -104,11 +105,13 @@ def test_interactions_as_old_as_the_days_allow_still_count():
 
 
 def test_category_crossing_stays_in_the_price_category_and_leaves_the_group(monkeypatch):
-    """On sale at price 1 (Q1): a and b are shoes, c has no group, d socks; e is dear (Q4). In the order of groups, the
-    null one first: c, d, then f (trousers); each group by item."""
+    """On sale at price 1 (Q1): a and b are shoes, c has no group, d socks; e is dear (Q4). In the
+    order of groups, the null one first: c, d, then f (trousers); each group by item.
+    """
     groups = {"c": None, "d": "Socks", "e": "Socks", "f": "Trousers"}
     tables = sales(
-        *(("v", item, 1, 9.0 if item == "e" else 1.0) for item in "abcdef"), ("u", "a", 9), ("v", "a", 20),
+        *(("v", item, 1, 9.0 if item == "e" else 1.0) for item in "abcdef"), ("u", "a", 9),
+        ("v", "a", 20),
         **{item: {"product_group_name": group} for item, group in groups.items()},
     )  # fmt: skip
     miner = miner_of(tables)
@@ -119,7 +122,9 @@ def test_category_crossing_stays_in_the_price_category_and_leaves_the_group(monk
 
 
 def test_score_is_the_weighted_sum_in_fixed_point():
-    """sim 0.5, 4 of 8 buyers, equal prices, popularity 1: 0.5 x 0.5 + 0.3 x 0.5 + 0.2 - 0.1 = 0.5."""
+    """sim 0.5, 4 of 8 buyers, equal prices, popularity 1: 0.5 x 0.5 + 0.3 x 0.5 + 0.2 - 0.1 =
+    0.5.
+    """
     tables = sales(("v", "a", 1), ("v", "b", 1), ("u", "a", 9))
     miner = miner_of(tables, [[reference.Neighbor(1, np.float32(0.5), 2)], []])
     score = miner.score(positive(miner, 0, 0, 9), 1, 4)
@@ -164,7 +169,9 @@ def scored(given: dict[int, float], groups: str, hard: int = 5) -> Scored:
 
 
 def test_the_choice_is_greedy_and_caps_the_positives_own_group():
-    """Own group x: 0.9; then 0.85 - 0.1, 0.8 - 0.2: three of five are the cap. Then y at 0.2; then nothing but x."""
+    """Own group x: 0.9; then 0.85 - 0.1, 0.8 - 0.2: three of five are the cap. Then y at 0.2; then
+    nothing but x.
+    """
     miner = scored({1: 0.9, 2: 0.85, 3: 0.8, 4: 0.75, 5: 0.2}, "xxxxxy")
     chosen = miner.choose(positive(miner, 0, 0, 9), {1, 2, 3, 4, 5})
     assert [j for j, _ in chosen] == [1, 2, 3, 5, 4]
@@ -190,7 +197,9 @@ def test_equal_scores_go_to_the_smaller_item():
 
 
 def test_missing_hard_negatives_are_fallbacks_and_counted():
-    """No neighbors, no other buyer of a, one group only: nothing is offered. e is a sibling: never hard, but random."""
+    """No neighbors, no other buyer of a, one group only: nothing is offered. e is a sibling: never
+    hard, but random.
+    """
     codes = {"a": {"product_code": "7"}, "e": {"product_code": "7"}}
     tables = sales(
         *(("v", item, 1) for item in "bcde"), ("u", "a", 0), ("u", "a", 9), ("v", "b", 20), **codes

@@ -17,7 +17,6 @@ LOG2, LOG3 = (float(np.float32(math.log(x))) for x in (2, 3))
 
 
 # -- weights (D18)
-# ----------------------------------------------------------------------------------------------------
 
 
 def weighted(**balancing):
@@ -45,7 +44,9 @@ def test_category_weights_are_inverse_roots_of_shares_with_mean_one():
 
 
 def test_segments_as_of_the_first_cut():
-    """cut1 is day 12, recent is day 7 and later. u has bought before and since, v only since, w only before."""
+    """cut1 is day 12, recent is day 7 and later. u has bought before and since, v only since, w
+    only before.
+    """
     log, config, _ = weighted()
     assert [weights.segment_of(log, config, user) for user in range(3)] == [
         "active",
@@ -55,8 +56,9 @@ def test_segments_as_of_the_first_cut():
 
 
 def test_segment_weights_bring_the_shares_to_their_targets_without_the_empty_one():
-    """Active holds 16 / 1.12 = 100/7 of the mass and new 9 / 0.84 = 75/7: shares 4/7 and 3/7. Targets 0.6 and 0.2 of
-    0.8: 3/4 and 1/4. So 21/16 and 7/12."""
+    """Active holds 16 / 1.12 = 100/7 of the mass and new 9 / 0.84 = 75/7: shares 4/7 and 3/7.
+    Targets 0.6 and 0.2 of 0.8: 3/4 and 1/4. So 21/16 and 7/12.
+    """
     log, config, train = weighted()
     by_category = weights.category_weights(log, config, train)
     by_segment = weights.segment_weights(log, config, train, by_category)
@@ -88,13 +90,14 @@ def test_resampling_repeats_by_the_whole_part_and_by_chance_once_more():
 
 
 # -- rows (D16, D17) and sequences (D15)
-# ------------------------------------------------------------------------------
 
 
 def test_a_whole_group_by_hand():
-    """Days 0..20, cut1 on day 12, snapshots every 2 days. u buys b on day 9 (snapshot 4 is day 8) after a on day 0 and
-    day 1. On sale: a, b, c, d. c and d are free: v bought b and c, so c is b's neighbor (1 of sqrt 2 x 1 buyers); d is
-    left. Train prices 1, 1, 2, 4, 4, 4: quartiles 1, 2, 4, p1 is 1, p99 is 4. Popularity: a twice, the others once."""
+    """Days 0..20, cut1 on day 12, snapshots every 2 days. u buys b on day 9 (snapshot 4 is day 8)
+    after a on day 0 and day 1. On sale: a, b, c, d. c and d are free: v bought b and c, so c is b's
+    neighbor (1 of sqrt 2 x 1 buyers); d is left. Train prices 1, 1, 2, 4, 4, 4: quartiles 1, 2, 4,
+    p1 is 1, p99 is 4. Popularity: a twice, the others once.
+    """
     tables = sales(
         ("u", "a", 0, 1.0, 2), ("u", "a", 1, 1.0, 1), ("u", "b", 9, 4.0, 2),
         ("v", "b", 5, 4.0, 1), ("v", "c", 6, 2.0, 1), ("w", "d", 1, 4.0, 1), ("w", "d", 20, 4.0, 1),
@@ -155,7 +158,8 @@ def test_a_whole_group_by_hand():
         "negative_detail": None,
         "is_repurchase": False,
     }
-    assert [hard[name] for name in ("item_id", "label", "negative_source", "negative_detail", "sample_id")] == [
+    names = ("item_id", "label", "negative_source", "negative_detail", "sample_id")
+    assert [hard[name] for name in names] == [
         "c", 0.0, "hard", "item_cf", "train-0000000000-01",
     ]  # fmt: skip
     assert hard["similarity_score"] == np.float32(1 / math.sqrt(2))
@@ -182,7 +186,9 @@ def test_sessions_break_after_more_than_the_gap():
 
 
 def test_user_sequences_end_with_the_window_and_keep_the_latest():
-    """u is in train, which ends before day 6 of 10: of its four interactions until then the last three stay."""
+    """u is in train, which ends before day 6 of 10: of its four interactions until then the last
+    three stay.
+    """
     tables = sales(
         *(("u", item, day) for item, day in (("b", 0), ("c", 2), ("a", 2), ("b", 5), ("c", 6))),
         ("v", "a", 10),
@@ -284,7 +290,8 @@ def test_groups_hold_one_positive_and_distinct_items_that_the_user_does_not_own(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_who_bought_what_after_the_cut_changes_no_train_row(seed):
-    """Swap the items of pairs of later purchases made at the same time: counts by user, item, window and time stay (D8).
+    """Swap the items of pairs of later purchases made at the same time: counts by user, item,
+    window and time stay (D8).
 
     Rare items stay out of it: whose purchases the filter drops may decide who goes where.
     """

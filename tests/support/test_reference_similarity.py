@@ -1,4 +1,6 @@
-"""The oracle's matrix and neighbors against numbers worked out by hand from the decisions (D9, D10)."""
+"""The oracle's matrix and neighbors against numbers worked out by hand from the decisions (D9,
+D10).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def neighbors_of(tables: dict, **settings) -> list:
 
 
 def test_cosine_of_plain_counts():
-    """a: u, v, w; b: u, v; c: w. a-b: 2 / sqrt 6, a-c: 1 / sqrt 3. The last line is after cut1 and does not count."""
+    """a: u, v, w; b: u, v; c: w. a-b: 2 / sqrt 6, a-c: 1 / sqrt 3. The last line is after cut1 and
+    does not count.
+    """
     tables = sales(
         ("u", "a", 0),
         ("v", "a", 0),
@@ -69,7 +73,9 @@ def test_equally_similar_items_come_by_rising_item_and_ranks_from_one():
 
 
 def test_a_cell_takes_the_largest_of_its_interactions():
-    """Online at 1.0: 1.2 x log 2; offline at 3.0: log 4, the larger; the logarithms rounded to 24 bits."""
+    """Online at 1.0: 1.2 x log 2; offline at 3.0: log 4, the larger; the logarithms rounded to 24
+    bits.
+    """
     tables = sales(
         ("u", "a", 0, 3.0, 1),
         ("u", "a", 1, 1.0, 2),
@@ -101,7 +107,9 @@ def test_user_idf_is_the_share_of_the_vocabulary_and_owners_of_all_weigh_nothing
 
 
 def test_views_count_a_fifth_of_the_median_and_only_where_no_purchase_weighs_more():
-    """Price factors log 2, log 4, log 8, log 8: the lower median is log 4. The view after cut1 (day 6 of 10) does not count."""
+    """Price factors log 2, log 4, log 8, log 8: the lower median is log 4. The view after cut1 (day
+    6 of 10) does not count.
+    """
     views = ("u", "a", 1), ("v", "a", 2), ("v", "b", 6)
     tables = sales(
         ("u", "a", 0, 1.0),
@@ -131,8 +139,10 @@ def test_the_matrix_keeps_each_users_latest():
 
 
 def test_weights_fill_42_bits_or_62_when_that_is_too_coarse():
-    """Three users of weight 1 in one item: 3 x 4^20 < 2^42 <= 3 x 4^21. With a median of 2^-12 the 42 bits leave it at
-    2^8, less than 2^11, so the wide accumulator takes 4^30 x (1 + a little) < 2^62."""
+    """Three users of weight 1 in one item: 3 x 4^20 < 2^42 <= 3 x 4^21. With a median of 2^-12 the
+    42 bits leave it at 2^8, less than 2^11, so the wide accumulator takes 4^30 x (1 + a little) <
+    2^62.
+    """
     cells = [(0, 0), (1, 0), (2, 0)]
     assert similarity.integer_weights(dict.fromkeys(cells, 1.0)) == (
         dict.fromkeys(cells, 2**20),

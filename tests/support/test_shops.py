@@ -1,4 +1,6 @@
-"""The little shops: repeatable, written as they are, and no interaction of theirs is lost by the oracle."""
+"""The little shops: repeatable, written as they are, and no interaction of theirs is lost by the
+oracle.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The oracle: a second, slow and obvious writing of the decisions, for shops of a few hundred rows.
 
-Sets, dicts, lists and loops over plain Python values; it shares no code with the package and reads nothing of it
-but a `DatasetConfig`. NumPy appears only to round to float32 and for elementary functions. Each module names in its
-docstring the readings it took where the decisions leave room.
+Sets, dicts, lists and loops over plain Python values; it shares no code with the package and reads
+nothing of it but a `DatasetConfig`. NumPy appears only to round to float32 and for elementary
+functions. Each module names in its docstring the readings it took where the decisions leave room.
 
-    world = reference.build(tables, config)     # tables: rows as dicts, H&M's column names, `t_dat` in nanoseconds
+    world = reference.build(tables, config)     # rows as dicts, `t_dat` in nanoseconds
     reference.digest(values, "list<int>")       # content digest of one column (D22)
 """
 
@@ -43,7 +43,9 @@ class Unbuildable(Exception):
 
 @dataclass(frozen=True)
 class World:
-    """Everything a build must come to. Users and items are codes into `users` and `items`; splits are 0, 1, 2."""
+    """Everything a build must come to. Users and items are codes into `users` and `items`; splits
+    are 0, 1, 2.
+    """
 
     users: list[str]  # kept user ids, sorted
     items: list[str]  # kept item ids, sorted
@@ -71,7 +73,8 @@ class World:
 
 
 def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
-    """The whole build of clean tables, as `config` (a DatasetConfig) says; Unbuildable where no dataset exists.
+    """The whole build of clean tables, as `config` (a DatasetConfig) says; Unbuildable where no
+    dataset exists.
 
     `partly` puts up with splits that have no positive.
     """

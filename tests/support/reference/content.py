@@ -24,7 +24,9 @@ def fnv1a(text: str) -> int:
 
 
 def value_hash(value: Any, kind: str) -> int:
-    """Hash of one value. Kinds: int, bool, timestamp (int nanoseconds), float32, float64, string, list<kind>."""
+    """Hash of one value. Kinds: int, bool, timestamp (int nanoseconds), float32, float64, string,
+    list<kind>.
+    """
     if value is None:
         return NULL_HASH
     if kind.startswith("list<") and kind.endswith(">"):
@@ -44,7 +46,9 @@ def value_hash(value: Any, kind: str) -> int:
 
 
 def digest(values: Iterable[Any], kind: str) -> str:
-    """Digest of a whole file's column as 16 hex digits: the sum mod 2^64 of mix(mix(row ^ POSITION) ^ hash(value))."""
+    """Digest of a whole file's column as 16 hex digits: the sum mod 2^64 of mix(mix(row ^ POSITION)
+    ^ hash(value)).
+    """
     total = sum(
         mix(mix(row ^ POSITION) ^ value_hash(value, kind)) for row, value in enumerate(values)
     )

@@ -24,7 +24,9 @@ def nearest_rank(ordered: list[int], p: Fraction) -> int:
 
 
 class Snapshots:
-    """What is known of an item at S_k = midnight of the first day + k x snapshot_days, from rows before S_k."""
+    """What is known of an item at S_k = midnight of the first day + k x snapshot_days, from rows
+    before S_k.
+    """
 
     def __init__(self, log: Log, config: Any):
         self.log = log
@@ -75,7 +77,9 @@ class Snapshots:
         return np.float32(_log1p32(counts[item]) / _log1p32(max(counts)))
 
     def _price(self, k: int, item: int) -> float | None:
-        """Mean price in 2^-20 units over the popularity days, else over the last day with a sale; None if never sold."""
+        """Mean price in 2^-20 units over the popularity days, else over the last day with a sale;
+        None if never sold.
+        """
         recent = [
             e for e in self._window(k, self.config.features.popularity_days) if e.item == item
         ]
@@ -112,7 +116,8 @@ def _log1p32(x: int) -> float:
 def user_features(history: list[Interaction], time: int) -> dict[str, Any]:
     """What is known of a user from the interactions strictly before `time`.
 
-    A user without any (only when min_sequence_length is 0) has 0 purchases, baskets of 0 and a lifetime of 0 days.
+    A user without any (only when min_sequence_length is 0) has 0 purchases, baskets of 0 and a
+    lifetime of 0 days.
     """
     channels = [e.channel for e in history if e.channel != -1]
     times = {e.time for e in history}

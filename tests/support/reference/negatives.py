@@ -1,4 +1,6 @@
-"""The negatives of one positive: hard (D13) by sources, score and greedy choice; random (D12) by counted draws."""
+"""The negatives of one positive: hard (D13) by sources, score and greedy choice; random (D12) by
+counted draws.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Negative(NamedTuple):
 
 
 class Draws:
-    """Procedure P: uniform draws from the corpus among allowed items, by one key and a counter that runs on."""
+    """Procedure P: uniform draws from the corpus among allowed items, by one key and a counter that
+    runs on.
+    """
 
     def __init__(self, key: int):
         self.key = key
@@ -44,7 +48,9 @@ class Draws:
 
 
 class Miner:
-    """Finds negatives; counts choices where the own-group cap was relaxed, and fallbacks (`shortfall`)."""
+    """Finds negatives; counts choices where the own-group cap was relaxed, and fallbacks
+    (`shortfall`).
+    """
 
     def __init__(
         self, log: Log, config: Any, snapshots: Snapshots, neighbors: list[list[Neighbor]]
@@ -87,10 +93,11 @@ class Miner:
         )
 
     # -- sources
-    # -------------------------------------------------------------------------------------------------
 
     def item_cf(self, item: int) -> list[int]:
-        """Neighbors inside the band, by similarity or by rank, the first `item_cf_top_k` of them."""
+        """Neighbors inside the band, by similarity or by rank, the first `item_cf_top_k` of
+        them.
+        """
         ranked = self.neighbors[item]
         if self.settings.hard_band == "percentile":
             low, high = (math.floor(share(p) * len(ranked)) for p in self.settings.percentile_range)
@@ -104,7 +111,9 @@ class Miner:
         return [n.item for n in band[: self.settings.item_cf_top_k]]
 
     def together(self, p: Positive) -> dict[int, int]:
-        """co(j): how many of the positive's latest other buyers have j among their latest interactions before t."""
+        """co(j): how many of the positive's latest other buyers have j among their latest
+        interactions before t.
+        """
         last: dict[int, int] = {}
         for e in self.log.interactions:
             if e.item == p.item and e.user != p.user and e.time < p.time:
@@ -119,7 +128,9 @@ class Miner:
         return co
 
     def crossing(self, p: Positive) -> set[int]:
-        """Seeded draws from the corpus in the positive's price category and another product group."""
+        """Seeded draws from the corpus in the positive's price category and another product
+        group.
+        """
         category = self.snapshots.category(p.snapshot, p.item)
         own = self.log.group(p.item)
         others = [
@@ -137,7 +148,6 @@ class Miner:
         }
 
     # -- choice
-    # --------------------------------------------------------------------------------------------------
 
     def score(self, p: Positive, j: int, co: int) -> int:
         weights = self.settings.score

@@ -1,4 +1,6 @@
-"""Counter-based random numbers (D22) in plain Python integers: SplitMix64's finalizer, folded over what a draw is for."""
+"""Counter-based random numbers (D22) in plain Python integers: SplitMix64's finalizer, folded over
+what a draw is for.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def mix(x: int) -> int:
 
 
 def key(seed: int, purpose: int, *parts: int) -> int:
-    """The key of a draw: seed, purpose and what the draw belongs to, negative values taken mod 2^64."""
+    """The key of a draw: seed, purpose and what the draw belongs to, negative values taken mod
+    2^64.
+    """
     h = mix(seed & MASK)
     for part in (purpose, *parts):
         h = mix(h ^ (part & MASK))

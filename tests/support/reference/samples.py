@@ -1,9 +1,11 @@
-"""Positives and their negatives -> rows in the contract's schema (D16, D17), sequences (D15) and the similarity file.
+"""Positives and their negatives -> rows in the contract's schema (D16, D17), sequences (D15) and
+the similarity file.
 
-Rows are `labeled_pair` rows with our extra columns; `generation_timestamp` is None, since it is no content.
-Readings where the decisions leave room: `is_repurchase` is the positive's on all rows of its group; ranks of
-`item_similarity_matrix` count from 1; with `temporal` a user's sequence row is that of the user's last window with
-a long enough history; sessions of a sequence row count from its own first interaction.
+Rows are `labeled_pair` rows with our extra columns; `generation_timestamp` is None, since it is no
+content. Readings where the decisions leave room: `is_repurchase` is the positive's on all rows of
+its group; ranks of `item_similarity_matrix` count from 1; with `temporal` a user's sequence row is
+that of the user's last window with a long enough history; sessions of a sequence row count from its
+own first interaction.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ ITEM_COLUMNS = {
 
 
 def in_file_order(positives: list[Positive], split: int, config: Any) -> list[Positive]:
-    """Chronological (t, user, item, copy), or that order shuffled by seeded keys of its positions (D16)."""
+    """Chronological (t, user, item, copy), or that order shuffled by seeded keys of its positions
+    (D16).
+    """
     positives = sorted(positives, key=lambda p: (p.time, p.user, p.item, p.copy))
     if config.output.order == "chronological":
         return positives

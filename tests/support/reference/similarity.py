@@ -1,7 +1,8 @@
 """The weighted matrix before cut1 (D9) and each item's neighbors (D10), pair by pair.
 
-Readings where the decisions leave room: a user's degree counts all cells of the matrix row, views included; the
-median of an even number of weights is the lower one; the median price factor of an empty matrix is 1.
+Readings where the decisions leave room: a user's degree counts all cells of the matrix row, views
+included; the median of an even number of weights is the lower one; the median price factor of an
+empty matrix is 1.
 """
 
 from __future__ import annotations

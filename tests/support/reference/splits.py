@@ -1,7 +1,9 @@
-"""Who is in which split (D7), which interactions become positives, and the bucket of every interaction.
+"""Who is in which split (D7), which interactions become positives, and the bucket of every
+interaction.
 
-Readings where the decisions leave room: with `hash` every user has a split, also one that emits nothing in it;
-with `temporal` nobody has one (`assignment` is None throughout) and each interaction counts in its own window.
+Readings where the decisions leave room: with `hash` every user has a split, also one that emits
+nothing in it; with `temporal` nobody has one (`assignment` is None throughout) and each interaction
+counts in its own window.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def _hashed_split(user_key: int, config: Any) -> int:
 def best_split(
     user_key: int, counts: list[int], multipliers: tuple[int, int, int], seed: int
 ) -> int | None:
-    """The split where multiplier x count x (2^20 + jitter) is greatest; the first of equals; None without any count."""
+    """The split where multiplier x count x (2^20 + jitter) is greatest; the first of equals; None
+    without any count.
+    """
     if not any(counts):
         return None
     scores = [
@@ -82,7 +86,9 @@ def best_split(
 
 
 def find_multipliers(counts: dict[int, list[int]], config: Any) -> tuple[int, int, int]:
-    """Raise val's, then test's multiplier to the least value that reaches its share; again, for up to 12 rounds."""
+    """Raise val's, then test's multiplier to the least value that reaches its share; again, for up
+    to 12 rounds.
+    """
     wanted = {1: share(config.split.val_share)}
     wanted[2] = 1 - share(config.split.train_share) - wanted[1]
     multipliers = [START, START, START]
@@ -107,7 +113,9 @@ def find_multipliers(counts: dict[int, list[int]], config: Any) -> tuple[int, in
 
 
 def _least(reaches: Callable[[int], bool]) -> int:
-    """The least multiplier that reaches; the greatest allowed where none does. (Reaching is monotone.)"""
+    """The least multiplier that reaches; the greatest allowed where none does. (Reaching is
+    monotone.)
+    """
     low, high = LEAST, MOST
     while low < high:
         middle = (low + high) // 2
@@ -121,7 +129,9 @@ def _least(reaches: Callable[[int], bool]) -> int:
 def emit(
     log: Log, config: Any, snapshots: Snapshots, assignment: dict[int, int | None]
 ) -> tuple[list[list[Positive]], dict[str, int]]:
-    """Positives of each split in (time, user, item) order, and the ledger: each interaction in one bucket."""
+    """Positives of each split in (time, user, item) order, and the ledger: each interaction in one
+    bucket.
+    """
     ledger = dict.fromkeys(
         (*(f"emitted_{name}" for name in SPLITS), *LOSSES, "history", "later_unused", "no_split"), 0
     )
@@ -147,7 +157,9 @@ def emit(
 
 
 def _lost(log: Log, config: Any, snapshots: Snapshots, e: Interaction) -> str | None:
-    """The first reason why an interaction inside its user's window is not emitted; None when it is."""
+    """The first reason why an interaction inside its user's window is not emitted; None when it
+    is.
+    """
     least = config.sequence_processing.min_sequence_length
     window = log.cuts.window(e.time)
     history = log.history(e.user, e.time)

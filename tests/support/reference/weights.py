@@ -1,8 +1,9 @@
 """Sample weights (D18): category x segment x recency of the train positives, written or resampled.
 
-Readings where the decisions leave room: sums are exact before they are rounded to float64; where the non-empty
-segments' targets are all 0 every segment weighs 1; resampling rounds the float64 product, and a positive that it
-leaves out still counts as emitted in the ledger (the ledger is the plan's).
+Readings where the decisions leave room: sums are exact before they are rounded to float64; where
+the non-empty segments' targets are all 0 every segment weighs 1; resampling rounds the float64
+product, and a positive that it leaves out still counts as emitted in the ledger (the ledger is the
+plan's).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Rows -> interactions: collapsed (D4), filtered to the k-core (D5), with the two cuts of the time axis (D7).
+"""Rows -> interactions: collapsed (D4), filtered to the k-core (D5), with the two cuts of the time
+axis (D7).
 
-The rows must be clean (D2): every key known and present, prices positive. Only a bad age is mended, as D2 says.
+The rows must be clean (D2): every key known and present, prices positive. Only a bad age is mended,
+as D2 says.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Log:
 
     @cached_property
     def in_order(self) -> list[int]:
-        """The items by item_index: those first sold in train before those of val, and those before test's; each by id (D17)."""
+        """The items by item_index: those first sold in train before those of val, and those before
+        test's; each by id (D17).
+        """
         first = {
             item: min(e.time for e in self.interactions if e.item == item)
             for item in range(len(self.items))
@@ -170,7 +174,8 @@ def _core(
     filtering: Any,
     dropped: dict[str, int],
 ) -> set[tuple[str, str, int]]:
-    """Drop rare users, then rare items among what remains, until nothing changes; count by who was rare.
+    """Drop rare users, then rare items among what remains, until nothing changes; count by who was
+    rare.
 
     What is `settled` counts and stays.
     """
@@ -191,7 +196,9 @@ def _core(
 
 
 def find_cuts(times: list[int], split: Any) -> Cuts:
-    """Where train ends and where val ends, over all accepted rows, lines of a duplicate included (D7)."""
+    """Where train ends and where val ends, over all accepted rows, lines of a duplicate included
+    (D7).
+    """
     times = sorted(times)
     t0, t1 = times[0], times[-1]
     until_val = share(split.train_share)
