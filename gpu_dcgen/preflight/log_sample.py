@@ -1,4 +1,4 @@
-"""A part of a log that is small enough to try a build on: all that a share of the customers ever bought."""
+"""Write a part of a log to try a build on: all purchases of a share of the customers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class LogSample:
     share: float  # of the log's transactions
 
 
-def write_samples_of(
+def write_log_samples(
     sources: dict[str, Source], folders: Sequence[Path], shares: Sequence[float]
 ) -> list[LogSample]:
-    """Write the tables of a share of the customers into each folder, each with its share; articles are linked.
+    """Write the tables of a share of the customers into each folder; articles are linked.
 
-    A customer is taken for a hash of its id, so a smaller share's customers are among a larger one's. Rows are read a batch at
-    a time, and each batch becomes a row group: what a row costs to read is what it costs in the log. InputError where a file
-    cannot be read.
+    Customers are chosen by a hash of the id, so a smaller share's customers are among a larger
+    one's. Rows are read a batch at a time, and each batch becomes a row group: a row costs as much
+    to read as in the log. InputError where a file cannot be read.
     """
     written = [0] * len(folders)
     for source in sources.values():
@@ -57,7 +57,7 @@ def write_samples_of(
 def _write_file(
     file: Path, source: Source, targets: Sequence[Path], shares: Sequence[float]
 ) -> list[int]:
-    """Rows written to each target."""
+    """Write the sample of one file to each target, and return the numbers of rows."""
     columns, key = sorted(set(source.columns.values())), source.names["customer_id"]
     texts = [source.names[name] for name, class_ in source.type_classes.items() if class_ == "text"]
     limits, rows = [min(share, 1.0) * 2.0**64 for share in shares], [0] * len(targets)
@@ -72,12 +72,11 @@ def _write_file(
         writers = [stack.enter_context(pq.ParquetWriter(target, schema)) for target in targets]
         for group in range(parquet.num_row_groups):
             for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
-                places = _places(batch.column(key))
+                positions = _positions(batch.column(key))
                 for k, limit in enumerate(limits):
-                    chosen = batch.filter(pc.less(places, limit))
-                    plain = [
-                        chosen.column(field.name).cast(field.type) for field in schema
-                    ]  # without the others' texts
+                    chosen = batch.filter(pc.less(positions, limit))
+                    # without the texts of rows that were not chosen
+                    plain = [chosen.column(field.name).cast(field.type) for field in schema]
                     writers[k].write_batch(pa.record_batch(plain, schema=schema))
                     rows[k] += chosen.num_rows
     return rows
@@ -87,8 +86,8 @@ def _plain(field: pa.Field) -> pa.Field:
     return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
-def _places(ids: pa.Array) -> pa.Array:
-    """A place in 0..2^64 (float64) for each id, the same wherever the id occurs; null where the id is null."""
+def _positions(ids: pa.Array) -> pa.Array:
+    """Hash each id to a position in 0..2^64, float64; null where the id is null."""
     ids = ids if pa.types.is_dictionary(ids.type) else ids.dictionary_encode()
     hashes = pa.array(hash_strings(ids.dictionary.cast(pa.string()))).cast(pa.float64(), safe=False)
     return hashes.take(ids.indices)

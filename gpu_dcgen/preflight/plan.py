@@ -28,7 +28,7 @@ from ..inputs.sources import find_sources
 from ..resources import free_disk_bytes
 from ..samples import StageResults
 from ..sequence_builder import UserSequences
-from .log_sample import LogSample, write_samples_of
+from .log_sample import LogSample, write_log_samples
 from .trial import Output, Start, Trial, start, try_stages, write_some
 
 SAMPLE_ROWS = 1_200_000  # transactions that are tried: a few seconds on two cores
@@ -87,7 +87,7 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
         larger = smaller = LogSample(Path(inputs), 1.0)
         if n_rows > _WHOLE * SAMPLE_ROWS:
             shares = (SAMPLE_ROWS / n_rows, _QUARTER * SAMPLE_ROWS / n_rows)
-            larger, smaller = write_samples_of(
+            larger, smaller = write_log_samples(
                 sources, (scratch / "larger", scratch / "smaller"), shares
             )
         common = _least_common(larger.share, config)  # the same in both, so that pairs show a trend

@@ -21,7 +21,7 @@ from gpu_dcgen.errors import BackendError, InputError
 from gpu_dcgen.example_data.fashion_shop import generate
 from gpu_dcgen.inputs.sources import find_sources
 from gpu_dcgen.preflight import plan as planning
-from gpu_dcgen.preflight.log_sample import write_samples_of
+from gpu_dcgen.preflight.log_sample import write_log_samples
 from gpu_dcgen.preflight.trial import Trial, start
 from tests.benchmarks.planning import comparison
 
@@ -182,7 +182,7 @@ def test_nothing_stays_behind(shop, tmp_path, monkeypatch):
 
 def test_a_sample_is_all_that_its_customers_bought(shop, tmp_path):
     sources = find_sources(shop, DatasetConfig().inputs)
-    larger, smaller = write_samples_of(
+    larger, smaller = write_log_samples(
         sources, (tmp_path / "larger", tmp_path / "smaller"), (0.2, 0.05)
     )
     log, kept, fewer = (
@@ -216,7 +216,7 @@ def test_customers_are_found_again_whatever_type_their_ids_have(tmp_path):
     (shop := tmp_path / "shop").mkdir()
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), shop / f"{name}.parquet")
-    (sample,) = write_samples_of(
+    (sample,) = write_log_samples(
         find_sources(shop, DatasetConfig().inputs), [tmp_path / "sample"], [0.5]
     )
     bought = pq.read_table(sample.folder / "transactions.parquet")["customer_id"].to_pylist()
