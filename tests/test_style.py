@@ -114,7 +114,9 @@ def violations(path: Path) -> Iterator[str]:
         if bound.strip("_") in VAGUE_NAMES:
             yield f"{name}:{line}: `{bound}` does not say what it holds"
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in (tokenize.STRING, tokenize.COMMENT):
+        # a string without blanks is a key of a file, or a name
+        is_key = token.type == tokenize.STRING and " " not in token.string
+        if token.type in (tokenize.STRING, tokenize.COMMENT) and not is_key:
             for hit in VAGUE_WORDS.finditer(token.string):
                 yield f"{name}:{token.start[0]}: the word {hit.group()!r}"
 

@@ -59,7 +59,7 @@ class PositiveRows(NamedTuple):
 
 
 class MiningRows(NamedTuple):
-    """Positives whose hard negatives are mined, and where their items' earlier buyers are."""
+    """Positives to mine hard negatives for, and the places of their items' earlier buyers."""
 
     positives: PositiveRows
     since: Any  # (n,) int64  `PurchaseIndex.time_item_key` of the first purchases that count

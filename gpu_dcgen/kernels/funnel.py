@@ -1,4 +1,4 @@
-"""Row kernel that counts the outcomes of a positive's candidates; not in the hot path (D13)."""
+"""Count the outcomes of a positive's candidates: a row kernel outside the hot path (D13)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MAX_COUNTED_ROWS = 255  # rows of a user before and after a purchase are counted
 
 
 class MiningSettings(NamedTuple):
-    """The settings of hard negatives as the kernels' numbers; weights in units of 1 / FIXED_ONE."""
+    """The settings of hard negatives as numbers; weights in units of 1 / FIXED_ONE."""
 
     n_hard: int
     max_own_group: int  # hard negatives of the positive's own product group
@@ -113,7 +113,7 @@ def pool_candidates(row, rows, on_sale, tables, settings, pool):
 
 @kernel_helper
 def _offer(item, source, n_pool, pool):
-    """Return the position of an item in the pool, appended as offered by `source` if it is new."""
+    """Return the position of an item in the pool; a new one is appended for `source`."""
     item = np.uint32(item)
     position = np.int64(pool.position[item])
     candidate = np.uint64(position - 1 if position > 0 else n_pool)
@@ -187,11 +187,9 @@ def offer_collaborative(row, rows, on_sale, purchases, settings, pool):
     n_pool = 0
     for b in range(n_buyers):
         position = first + pool.buyer_position[b]
-        at, end = purchases.buyer_row[position], np.int64(purchases.n_rows_after[position])
-        if end < MAX_COUNTED_ROWS:
-            end = at + end
-        else:
-            end = purchases.user_offsets[pool.buyer_user[b] + 1]
+        at, n_after = purchases.buyer_row[position], np.int64(purchases.n_rows_after[position])
+        is_counted = n_after < MAX_COUNTED_ROWS
+        end = at + n_after if is_counted else purchases.user_offsets[pool.buyer_user[b] + 1]
         last = _scan(keys, at, end, before) - 1
         lowest = max(
             at - purchases.n_rows_before[position], last + 1 - settings.max_items_per_buyer
@@ -231,7 +229,7 @@ def offer_crossing(n_pool, key, snapshot, cell, corpus, settings, pool):
 
 @kernel_helper
 def _first_at_most(similarity, low, high, bound):
-    """Return the first position in low..high with similarity <= bound; similarities fall there."""
+    """Return the first position in low..high with similarity <= bound; they fall there."""
     while low < high:
         middle = (low + high) >> 1
         if similarity[middle] > bound:

@@ -1,7 +1,7 @@
 """Row kernels that lay columns out as rows and hash them for the content digest (D22).
 
-Hashes are uint64 all along: numba makes a float of a uint64 and an int64. A list or text is hashed once, however many
-rows repeat it; only its hash is mixed with the position of each row.
+Hashes are uint64 all along: numba makes a float of a uint64 and an int64. A list or text is hashed
+once, however many rows repeat it; only its hash is mixed with the position of each row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FNV_PRIME = np.uint64(0x100000001B3)
 
 @row_kernel
 def copy_lists(entry, values, starts, lengths, repeats, offsets, out):
-    """Lay values[starts[entry] : + lengths[entry]] `repeats` times end to end at out[offsets[entry]]."""
+    """Copy values[starts[entry] : + lengths[entry]] to out[offsets[entry]], `repeats` times."""
     at = offsets[entry]
     for _ in range(repeats):
         for k in range(lengths[entry]):
@@ -42,9 +42,10 @@ def hash_texts(row, offsets, text, out):
 
 @row_kernel
 def hash_sample_ids(group, first_group, start, suffix, offsets, out):
-    """Hash the ids of a group's rows into out[group] (rows of a group,): the split and '-', ten digits, the slot.
+    """Hash the sample ids of a group's rows into out[group] (rows of a group,).
 
-    `start` is the FNV state after the split and '-'; row r ends in the bytes suffix[offsets[r] : offsets[r + 1]].
+    An id is the split and '-', ten digits, and the slot. `start` is the FNV state after the split
+    and '-'; row r ends in the bytes suffix[offsets[r] : offsets[r + 1]].
     """
     h = np.uint64(start)
     place = 1_000_000_000
@@ -60,7 +61,7 @@ def hash_sample_ids(group, first_group, start, suffix, offsets, out):
 
 @row_kernel
 def hash_lists(row, offsets, hashes, out):
-    """out[row]: the hash of a list from the hashes of its elements, hashes[offsets[row] : offsets[row + 1]]."""
+    """Hash a list into out[row], from the hashes offsets[row] : offsets[row + 1]."""
     h = mix(np.uint64(offsets[row + 1] - offsets[row]) ^ LENGTH)
     for at in range(offsets[row], offsets[row + 1]):
         h = fold(h, hashes[at])
@@ -69,7 +70,10 @@ def hash_lists(row, offsets, hashes, out):
 
 @row_kernel
 def add_rows(span, positions, hashes, out):
-    """out[span]: the digest of the rows SPAN * span .. SPAN * span + SPAN - 1; `positions` are mixed row positions."""
+    """Sum the digests of the rows SPAN * span .. SPAN * span + SPAN - 1 into out[span].
+
+    `positions` are mixed row positions.
+    """
     total = np.uint64(0)
     for row in range(span * SPAN, min(span * SPAN + SPAN, hashes.shape[0])):
         total += mix(positions[row] ^ hashes[row])

@@ -7,10 +7,10 @@ from . import row_kernel
 
 @row_kernel(scratch=True)
 def preferred_channels(user, lane, user_offsets, basket_start, channel, seen, preferred):
-    """For each interaction the user's most frequent known channel strictly before it, -1 when there is none (D6).
+    """Find a user's most frequent known channel before each interaction, -1 if none (D6).
 
-    user_offsets (U+1,) int64; basket_start (E,) int64; channel (E,) int8, -1 unknown; seen (lanes, 128) int32 scratch;
-    preferred (E,) int8 is written. Ties go to the lower id.
+    user_offsets (U+1,) int64; basket_start (E,) int64; channel (E,) int8, -1 unknown; seen (lanes,
+    128) int32 scratch; preferred (E,) int8 is written. Ties go to the lower id.
     """
     start, stop = user_offsets[user], user_offsets[user + 1]
     for c in range(seen.shape[1]):
