@@ -30,22 +30,17 @@ class Memory:
 
 
 @pytest.fixture
-def backend():
-    """The machine, but for its memory: 132 multiprocessors and nothing to run on."""
-    made = object.__new__(cuda_backend.CudaBackend)
-    made.device = type("Device", (), {"n_multiprocessors": 132})
-    made._memory, made._n_out_of_memory = Memory(64 << 30), 0
-    return made
+def backend(monkeypatch):
+    """The backend without a device: 132 multiprocessors, and memory that is only counted."""
+    monkeypatch.setattr(cuda_backend, "DeviceMemory", lambda limit: Memory(64 << 30))
+    return cuda_backend.CudaBackend(type("Device", (), {"n_multiprocessors": 132}))
 
 
 def test_it_spells_the_protocol(backend):
     methods = protocol_methods()
-    assert {
-        name: parameters(getattr(cuda_backend.CudaBackend, name)) for name in methods
-    } == methods
-    assert not [
-        name for name in Backend.__annotations__ if not hasattr(cuda_backend.CudaBackend, name)
-    ]
+    spelled = {name: parameters(getattr(cuda_backend.CudaBackend, name)) for name in methods}
+    assert spelled == methods
+    assert not [name for name in Backend.__annotations__ if not hasattr(backend, name)]
 
 
 def test_its_memory_calls_are_rmms():

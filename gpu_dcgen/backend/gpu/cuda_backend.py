@@ -55,8 +55,8 @@ class CudaBackend:
     def __init__(self, device: Device, memory_limit: int | None = None) -> None:
         self.device = device
         self.out_of_memory_hint = (
-            f"Stop other programs on the device, raise {spell_option('gpu-memory-limit')}, or build "
-            f"with {spell_option('backend', 'cpu')}."
+            f"Stop other programs on the device, raise {spell_option('gpu-memory-limit')}, "
+            f"or build with {spell_option('backend', 'cpu')}."
         )
         self._memory = DeviceMemory(memory_limit)
         self._transfers = Transfers(cupy)
