@@ -35,7 +35,7 @@ class RowKernel:
     """A kernel in its three forms; `backend.for_each` picks the one it runs."""
 
     # the function as written: what a backend with needs of its own (bounds checks, CUDA) compiles
-    python: types.FunctionType
+    python: Callable
     # loop(start, stop, *arrays) or loop(start, stop, lane, *arrays): compiled, without the GIL
     loop: Any
     # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
@@ -77,7 +77,7 @@ def _serial_scratch(start, stop, lane, *arrays):
         kernel(row, lane, *arrays)  # noqa: F821
 
 
-def row_kernel(function: types.FunctionType | None = None, *, scratch: bool = False) -> Any:
+def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> Any:
     """Make a RowKernel of `function(row, *arrays)`, or with `scratch` of `function(row, lane, *arrays)`."""
     if function is None:
         return lambda f: row_kernel(f, scratch=scratch)

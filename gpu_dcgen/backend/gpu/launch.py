@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import FunctionType
 from typing import Any
 
 from numba import cuda
@@ -33,8 +34,10 @@ def run(
 @functools.cache
 def build_grid(kernel: RowKernel) -> Any:
     """Return the kernel with a grid-strided loop over rows, compiled for each set of types."""
-    name, device_function = kernel.python.__name__, recompiled(kernel.python, cuda.jit(device=True))
-    first, *names = inspect.signature(kernel.python).parameters
+    function = kernel.python
+    assert isinstance(function, FunctionType)
+    name, device_function = function.__name__, recompiled(function, cuda.jit(device=True))
+    first, *names = inspect.signature(function).parameters
     lane = names.pop(0) if kernel.scratch else ""
     arrays = ", ".join(names)
     # numba-cuda compiles no function with `*arrays`, so each kernel gets a loop of its own.
