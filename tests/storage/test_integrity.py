@@ -75,8 +75,7 @@ def test_a_missing_and_a_cut_file_are_named(checksums, dataset):
     part.write_bytes(part.read_bytes()[:-3])
     left = part.stat().st_size
     assert validate(dataset, checksums=checksums) == [
-        f"train_dataset.parquet/part-00001.parquet: has {left:,} bytes, {left + 3:,} in the "
-        f"manifest",
+        f"{part.relative_to(dataset)}: has {left:,} bytes, {left + 3:,} in the manifest",
         "vocabulary.json: is missing",
     ]
 

@@ -28,10 +28,10 @@ from tests.support.storage import SECRET
 
 def digest(inputs: Path | str, output: Path, **options: Any) -> dict[str, Any]:
     manifest = build(inputs, output, tiny_config(), backend="cpu", **options).manifest.to_dict()
-    return {
-        name: manifest[name]
-        for name in ("content_digest", "inputs", "counts", "ledger", "warnings")
-    }
+    # On a busy machine a build may take so long that its rate is warned of.
+    warnings = [text for text in manifest["warnings"] if not text.startswith("performance: ")]
+    names = ("content_digest", "inputs", "counts", "ledger")
+    return {"warnings": warnings, **{name: manifest[name] for name in names}}
 
 
 def copied(url: str, folder: Path, config: DatasetConfig | None = None) -> Path:
@@ -188,8 +188,8 @@ def test_a_resumed_build_copies_only_what_has_changed(
         ("s3://no-such-bucket/tables", "no such bucket, container or file"),
         (
             "s3://shop/nothing-here",
-            "there is no articles.parquet .a file or a folder of Parquet files. and no folder "
-            "articles/",
+            "there is no articles.parquet .a file or a folder of Parquet files. "
+            "and no folder articles/",
         ),
         ("nothing://x/y", "unknown kind of storage"),
     ],

@@ -53,9 +53,7 @@ def test_a_second_build_here_is_told_which_runs(output_url, shop, tmp_path):
 
 
 def test_the_lock_comes_even_between_two_looks(output_url, bucket, shop, monkeypatch):
-    """Another build's lock that comes after ours was not found is not written over: the storage's
-    own step decides.
-    """
+    """A lock that another build writes after the check is not overwritten: the storage decides."""
     other = json.dumps({"owner": "faster", "holder": "a faster build"}).encode()
     write = RemoteFolder.write
 
