@@ -177,7 +177,7 @@ def render_checks(checks: list[Check]) -> RenderableType:
     table = make_table("", "check", "found", "expected")
     for check in checks:
         verdict = Text(check.verdict, style=VERDICT_STYLE[check.verdict])
-        table.add_row(verdict, check.name, check.found, check.expected)
+        table.add_row(verdict, check.name, check.actual, check.expected)
     remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.verdict != "ok"]
     return Group(table, *remedies)
 

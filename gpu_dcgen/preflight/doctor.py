@@ -1,4 +1,4 @@
-"""Is this machine fit for a build? The contract's pre-generation checklist, as data: each check says what to do about it."""
+"""Check whether this machine can run a build: the contract's pre-generation checklist."""
 
 from __future__ import annotations
 
@@ -37,127 +37,137 @@ if TYPE_CHECKING:
 
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
 
+Verdict = Literal["ok", "warn", "fail"]
+
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `fail`: a build cannot work; `warn`: it may be slow or run out of room."""
+    """The result of a check, with what to do about it.
+
+    `fail`: a build cannot work; `warn`: it may be slow, or lack memory or disk space.
+    """
 
     name: str
-    found: str
+    actual: str
     expected: str
-    verdict: Literal["ok", "warn", "fail"]
+    verdict: Verdict
     remedy: str = ""  # what to do, empty when ok
 
 
 def checks(
     inputs: Path | None = None, output: Path | None = None, config_file: Path | None = None
 ) -> list[Check]:
-    """Look at everything: Python, packages, machine, configuration, and where given the input tables and the output's disk."""
-    config, checked = _configuration(config_file)
-    sources, tables = ({}, []) if inputs is None else _tables(inputs, config)
-    backend = [_python(), *_packages(), _kernels(), checked, _memory(), _cores(), *_gpu()]
+    """Check Python, packages, machine and configuration; where given, tables and output too."""
+    config, config_check = _check_config(config_file)
+    sources, tables = ({}, []) if inputs is None else _check_tables(inputs, config)
+    machine = [
+        _check_python(),
+        *_check_packages(),
+        _check_kernels(),
+        config_check,
+        _check_memory(),
+        _check_cores(),
+        *_check_gpu(),
+    ]
     folder = nearest_existing(output or Path())
-    return [*backend, *tables, *_room(sources, folder, config), _writable(folder)]
+    return [*machine, *tables, *_check_disk(sources, folder, config), _check_writable(folder)]
 
 
 def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> list[Check]:
-    """What may slow a build down or leave it short of room; what makes it impossible, the build says itself, and better."""
-    sources = {} if is_url(inputs) else _tables(inputs, config)[0]
-    folder = Path(tempfile.gettempdir()) if is_url(output) else output
-    return [_memory(), _cores(), *_room(sources, nearest_existing(folder), config)]
+    """Check what may slow a build down, or leave it short of memory or disk space.
+
+    What makes a build impossible is left to the build, which explains it better.
+    """
+    sources = {} if is_url(inputs) else _check_tables(Path(inputs), config)[0]
+    folder = Path(tempfile.gettempdir()) if is_url(output) else Path(output)
+    disk = _check_disk(sources, nearest_existing(folder), config)
+    return [_check_memory(), _check_cores(), *disk]
 
 
-def _check(
-    name: str,
-    found: str,
-    expected: str,
-    good: bool,
-    otherwise: Literal["warn", "fail"],
-    remedy: str,
+def _judge(
+    name: str, actual: str, expected: str, is_ok: bool, otherwise: Verdict, remedy: str
 ) -> Check:
-    return Check(name, found, expected, "ok" if good else otherwise, "" if good else remedy)
+    """Return a check that is `ok`, or `otherwise` with its remedy."""
+    return Check(name, actual, expected, "ok" if is_ok else otherwise, "" if is_ok else remedy)
 
 
-def _python() -> Check:
-    wanted = f"{'.'.join(map(str, PYTHON_FROM))} up to, not including, {'.'.join(map(str, PYTHON_BELOW))}"
-    good = PYTHON_FROM <= sys.version_info[:2] < PYTHON_BELOW
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return _check(
+def _check_python() -> Check:
+    first, end = (".".join(map(str, version)) for version in (PYTHON_FROM, PYTHON_BELOW))
+    return _judge(
         "Python",
-        found,
-        wanted,
-        good,
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        f"{first} up to, not including, {end}",
+        PYTHON_FROM <= sys.version_info[:2] < PYTHON_BELOW,
         "fail",
-        "Make a virtual environment with one of these versions.",
+        "Create a virtual environment with one of these versions.",
     )
 
 
-def _packages() -> list[Check]:
-    """Installed versions against the lower bounds that this package's own metadata name."""
+def _check_packages() -> list[Check]:
+    """Compare installed versions with the lower bounds in this package's own metadata."""
     try:
         requirements = importlib.metadata.requires("gpu-dcgen") or []
     except importlib.metadata.PackageNotFoundError:
-        remedy = "Install it (pip install .) to have its dependencies checked."
         return [
             Check(
                 "gpu-dcgen",
                 "not installed: run from a folder",
                 "an installed package",
                 "warn",
-                remedy,
+                "Install it (pip install .) to have its dependencies checked.",
             )
         ]
     bounds = [re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement) for requirement in requirements]
-    return [_package(bound[1], bound[2]) for bound in bounds if bound]
+    return [_check_package(bound[1], bound[2]) for bound in bounds if bound]
 
 
-def _package(name: str, least: str) -> Check:
-    remedy = f"pip install '{name}>={least}'"
+def _check_package(name: str, minimum: str) -> Check:
+    expected, remedy = f">= {minimum}", f"pip install '{name}>={minimum}'"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, "not installed", f">= {least}", "fail", remedy)
+        return Check(name, "not installed", expected, "fail", remedy)
     # Pre-releases count as the release that they lead to.
-    is_new_enough = Version(Version(version).base_version) >= Version(least)
-    return _check(name, version, f">= {least}", is_new_enough, "fail", remedy)
+    is_new_enough = Version(Version(version).base_version) >= Version(minimum)
+    return _judge(name, version, expected, is_new_enough, "fail", remedy)
 
 
-def _kernels() -> Check:
-    """numba refuses to be imported beside a NumPy that is too new for it."""
-    expected = "numba can be imported"
+def _check_kernels() -> Check:
+    """Import numba, which refuses to work with a NumPy that is too new for it."""
+    name, expected = "compiled kernels", "numba can be imported"
     try:
         importlib.import_module("numba")
     except Exception as error:
-        return Check(
-            "compiled kernels",
-            f"{type(error).__name__}: {error}",
-            expected,
-            "fail",
-            "pip install -U numba numpy",
-        )
-    return Check("compiled kernels", "numba loads", expected, "ok")
+        actual = f"{type(error).__name__}: {error}"
+        return Check(name, actual, expected, "fail", "pip install -U numba numpy")
+    return Check(name, "numba loads", expected, "ok")
 
 
-def _configuration(file: Path | None) -> tuple[DatasetConfig, Check]:
-    """The configuration to go on with (the defaults where the file cannot be used) and its check."""
-    expected = "a configuration that can be used"
+def _check_config(file: Path | None) -> tuple[DatasetConfig, Check]:
+    """Load the configuration; the other checks use the defaults where that fails."""
+    name, expected = "configuration", "a valid configuration"
     try:
-        return load_config(file), Check("configuration", str(file or "defaults"), expected, "ok")
+        return load_config(file), Check(name, str(file or "defaults"), expected, "ok")
     except DcgenError as error:
-        remedy = "Mend the file; 'gpu-dcgen config' prints every key."
-        return DatasetConfig(), Check("configuration", str(error), expected, "fail", remedy)
+        remedy = "Fix the file; 'gpu-dcgen config' prints every key."
+        return DatasetConfig(), Check(name, str(error), expected, "fail", remedy)
 
 
-def _memory() -> Check:
+def _check_memory() -> Check:
     total = total_memory()
-    expected, good = f">= {RECOMMENDED_MEMORY_BYTES // GB} GB", total >= RECOMMENDED_MEMORY_BYTES
-    remedy = "A large log may not fit: lower resources.batch_size, or use a bigger machine."
-    return _check("memory", f"{total / GB:.1f} GB", expected, good, "warn", remedy)
+    return _judge(
+        "memory",
+        f"{total / GB:.1f} GB",
+        f">= {RECOMMENDED_MEMORY_BYTES // GB} GB",
+        total >= RECOMMENDED_MEMORY_BYTES,
+        "warn",
+        "A large log may not fit: lower resources.batch_size, or use a machine with more memory.",
+    )
 
 
-def _cores() -> Check:
+def _check_cores() -> Check:
     cores = count_usable_cores()
-    return _check(
+    return _judge(
         "cores",
         str(cores),
         f">= {RECOMMENDED_CORES}",
@@ -167,49 +177,40 @@ def _cores() -> Check:
     )
 
 
-def _gpu() -> list[Check]:
-    """The device, its driver and libraries; none is no fault, a half-installed one is worth a warning."""
+def _check_gpu() -> list[Check]:
+    """Look for a GPU and its libraries; none is fine, an incomplete setup is a warning."""
     from ..backend.gpu.device import find_device, library_versions
 
     expected = "none needed: builds run on the CPU"
     try:
         device = find_device()
     except BackendError as error:
-        found, *remedy = str(error).splitlines()
+        actual, *remedy = str(error).splitlines()
         installed = library_versions()
-        if installed.keys() & {"cupy", "cudf"}:  # somebody meant to use a GPU
-            return [
-                Check(
-                    "GPU",
-                    f"{found} Installed: {_listed(installed)}",
-                    expected,
-                    "warn",
-                    " ".join(remedy),
-                )
-            ]
-        return [Check("GPU", found, expected, "ok")]
+        # With one of these installed, the user meant to use a GPU.
+        if installed.keys() & {"cupy", "cudf"}:
+            actual = f"{actual} Installed: {_list_versions(installed)}"
+            return [Check("GPU", actual, expected, "warn", " ".join(remedy))]
+        return [Check("GPU", actual, expected, "ok")]
     capability = ".".join(map(str, device.capability))
-    found = f"{device.name}, {device.memory_bytes / GB:.0f} GB, compute capability {capability}"
+    gpu = f"{device.name}, {device.memory_bytes / GB:.0f} GB, compute capability {capability}"
+    cuda = f"driver {device.driver}, runtime {device.runtime}"
+    libraries = _list_versions(device.libraries)
     return [
-        Check("GPU", found, expected, "ok"),
-        Check(
-            "CUDA",
-            f"driver {device.driver}, runtime {device.runtime}",
-            "driver at or above the runtime",
-            "ok",
-        ),
-        Check("RAPIDS", _listed(device.libraries), "cuDF, CuPy, RMM and numba-cuda", "ok"),
+        Check("GPU", gpu, expected, "ok"),
+        Check("CUDA", cuda, "driver at or above the runtime", "ok"),
+        Check("RAPIDS", libraries, "cuDF, CuPy, RMM and numba-cuda", "ok"),
     ]
 
 
-def _listed(versions: dict[str, str]) -> str:
+def _list_versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:
-    """The tables as a build would find them, none where it would refuse them, and what there is to say of each.
+def _check_tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:
+    """Find the tables as a build does; return no sources where a build would refuse them.
 
-    Files, their footers and columns; the rows are the build's to judge.
+    Files, footers and columns are checked; rows are left to the build.
     """
     expected = "tables that a build can read"
     try:
@@ -217,70 +218,42 @@ def _tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], lis
 
         sources = find_sources(inputs, config.inputs)
     except DcgenError as error:
-        found, *remedy = str(error).splitlines()
-        return {}, [Check("tables", found, expected, "fail", " ".join(remedy))]
+        actual, *remedy = str(error).splitlines()
+        return {}, [Check("tables", actual, expected, "fail", " ".join(remedy))]
     except ImportError as error:
-        return {}, [
-            Check(
-                "tables",
-                f"cannot be looked at: {error}",
-                expected,
-                "fail",
-                "pip install -U pyarrow",
-            )
-        ]
-    return sources, [
-        Check(source.label, _extent(source), expected, "ok") for source in sources.values()
+        actual = f"cannot be checked: {error}"
+        return {}, [Check("tables", actual, expected, "fail", "pip install -U pyarrow")]
+    return dict(sources), [
+        Check(source.label, _describe_size(source), expected, "ok") for source in sources.values()
     ]
 
 
-def _extent(source: Source) -> str:
-    return f"{source.n_rows:,} rows, {sum(file.stat().st_size for file in source.files) / 10**6:,.1f} MB"
+def _describe_size(source: Source) -> str:
+    n_bytes = sum(file.stat().st_size for file in source.files)
+    return f"{source.n_rows:,} rows, {n_bytes / 10**6:,.1f} MB"
 
 
-def _room(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> list[Check]:
-    """Room on the disk of `folder`, by the contract and, where there is a log, by this build's estimate."""
+def _check_disk(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> list[Check]:
+    """Compare free space with the contract's and, with a log, with an estimate for its build."""
     free = free_disk_bytes(folder)
-    found, remedy = (
-        f"{free / GB:.1f} GB free at {folder}",
-        f"Make room on the disk of {folder}, or write elsewhere.",
-    )
-    room = [
-        _check(
-            "disk",
-            found,
-            f"> {RECOMMENDED_DISK_BYTES // GB} GB",
-            free > RECOMMENDED_DISK_BYTES,
-            "warn",
-            remedy,
-        )
-    ]
+    actual = f"{free / GB:.1f} GB free at {folder}"
+    remedy = f"Free up space on the disk of {folder}, or write elsewhere."
+    recommended, is_enough = RECOMMENDED_DISK_BYTES // GB, free > RECOMMENDED_DISK_BYTES
+    disk = [_judge("disk", actual, f"> {recommended} GB", is_enough, "warn", remedy)]
     if "transactions" in sources:
-        estimate = estimate_dataset_bytes(sources["transactions"].n_rows, config)
-        needed = add_disk_margin(estimate)
-        room.append(
-            _check(
-                "disk for this build",
-                found,
-                f"about {needed / GB:.1f} GB at most",
-                free > needed,
-                "warn",
-                remedy,
-            )
-        )
-    return room
+        needed = add_disk_margin(estimate_dataset_bytes(sources["transactions"].n_rows, config))
+        expected = f"about {needed / GB:.1f} GB at most"
+        disk.append(_judge("disk for this build", actual, expected, free > needed, "warn", remedy))
+    return disk
 
 
-def _writable(folder: Path) -> Check:
-    writable, remedy = (
-        os.access(folder, os.W_OK),
-        "Choose another folder, or change its permissions.",
-    )
-    return _check(
+def _check_writable(folder: Path) -> Check:
+    is_writable = os.access(folder, os.W_OK)
+    return _judge(
         "output",
-        f"{folder} is {'' if writable else 'not '}writable",
+        f"{folder} is {'' if is_writable else 'not '}writable",
         "a writable folder",
-        writable,
+        is_writable,
         "fail",
-        remedy,
+        "Choose another folder, or change its permissions.",
     )
