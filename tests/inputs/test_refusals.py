@@ -244,8 +244,9 @@ def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     result = run(tmp_path)
     text = " ".join(result.stderr.split())
     assert result.exit_code == 2, text
-    assert "the disk is full; nothing was published. Make room, and" in text
-    assert "give the same command with --resume" in text
+    assert (
+        "the disk is full; nothing was published. Free some space and rerun with --resume" in text
+    )
     # Finished results wait for --resume.
     assert sorted(path.name for path in tmp_path.iterdir()) == [".output.staging", "input"]
 
