@@ -1,4 +1,4 @@
-"""A trial of the build's own stages on few customers: what they take here, by stage, and what they make."""
+"""Try the build's own stages on few customers: time, memory and output by stage."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from ..samples import StageResults
 from ..sequence_builder import UserSequences
 from ..storage.staging import Staging
 
-_BLOCKS_A_THREAD = 2  # of samples that are made
-_TIMES = 2  # that they are made for the time
-_TINY = 0.0005  # of H&M: a shop that needs every kernel, and a moment
-_POOLS: list[
-    Any
-] = []  # that have counted: Arrow's buffers go back to theirs whenever they go, so none may go before them
+_BLOCKS_A_THREAD = 2  # of samples
+_N_TIMED = 2  # repetitions of the timed writing; the shortest counts
+_TINY_SCALE = 0.0005  # of H&M: a shop that uses every kernel, in a moment
+# Memory pools that were used for counting. Arrow's buffers are freed into their own pool, whenever
+# that is, so that no pool may be destroyed before them.
+_POOLS: list[Any] = []
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a build takes whatever its size: imports, compiled kernels, threads."""
+class FixedCost:
+    """Time and memory of any build, whatever its size: imports, compiled kernels, threads."""
 
     seconds: float
     bytes: int  # of memory, at its peak
@@ -49,7 +49,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the stages before the samples made of a log, and what that took."""
+    """Results of the stages before the samples, with their time and memory."""
 
     n_rows: int  # transactions
     n_items: int  # after the filter
@@ -57,18 +57,17 @@ class Trial:
     n_unfit: int  # positives lost because too little was on sale
     n_pairs: int  # of neighbors
     seconds: dict[str, float]  # by stage
-    peaks: dict[
-        str, int
-    ]  # stage -> most bytes of arrays; of "samples", before its blocks; {} where they are not in RAM
+    # stage -> most bytes of arrays; of "samples", before its blocks; {} where they are not in RAM
+    peaks: dict[str, int]
 
 
 @dataclass(frozen=True)
-class Output:
-    """What was written of a dataset, and what that took."""
+class TrialOutput:
+    """The samples and tables that were written, with their time and memory."""
 
     n_positives: int
     seconds: float
-    drawing_share: float  # of `seconds`: what went into drawing negatives
+    drawing_share: float  # of `seconds`: drawing negatives
     bytes: int
     peak_bytes: int  # of arrays, beyond those held before
     table_s: float
@@ -76,45 +75,50 @@ class Output:
     flush_s: float
 
 
-def start(folder: Path, config: DatasetConfig, backend: Backend) -> Start:
-    """Build a tiny made-up shop: here, so that this process has all kernels, then as a user would, so that it is told.
+def measure_fixed_cost(folder: Path, config: DatasetConfig, backend: Backend) -> FixedCost:
+    """Build a tiny made-up shop, in this process to load all kernels, then in one of its own.
 
     BackendError when that build fails.
     """
-    generate(folder, scale=_TINY)
+    generate(folder, scale=_TINY_SCALE)
     plain = DatasetConfig(output=config.output, resources=config.resources)
     _, results, sequences = try_stages(folder, plain, backend)
-    write_some(results, sequences, 1.0, folder / "here", plain, backend)
+    write_samples_and_tables(results, sequences, 1.0, folder / "here", plain, backend)
     settings, output = folder / "settings.yaml", folder / "built"
     settings.write_text(plain.model_dump_json(), "utf-8")  # JSON is YAML
-    found = os.pathsep.join(
+    search_path = os.pathsep.join(
         filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
     )
     options = [
         "--config",
-        settings,
+        str(settings),
         "--threads",
         str(backend.n_threads),
         "--backend",
         backend.name,
         "--quiet",
     ]
-    command = [sys.executable, "-m", "gpu_dcgen", "build", folder, output, *options]
+    command = [sys.executable, "-m", "gpu_dcgen", "build", str(folder), str(output), *options]
     run = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": found}, capture_output=True, text=True, check=False
+        command,
+        env=os.environ | {"PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if run.returncode:
         raise BackendError(
-            f"The build of a tiny made-up shop failed, exit code {run.returncode}:\n{run.stderr.strip()}"
+            f"The build of a tiny made-up shop failed, exit code {run.returncode}:\n"
+            f"{run.stderr.strip()}"
         )
     performance = json.loads((output / "manifest.json").read_text("utf-8"))["performance"]
-    return Start(performance["seconds"], performance["peak_memory_bytes"])
+    return FixedCost(performance["seconds"], performance["peak_memory_bytes"])
 
 
 def try_stages(
     inputs: Path, config: DatasetConfig, backend: Backend
 ) -> tuple[Trial, StageResults, UserSequences]:
-    """Run every stage before the samples on the tables in `inputs`; errors are those of a build."""
+    """Run the stages before the samples on the tables in `inputs`; errors as of a build."""
     meter = _Meter(backend)
     with _tracing():
         prepared = run_stages(inputs, BuildContext(config, backend, meter))
@@ -133,18 +137,18 @@ def try_stages(
     return trial, results, sequences
 
 
-def write_some(
+def write_samples_and_tables(
     results: StageResults,
     sequences: UserSequences,
     share: float,
     folder: Path,
     config: DatasetConfig,
     backend: Backend,
-) -> Output:
-    """Write some blocks of samples, and all of the tables beside them, below `folder`.
+) -> TrialOutput:
+    """Write some blocks of samples, and all of the other tables, below `folder`.
 
-    The samples are written again and again: first for the memory, which also has the allocator ready, then for the time. The
-    shortest counts: what else this machine does only adds.
+    The samples are written repeatedly: first to measure the memory, which also warms the allocator
+    up, then for the time. The shortest time counts, since other load can only add to it.
     """
     positives = _some_positives(results, share, config, backend)
     few = replace(
@@ -170,7 +174,7 @@ def write_some(
         write("weighed")
     peak = meter.peaks["samples"]
     seconds, drawing_share, staging = min(
-        (write(f"timed-{k}") for k in range(_TIMES)), key=lambda one: one[0]
+        (write(f"timed-{k}") for k in range(_N_TIMED)), key=lambda result: result[0]
     )
     written = _size(staging.path)
     with meter.stage("tables"):
@@ -179,7 +183,7 @@ def write_some(
         )
     with meter.stage("flush"):
         staging.flush()
-    return Output(
+    return TrialOutput(
         n_positives=len(positives),
         seconds=seconds,
         drawing_share=drawing_share,
@@ -194,10 +198,11 @@ def write_some(
 def _some_positives(
     results: StageResults, share: float, config: DatasetConfig, backend: Backend
 ) -> Positives:
-    """A few blocks of train positives, spread over time, that cost what the whole log's cost.
+    """Choose a few blocks of train positives, spread over time, as costly as the whole log's.
 
-    Of a share of the customers an item has only that share of its buyers, and hard negatives come from the latest of them. So
-    positives are taken that have as many here, or few in the whole log too; all, where too few have.
+    In a sample an item has only a share of its buyers, and hard negatives come from the latest of
+    them. So positives are chosen that have as many in the sample, or few in the whole log too; any,
+    if there are not enough of those.
     """
     xp, log, train = backend.xp, results.interactions, results.plan.positives[0]
     chosen = xp.arange(len(train))
@@ -224,7 +229,7 @@ def _size(folder: Path) -> int:
 
 
 class _Meter(BuildTimer):
-    """Seconds and the most bytes of arrays, of NumPy and Arrow, by stage."""
+    """Timer that also measures the peak bytes of arrays, of NumPy and Arrow, by stage."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, ProgressTracker())
@@ -251,7 +256,7 @@ class _Meter(BuildTimer):
 
 @contextmanager
 def _tracing() -> Iterator[None]:
-    """Have NumPy tell of its arrays."""
+    """Trace NumPy's allocations."""
     tracemalloc.start()
     try:
         yield

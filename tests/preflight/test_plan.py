@@ -22,7 +22,7 @@ from gpu_dcgen.example_data.fashion_shop import generate
 from gpu_dcgen.inputs.sources import find_sources
 from gpu_dcgen.preflight import plan as planning
 from gpu_dcgen.preflight.log_sample import write_log_samples
-from gpu_dcgen.preflight.trial import Trial, start
+from gpu_dcgen.preflight.trial import Trial, measure_fixed_cost
 from tests.benchmarks.planning import comparison
 
 WITHIN = 0.30
@@ -150,7 +150,7 @@ def test_a_build_that_cannot_start_is_told_with_its_words(tmp_path, monkeypatch)
     with pytest.raises(
         BackendError, match="(?s)tiny made-up shop failed, exit code 7.*no libgomp here"
     ):
-        start(tmp_path / "tiny", DatasetConfig(), NumpyBackend(n_threads=1))
+        measure_fixed_cost(tmp_path / "tiny", DatasetConfig(), NumpyBackend(n_threads=1))
 
 
 def test_a_fault_seen_in_a_sample_is_told_as_such(shop, tmp_path, monkeypatch):
