@@ -23,11 +23,12 @@ from cpu_fallback import kernel_cache
 
 kernel_cache.watch(Path(__file__).parent)
 
-_OPTIONS: dict[str, bool] = {"nogil": True, "cache": True}
+# Of numba: loops run without the GIL, and no one calls kernels from C.
+OPTIONS: dict[str, bool] = {"nogil": True, "no_cfunc_wrapper": True}
 if hasattr(CPUDispatcher.targetdescr.options, "_nrt"):
-    # Kernels allocate nothing, so that no references need to be counted. Else each array taken out
-    # of a NamedTuple costs two atomic operations, which all threads do on the same few counters.
-    _OPTIONS["_nrt"] = False
+    # Kernels allocate nothing, so references need no counting. Otherwise each array read from a
+    # NamedTuple costs two atomic operations, by all threads on the same few counters.
+    OPTIONS["_nrt"] = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
 
 def kernel_helper(function: Callable) -> Any:
     """Compile a function that kernels call."""
-    return numba.njit(**_OPTIONS)(function)
+    return numba.njit(cache=True, **OPTIONS)(function)
 
 
 def _serial(start, stop, *arrays):
@@ -91,10 +92,10 @@ def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> An
         co_firstlineno=origin.co_firstlineno,
     )
     names = {
-        "kernel": numba.njit(**_OPTIONS)(function),
+        "kernel": numba.njit(cache=True, no_cpython_wrapper=True, **OPTIONS)(function),
         "range": range,
         "__name__": function.__module__,
     }
     loop = types.FunctionType(code, names, name)
     loop.__module__, loop.__qualname__ = function.__module__, name
-    return RowKernel(function, numba.njit(**_OPTIONS)(loop), scratch)
+    return RowKernel(function, numba.njit(cache=True, **OPTIONS)(loop), scratch)

@@ -21,7 +21,7 @@ import scipy.sparse
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.backend.protocol import MatrixByItemAndUser
-from gpu_dcgen.kernels import map_arrays, recompiled
+from gpu_dcgen.kernels import OPTIONS, map_arrays, recompiled
 from tests.support.cupy_surface import DTYPES
 from tests.support.strict_array import StrictArray, Syncs
 from tests.support.strict_functions import StrictNamespace
@@ -266,10 +266,13 @@ def _kernel_argument(position: int, value: Any) -> Any:
 
 @functools.cache
 def _checked_loop(kernel: Any) -> Callable:
-    """loop(rows, *arrays) or loop(rows, lanes, *arrays) over the kernel; compiled once in a
-    process.
+    """Return loop(rows, *arrays) or loop(rows, lanes, *arrays) over the kernel.
+
+    It is compiled once in a process.
     """
-    body = recompiled(kernel.python, numba.njit(boundscheck=True))
+    body = recompiled(
+        kernel.python, numba.njit(boundscheck=True, no_cpython_wrapper=True, **OPTIONS)
+    )
 
     def plain(rows, *arrays):
         for row in rows:
@@ -279,4 +282,4 @@ def _checked_loop(kernel: Any) -> Callable:
         for position in range(rows.shape[0]):
             body(rows[position], position % lanes, *arrays)
 
-    return numba.njit(with_lanes if kernel.scratch else plain)
+    return numba.njit(**OPTIONS)(with_lanes if kernel.scratch else plain)
