@@ -269,7 +269,9 @@ def _convert_settings(settings: NegativeSamplingConfig, seed: int) -> MiningSett
     )
 
 
-def _allocate_pools(settings: NegativeSamplingConfig, n_items: int, backend: Backend) -> CandidatePools:
+def _allocate_pools(
+    settings: NegativeSamplingConfig, n_items: int, backend: Backend
+) -> CandidatePools:
     """Return empty pools, as many lanes as the backend runs rows at a time."""
     n_offers = settings.collaborative_buyers * settings.collaborative_items
     width = max(1, n_offers + settings.item_cf_top_k + settings.category_draws)

@@ -1,12 +1,15 @@
 """Row kernels: functions of one row that compile for the CPU and for CUDA.
 
-A kernel is written as `kernel(row, *arrays)` in the subset of Python that numba compiles for both machines.
-`@row_kernel` compiles it together with a serial loop over rows. The loop is an own function named after its
-kernel, placed in the kernel's file, because numba's on-disk cache cannot keep a loop that closes over a kernel.
+A kernel is written as `kernel(row, *arguments)` in the subset of Python that numba compiles for
+both. An argument is an array, a number of the host, or a NamedTuple of these (`arguments`).
+`@row_kernel` compiles it together with a serial loop over rows. The loop is a function of its own,
+named after its kernel and placed in the kernel's file, because numba's on-disk cache cannot store a
+loop that closes over a kernel.
 
-Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no allocation (scratch
-space is an argument); every index in range, each output cell written by one row alone; helpers are `@numba.njit`.
-Positions in the innermost loops may be unsigned: numba asks of signed ones whether they are negative.
+Rules: integers and single correctly rounded operations only (the GPU fuses `a * b + c`); no
+allocation (scratch space is an argument); every index in range; each output cell is written by one
+row alone; helpers are `@kernel_helper`. Positions in the innermost loops may be unsigned: numba
+checks signed ones for negative values.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from cpu_fallback import kernel_cache
 
 kernel_cache.watch(Path(__file__).parent)
 
-# Of numba: loops run without the GIL, and no one calls kernels from C.
+_njit: Any = numba.njit  # its stub lacks some of the options below
+
+# Loops run without the GIL, and nothing calls kernels from C.
 OPTIONS: dict[str, bool] = {"nogil": True, "no_cfunc_wrapper": True}
 if hasattr(CPUDispatcher.targetdescr.options, "_nrt"):
     # Kernels allocate nothing, so references need no counting. Otherwise each array read from a
@@ -44,14 +49,14 @@ class RowKernel:
 
 
 def map_arrays(function: Callable, argument: Any) -> Any:
-    """Apply `function` to a kernel argument; of a NamedTuple to each field, in nested ones too."""
+    """Apply `function` to a kernel argument, or to each field of one that is a NamedTuple."""
     if isinstance(argument, tuple) and hasattr(argument, "_fields"):
         return type(argument)(*(map_arrays(function, field) for field in argument))
     return function(argument)
 
 
 def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
-    """`compiler(function)`, with the compiled helpers that it calls replaced by their own functions under `compiler`."""
+    """Compile a kernel's function with `compiler`, and so the helpers that it calls."""
     names = dict(function.__globals__)
     for name in function.__code__.co_names:
         if isinstance(names.get(name), CPUDispatcher):
@@ -65,7 +70,7 @@ def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
 
 def kernel_helper(function: Callable) -> Any:
     """Compile a function that kernels call."""
-    return numba.njit(cache=True, **OPTIONS)(function)
+    return _njit(cache=True, **OPTIONS)(function)
 
 
 def _serial(start, stop, *arrays):
@@ -79,7 +84,7 @@ def _serial_scratch(start, stop, lane, *arrays):
 
 
 def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> Any:
-    """Make a RowKernel of `function(row, *arrays)`, or with `scratch` of `function(row, lane, *arrays)`."""
+    """Compile `function(row, *arguments)`; with `scratch` `function(row, lane, *arguments)`."""
     if function is None:
         return lambda f: row_kernel(f, scratch=scratch)
     template = (_serial_scratch if scratch else _serial).__code__
@@ -92,10 +97,10 @@ def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> An
         co_firstlineno=origin.co_firstlineno,
     )
     names = {
-        "kernel": numba.njit(cache=True, no_cpython_wrapper=True, **OPTIONS)(function),
+        "kernel": _njit(cache=True, no_cpython_wrapper=True, **OPTIONS)(function),
         "range": range,
         "__name__": function.__module__,
     }
     loop = types.FunctionType(code, names, name)
     loop.__module__, loop.__qualname__ = function.__module__, name
-    return RowKernel(function, numba.njit(cache=True, **OPTIONS)(loop), scratch)
+    return RowKernel(function, _njit(cache=True, **OPTIONS)(loop), scratch)

@@ -13,10 +13,10 @@ from .rng import fold, mix
 
 SPAN = 256  # rows that one call of `add_rows` sums up
 
-POSITION = np.uint64(
-    0x706F736974696F6E
-)  # "position" and "length": what a row number or a length is mixed with, so that
-LENGTH = np.uint64(0x6C656E677468)  # neither can stand for a value
+# "position" and "length" in ASCII: row numbers and lengths are mixed with these, so that they do
+# not hash like values.
+POSITION = np.uint64(0x706F736974696F6E)
+LENGTH = np.uint64(0x6C656E677468)
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)
 
@@ -33,7 +33,7 @@ def copy_lists(entry, values, starts, lengths, repeats, offsets, out):
 
 @row_kernel
 def hash_texts(row, offsets, text, out):
-    """out[row]: FNV-1a 64 of the bytes text[offsets[row] : offsets[row + 1]], mixed."""
+    """Hash the bytes text[offsets[row] : offsets[row + 1]] into out[row]: FNV-1a 64, mixed."""
     h = FNV_OFFSET
     for at in range(offsets[row], offsets[row + 1]):
         h = _fnv(h, text[at])
