@@ -403,7 +403,8 @@ def _warn_before_build(
     for check in doctor.prebuild(inputs, output, config):
         if check.verdict != "ok":
             tracker.message(
-                "warning", f"{check.name}: {check.actual}; expected {check.expected}. {check.remedy}"
+                "warning",
+                f"{check.name}: {check.actual}; expected {check.expected}. {check.remedy}",
             )
 
 
