@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,60 +24,49 @@ class LogSample:
     share: float  # of the log's transactions
 
 
-def write_log_samples(
-    sources: dict[str, Source], folders: Sequence[Path], shares: Sequence[float]
-) -> list[LogSample]:
-    """Write the tables of a share of the customers into each folder; articles are linked.
+def write_log_sample(sources: dict[str, Source], folder: Path, share: float) -> LogSample:
+    """Write the tables of a share of the customers into `folder`; articles are linked.
 
     Customers are chosen by a hash of the id, so a smaller share's customers are among a larger
     one's. Rows are read a batch at a time, and each batch becomes a row group: a row costs as much
     to read as in the log. InputError where a file cannot be read.
     """
-    written = [0] * len(folders)
+    n_written = 0
     for source in sources.values():
         if source.table == "articles":
-            for folder in folders:
-                folder.mkdir(parents=True)
-                (folder / source.path.name).symlink_to(source.path.resolve())
+            folder.mkdir(parents=True)
+            (folder / source.path.name).symlink_to(source.path.resolve())
             continue
         for file in source.files:
-            inside = file.relative_to(source.folder)
+            target = folder / file.relative_to(source.folder)
             try:
-                rows = _write_file(file, source, [folder / inside for folder in folders], shares)
+                n_rows = _write_file(file, source, target, share)
             except (OSError, pa.ArrowException) as error:
                 raise InputError(explain_unreadable(str(file), error)) from error
             if source.table == "transactions":
-                written = [total + n for total, n in zip(written, rows, strict=True)]
-    n_rows = sources["transactions"].n_rows
-    return [LogSample(folder, n / n_rows) for folder, n in zip(folders, written, strict=True)]
+                n_written += n_rows
+    return LogSample(folder, n_written / sources["transactions"].n_rows)
 
 
-def _write_file(
-    file: Path, source: Source, targets: Sequence[Path], shares: Sequence[float]
-) -> list[int]:
-    """Write the sample of one file to each target, and return the numbers of rows."""
+def _write_file(file: Path, source: Source, target: Path, share: float) -> int:
+    """Write the sample of one file, and return the number of its rows."""
     columns, key = sorted(set(source.columns.values())), source.names["customer_id"]
     texts = [source.names[name] for name, class_ in source.type_classes.items() if class_ == "text"]
-    limits, rows = [min(share, 1.0) * 2.0**64 for share in shares], [0] * len(targets)
-    with ExitStack() as stack:
-        parquet = pq.ParquetFile(
-            file, read_dictionary=texts, coerce_int96_timestamp_unit="us", pre_buffer=False
-        )
-        stack.enter_context(parquet)
+    limit, n_rows = min(share, 1.0) * 2.0**64, 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetFile(
+        file, read_dictionary=texts, coerce_int96_timestamp_unit="us", pre_buffer=False
+    ) as parquet:
         schema = pa.schema([_plain(parquet.schema_arrow.field(name)) for name in columns])
-        for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        writers = [stack.enter_context(pq.ParquetWriter(target, schema)) for target in targets]
-        for group in range(parquet.num_row_groups):
-            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
-                positions = _positions(batch.column(key))
-                for k, limit in enumerate(limits):
-                    chosen = batch.filter(pc.less(positions, limit))
-                    # without the texts of rows that were not chosen
+        with pq.ParquetWriter(target, schema) as writer:
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+                    chosen = batch.filter(pc.less(_positions(batch.column(key)), limit))
+                    # Without the texts of rows that were not chosen.
                     plain = [chosen.column(field.name).cast(field.type) for field in schema]
-                    writers[k].write_batch(pa.record_batch(plain, schema=schema))
-                    rows[k] += chosen.num_rows
-    return rows
+                    writer.write_batch(pa.record_batch(plain, schema=schema))
+                    n_rows += chosen.num_rows
+    return n_rows
 
 
 def _plain(field: pa.Field) -> pa.Field:

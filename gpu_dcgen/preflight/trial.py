@@ -1,264 +1,136 @@
-"""Try the build's own stages on few customers: time, memory and output by stage."""
+"""Run the stages of a build on a share of the customers, and measure them."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
+import psutil
 
-from ..backend.protocol import Backend
+from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..context import BuildContext
-from ..dataset_generator.pipeline import run_stages, write_tables
-from ..errors import BackendError
-from ..example_data.fashion_shop import generate
+from ..dataset_generator.pipeline import PreparedStages, run_stages, write_tables
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
 from ..outputs.parts import lay_out_parts
 from ..outputs.samples import write_samples
-from ..preparation.splits import Positives
-from ..samples import StageResults
-from ..sequence_builder import UserSequences
 from ..storage.staging import Staging
 
-_BLOCKS_A_THREAD = 2  # of samples
-_N_TIMED = 2  # repetitions of the timed writing; the shortest counts
-_TINY_SCALE = 0.0005  # of H&M: a shop that uses every kernel, in a moment
-# Memory pools that were used for counting. Arrow's buffers are freed into their own pool, whenever
-# that is, so that no pool may be destroyed before them.
-_POOLS: list[Any] = []
-
-
-@dataclass(frozen=True)
-class FixedCost:
-    """Time and memory of any build, whatever its size: imports, compiled kernels, threads."""
-
-    seconds: float
-    bytes: int  # of memory, at its peak
+_BLOCKS_PER_THREAD = 2  # of samples that are written
+_INTERVAL_S = 0.01  # between two looks at the memory
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Results of the stages before the samples, with their time and memory."""
+    """What the stages computed and wrote of a log, and what they took."""
 
     n_rows: int  # transactions
-    n_items: int  # after the filter
     positives: dict[str, int]  # by split
-    n_unfit: int  # positives lost because too little was on sale
-    n_pairs: int  # of neighbors
-    seconds: dict[str, float]  # by stage
-    # stage -> most bytes of arrays; of "samples", before its blocks; {} where they are not in RAM
-    peaks: dict[str, int]
+    pairs_by_item: Array  # (I,) int64  pairs of neighbors
+    seconds: dict[str, float]  # by stage; of `samples` for those that were written
+    n_written: int  # positives
+    sample_bytes: int  # of their files
+    table_bytes: dict[str, int]  # by file
+    drawing_share: float  # of the seconds in `samples`
+    base_bytes: int  # of memory, before the stages
+    stage_bytes: int  # peak of the stages before the samples
+    block_bytes: int  # what writing samples and tables added to it
+    snapshot_bytes: int  # which grow with items, not with rows
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of neighbors."""
+        return int(self.pairs_by_item.sum())
 
 
-@dataclass(frozen=True)
-class TrialOutput:
-    """The samples and tables that were written, with their time and memory."""
+def run_trial(inputs: Path, folder: Path, config: DatasetConfig, backend: Backend) -> Trial:
+    """Run the stages on the tables in `inputs`, and write below `folder`.
 
-    n_positives: int
-    seconds: float
-    drawing_share: float  # of `seconds`: drawing negatives
-    bytes: int
-    peak_bytes: int  # of arrays, beyond those held before
-    table_s: float
-    tables: dict[str, int]  # file -> bytes
-    flush_s: float
-
-
-def measure_fixed_cost(folder: Path, config: DatasetConfig, backend: Backend) -> FixedCost:
-    """Build a tiny made-up shop, in this process to load all kernels, then in one of its own.
-
-    BackendError when that build fails.
+    All tables are written, and a few blocks of samples. Errors are those of a build.
     """
-    generate(folder, scale=_TINY_SCALE)
-    plain = DatasetConfig(output=config.output, resources=config.resources)
-    _, results, sequences = try_stages(folder, plain, backend)
-    write_samples_and_tables(results, sequences, 1.0, folder / "here", plain, backend)
-    settings, output = folder / "settings.yaml", folder / "built"
-    settings.write_text(plain.model_dump_json(), "utf-8")  # JSON is YAML
-    search_path = os.pathsep.join(
-        filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+    timer = BuildTimer(backend, ProgressTracker())
+    context = BuildContext(config, backend, timer)
+    staging = Staging(folder, overwrite=False)
+    with _PeakMemory() as stages:
+        prepared = run_stages(inputs, context)
+    few = _choose_positives(prepared, context)
+    with _PeakMemory() as writing:
+        with timer.stage("samples"):
+            settings = _with_a_part_per_thread(few.n_groups, config, backend)
+            parts = lay_out_parts(staging.path, few.results, settings)
+            written = write_samples(parts, few.results, context)
+        sample_bytes = _size(staging.path)
+        with timer.stage("tables"):
+            write_tables(staging.path, prepared.results, prepared.sequences, context)
+        with timer.stage("flush"):
+            staging.flush()
+    files = {file.stem: file.stat().st_size for file in staging.path.glob("*.parquet")}
+    neighbors, snapshots = prepared.results.neighbors, prepared.results.features.snapshots
+    by_item = (
+        snapshots.popularity,
+        snapshots.price,
+        snapshots.price_category,
+        snapshots.on_sale,
     )
-    options = [
-        "--config",
-        str(settings),
-        "--threads",
-        str(backend.n_threads),
-        "--backend",
-        backend.name,
-        "--quiet",
-    ]
-    command = [sys.executable, "-m", "gpu_dcgen", "build", str(folder), str(output), *options]
-    run = subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": search_path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if run.returncode:
-        raise BackendError(
-            f"The build of a tiny made-up shop failed, exit code {run.returncode}:\n"
-            f"{run.stderr.strip()}"
-        )
-    performance = json.loads((output / "manifest.json").read_text("utf-8"))["performance"]
-    return FixedCost(performance["seconds"], performance["peak_memory_bytes"])
-
-
-def try_stages(
-    inputs: Path, config: DatasetConfig, backend: Backend
-) -> tuple[Trial, StageResults, UserSequences]:
-    """Run the stages before the samples on the tables in `inputs`; errors as of a build."""
-    meter = _Meter(backend)
-    with _tracing():
-        prepared = run_stages(inputs, BuildContext(config, backend, meter))
-        report, results, sequences = prepared.report, prepared.results, prepared.sequences
-        meter.peaks["samples"] = tracemalloc.get_traced_memory()[0]
-    plan = results.plan
-    trial = Trial(
-        n_rows=report.rows["transactions"].read,
-        n_items=results.interactions.n_items,
-        positives={positives.split: len(positives) for positives in plan.positives},
-        n_unfit=plan.ledger["not_on_sale"] + plan.ledger["corpus_too_small"],
-        n_pairs=int(results.neighbors.item.shape[0]),
-        seconds=meter.seconds,
-        peaks={} if backend.name == "gpu" else meter.peaks,
-    )
-    return trial, results, sequences
-
-
-def write_samples_and_tables(
-    results: StageResults,
-    sequences: UserSequences,
-    share: float,
-    folder: Path,
-    config: DatasetConfig,
-    backend: Backend,
-) -> TrialOutput:
-    """Write some blocks of samples, and all of the other tables, below `folder`.
-
-    The samples are written repeatedly: first to measure the memory, which also warms the allocator
-    up, then for the time. The shortest time counts, since other load can only add to it.
-    """
-    positives = _some_positives(results, share, config, backend)
-    few = replace(
-        results,
-        plan=replace(
-            results.plan, positives=(positives, *map(_none_of, results.plan.positives[1:]))
-        ),
-    )
-    part = -(-len(positives) // backend.n_threads)  # as many as are written side by side
-    smaller = config.model_copy(
-        update={"output": config.output.model_copy(update={"groups_per_part": part})}
-    )
-    meter = _Meter(backend)
-
-    def write(name: str) -> tuple[float, float, Staging]:
-        staging = Staging(folder / name, overwrite=False)
-        with meter.stage("samples"):
-            parts = lay_out_parts(staging.path, few, smaller)
-            written = write_samples(parts, few, BuildContext(smaller, backend, meter))
-        return meter.seconds["samples"], written.drawing_share, staging
-
-    with _tracing():
-        write("weighed")
-    peak = meter.peaks["samples"]
-    seconds, drawing_share, staging = min(
-        (write(f"timed-{k}") for k in range(_N_TIMED)), key=lambda result: result[0]
-    )
-    written = _size(staging.path)
-    with meter.stage("tables"):
-        tables = write_tables(
-            staging.path, results, sequences, BuildContext(config, backend, meter)
-        )
-    with meter.stage("flush"):
-        staging.flush()
-    return TrialOutput(
-        n_positives=len(positives),
-        seconds=seconds,
-        drawing_share=drawing_share,
-        bytes=written,
-        peak_bytes=peak,
-        table_s=meter.seconds["tables"],
-        tables={name: (staging.path / f"{name}.parquet").stat().st_size for name in tables},
-        flush_s=meter.seconds["flush"],
+    return Trial(
+        n_rows=prepared.report.rows["transactions"].read,
+        positives={p.split: len(p) for p in prepared.results.plan.positives},
+        pairs_by_item=neighbors.offsets[1:] - neighbors.offsets[:-1],
+        seconds={timing.stage: timing.seconds for timing in timer.timings},
+        n_written=few.n_groups,
+        sample_bytes=sample_bytes,
+        table_bytes={name: n for name, n in files.items() if not name.endswith("_dataset")},
+        drawing_share=written.drawing_share,
+        base_bytes=stages.start_bytes,
+        stage_bytes=stages.peak_bytes,
+        block_bytes=writing.peak_bytes - writing.start_bytes,
+        snapshot_bytes=sum(int(array.nbytes) for array in by_item),
     )
 
 
-def _some_positives(
-    results: StageResults, share: float, config: DatasetConfig, backend: Backend
-) -> Positives:
-    """Choose a few blocks of train positives, spread over time, as costly as the whole log's.
+def _with_a_part_per_thread(
+    n_groups: int, config: DatasetConfig, backend: Backend
+) -> DatasetConfig:
+    size = max(1, -(-n_groups // backend.n_threads))
+    output = config.output.model_copy(update={"groups_per_part": size})
+    return config.model_copy(update={"output": output})
 
-    In a sample an item has only a share of its buyers, and hard negatives come from the latest of
-    them. So positives are chosen that have as many in the sample, or few in the whole log too; any,
-    if there are not enough of those.
-    """
-    xp, log, train = backend.xp, results.interactions, results.plan.positives[0]
-    chosen = xp.arange(len(train))
-    size = min(config.resources.batch_size, len(train))
-    if share < 1:
-        before = xp.empty(log.n_rows, dtype=xp.int64)
-        before[log.by_item] = xp.arange(log.n_rows) - log.item_offsets[log.item[log.by_item]]
-        n_buyers, most = before[train.row], config.negative_sampling.collaborative_buyers
-        telling = xp.nonzero((n_buyers >= most) | (n_buyers < share * most))[0]
-        chosen = telling if int(telling.shape[0]) >= size else chosen
-    n = int(chosen.shape[0])
-    n_blocks = max(1, min(backend.n_threads * _BLOCKS_A_THREAD, n // max(1, size)))
+
+def _choose_positives(prepared: PreparedStages, context: BuildContext) -> PreparedStages:
+    """Return the stages with a few blocks of train positives, spread over time."""
+    xp, results = context.backend.xp, prepared.results
+    train = results.plan.positives[0]
+    n = len(train)
+    size = min(context.config.resources.batch_size, n)
+    n_blocks = max(1, min(context.backend.n_threads * _BLOCKS_PER_THREAD, n // max(1, size)))
     starts = [(n - size) * k // max(1, n_blocks - 1) for k in range(n_blocks)]
-    chosen = chosen[xp.concatenate([xp.arange(start, start + size) for start in starts])]
-    return replace(train, row=train.row[chosen], copy=train.copy[chosen])
-
-
-def _none_of(positives: Positives) -> Positives:
-    return replace(positives, row=positives.row[:0], copy=positives.copy[:0])
+    chosen = xp.concatenate([xp.arange(start, start + size) for start in starts])
+    few = [replace(train, row=train.row[chosen], copy=train.copy[chosen])]
+    few += [replace(p, row=p.row[:0], copy=p.copy[:0]) for p in results.plan.positives[1:]]
+    plan = replace(results.plan, positives=tuple(few))
+    return replace(prepared, results=replace(results, plan=plan))
 
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-class _Meter(BuildTimer):
-    """Timer that also measures the peak bytes of arrays, of NumPy and Arrow, by stage."""
+class _PeakMemory:
+    """The most memory of this process while the context lasts, seen from a thread."""
 
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend, ProgressTracker())
-        self.seconds: dict[str, float] = {}
-        self.peaks: dict[str, int] = {}
+    def __enter__(self) -> _PeakMemory:
+        self._process, self._ended = psutil.Process(), threading.Event()
+        self.start_bytes = self.peak_bytes = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
 
-    @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        shared = pa.default_memory_pool()
-        counted, held = pa.proxy_memory_pool(shared), shared.bytes_allocated()
-        _POOLS.append(counted)
-        pa.set_memory_pool(counted)
-        if tracemalloc.is_tracing():
-            tracemalloc.reset_peak()
-        began = time.perf_counter()
-        try:
-            with super().stage(name, total):
-                yield
-        finally:
-            pa.set_memory_pool(shared)
-        self.seconds[name] = time.perf_counter() - began
-        self.peaks[name] = tracemalloc.get_traced_memory()[1] + held + (counted.max_memory() or 0)
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
-
-@contextmanager
-def _tracing() -> Iterator[None]:
-    """Trace NumPy's allocations."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
+    def _watch(self) -> None:
+        while not self._ended.wait(_INTERVAL_S):
+            self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)

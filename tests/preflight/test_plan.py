@@ -1,13 +1,12 @@
-"""What a plan predicts, a build then makes; and a sample of a log is all that some customers
-bought.
-"""
+"""A plan predicts what a build writes, from all that some customers bought."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,12 +16,12 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen.cli import app
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
-from gpu_dcgen.errors import BackendError, InputError
+from gpu_dcgen.errors import InputError
 from gpu_dcgen.example_data.fashion_shop import generate
 from gpu_dcgen.inputs.sources import find_sources
 from gpu_dcgen.preflight import plan as planning
-from gpu_dcgen.preflight.log_sample import write_log_samples
-from gpu_dcgen.preflight.trial import Trial, measure_fixed_cost
+from gpu_dcgen.preflight.log_sample import write_log_sample
+from gpu_dcgen.preflight.trial import Trial
 from tests.benchmarks.planning import comparison
 
 WITHIN = 0.30
@@ -64,11 +63,11 @@ def test_rows_are_exact_where_everyone_is_tried(whole, manifest):
 
 
 def test_bytes_are_near_where_everyone_is_tried(whole, manifest):
-    found = {
+    bytes_errors = {
         name: error for name, error in errors(whole, manifest).items() if name.startswith("bytes")
     }
-    assert len(found) == 7
-    assert {name: error for name, error in found.items() if abs(error) > WITHIN} == {}
+    assert len(bytes_errors) == 7
+    assert {name: error for name, error in bytes_errors.items() if abs(error) > WITHIN} == {}
 
 
 def test_every_stage_of_a_build_has_its_time_after_the_start_of_any_build(whole, manifest):
@@ -77,9 +76,9 @@ def test_every_stage_of_a_build_has_its_time_after_the_start_of_any_build(whole,
 
 
 def test_a_plan_has_the_budgets_of_a_manifest(whole, manifest):
-    said = manifest["performance"]["budgets"]
+    budgets = manifest["performance"]["budgets"]
     assert {name: budget["limit"] for name, budget in whole["budgets"].items()} == {
-        name: said[name]["limit"] for name in whole["budgets"]
+        name: budgets[name]["limit"] for name in whole["budgets"]
     }
     assert whole["budgets"]["max_memory_usage"]["value"] == whole["peak_bytes"]
     assert whole["budgets"]["total_generation_time"]["value"] == pytest.approx(
@@ -96,9 +95,9 @@ def test_a_fifth_and_a_half_of_the_customers_tell_rows_and_bytes(
     shop, manifest, monkeypatch, n_rows
 ):
     monkeypatch.setattr(planning, "SAMPLE_ROWS", n_rows)
-    found = plan(shop)
-    assert found["share"] == pytest.approx(n_rows / found["transactions"], rel=0.2)
-    far = {name: error for name, error in errors(found, manifest).items() if abs(error) > WITHIN}
+    estimate = plan(shop)
+    assert estimate["share"] == pytest.approx(n_rows / estimate["transactions"], rel=0.2)
+    far = {name: error for name, error in errors(estimate, manifest).items() if abs(error) > WITHIN}
     assert not far.keys() & {
         "rows",
         "rows, train",
@@ -109,48 +108,52 @@ def test_a_fifth_and_a_half_of_the_customers_tell_rows_and_bytes(
     }
 
 
-def growth() -> planning._Growth:
-    """A log of 8,000 rows, tried with 2,000 and 500."""
-    trial = Trial(
+def trial_of_a_quarter() -> Trial:
+    """What was tried of a log of 8,000 rows with 2,000 of them."""
+    return Trial(
         n_rows=2_000,
-        n_items=50,
         positives={"train": 80, "val": 6, "test": 4},
-        n_unfit=10,
-        n_pairs=400,
-        seconds={"load": 1.0},
-        peaks={"load": 300, "samples": 200},
+        pairs_by_item=np.array([0, 2, 8]),
+        seconds={"load": 1.0, "samples": 3.0, "tables": 1.0, "flush": 0.5},
+        n_written=50,
+        sample_bytes=5_000,
+        table_bytes={"item_similarity_matrix": 100, "user_sequences": 300, "item_vocabulary": 40},
+        drawing_share=0.5,
+        base_bytes=1_000,
+        stage_bytes=1_000 + 600 + 24 * 10 + 2_000,
+        block_bytes=70,
+        snapshot_bytes=600,
     )
-    few = replace(
-        trial, n_rows=500, positives={"train": 16, "val": 2, "test": 2}, n_unfit=5, n_pairs=100
-    )
-    return planning._Growth(few, trial, share=0.25, n_rows=8_000)
 
 
-def test_a_figure_with_a_part_that_does_not_grow_follows_its_line():
-    assert growth().line(100 + 500, 100 + 2_000) == 100 + 8_000
-    assert growth().line(9, 7) == 7  # noise does not shrink what a longer log holds
+def test_memory_grows_with_rows_and_pairs_but_not_the_process_and_the_snapshots():
+    peak = planning._estimate_peak(trial_of_a_quarter(), 0.25, pairs=30)
+    assert peak == 1_000 + 600 + 4 * 2_000 + 24 * 30 + 70
 
 
-def test_a_figure_follows_its_power_of_the_length():
-    assert growth().power(500**2, 2_000**2) == pytest.approx(2)
-    assert growth().power(0, 5) == 0
+def test_pairs_of_an_item_grow_with_its_buyers_up_to_the_most_that_are_listed():
+    config = DatasetConfig(similarity={"min_common_users": 8, "top_k": 2})
+    # Two buyers in common are asked for instead of eight: a quarter, as of the customers.
+    assert planning._min_common_users(0.25, config) == 2
+    pairs = planning._estimate_pairs(trial_of_a_quarter(), 0.25, config, NumpyBackend())
+    assert pairs == 0 + 2 + 2
 
 
-def test_positives_lost_in_a_sample_come_back_with_the_other_customers():
-    # 20 % of 25 were lost, then 10 % of 100: of the whole log's 400, 5 % will be.
-    assert planning._positives(growth()) == {
-        split: round(400 * 0.95 * n / 90) for split, n in growth().trial.positives.items()
+def test_bytes_and_seconds_follow_what_they_depend_on():
+    positives = {"train": 320, "val": 24, "test": 16}
+    files = planning._estimate_bytes(trial_of_a_quarter(), 0.25, positives, pairs=30)
+    assert files == {
+        "train_dataset": 32_000,
+        "val_dataset": 2_400,
+        "test_dataset": 1_600,
+        "item_similarity_matrix": 300,
+        "user_sequences": 1_200,
+        "item_vocabulary": 40,
     }
-
-
-def test_a_build_that_cannot_start_is_told_with_its_words(tmp_path, monkeypatch):
-    (python := tmp_path / "python").write_text("#!/bin/sh\necho no libgomp here >&2\nexit 7\n")
-    python.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(python))
-    with pytest.raises(
-        BackendError, match="(?s)tiny made-up shop failed, exit code 7.*no libgomp here"
-    ):
-        measure_fixed_cost(tmp_path / "tiny", DatasetConfig(), NumpyBackend(n_threads=1))
+    seconds = planning._estimate_seconds(trial_of_a_quarter(), 0.25, positives, files)
+    assert seconds["load"] == 4.0
+    assert seconds["samples"] == pytest.approx(3.0 * 360 / 50)
+    assert seconds["tables"] == pytest.approx(1_540 / 440)
 
 
 def test_a_fault_seen_in_a_sample_is_told_as_such(shop, tmp_path, monkeypatch):
@@ -182,23 +185,22 @@ def test_nothing_stays_behind(shop, tmp_path, monkeypatch):
 
 def test_a_sample_is_all_that_its_customers_bought(shop, tmp_path):
     sources = find_sources(shop, DatasetConfig().inputs)
-    larger, smaller = write_log_samples(
-        sources, (tmp_path / "larger", tmp_path / "smaller"), (0.2, 0.05)
-    )
-    log, kept, fewer = (
+    larger = write_log_sample(sources, tmp_path / "larger", 0.2)
+    smaller = write_log_sample(sources, tmp_path / "smaller", 0.05)
+    log, sample, fewer = (
         pq.read_table(folder / "transactions.parquet")
         for folder in (shop, larger.folder, smaller.folder)
     )
-    users = set(kept["customer_id"].to_pylist())
+    users = set(sample["customer_id"].to_pylist())
     everything = log.filter(pa.array([user in users for user in log["customer_id"].to_pylist()]))
-    assert kept.select(sorted(kept.column_names)).equals(
-        everything.select(sorted(kept.column_names))
+    assert sample.select(sorted(sample.column_names)).equals(
+        everything.select(sorted(sample.column_names))
     )
     assert set(fewer["customer_id"].to_pylist()) < users
     assert users <= set(
         pq.read_table(larger.folder / "customers.parquet")["customer_id"].to_pylist()
     )
-    assert larger.share == kept.num_rows / log.num_rows == pytest.approx(0.2, rel=0.2)
+    assert larger.share == sample.num_rows / log.num_rows == pytest.approx(0.2, rel=0.2)
 
 
 def test_customers_are_found_again_whatever_type_their_ids_have(tmp_path):
@@ -216,9 +218,7 @@ def test_customers_are_found_again_whatever_type_their_ids_have(tmp_path):
     (shop := tmp_path / "shop").mkdir()
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), shop / f"{name}.parquet")
-    (sample,) = write_log_samples(
-        find_sources(shop, DatasetConfig().inputs), [tmp_path / "sample"], [0.5]
-    )
+    sample = write_log_sample(find_sources(shop, DatasetConfig().inputs), tmp_path / "sample", 0.5)
     bought = pq.read_table(sample.folder / "transactions.parquet")["customer_id"].to_pylist()
     assert 100 < len(bought) < 300
     assert bought == pq.read_table(sample.folder / "customers.parquet")["customer_id"].to_pylist()
