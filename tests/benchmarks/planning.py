@@ -61,9 +61,9 @@ def comparison(plan: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str
     ]
     figures += [(f"rows, {split}", plan["rows"][split], counts[split]["rows"]) for split in counts]
     figures += [(f"bytes, {name}", plan["bytes"][name], sizes[name]) for name in plan["bytes"]]
-    taken = {timing["stage"]: timing["seconds"] for timing in manifest["timings"]}
+    stage_s = {timing["stage"]: timing["seconds"] for timing in manifest["timings"]}
     return figures + [
-        (f"seconds, {stage}", plan["seconds"][stage], taken[stage]) for stage in taken
+        (f"seconds, {stage}", plan["seconds"][stage], stage_s[stage]) for stage in stage_s
     ]
 
 
@@ -106,8 +106,8 @@ def main() -> None:
             "figures": figures,
         }
     if arguments.output:
-        found = {"machine": describe(), "threads": plan["threads"], "logs": logs}
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        results = {"machine": describe(), "threads": plan["threads"], "logs": logs}
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

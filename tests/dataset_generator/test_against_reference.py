@@ -45,7 +45,7 @@ def _values(column: Any) -> list:
 
 def differences(got: dict[str, list], rows: list[dict[str, Any]]) -> list[str]:
     """Where columns differ from the oracle's rows, one line a column."""
-    found = []
+    mismatches = []
     expected_names = list(rows[0]) if rows else list(got)
     if set(got) != set(expected_names):
         return [f"columns {sorted(set(got) ^ set(expected_names))} are in one only"]
@@ -54,7 +54,7 @@ def differences(got: dict[str, list], rows: list[dict[str, Any]]) -> list[str]:
             continue
         expected = [row[name] for row in rows]
         if len(values) != len(expected):
-            found.append(f"{name}: {len(values)} rows, expected {len(expected)}")
+            mismatches.append(f"{name}: {len(values)} rows, expected {len(expected)}")
             continue
         wrong = [
             r
@@ -63,11 +63,11 @@ def differences(got: dict[str, list], rows: list[dict[str, Any]]) -> list[str]:
         ]
         if wrong:
             r = wrong[0]
-            found.append(
+            mismatches.append(
                 f"{name}: {len(wrong)} rows differ, first {r}: {values[r]!r}, expected "
                 f"{expected[r]!r}"
             )
-    return found
+    return mismatches
 
 
 def _same(a: Any, b: Any, name: str) -> bool:
@@ -92,20 +92,22 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
             reference.build(tables, config)
         return None
     world = reference.build(tables, config)
-    found = []
+    mismatches = []
     for split, name in enumerate(reference.SPLITS):
-        found += [
+        mismatches += [
             f"{name} {line}"
             for line in differences(
                 read(result.output / f"{name}_dataset.parquet"), world.rows[split]
             )
         ]
     similarity = read(result.output / "item_similarity_matrix.parquet")
-    found += [f"similarity {line}" for line in differences(similarity, world.similarity_rows)]
+    mismatches += [f"similarity {line}" for line in differences(similarity, world.similarity_rows)]
     if config.split.strategy != "temporal":
         sequences = read(result.output / "user_sequences.parquet")
-        found += [f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)]
-    assert not found, "\n".join(found)
+        mismatches += [
+            f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)
+        ]
+    assert not mismatches, "\n".join(mismatches)
     ledger = result.manifest.ledger.to_dict()
     emitted = ledger.pop("emitted")
     ours = {**{f"emitted_{name}": n for name, n in emitted.items()}, **ledger}

@@ -66,7 +66,7 @@ def test_append_gives_what_a_build_from_the_start_gives(strategy, seed, tmp_path
 
 def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
     """Whoever reaches the minimum by new rows is let in where those rows are."""
-    found = []
+    counts = []
     for seed in range(4):
         tables = make_log(seed)
         folder = tmp_path / str(seed)
@@ -77,8 +77,8 @@ def test_rare_users_that_are_rare_no_more_are_in_test_alone(tmp_path):
             cut_log(tables, TODAY),
         )
         assert new.manifest.append.reused.keys() == {"train", "val"}
-        found.append(new.manifest.vocabulary.users - old.manifest.vocabulary.users)
-    assert max(found) > 1, "nobody crosses the threshold but the new customer"
+        counts.append(new.manifest.vocabulary.users - old.manifest.vocabulary.users)
+    assert max(counts) > 1, "nobody crosses the threshold but the new customer"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -132,16 +132,14 @@ def test_a_data_set_can_grow_again_and_again(tmp_path):
 
 
 def test_the_report_counts_the_whole(tmp_path):
-    """But for negatives that are bought later: those of kept splits were counted when they were
-    made.
-    """
+    """But for negatives that are bought later: reused splits count those of the earlier build."""
     tables = make_log()
     _, whole, new = build_and_append(tmp_path, growing_config(), tables, cut_log(tables, TODAY))
-    one, other = (
+    whole_content, new_content = (
         json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
     )
-    assert len(whole_report := without_later(one)) > 5
-    assert without_later(other) == whole_report
+    assert len(whole_report := without_later(whole_content)) > 5
+    assert without_later(new_content) == whole_report
 
 
 def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
@@ -161,10 +159,10 @@ def test_the_weeks_of_the_report_count_from_the_first_row(tmp_path):
     more = {**tables, "transactions": [*tables["transactions"], rare]}
     _, whole, new = build_and_append(tmp_path, growing_config(), more, tables)
     assert new.manifest.digests == whole.manifest.digests
-    one, other = (
+    whole_content, new_content = (
         json.loads((result.output / "quality_report.json").read_text()) for result in (whole, new)
     )
-    assert without_later(other) == without_later(one)
+    assert without_later(new_content) == without_later(whole_content)
     assert (
         "the log begins with 2018-09-20 instead of 2018-09-20 23:59:59"
         in new.manifest.append.rebuilt["val"]
@@ -175,10 +173,14 @@ def without_later(value: Any) -> Any:
     """A report without what tells of later purchases, of the machine or of the day."""
     if isinstance(value, list):
         return [
-            without_later(one) for one in value if not (isinstance(one, dict) and is_left_out(one))
+            without_later(entry)
+            for entry in value
+            if not (isinstance(entry, dict) and is_left_out(entry))
         ]
     if isinstance(value, dict):
-        return {name: without_later(one) for name, one in value.items() if name not in NOT_COMPARED}
+        return {
+            name: without_later(entry) for name, entry in value.items() if name not in NOT_COMPARED
+        }
     return value
 
 
@@ -235,12 +237,12 @@ def test_a_data_set_that_says_nothing_of_itself_is_refused(tmp_path):
 
 
 def test_fingerprints_that_were_changed_are_refused(tmp_path):
-    """What is said of a kept split goes into the new manifest: its files prove nothing of that."""
+    """They go into the new manifest, and the files of the split do not prove them."""
     tables = write_shop(make_log(), tmp_path / "tables")
     old = build(tables, tmp_path / "dataset", growing_config(), backend="cpu").output
-    said = json.loads((old / "append.json").read_text())
-    said["splits"]["train"]["digest"]["label"] = "0" * 16
-    (old / "append.json").write_text(json.dumps(said))
+    content = json.loads((old / "append.json").read_text())
+    content["splits"]["train"]["digest"]["label"] = "0" * 16
+    (old / "append.json").write_text(json.dumps(content))
     with pytest.raises(
         InputError, match="append.json: was changed after the dataset was published"
     ):
@@ -268,9 +270,7 @@ def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
-    """Linked files are those of the dataset that stands: a build that goes on by other means must
-    not write into them.
-    """
+    """Linked files belong to the published dataset: a resumed build must not write into them."""
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         linked = list_inodes(tmp_path / ".dataset.staging" / "data")
         assert set(select_split(linked, "train").items()) <= set(list_inodes(old).items())
@@ -290,10 +290,10 @@ def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
 def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
     with an_append_that_dies(tmp_path, monkeypatch) as old:
         pass
-    made = []
-    monkeypatch.setattr(part_writer._SampleWriter, "_prepare", lambda *_: made.append(1))
+    calls = []
+    monkeypatch.setattr(part_writer._SampleWriter, "_prepare", lambda *_: calls.append(1))
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
-    assert not made and new.manifest.append.reused.keys() == {"train", "val"}
+    assert not calls and new.manifest.append.reused.keys() == {"train", "val"}
     assert validate(new.output, checksums=True) == []
 
 
@@ -335,8 +335,8 @@ def test_who_works_is_said_anew(tmp_path, monkeypatch):
     )
     for options in (["--threads", "1"], ["--workers", "2"], ["--scheduler", "tcp://new:8786"], []):
         CliRunner().invoke(app, ["append", str(tables), str(old), *options])
-    found = [PreviousDataset(old).config(one).resources for one in asked]
-    assert [(one.distributed_processing, one.scheduler) for one in found] == [
+    resources = [PreviousDataset(old).config(given).resources for given in asked]
+    assert [(entry.distributed_processing, entry.scheduler) for entry in resources] == [
         (False, None),
         (True, None),
         (True, "tcp://new:8786"),
@@ -363,11 +363,13 @@ def test_the_command_says_what_was_kept_and_why_not(tmp_path):
         and "reused train, val" in words
         and "test rebuilt its window ends with 2018-11-" in words
     )
-    told = CliRunner().invoke(
+    shown_json = CliRunner().invoke(
         app, ["append", now, str(tmp_path / "dataset"), "--backend", "cpu", "--json"]
     )
     (built,) = [
-        event for event in map(json.loads, told.stdout.splitlines()) if event["event"] == "built"
+        event
+        for event in map(json.loads, shown_json.stdout.splitlines())
+        if event["event"] == "built"
     ]
     assert built["manifest"]["append"]["anew"] == {}
     refused = CliRunner().invoke(app, ["append", now, str(tmp_path / "nothing")])

@@ -1,6 +1,4 @@
-"""What a kept split rests on, one ingredient at a time; and the reason that is given for each that
-is made anew.
-"""
+"""Each ingredient of a split, changed alone, has the split rebuilt, with its reason."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ from tests.support.shops import DAY, FIRST_DAY, Tables, write_shop
 def regular(tables: Tables, name: str, row: int = 0) -> str:
     """The customer or article of most purchases."""
     ids = [line[name] for line in select_rows(tables, 0, VAL_FROM)]
-    return sorted(set(ids), key=lambda one: (-ids.count(one), one))[row]
+    return sorted(set(ids), key=lambda key: (-ids.count(key), key))[row]
 
 
 def another_price(tables: Tables) -> None:
@@ -60,34 +58,36 @@ def a_row_of_train_less(tables: Tables) -> None:
 
 def a_late_row_in_val(tables: Tables) -> None:
     row = select_rows(tables, VAL_FROM, TEST_FROM)[2]
-    who, what = regular(tables, "customer_id"), regular(tables, "article_id")
+    customer, article = regular(tables, "customer_id"), regular(tables, "article_id")
     tables["transactions"].append(
-        {**row, "t_dat": row["t_dat"] + 1, "customer_id": who, "article_id": what}
+        {**row, "t_dat": row["t_dat"] + 1, "customer_id": customer, "article_id": article}
     )
 
 
 def an_older_customer(tables: Tables) -> None:
-    who = regular(tables, "customer_id")
-    next(row for row in tables["customers"] if row["customer_id"] == who)["age"] = 77.0
+    customer = regular(tables, "customer_id")
+    next(row for row in tables["customers"] if row["customer_id"] == customer)["age"] = 77.0
 
 
 def another_club(tables: Tables) -> None:
-    who = regular(tables, "customer_id")
-    next(row for row in tables["customers"] if row["customer_id"] == who)["club_member_status"] = (
-        "SUSPENDED"
-    )
+    customer = regular(tables, "customer_id")
+    next(row for row in tables["customers"] if row["customer_id"] == customer)[
+        "club_member_status"
+    ] = "SUSPENDED"
 
 
 def another_group(tables: Tables) -> None:
-    what = regular(tables, "article_id")
-    next(row for row in tables["articles"] if row["article_id"] == what)["product_group_name"] = (
-        "Bags"
-    )
+    article = regular(tables, "article_id")
+    next(row for row in tables["articles"] if row["article_id"] == article)[
+        "product_group_name"
+    ] = "Bags"
 
 
 def another_department(tables: Tables) -> None:
-    what = regular(tables, "article_id")
-    next(row for row in tables["articles"] if row["article_id"] == what)["department_name"] = "Bags"
+    article = regular(tables, "article_id")
+    next(row for row in tables["articles"] if row["article_id"] == article)["department_name"] = (
+        "Bags"
+    )
 
 
 def an_unsold_article_of_a_new_group(tables: Tables) -> None:
@@ -101,11 +101,11 @@ def a_new_customer_of_a_new_club(tables: Tables) -> None:
 
 
 def another_product_code(tables: Tables) -> None:
-    one, other = regular(tables, "article_id"), regular(tables, "article_id", 1)
-    code = next(row for row in tables["articles"] if row["article_id"] == other)["product_code"] = (
-        "twins"
-    )
-    next(row for row in tables["articles"] if row["article_id"] == one)["product_code"] = code
+    first, second = regular(tables, "article_id"), regular(tables, "article_id", 1)
+    code = next(row for row in tables["articles"] if row["article_id"] == second)[
+        "product_code"
+    ] = "twins"
+    next(row for row in tables["articles"] if row["article_id"] == first)["product_code"] = code
 
 
 def another_view(tables: Tables) -> None:
@@ -141,17 +141,17 @@ MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutation: mutation.__name__)
 @pytest.mark.parametrize("seed", range(2))
-def test_what_is_made_of_something_else_is_made_anew(mutate, seed, tmp_path):
+def test_a_split_of_other_ingredients_is_rebuilt(mutate, seed, tmp_path):
     tables = make_log(seed)
     before = cut_log(copy.deepcopy(tables), TODAY)
     mutate(tables)
     config = growing_config(similarity={"min_common_users": 1, "view_weight": 1.0, "top_k": 30})
     _, whole, new = build_and_append(tmp_path, config, tables, before)
-    kept, word = MUTATIONS[mutate]
+    reused, word = MUTATIONS[mutate]
     assert new.manifest.digests == whole.manifest.digests
-    assert new.manifest.append.reused.keys() == kept
+    assert new.manifest.append.reused.keys() == reused
     assert word in new.manifest.append.rebuilt["val"]
 
 
@@ -171,9 +171,7 @@ def categories_of(dataset: Path, split: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("comes", [True, False], ids=["comes", "goes"])
 def test_a_code_means_the_same_in_every_split(comes, tmp_path):
-    """Whoever trains on the codes of a kept train and predicts by those of a new test reads both as
-    the mappings say.
-    """
+    """A model trained on the codes of a reused train predicts with those of a rebuilt test."""
     tables = make_log()
     before, more = cut_log(copy.deepcopy(tables), TODAY), copy.deepcopy(tables)
     an_unsold_article_of_a_new_group(more if comes else before)
@@ -181,9 +179,11 @@ def test_a_code_means_the_same_in_every_split(comes, tmp_path):
     assert new.manifest.digests == whole.manifest.digests
     mappings = json.loads((new.output / "category_mappings.json").read_text())["mappings"]
     for split in ("train", "val", "test"):
-        found = categories_of(new.output, split)
-        assert len(found) == len(mappings)
-        assert found == {name: sorted(codes, key=codes.get) for name, codes in mappings.items()}
+        dictionaries = categories_of(new.output, split)
+        assert len(dictionaries) == len(mappings)
+        assert dictionaries == {
+            name: sorted(codes, key=codes.get) for name, codes in mappings.items()
+        }
 
 
 def test_cuts_that_move_with_the_log_are_said(tmp_path):
@@ -245,8 +245,8 @@ def test_other_settings_keep_nothing(tmp_path):
         backend="cpu",
     )
     write_shop(tables, tmp_path / "now")
-    how = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
-    new = build(tmp_path / "now", old.output, growing_config(seed=7), **how)
+    options = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
+    new = build(tmp_path / "now", old.output, growing_config(seed=7), **options)
     assert set(new.manifest.append.rebuilt.values()) == {
         "the dataset was built with other settings"
     }

@@ -76,11 +76,14 @@ def test_a_machine_with_the_habits_of_a_gpu_gives_the_same_content(usual, tmp_pa
 
 
 def test_another_seed_is_another_data_set(usual, tmp_path):
-    other = built(shop(), tmp_path, tiny_config(seed=43))
+    reseeded = built(shop(), tmp_path, tiny_config(seed=43))
     assert (
-        other["digests"]["train_dataset"]["item_id"] != usual["digests"]["train_dataset"]["item_id"]
+        reseeded["digests"]["train_dataset"]["item_id"]
+        != usual["digests"]["train_dataset"]["item_id"]
     )
-    assert other["digests"]["item_similarity_matrix"] == usual["digests"]["item_similarity_matrix"]
+    assert (
+        reseeded["digests"]["item_similarity_matrix"] == usual["digests"]["item_similarity_matrix"]
+    )
 
 
 def test_golden_digest(usual):
@@ -154,9 +157,9 @@ def knowledge_in_two_futures(tmp_path: Path) -> tuple[dict, dict]:
 
 
 def test_another_future_changes_nothing_in_train(tmp_path):
-    one, other = knowledge_in_two_futures(tmp_path)
-    for name in one:
-        assert one[name] == other[name], name
+    first_future, second_future = knowledge_in_two_futures(tmp_path)
+    for name in first_future:
+        assert first_future[name] == second_future[name], name
 
 
 def leak_similarity(log, cut1, *rest):
@@ -191,8 +194,8 @@ SOURCES = {"compute_neighbors": similarity, "compute_features": features}
 def test_a_planted_leak_is_seen_by_another_future(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, stage, LEAKS[stage])
     monkeypatch.setattr("gpu_dcgen.quality_validator.report.require", lambda *_: None)
-    one, other = knowledge_in_two_futures(tmp_path)
-    assert one != other
+    first_future, second_future = knowledge_in_two_futures(tmp_path)
+    assert first_future != second_future
 
 
 @pytest.mark.parametrize("stage", LEAKS)

@@ -29,7 +29,7 @@ class RetailBuild:
     folder: Path
     manifest: dict[str, Any]
     raw: pl.DataFrame  # user_id, item_id, timestamp, price, channel: every line
-    kept: pl.DataFrame  # the same columns: interactions of the k-core, by user, time and item
+    filtered: pl.DataFrame  # the same columns: interactions of the k-core, by user, time and item
 
     def end(self, split: str) -> int:
         """The first nanosecond after the split's window."""
@@ -71,13 +71,13 @@ def retail(online_retail, tmp_path_factory) -> RetailBuild:
 
 def test_the_filter_keeps_what_the_raw_rows_say(retail):
     assert retail.manifest["vocabulary"] == {
-        "users": retail.kept[USER].n_unique(),
-        "items": retail.kept[ITEM].n_unique(),
+        "users": retail.filtered[USER].n_unique(),
+        "items": retail.filtered[ITEM].n_unique(),
     }
     n_distinct = retail.raw.select(USER, ITEM, TIME).unique().height
     ledger = retail.manifest["ledger"]
     assert ledger["collapsed"] == retail.raw.height - n_distinct
-    assert ledger["cold_user"] + ledger["cold_item"] == n_distinct - retail.kept.height
+    assert ledger["cold_user"] + ledger["cold_item"] == n_distinct - retail.filtered.height
 
 
 def test_every_raw_row_is_in_one_place(retail):
@@ -113,7 +113,7 @@ def test_groups_are_one_purchase_and_fifteen_others(split, retail):
     positives = rows.filter(pl.col("label") == 1)
     assert positives[TIME].is_sorted()
     bought = positives.join(
-        retail.kept.filter(before(retail.end(split))), on=[USER, ITEM, TIME], how="semi"
+        retail.filtered.filter(before(retail.end(split))), on=[USER, ITEM, TIME], how="semi"
     )
     assert bought.height == n
 
@@ -152,7 +152,7 @@ def test_histories_hold_what_was_bought_strictly_before(split, retail):
         "user_interaction_sequence",
     )
     positives = retail.rows(split, *columns).filter(pl.col("label") == 1)
-    baskets = retail.kept.group_by(USER, TIME, maintain_order=True).len()
+    baskets = retail.filtered.group_by(USER, TIME, maintain_order=True).len()
     baskets = baskets.with_columns(
         (pl.col("len").cum_sum().over(USER) - pl.col("len")).alias("n_before")
     )
@@ -164,7 +164,7 @@ def test_histories_hold_what_was_bought_strictly_before(split, retail):
     )
     by_user = {
         user: list(zip(log[TIME], log[ITEM], strict=True))
-        for (user,), log in retail.kept.group_by(USER, maintain_order=True)
+        for (user,), log in retail.filtered.group_by(USER, maintain_order=True)
     }
     for user, time, sequence in (
         positives.sample(300, seed=7).select(USER, TIME, "user_interaction_sequence").iter_rows()
@@ -183,7 +183,7 @@ def test_sampled_rows_were_on_sale_at_their_snapshot(split, retail):
     rows = rows.with_columns((pl.lit(first) + pl.duration(days=7 * weeks)).alias("snapshot")).drop(
         TIME
     )
-    sales = rows.join(retail.kept.select(ITEM, TIME), on=ITEM).filter(
+    sales = rows.join(retail.filtered.select(ITEM, TIME), on=ITEM).filter(
         (pl.col(TIME) < pl.col("snapshot"))
         & (pl.col(TIME) >= pl.col("snapshot") - timedelta(days=90))
     )
@@ -194,7 +194,7 @@ def test_similarities_are_those_of_the_raw_log(retail):
     """200 seeded pairs: weights channel x log(1 + price) x user IDF, rounded to the manifest's
     scale; and unrounded, nearby.
     """
-    log = retail.kept.filter(before(retail.end("train"))).filter(
+    log = retail.filtered.filter(before(retail.end("train"))).filter(
         pl.len().over(USER) - pl.int_range(pl.len()).over(USER) <= 1000
     )
     channel = pl.when(pl.col("channel") == 2).then(1.2).otherwise(1.0)

@@ -32,9 +32,7 @@ N_ITEMS, N_OWNED, N_ROWS, N_DRAWN = 100, 90, 4000, 3
 
 
 def drawn_for_a_heavy_owner() -> np.ndarray:
-    """Random negatives (rows, 3) of a user who owns all of 100 items but the ten whose number ends
-    in 7.
-    """
+    """Random negatives (rows, 3) of a user who owns all of 100 items but those that end in 7."""
     owned = np.array([j for j in range(N_ITEMS) if j % 10 != 7], np.int32)
     assert len(owned) == N_OWNED
     negatives = np.full((N_ROWS, N_DRAWN), -1, np.int32)

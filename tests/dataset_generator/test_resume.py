@@ -85,7 +85,7 @@ def test_what_counts_is_the_same_after_a_resumption(inputs, tmp_path, monkeypatc
         fail_at_call(patched, PartWriter, "_finish", 5)
         build_until_it_dies(inputs, tmp_path / "output")
     build(inputs, tmp_path / "output", tiny_config(), backend="cpu", resume=True)
-    one, other = (
+    straight_content, resumed_content = (
         json.loads((tmp_path / name / "quality_report.json").read_text())
         for name in ("straight", "output")
     )
@@ -98,8 +98,8 @@ def test_what_counts_is_the_same_after_a_resumption(inputs, tmp_path, monkeypatc
         "segments",
         "funnel",
     ):
-        assert one[name] == other[name], name
-    one, other = (
+        assert straight_content[name] == resumed_content[name], name
+    straight_content, resumed_content = (
         json.loads((tmp_path / name / "manifest.json").read_text())
         for name in ("straight", "output")
     )
@@ -113,7 +113,7 @@ def test_what_counts_is_the_same_after_a_resumption(inputs, tmp_path, monkeypatc
         "inputs",
         "warnings",
     ):
-        assert one[name] == other[name], name
+        assert straight_content[name] == resumed_content[name], name
 
 
 @pytest.mark.parametrize("damage", ["a bit", "gone", "longer"])

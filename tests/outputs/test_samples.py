@@ -31,11 +31,11 @@ def test_blocks_of_parts_side_by_side_come_in_order_within_each(tmp_path):
         Part(0, 7, 10, tmp_path, "b"),
         Part(1, 0, 4, tmp_path, "c"),
     ]
-    taken = [
+    blocks = [
         (laid_out.index(part), rows.start, rows.stop)
         for part, rows in _interleave_blocks(laid_out, 2, 3)
     ]
-    assert taken == [(0, 0, 3), (1, 7, 10), (0, 3, 6), (0, 6, 7), (2, 0, 3), (2, 3, 4)]
+    assert blocks == [(0, 0, 3), (1, 7, 10), (0, 3, 6), (0, 6, 7), (2, 0, 3), (2, 3, 4)]
 
 
 def test_blocks_that_are_ready_out_of_turn_are_written_in_order(shop, tmp_path, monkeypatch):
