@@ -182,9 +182,10 @@ def is_list(type_: pa.DataType) -> bool:
 
 def numpy_type(type_: pa.DataType) -> np.dtype:
     """Return the type in which Arrow holds values of a fixed-width type: integers for times."""
-    return np.dtype(
-        f"int{type_.bit_width}" if pa.types.is_temporal(type_) else type_.to_pandas_dtype()
-    )
+    if pa.types.is_temporal(type_):
+        return np.dtype(f"int{type_.bit_width}")
+    # Arrow's names are NumPy's but for these; `to_pandas_dtype` needs pandas in older versions.
+    return np.dtype({"float": "float32", "double": "float64"}.get(str(type_), str(type_)))
 
 
 def require_fit(type_: pa.DataType, values: Any) -> None:

@@ -116,10 +116,8 @@ class ColumnReader:
         if name in source.type_classes:
             return self._convert(name, convert)
         if name not in source.partitions:
-            return (
-                xp.zeros(source.n_rows, dtype=kind.to_pandas_dtype()),
-                xp.zeros(source.n_rows, dtype=bool),
-            )
+            dtype = xp.float64 if pa.types.is_floating(kind) else xp.int64
+            return xp.zeros(source.n_rows, dtype=dtype), xp.zeros(source.n_rows, dtype=bool)
         parsed = pa.array([parse(text) for text in source.partitions[name]], kind)
         values = parsed.fill_null(pa.scalar(0, kind))
         return self._repeat_per_row(values), self._repeat_per_row(parsed.is_valid())

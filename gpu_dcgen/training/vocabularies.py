@@ -188,7 +188,9 @@ def read_values(array: pa.Array, every: int = 1) -> tuple[np.ndarray, np.ndarray
     no entry of the array is null.
     """
     end = array.offset + len(array)
-    dtype = np.dtype(array.type.to_pandas_dtype())
+    # Arrow's names are NumPy's but for these; `to_pandas_dtype` needs pandas in older versions.
+    name = str(array.type).replace("timestamp", "datetime64")
+    dtype = np.dtype({"float": "float32", "double": "float64"}.get(name, name))
     values = np.frombuffer(array.buffers()[1], dtype=dtype, count=end)[array.offset :: every]
     if not array.null_count:
         return values, None
