@@ -78,9 +78,9 @@ def test_a_device_that_works_is_described(machine):
         "13.1",
         "12.9",
     )
-    checks = {check.name: check for check in doctor._gpu()}
-    assert checks["GPU"].found == "NVIDIA Test, 86 GB, compute capability 9.0"
-    assert checks["CUDA"].found == "driver 13.1, runtime 12.9"
+    checks = {check.name: check for check in doctor._check_gpu()}
+    assert checks["GPU"].actual == "NVIDIA Test, 86 GB, compute capability 9.0"
+    assert checks["CUDA"].actual == "driver 13.1, runtime 12.9"
 
 
 def without_a_package(machine):
@@ -198,14 +198,14 @@ def test_what_is_missing_is_named(change, text, machine):
 def test_libraries_without_a_device_are_worth_a_warning(machine):
     without_a_driver(machine)
     machine.patch.setattr(device, "library_versions", lambda: {"cupy": "14.2.0"})
-    (check,) = doctor._gpu()
+    (check,) = doctor._check_gpu()
     assert (
         check.verdict == "warn"
-        and "no NVIDIA driver" in check.found
-        and check.found.endswith("Installed: cupy 14.2.0")
+        and "no NVIDIA driver" in check.actual
+        and check.actual.endswith("Installed: cupy 14.2.0")
     )
     machine.patch.setattr(device, "library_versions", dict)
-    (check,) = doctor._gpu()
+    (check,) = doctor._check_gpu()
     assert check.verdict == "ok"
 
 
