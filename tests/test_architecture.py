@@ -64,7 +64,7 @@ MAY_IMPORT_NUMPY = {
 AUDIT_MAY_IMPORT = {"__version__", "auditing", "config", "contract", "errors", "monitoring"}
 TRAINING_MAY_IMPORT = {"contract", "errors", "storage", "training"}
 HEAVY = ("numpy", "numba", "pyarrow", "pandas", "torch", "scipy")
-MAX_LINES = 480
+MAX_LINES = 430
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|tmp)/", re.MULTILINE)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,13 @@ from ..contract.schema import SPLITS, get_columns, make_arrow_schema
 from ..inputs.shop import MAX_AGE, InputReport
 from ..kernels.checks import SAME_KIND, SAME_PLACE_PAIRS, UNPRICED, VIOLATIONS
 from ..preparation.balancing import SEGMENTS, Balance
-from ..preparation.splits import positive_users, wanted_shares
+from ..preparation.splits import positive_users
 from ..samples import ITEM_CATEGORIES, StageResults
 from .candidate_funnel import describe_candidates
-from .distances import ks_p, total_variation
+from .distances import total_variation
 from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
+from .split_comparison import compare_splits, measure_splits
 
-_PAIRS = tuple(combinations(range(len(SPLITS)), 2))
 _TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
 _KINDS = ("positive", "hard", "random")  # of rows
 _DISTRIBUTIONS = ("weeks", "activity", "history", "price", "similarity")  # tallies by value
@@ -72,8 +69,8 @@ def describe(
         **_negative_values(metrics, counts, config),
         **_distribution_values(metrics, counts, results, backend),
         "class_balance": _imbalance(counts.total.get("segment_weight"), balance),
-        **_between_splits(counts.tallies, counts.categories),
-        **_split_values(results, config, backend),
+        **compare_splits(counts.tallies, counts.categories),
+        **measure_splits(results, config, backend),
     }
     completeness = _completeness(counts, metrics.groups, results, backend)
     distributions = {
@@ -294,78 +291,6 @@ def _coverage(
         "item_coverage": int(present.sum()) / log.n_items,
         "category_coverage": n_present_groups / n_log_groups,
     }
-
-
-def _between_splits(
-    tallies: list[dict[str, list[int]]], categories: list[list[int]]
-) -> dict[str, float | None]:
-    """Compute the largest distances between two splits: total variation, and p of KS tests."""
-
-    def widest(vectors: list[list[int]]) -> float | None:
-        distances = [total_variation(vectors[a], vectors[b]) for a, b in _PAIRS]
-        known = [distance for distance in distances if distance is not None]
-        return max(known) if len(known) == len(distances) else None
-
-    def smallest(test: Callable[[list[int], list[int]], float | None]) -> float | None:
-        values = [test(categories[a], categories[b]) for a, b in _PAIRS]
-        known = [p for p in values if p is not None]
-        return min(known) if len(known) == len(values) else None
-
-    return {
-        "category_consistency": widest(categories),
-        "category_ks_p": smallest(ks_p),
-        "category_share_ks_p": smallest(_ks_p_of_shares),
-        "user_activity_distribution": widest([tally["activity"] for tally in tallies]),
-        "price_distribution": widest([tally["price"] for tally in tallies]),
-    }
-
-
-def _ks_p_of_shares(a: list[int], b: list[int]) -> float | None:
-    """Compute p of the KS test with the categories' shares as samples."""
-    shares = [Counter(n / sum(counted) for n in counted) for counted in (a, b)]
-    steps = sorted(shares[0].keys() | shares[1].keys())
-    return ks_p([shares[0][step] for step in steps], [shares[1][step] for step in steps])
-
-
-def _split_values(
-    results: StageResults, config: DatasetConfig, backend: Backend
-) -> dict[str, float | None]:
-    windows, temporal = results.plan.windows, config.split.strategy == "temporal"
-    train, val, test = positive_users(results.interactions, results.plan, backend)
-    wanted = [float(share) for share in wanted_shares(config.split)]
-    spans = [
-        end - start
-        for start, end in zip(
-            windows.starts, (windows.cut1, windows.cut2, windows.last), strict=True
-        )
-    ]
-    shares = [results.plan.shares[split]["share"] for split in SPLITS]
-    return {
-        "temporal_periods": max(
-            abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)
-        ),
-        "positive_shares": None
-        if temporal
-        else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
-        "no_future_knowledge": _future_knowledge(results),
-        "no_user_overlap": None
-        if temporal
-        else int((train & val | train & test | val & test).sum()),
-    }
-
-
-def _future_knowledge(results: StageResults) -> int:
-    """Count the sources of values that know of purchases after the window they may use (D8).
-
-    Similarities and price edges record the latest purchase that went into them, not the cut that
-    they were asked to stop at.
-    """
-    windows, plan = results.plan.windows, results.plan
-    latest_used = (results.neighbors.known_until, results.features.edges_known_until)
-    n_beyond = sum(latest is not None and latest >= windows.cut1 for latest in latest_used)
-    return n_beyond + sum(
-        p.window_end != end for p, end in zip(plan.positives, windows.ends, strict=True)
-    )
 
 
 def _diversity(alike_pairs: int, n_groups: int, n_negatives: int) -> float | None:
