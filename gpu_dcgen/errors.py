@@ -127,6 +127,31 @@ class GateError(DcgenError):
     exit_code = 3
 
 
+class Problems:
+    """Errors that are collected, so that one message shows them all."""
+
+    def __init__(self) -> None:
+        self.errors: list[DcgenError] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep an InputError or ConfigError of the block instead of raising it."""
+        try:
+            yield
+        except (ConfigError, InputError) as error:
+            self.errors.append(error)
+
+    def raise_all(self, where: str) -> None:
+        """Raise the only error as it is, several as one InputError about `where`."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            texts = (str(error).replace("\n", "\n   ") for error in self.errors)
+            numbered = (f"{number}. {text}" for number, text in enumerate(texts, 1))
+            head = f"{where}: found {len(self.errors)} problems:"
+            raise InputError("\n".join([head, *numbered])) from self.errors[0]
+
+
 _FLAGS = ("overwrite", "resume")
 # Options of the command line that are settings when a build is started from Python.
 _SETTINGS = {

@@ -10,7 +10,8 @@ import numpy as np
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..errors import InputError
-from .input_tables import NAME_THE_FOLDER, AcceptedTables, read_tables
+from .input_files import NAME_THE_FOLDER
+from .input_tables import AcceptedTables, read_tables
 from .item_snapshots import ItemSnapshots, find_price_edges
 from .positives import ExpectedPositives, select_positives
 from .purchase_log import Cuts, PurchaseLog, build_log, find_cuts

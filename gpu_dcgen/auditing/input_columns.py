@@ -1,6 +1,6 @@
 """Read columns of the input tables as codes, numbers and times, of any type (D1, D3).
 
-A table gives a column as `chunks(name)`, a list of arrays, and the `width` of integer article ids.
+A table gives a column as `chunks(name)`, a list of arrays, and the `widths` of integer ids.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +32,7 @@ NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 class InputTable(Protocol):
     """What this module needs of a table."""
 
-    width: int
+    widths: dict[str, int]  # digits of integer ids, by column
 
     def chunks(self, name: str) -> list[pa.Array]:
         """Return a column as arrays, in row order."""
@@ -61,7 +62,7 @@ def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
         chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
         chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
         values = chunk.dictionary
-        if types.is_integer(values.type):
+        if types.is_integer(values.type) or types.is_decimal(values.type):
             values = pa.array(
                 [str(value).zfill(width) for value in values.to_pylist()], pa.string()
             )
@@ -90,21 +91,40 @@ def _take_or_null(table: np.ndarray, indices: pa.Array) -> np.ndarray:
 
 def read_keys(table: InputTable, name: str) -> CodedColumn:
     """Read a column of ids as `read_texts` does, with the empty text as null."""
-    column = read_texts(table, name, table.width if name == "article_id" else 0)
+    column = read_texts(table, name, table.widths[name])
     if len(column.values) and column.values[0].as_py() == "":
         return CodedColumn(np.maximum(column.codes - 1, -1), column.values[1:])
     return column
 
 
-def read_numbers(table: InputTable, name: str) -> np.ndarray:
-    """Read a column as float64 (n,), NaN for null and for texts that are no number."""
+def read_ages(table: InputTable) -> np.ndarray:
+    """Read ages as float64 (n,); of a band such as `35-44` or `65+` the middle, or the bound."""
+    return read_numbers(table, "age", _parse_age)
+
+
+def _parse_age(text: str | None) -> float | None:
+    low, separator, high = (text or "").replace("\u2013", "-").replace("to", "-").partition("-")
+    if (text or "").strip().endswith("+"):
+        low, separator, high = (text or "").strip()[:-1], "-", (text or "").strip()[:-1]
+    bounds = [bound.strip() for bound in (low, high)]
+    if separator and all(re.fullmatch(r"[0-9]{1,3}", bound) for bound in bounds):
+        first, last = map(int, bounds)
+        return (first + last) / 2 if first <= last else None
+    return _parse_number(text)
+
+
+def read_numbers(
+    table: InputTable, name: str, parse: Callable[[str | None], float | None] | None = None
+) -> np.ndarray:
+    """Read a column as float64 (n,), NaN for null and for texts that `parse` gives no number."""
+    parse = parse or _parse_number
     parts = []
     for chunk in table.chunks(name):
         chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
         if types.is_decimal(chunk.type):
             chunk = chunk.cast(pa.string()).cast(pa.float64())
         if types.is_string(chunk.type) or types.is_large_string(chunk.type):
-            chunk = pa.array([_parse_number(text) for text in chunk.to_pylist()], pa.float64())
+            chunk = pa.array([parse(text) for text in chunk.to_pylist()], pa.float64())
         parts.append(
             chunk.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy(zero_copy_only=False)
         )

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +21,13 @@ from .input_columns import (
     NS_PER_DAY,
     CodedColumn,
     find_positions,
+    read_ages,
     read_keys,
     read_numbers,
     read_texts,
     read_times,
 )
+from .input_files import NAME_THE_FOLDER, find_table, list_files, read_partitions
 
 ITEM_COLUMNS = {
     "product_group": "product_group_name",
@@ -53,7 +54,6 @@ INDEX_GROUPS = {  # of H&M's index names; any other index is its own group
 }
 MAX_AGE, MAX_PRICE = 120, 1e9
 MAX_YEAR = 2200
-NAME_THE_FOLDER = "Name the folder that the dataset was built from."
 
 
 class Views(NamedTuple):
@@ -92,7 +92,7 @@ def read_tables(folder: Path, inputs: InputsConfig) -> AcceptedTables:
     if not folder.is_dir():
         raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
     names = ["articles", "customers", "transactions"]
-    if inputs.views and _find_table(folder, "views") is not None:
+    if inputs.views and find_table(folder, "views") is not None:
         names.append("views")
     tables = {name: _Table(folder, name, inputs) for name in names}
     items = _read_entities(tables["articles"], "article_id", ITEM_COLUMNS)
@@ -136,22 +136,19 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _find_table(folder: Path, name: str) -> Path | None:
-    return next(
-        (path for path in (folder / f"{name}.parquet", folder / name) if path.exists()), None
-    )
-
-
 class _Table:
     """The files of one table; columns by the contract's name, as arrays over all its rows."""
 
     def __init__(self, folder: Path, name: str, inputs: InputsConfig) -> None:
-        path = _find_table(folder, name)
+        path = find_table(folder, name)
         if path is None:
             raise InputError(f"{folder}: has no {name}.parquet.\n{NAME_THE_FOLDER}")
         self.name, self.path = name, path
-        self.files = [path] if path.is_file() else sorted(_list_parquet_files(path))
-        self.width = inputs.article_id_width
+        self.files = list_files(path)
+        self.widths = {
+            "article_id": inputs.article_id_width,
+            "customer_id": inputs.customer_id_width,
+        }
         self._mapping = next(
             (names for table, names in inputs.columns.items() if table == name), {}
         )
@@ -173,7 +170,7 @@ class _Table:
         """Whether every file has the column, or has it from the name of its folder."""
         name = self._mapping.get(name, name)
         return all(
-            name in names or name in _read_partitions(file, self.path)
+            name in names or name in read_partitions(file, self.path)
             for file, names in zip(self.files, self._names, strict=True)
         )
 
@@ -184,7 +181,7 @@ class _Table:
             if name in names:
                 chunks += _read_column(file, name).chunks
             else:
-                value = _read_partitions(file, self.path).get(name)
+                value = read_partitions(file, self.path).get(name)
                 chunks.append(pa.repeat(pa.scalar(value, pa.string()), n))
         return chunks
 
@@ -219,29 +216,6 @@ def _read_column(file: Path, name: str) -> pa.ChunkedArray:
         return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
-def _list_parquet_files(folder: Path) -> list[Path]:
-    """List the Parquet files of a folder, without those in hidden or temporary folders."""
-    files = (path for path in folder.rglob("*.parquet") if path.is_file())
-    return [
-        path
-        for path in files
-        if not any(
-            part.startswith((".", "_")) and "=" not in part
-            for part in path.relative_to(folder).parts
-        )
-    ]
-
-
-def _read_partitions(file: Path, table: Path) -> dict[str, str | None]:
-    """Read column values off the names of a file's hive folders, such as `year=2020`."""
-    folders = file.relative_to(table).parts[:-1] if file != table else ()
-    pairs = [part.split("=", 1) for part in folders if "=" in part]
-    return {
-        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-        for name, value in pairs
-    }
-
-
 class _Entities(NamedTuple):
     """Accepted articles or customers, by id."""
 
@@ -256,7 +230,7 @@ def _read_entities(table: _Table, key: str, columns: dict[str, str]) -> _Entitie
     categories = {name: read_texts(table, source) for name, source in columns.items()}
     if key == "article_id" and not table.has("index_group_name") and table.has("index_name"):
         categories["index_group"] = _group_indices(read_texts(table, "index_name"))
-    age = read_numbers(table, "age") if table.has("age") else np.full(len(table), math.nan)
+    age = read_ages(table) if table.has("age") else np.full(len(table), math.nan)
 
     # Compare each row with the first row of its id.
     order = np.argsort(ids.codes, kind="stable")

@@ -13,7 +13,8 @@ from ..config import FilteringConfig, SplitConfig, to_fraction
 from ..errors import InputError
 from .hashes import hash_texts
 from .input_columns import NS_PER_DAY, CodedColumn
-from .input_tables import NAME_THE_FOLDER, AcceptedTables, Views
+from .input_files import NAME_THE_FOLDER
+from .input_tables import AcceptedTables, Views
 
 DAY = NS_PER_DAY
 THURSDAY = 3  # 1970-01-01, counted from Monday

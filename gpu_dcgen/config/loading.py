@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from .section import Section
 
 MAX_BYTES = 1 << 18  # of a file; all settings with their meaning take 16 KiB
 MAX_VALUES = 10_000  # of a file; there are some hundred settings
+# `section.key=value`, or `section.key: value` as in a file.
+_OVERRIDE = re.compile(r"(?P<name>[^=:]+)(?:=|:\s)(?P<value>.*)", re.DOTALL)
 _MAX_SHOWN = 80  # characters of a value in a message
 # Raised on hostile YAML: by deep nests, numbers of many digits, impossible dates.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
@@ -25,8 +28,9 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> DatasetConfig:
     """Read a YAML file and apply overrides to it.
 
-    An override is `section.key=value` with a value in YAML. Without `path`, overrides apply to the
-    defaults. ConfigError names each key that cannot be used.
+    An override is `section.key=value` or `section.key: value`, with a value in YAML. A file may
+    name a setting in the same way. Without `path`, overrides apply to the defaults. ConfigError
+    names each key that cannot be used.
 
     Example:
         >>> load_config(overrides=["split.train_share=0.7"]).split.train_share
@@ -38,6 +42,8 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Data
     if isinstance(parameters, dict) and not parameters.keys() & data.keys():
         del data["config_parameters"]
         data |= parameters
+    for name in [name for name in data if isinstance(name, str) and "." in name]:
+        _unfold(data, name, path)
     for override in overrides:
         _apply_override(data, override)
     try:
@@ -148,18 +154,35 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
     return n
 
 
+def _unfold(data: dict[Any, Any], name: str, path: Path | None) -> None:
+    """Move the value of `section.key` into its section; ConfigError where it is there twice."""
+    value = data.pop(name)
+    *sections, key = name.split(".")
+    section: Any = data
+    for part in sections:
+        section = section.get(part) if isinstance(section, dict) else None
+    if isinstance(section, dict) and key in section:
+        raise ConfigError(f"{path}: found {name} twice; expected it once.\nDelete one of them.")
+    _set_value(data, name, value)
+
+
 def _apply_override(data: dict[Any, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name.strip():
+    match = _OVERRIDE.fullmatch(override)
+    if match is None or not match["name"].strip():
         raise ConfigError(
             f"--set {override}: expected section.key=value.\n"
             "For example: --set split.train_share=0.7"
         )
     try:
-        value = _parse_yaml(text)
+        value = _parse_yaml(match["value"])
     except _YAML_ERRORS as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML.\n{error}") from error
-    *sections, key = name.strip().split(".")
+    _set_value(data, match["name"].strip(), value)
+
+
+def _set_value(data: dict[Any, Any], name: str, value: Any) -> None:
+    """Set `section.key`, in copies of the sections."""
+    *sections, key = name.split(".")
     for section in sections:
         current = data.get(section)
         data[section] = dict(current) if isinstance(current, dict) else {}

@@ -25,6 +25,9 @@ class InputsConfig(Section):
     article_id_width: Annotated[int, Field(ge=0, le=64)] = 0
     """Characters to which integer article ids are padded with leading zeros (H&M: 10). 0: they are
     not padded. Ids that are text are never padded."""
+    customer_id_width: Annotated[int, Field(ge=0, le=64)] = 0
+    """Characters to which integer customer ids are padded with leading zeros. 0: they are not
+    padded. Ids that are text are never padded."""
     channels: dict[Channel, Literal["online", "offline"]] = {1: "offline", 2: "online"}
     """Meaning of each `sales_channel_id` (0 to 127): `online` or `offline` (D3). The default has
     H&M's ids. Other ids become null, with a warning."""

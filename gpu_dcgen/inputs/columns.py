@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, repeat_index
@@ -18,7 +20,38 @@ from .sources import Source, explain_unreadable
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_INT64 = 2**63 - 1
 MAX_TEXT_BYTES = 1 << 16  # of one value; a longer id or category is a document in the wrong column
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_BAND = re.compile(r"\s*(\d{1,3})\s*(?:(?:-|\u2013|to)\s*(\d{1,3})|\+)\s*", re.ASCII)
 _VALUE_BYTES = 8  # of a column in memory, per row, besides its distinct texts
+
+
+class TextCount(NamedTuple):
+    """Rows with texts that are alike in some way."""
+
+    n_rows: int = 0
+    example: str = ""
+
+
+class Numbers(NamedTuple):
+    """A column of numbers."""
+
+    values: Array  # (n,) float64  undefined where not valid
+    valid: Array  # (n,) bool
+    bands: TextCount = TextCount()  # texts that are two bounds of a number
+    unread: TextCount = TextCount()  # texts that are no numbers
+
+    def warn(self, where: str) -> Iterator[str]:
+        """Yield warnings of texts that are not read as they are."""
+        if self.bands.n_rows:
+            yield (
+                f"{where} is a band such as {self.bands.example!r} in {self.bands.n_rows} rows; "
+                "the middle of the band is used, its lower bound where it is open."
+            )
+        if self.unread.n_rows:
+            yield (
+                f"{where} is text that is no number in {self.unread.n_rows} rows (for example "
+                f"{self.unread.example!r}); null is used there."
+            )
 
 
 class ColumnReader:
@@ -64,7 +97,7 @@ class ColumnReader:
         InputError where a text is not UTF-8, or too long.
         """
         codes, values = self.read_codes(name)
-        if pa.types.is_integer(values.type):
+        if pa.types.is_integer(values.type) or pa.types.is_decimal(values.type):
             texts, places = encode_texts(
                 pa.array([str(value).zfill(width) for value in values.to_pylist()], pa.string())
             )
@@ -87,40 +120,62 @@ class ColumnReader:
             return self.backend.xp.maximum(codes - 1, -1), texts[1:]
         return codes, texts
 
-    def read_numbers(self, name: str) -> tuple[Array, Array]:
-        """Return values (n,) float64 and valid (n,) bool.
+    def read_numbers(self, name: str, *, has_bands: bool = False) -> Numbers:
+        """Return a column of numbers; none is valid where the column is absent.
 
-        No value is valid where the column is absent.
+        With `has_bands`, the text `35-44` is the middle of its bounds and `65+` its bound.
         """
-        return self._read_values(name, self.backend.parse_numbers, _parse_number, pa.float64())
+        xp, source = self.backend.xp, self.source
+        if source.type_classes.get(name) == "text" or name in source.partitions:
+            return self._parse_numbers(*self.read_texts(name), has_bands)
+        if name in source.type_classes:
+            return Numbers(*self._convert(name, self.backend.parse_numbers))
+        return Numbers(xp.zeros(source.n_rows), xp.zeros(source.n_rows, dtype=bool))
 
     def read_times(self, name: str) -> tuple[Array, Array]:
         """Return nanoseconds since 1970 UTC (n,) int64 and valid (n,) bool.
 
         No value is valid where the column is absent.
         """
-        return self._read_values(name, self.backend.parse_times, _parse_time, pa.int64())
-
-    def _read_values(
-        self,
-        name: str,
-        convert: Callable[[Any], tuple[Array, Array]],
-        parse: Callable[[str | None], float | None],
-        kind: pa.DataType,
-    ) -> tuple[Array, Array]:
-        """Return values and validity, by `convert` from files and by `parse` from paths.
-
-        `kind` is the Arrow type of the values.
-        """
         xp, source = self.backend.xp, self.source
         if name in source.type_classes:
-            return self._convert(name, convert)
+            return self._convert(name, self.backend.parse_times)
         if name not in source.partitions:
-            dtype = xp.float64 if pa.types.is_floating(kind) else xp.int64
-            return xp.zeros(source.n_rows, dtype=dtype), xp.zeros(source.n_rows, dtype=bool)
-        parsed = pa.array([parse(text) for text in source.partitions[name]], kind)
-        values = parsed.fill_null(pa.scalar(0, kind))
-        return self._repeat_per_row(values), self._repeat_per_row(parsed.is_valid())
+            return xp.zeros(source.n_rows, dtype=xp.int64), xp.zeros(source.n_rows, dtype=bool)
+        parsed = pa.array([_parse_time(text) for text in source.partitions[name]], pa.int64())
+        return self._repeat_per_row(parsed.fill_null(0)), self._repeat_per_row(parsed.is_valid())
+
+    def _parse_numbers(self, codes: Array, texts: pa.Array, has_bands: bool) -> Numbers:
+        """Parse texts, and count those that are bands or no numbers."""
+        xp, backend = self.backend.xp, self.backend
+        distinct = texts.to_pylist()
+        numbers = [_parse_number(text) for text in distinct]
+        bands = [_parse_band(text) if has_bands else None for text in distinct]
+        is_band = [
+            number is None and band is not None for number, band in zip(numbers, bands, strict=True)
+        ]
+        parsed = pa.array(
+            [
+                band if number is None else number
+                for number, band in zip(numbers, bands, strict=True)
+            ],
+            pa.float64(),
+        )
+        rows = backend.to_host(count_codes(xp, codes + 1, len(distinct) + 1)[1:]).tolist()
+        # The first cell is that of code -1, null.
+        table = pa.concat_arrays([pa.nulls(1, pa.float64()), parsed])
+        values = backend.from_host(table.fill_null(0).to_numpy())
+        valid = backend.from_host(table.is_valid().to_numpy(zero_copy_only=False))
+        is_unread = [
+            value is None and bool(text.strip())
+            for text, value in zip(distinct, parsed.to_pylist(), strict=True)
+        ]
+        return Numbers(
+            values[codes + 1],
+            valid[codes + 1],
+            _count_texts(distinct, rows, is_band),
+            _count_texts(distinct, rows, is_unread),
+        )
 
     def _convert(self, name: str, convert: Callable[[Any], tuple[Array, Any]]) -> tuple[Array, Any]:
         """Return what `convert` makes of a column in the files, and release the column.
@@ -134,12 +189,29 @@ class ColumnReader:
         except MemoryError:
             raise
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise InputError(explain_unreadable(where, error)) from error
+            raise InputError(
+                self._explain_types(name, error) or explain_unreadable(where, error)
+            ) from error
         if (n_values := values.shape[0]) != source.n_rows:
             raise InputError(
                 explain_unreadable(where, f"it has {n_values} values for {source.n_rows} rows")
             )
         return values, meaning
+
+    def _explain_types(self, name: str, error: Exception) -> str | None:
+        """Return the text of an InputError where a column's types differ among the files."""
+        source, own_name = self.source, self.source.names[name]
+        files: dict[str, str] = {}
+        for file in source.files:
+            files.setdefault(str(pq.read_schema(file).field(own_name).type), file.name)
+        if len(files) == 1:
+            return None
+        types = " and ".join(f"{kind} in {file}" for kind, file in sorted(files.items()))
+        return (
+            f"{source.label}: column {own_name!r} is {types}, which do not fit together "
+            f"({' '.join(str(error).split()):.200}).\n"
+            "Write the column with one type in all files; write ids as text."
+        )
 
     def _require_short_texts(self, name: str, codes: Array, texts: pa.Array) -> None:
         """InputError with column and row where a text is longer than MAX_TEXT_BYTES."""
@@ -183,13 +255,26 @@ def drop_unused_values(backend: Backend, codes: Array, values: pa.Array) -> tupl
     return map_codes(backend, pc.if_else(is_used, places, -1).cast(pa.int32()), codes), used
 
 
-def _parse_number(text: str | None) -> float | None:
-    """Return the number in a folder's name; None for NaN and for text that is no number."""
-    try:
-        number = float(text or "")
-    except ValueError:
+def _count_texts(
+    texts: Sequence[str], rows: Sequence[int], is_counted: Sequence[bool]
+) -> TextCount:
+    """Count the rows of some texts."""
+    counted = [(n, text) for n, text, is_one in zip(rows, texts, is_counted, strict=True) if is_one]
+    return TextCount(sum(n for n, _ in counted), counted[0][1]) if counted else TextCount()
+
+
+def _parse_number(text: str) -> float | None:
+    """Return the number that a text is, else None."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _parse_band(text: str) -> float | None:
+    """Return the middle of a band such as `35-44`, the bound of `65+`, else None."""
+    match = _BAND.fullmatch(text)
+    if match is None:
         return None
-    return number if number == number else None
+    low, high = float(match[1]), float(match[2] or match[1])
+    return (low + high) / 2 if low <= high else None
 
 
 def _parse_time(text: str | None) -> int | None:

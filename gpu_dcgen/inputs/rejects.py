@@ -19,12 +19,16 @@ from ..backend.runs import count_codes
 from ..config import InputsConfig
 from ..contract.schema import InputTable
 from ..errors import InputError, spell_option
+from .hints import UnknownIds, explain_unknown_ids, explain_unread_times
 from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
 # Dearer than anything in any currency; `preparation.features` says what sums of prices may reach.
 MAX_PRICE = 1e9
 _MAX_SHOWN = 120  # characters of a bad value in a message
+_MAX_REJECTED = 0.9  # share of a table's rows that may be bad where setting them aside is offered
+_MANY = 0.5  # share of a table's rows that are bad for one reason
+_MAX_TIMES = 20  # bad times that are looked at for what they have in common
 _BATCH_ROWS = 65_536  # decoded at a time when bad rows are read again
 
 
@@ -98,6 +102,7 @@ class CheckedTable:
     reason: Array  # (n,) uint8  0 accepted, k the k-th of REASONS[table], COLLAPSED
     counts: RowCounts
     rejects: dict[str, int]  # reason -> rows, of reasons that occur
+    unknown_ids: tuple[UnknownIds, ...] = ()  # of a log
 
 
 def find_first_reasons(xp: Any, n_rows: int, checks: Iterable[Array]) -> Array:
@@ -111,7 +116,9 @@ def find_first_reasons(xp: Any, n_rows: int, checks: Iterable[Array]) -> Array:
     return reason
 
 
-def count_reasons(source: Source, reason: Array, backend: Backend) -> CheckedTable:
+def count_reasons(
+    source: Source, reason: Array, backend: Backend, unknown_ids: tuple[UnknownIds, ...] = ()
+) -> CheckedTable:
     """Count the rows of a table by their reason (n,) uint8."""
     counts = [int(count) for count in backend.to_host(count_codes(backend.xp, reason, 256))]
     names = enumerate(REASONS[source.table], 1)
@@ -122,7 +129,7 @@ def count_reasons(source: Source, reason: Array, backend: Backend) -> CheckedTab
         rejected=sum(rejects.values()),
         collapsed=counts[COLLAPSED],
     )
-    return CheckedTable(source, reason, rows, rejects)
+    return CheckedTable(source, reason, rows, rejects, unknown_ids)
 
 
 def handle_rejects(
@@ -141,8 +148,7 @@ def handle_rejects(
         raise _make_error(
             f"inputs: found {n_bad} bad rows; expected none:",
             tables,
-            f"Fix the rows, or build with {spell_option('on-bad-rows', 'reject')} "
-            "(inputs.on_bad_rows) to set them aside.",
+            _offer_to_reject(tables, score, inputs),
             backend,
         )
     if n_bad and score <= inputs.min_quality_score:
@@ -150,7 +156,8 @@ def handle_rejects(
             f"inputs: found a quality score of {score:.6f} ({n_bad} of {n_read} rows are bad); "
             f"expected above {inputs.min_quality_score}:",
             tables,
-            "Fix the rows, or lower inputs.min_quality_score if you accept the loss.",
+            "Fix the rows, or if you accept the loss, lower the limit: "
+            f"inputs.min_quality_score: {_below(score)}",
             backend,
         )
     for table in tables:
@@ -166,14 +173,50 @@ def handle_rejects(
     return score
 
 
+def _offer_to_reject(tables: Sequence[CheckedTable], score: float, inputs: InputsConfig) -> str:
+    """Return the remedy for bad rows: to set them aside, unless that leaves little of a table."""
+    if any(
+        table.counts.rejected > _MAX_REJECTED * (table.counts.read - table.counts.collapsed)
+        for table in tables
+    ):
+        return "Fix the rows: too many are bad to set them aside."
+    remedy = (
+        f"Fix the rows, or build with {spell_option('on-bad-rows', 'reject')} "
+        "(inputs.on_bad_rows) to set them aside."
+    )
+    if score <= inputs.min_quality_score:
+        remedy += f" So many also need a lower limit: inputs.min_quality_score: {_below(score)}"
+    return remedy
+
+
+def _below(score: float) -> float:
+    """Return a short number below a score."""
+    return max(0.0, math.ceil(score * 100 - 1) / 100)
+
+
 def _make_error(
     head: str, tables: Sequence[CheckedTable], remedy: str, backend: Backend
 ) -> InputError:
     lines = [head]
     for table in tables:
         lines += [f"  {line}" for line in _describe_rejects(table, backend)]
-        lines += [f"  {line}" for line in _hint_at_lost_zeros(tables[0].source, table)]
+        for ids in table.unknown_ids:
+            lines += [f"  {line}" for line in explain_unknown_ids(ids)]
+        if table.rejects.get("missing_time", 0) > _MANY * table.counts.read:
+            lines += [f"  {line}" for line in _explain_times(table, "missing_time", backend)]
+        elif table.rejects.get("time_out_of_range", 0) > _MANY * table.counts.read:
+            lines += [f"  {line}" for line in _explain_times(table, "time_out_of_range", backend)]
     return InputError("\n".join([*lines, remedy]))
+
+
+def _explain_times(table: CheckedTable, reason: str, backend: Backend) -> Iterator[str]:
+    """Yield what is wrong with the first times that are bad for a reason."""
+    xp, number = backend.xp, [*REASONS[table.source.table]].index(reason) + 1
+    positions = backend.to_host(xp.nonzero(table.reason == number)[0][:_MAX_TIMES]).tolist()
+    name = table.source.names["t_dat"]
+    yield from explain_unread_times(
+        row.values.get(name) for row in _read_rows(table.source, positions)
+    )
 
 
 def _describe_rejects(table: CheckedTable, backend: Backend) -> Iterator[str]:
@@ -191,19 +234,6 @@ def _describe_rejects(table: CheckedTable, backend: Backend) -> Iterator[str]:
         yield (
             f"{source.label}: {table.rejects[name]} {name}: {reason.meaning} "
             f"(first: {source.locate_row(position)}, {values})."
-        )
-
-
-def _hint_at_lost_zeros(articles: Source, table: CheckedTable) -> Iterator[str]:
-    """Yield a hint where articles are unknown because ids are text in one table only."""
-    types = {
-        source.label: source.type_classes.get("article_id") for source in (articles, table.source)
-    }
-    if "unknown_article" in table.rejects and set(types.values()) == {"text", "integer"}:
-        shown = " and ".join(f"{type_class} in {label}" for label, type_class in types.items())
-        yield (
-            f"article_id is {shown}: integers lose leading zeros, which inputs.article_id_width "
-            "restores (H&M: 10)."
         )
 
 

@@ -20,7 +20,9 @@ from ..backend.runs import count_codes, run_starts
 from ..config import DatasetConfig, InputsConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
 from ..contract.schema import CLUB_STATUS, INPUT_COLUMNS, NEWS_FREQUENCY
+from ..errors import InputError, Problems
 from .columns import ColumnReader, drop_unused_values, encode_texts, map_codes
+from .hints import UnknownIds, find_lost_units, warn_of_integer_ids
 from .rejects import (
     COLLAPSED,
     MAX_PRICE,
@@ -134,16 +136,20 @@ def load_shop(
     sources = find_sources(folder, inputs)
     with _hash_files(sources.values()) as hashes:
         items = _load_entities(sources["articles"], backend, width=inputs.article_id_width)
-        users = _load_entities(sources["customers"], backend)
-        log = _load_log(sources["transactions"], items.ids, users.ids, inputs, backend)
+        users = _load_entities(sources["customers"], backend, width=inputs.customer_id_width)
+        log = _load_log(sources["transactions"], items, users, inputs, backend)
         views = (
-            _load_log(sources["views"], items.ids, users.ids, inputs, backend)
+            _load_log(sources["views"], items, users, inputs, backend)
             if "views" in sources
             else None
         )
         parts = [part for part in (items, users, log, views) if part]
         tables = [part.checked for part in parts]
-        score = handle_rejects(tables, inputs, backend, rejects)
+        problems = Problems()
+        problems.errors += [InputError(text) for text in log.faults]
+        with problems.collect():
+            score = handle_rejects(tables, inputs, backend, rejects)
+        problems.raise_all(str(folder))
         files = tuple(_record_files(sources.values(), hashes))
     report = InputReport(
         rows={table.source.table: table.counts for table in tables},
@@ -190,13 +196,14 @@ def _load_entities(source: Source, backend: Backend, *, width: int = 0) -> _Enti
     encoded = {name: reader.read_texts(column) for name, column in own_columns.items()}
     if "index_name" in source.names:  # only read where there is no index_group_name
         encoded["index_group"] = _derive_index_groups(backend, *reader.read_texts("index_name"))
-    age, has_age = reader.read_numbers("age")  # articles have none
+    ages = reader.read_numbers("age", has_bands=True)  # articles have none
+    age, has_age = ages.values, ages.valid
 
     compared = [column for column, _ in encoded.values()] + [age, has_age]
     checked = count_reasons(source, _check_keys(xp, codes, compared), backend)
     rows = xp.nonzero(checked.reason == 0)[0]
     rows = rows[xp.argsort(codes[rows], kind="stable")]
-    warnings, categories = list(source.warnings), {}
+    warnings, categories = [*source.warnings, *ages.warn(f"{source.label}: age")], {}
     for name, (column, texts) in encoded.items():
         column, texts = drop_unused_values(backend, column[rows], texts)
         categories[name] = Category(column, tuple(texts.to_pylist()))
@@ -209,6 +216,7 @@ def _load_entities(source: Source, backend: Backend, *, width: int = 0) -> _Enti
         )
     age = xp.where(has_age & ~is_bad_age, xp.floor(age), -1.0).astype(xp.int16)
     ids = ids.take(pa.array(backend.to_host(codes[rows])))
+    warnings += warn_of_integer_ids(source, ids)
     return _Entities(ids, categories, age, checked, tuple(warnings))
 
 
@@ -266,21 +274,33 @@ class _Log:
     channel: Array  # (n,) int8
     checked: CheckedTable
     warnings: tuple[str, ...]
+    faults: tuple[str, ...]  # texts of InputErrors
 
 
 def _load_log(
-    source: Source, item_ids: pa.Array, user_ids: pa.Array, inputs: InputsConfig, backend: Backend
+    source: Source, items: _Entities, users: _Entities, inputs: InputsConfig, backend: Backend
 ) -> _Log:
     xp = backend.xp
     reader = ColumnReader(source, backend)
-    item = _match_ids(backend, *reader.read_keys("article_id", inputs.article_id_width), item_ids)
-    user = _match_ids(backend, *reader.read_keys("customer_id"), user_ids)
+    item_codes, item_texts = reader.read_keys("article_id", inputs.article_id_width)
+    user_codes, user_texts = reader.read_keys("customer_id", inputs.customer_id_width)
+    item = _match_ids(backend, item_codes, item_texts, items.ids)
+    user = _match_ids(backend, user_codes, user_texts, users.ids)
+    unknown_ids = tuple(
+        UnknownIds(column, source, entities.checked.source, unknown, entities.ids)
+        for column, texts, entities in (
+            ("article_id", item_texts, items),
+            ("customer_id", user_texts, users),
+        )
+        if len(unknown := texts.filter(pc.invert(pc.is_in(texts, value_set=entities.ids))))
+    )
     time, has_time = reader.read_times("t_dat")
     has_price = source.table == "transactions" and inputs.price == "column"
     price, prices = xp.zeros_like(item), pa.array([], pa.float64())
     if has_price:
         price, prices = _match_prices(backend, *reader.read_codes("price"))
-    channel = _match_channels(xp, *reader.read_numbers("sales_channel_id"), inputs.channels)
+    channels = reader.read_numbers("sales_channel_id")
+    channel = _match_channels(xp, channels.values, channels.valid, inputs.channels)
 
     checks = (  # in the order of REASONS
         (item == _MISSING) | (user == _MISSING),
@@ -291,7 +311,9 @@ def _load_log(
         price == _MISSING,
         price == _UNKNOWN,
     )
-    checked = count_reasons(source, find_first_reasons(xp, source.n_rows, checks), backend)
+    reason = find_first_reasons(xp, source.n_rows, checks)
+    checked = count_reasons(source, reason, backend, unknown_ids)
+    faults = tuple(find_lost_units(source, time))
     if checked.counts.accepted < source.n_rows:
         rows = xp.nonzero(checked.reason == 0)[0]
         time, user, item, price, channel = (
@@ -299,14 +321,16 @@ def _load_log(
         )
     if has_price:
         price, prices = drop_unused_values(backend, price, prices)
-    warnings = list(source.warnings)
+    warnings = [*source.warnings, *channels.warn(f"{source.label}: sales_channel_id")]
     if "sales_channel_id" in source.names and (n_unknown := int((channel < 0).sum())):
         known = ", ".join(map(str, sorted(inputs.channels)))
         warnings.append(
             f"{source.label}: sales_channel_id is null or not in inputs.channels ({known}) in "
             f"{n_unknown} rows; null is used there."
         )
-    return _Log(time, user, item, price, prices.to_numpy(), channel, checked, tuple(warnings))
+    return _Log(
+        time, user, item, price, prices.to_numpy(), channel, checked, tuple(warnings), faults
+    )
 
 
 def _match_ids(backend: Backend, codes: Array, texts: pa.Array, ids: pa.Array) -> Array:

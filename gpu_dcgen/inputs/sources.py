@@ -5,8 +5,8 @@ Schemas and footers are read here, no rows.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,15 @@ import pyarrow.parquet as pq
 
 from ..config import InputsConfig
 from ..contract.schema import INPUT_COLUMNS, TABLES, InputColumn, InputRole, InputTable
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, Problems
 from .footers import Footer, FooterError, check_pages, read_footer
+from .missing_columns import (
+    MissingColumns,
+    explain_missing,
+    find_other_spelling,
+    warn_of_unused,
+)
+from .table_files import find_candidates, list_table_files
 
 
 class _AcceptedTypes(NamedTuple):
@@ -55,7 +62,8 @@ _TESTS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
 }
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_ROWS = (1 << 31) - 1  # of a table: rows have int32 numbers
-_MAX_NAMES = 40  # column names in an error message
+_MAX_NAMES = 40  # of files, in an error message
+_MAX_PROBLEMS = 5  # files of a table that cannot be read, each with its reason
 
 
 @dataclass(frozen=True)
@@ -140,32 +148,52 @@ class _File:
 def find_sources(folder: Path, inputs: InputsConfig) -> dict[str, Source]:
     """Find the tables in `folder`, views where they exist and are configured.
 
-    InputError names what is missing, empty, unreadable, doubled or of the wrong type, and a remedy.
-    ConfigError: a mapping of a column that does not exist.
+    InputError names all that is missing, empty, unreadable, doubled or of the wrong type, and
+    remedies. ConfigError: a mapping of a column that does not exist.
     """
+    problems, missing = Problems(), list[MissingColumns]()
+    sources: dict[str, Source] = {}
+    with _to_input_error(folder):
+        tables = _list_tables(folder, inputs)
+    for table in tables:
+        with problems.collect(), _to_input_error(folder):
+            opener = _Opener(table, _find_table(folder, table), inputs)
+            problems.errors += opener.problems.errors
+            if opener.missing is not None:
+                missing.append(opener.missing)
+            elif not opener.problems.errors:
+                sources[table] = opener.make_source(folder)
+                _require_rows(sources[table])
+    if missing:
+        problems.errors.append(InputError(explain_missing(missing, inputs)))
+    problems.raise_all(str(folder))
+    return sources
+
+
+@contextmanager
+def _to_input_error(folder: Path) -> Iterator[None]:
+    """Raise an OSError as InputError."""
     try:
-        sources: dict[str, Source] = {
-            table: _open_table(folder, table, _find_table(folder, table), inputs)
-            for table in _list_tables(folder, inputs)
-        }
+        yield
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: cannot be read ({error.strerror}).\n"
             "Make it readable, or name another folder."
         ) from error
-    for table in TABLES:
-        if sources[table].n_rows == 0:
-            raise InputError(
-                f"{sources[table].label}: the table has no rows.\n"
-                "A build needs articles, customers and transactions."
-            )
-    for source in sources.values():
-        if source.n_rows > MAX_ROWS:
-            raise InputError(
-                f"{source.label}: found {source.n_rows:,} rows; expected at most {MAX_ROWS:,}.\n"
-                "Build from fewer customers or a shorter time."
-            )
-    return sources
+
+
+def _require_rows(source: Source) -> None:
+    """InputError where a table has no rows, or too many."""
+    if source.n_rows == 0 and source.table != "views":
+        raise InputError(
+            f"{source.label}: the table has no rows.\n"
+            "A build needs articles, customers and transactions."
+        )
+    if source.n_rows > MAX_ROWS:
+        raise InputError(
+            f"{source.label}: found {source.n_rows:,} rows; expected at most {MAX_ROWS:,}.\n"
+            "Build from fewer customers or a shorter time."
+        )
 
 
 def explain_unreadable(where: str, error: Exception | str) -> str:
@@ -183,21 +211,16 @@ def _list_tables(folder: Path, inputs: InputsConfig) -> tuple[InputTable, ...]:
             f"{folder}: the folder does not exist.\n"
             "Name the folder that holds articles, customers and transactions."
         )
-    return (*TABLES, "views") if inputs.views and _candidates(folder, "views") else TABLES
-
-
-def _candidates(folder: Path, table: InputTable) -> list[Path]:
-    """Return the file or folder NAME.parquet and the folder NAME/, those that exist."""
-    file, plain = folder / f"{table}.parquet", folder / table
-    return [path for path in (file, plain) if path.is_dir() or (path == file and path.is_file())]
+    return (*TABLES, "views") if inputs.views and find_candidates(folder, "views") else TABLES
 
 
 def _find_table(folder: Path, table: InputTable) -> Path:
-    paths = _candidates(folder, table)
+    paths = find_candidates(folder, table)
     if len(paths) > 1:
+        names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
         raise InputError(
-            f"{folder}: found both {table}.parquet and {table}/; expected one of them.\n"
-            "Remove the other."
+            f"{folder}: found both {' and '.join(sorted(names, key=len, reverse=True))}; expected "
+            "one of them.\nRemove the other."
         )
     if not paths:
         names = sorted(path.name for path in folder.iterdir())
@@ -210,50 +233,95 @@ def _find_table(folder: Path, table: InputTable) -> Path:
     return paths[0]
 
 
-def _open_table(folder: Path, table: InputTable, path: Path, inputs: InputsConfig) -> Source:
-    paths = [path] if path.is_file() else sorted(_list_parquet_files(path))
-    if not paths:
-        raise InputError(f"{path}: the folder has no .parquet files.\nPut the table's files there.")
-    files = [_open_file(file, path) for file in paths]
-    mapping = inputs.columns.get(table, {})
-    names: dict[str, str] = {}
-    type_classes: dict[str, str] = {}
-    partitions: dict[str, tuple[str | None, ...]] = {}
-    warnings: list[str] = []
-    for column in _wanted_columns(table, inputs):
-        name, own_name = column.name, mapping.get(column.name, column.name)
-        if name == "index_name" and "index_group_name" in names:
-            continue  # it is read only to derive the group
-        _refuse_doubles(path.name, files, own_name)
+class _Opener:
+    """Opens the files of a table and finds its columns.
+
+    `problems` has what is wrong with them.
+    """
+
+    def __init__(self, table: InputTable, path: Path, inputs: InputsConfig) -> None:
+        self.problems = Problems()
+        self.missing: MissingColumns | None = None
+        self._table, self._path = table, path
+        self._mapping = inputs.columns.get(table, {})
+        listed = list_table_files(path, self.problems)
+        self._paths, self._warnings = listed.paths, [*listed.warnings]
+        self._files: list[_File] = []
+        for file in listed.paths:
+            with self.problems.collect():
+                self._files.append(_open_file(file, path))
+        self._names: dict[str, str] = {}
+        self._type_classes: dict[str, str] = {}
+        self._partitions: dict[str, tuple[str | None, ...]] = {}
+        columns = _wanted_columns(table, inputs)
+        if not self.problems.errors:
+            self._find_columns(columns)
+        elif len(self.problems.errors) > _MAX_PROBLEMS:
+            n_more = len(self.problems.errors) - _MAX_PROBLEMS
+            more = InputError(f"{path}: {n_more} more files cannot be read.")
+            self.problems.errors[_MAX_PROBLEMS:] = [more]
+
+    def make_source(self, folder: Path) -> Source:
+        """Return the table, in the input folder."""
+        return Source(
+            self._table,
+            folder,
+            self._path,
+            self._paths,
+            tuple(file.footer for file in self._files),
+            self._names,
+            self._type_classes,
+            self._partitions,
+            tuple(self._warnings),
+        )
+
+    def _find_columns(self, columns: list[InputColumn]) -> None:
+        """Find the columns in files and paths, or say what is wrong with them."""
+        missing: dict[str, str] = {}
+        unused: dict[str, str] = {}  # optional columns that are there under a similar name
+        for column in columns:
+            name, own_name = column.name, self._mapping.get(column.name, column.name)
+            if name == "index_name" and "index_group_name" in self._names:
+                continue  # it is read only to derive the group
+            with self.problems.collect():
+                if self._find_column(column, own_name):
+                    continue
+                if column.is_required or name in self._mapping:
+                    missing[name] = own_name
+                elif (other := find_other_spelling(own_name, self._column_names)) is not None:
+                    unused[name] = other
+        if missing:
+            self.missing = MissingColumns(
+                self._table, self._path.name, missing, unused, self._column_names
+            )
+        elif unused:
+            self._warnings.append(warn_of_unused(self._table, self._path.name, unused))
+
+    def _find_column(self, column: InputColumn, own_name: str) -> bool:
+        """Return whether the table has a column; InputError where it cannot be read."""
+        files, label, name = self._files, self._path.name, column.name
+        _refuse_doubles(label, files, own_name)
         n_files = sum(own_name in file.schema.names for file in files)
         if n_files == len(files):
-            if type_class := _find_type_class(path.name, files, own_name, column.role):
-                names[name], type_classes[name] = own_name, type_class
+            if type_class := _find_type_class(label, files, own_name, column.role):
+                self._names[name], self._type_classes[name] = own_name, type_class
         elif n_files:
             lacking = next(file.path for file in files if own_name not in file.schema.names)
             raise InputError(
-                f"{path.name}: column {own_name!r} is in {n_files} of {len(files)} files, "
-                f"not in {lacking.relative_to(path)}.\nWrite the files with one schema."
+                f"{label}: column {own_name!r} is in {n_files} of {len(files)} files, "
+                f"not in {lacking.relative_to(self._path)}.\nWrite the files with one schema."
             )
         elif column.role != "price" and all(own_name in file.partitions for file in files):
-            names[name] = own_name
-            partitions[name] = tuple(file.partitions[own_name] for file in files)
-        elif column.is_required or name in mapping:
-            raise InputError(_explain_missing(path.name, table, name, own_name, files))
+            self._names[name] = own_name
+            self._partitions[name] = tuple(file.partitions[own_name] for file in files)
         else:
-            warnings += _warn_of_other_case(path.name, own_name, files[0])
-    footers = tuple(file.footer for file in files)
-    return Source(
-        table,
-        folder,
-        path,
-        tuple(paths),
-        footers,
-        names,
-        type_classes,
-        partitions,
-        tuple(warnings),
-    )
+            return False
+        return True
+
+    @property
+    def _column_names(self) -> list[str]:
+        """Names of columns in any of the files, in the order of their first file."""
+        return list(dict.fromkeys(name for file in self._files for name in file.column_names))
 
 
 def _wanted_columns(table: InputTable, inputs: InputsConfig) -> list[InputColumn]:
@@ -269,16 +337,6 @@ def _wanted_columns(table: InputTable, inputs: InputsConfig) -> list[InputColumn
     return [column for column in columns if not (without_price and column.name == "price")]
 
 
-def _list_parquet_files(folder: Path) -> list[Path]:
-    """List Parquet files below `folder`, without what Spark and editors hide (`_temporary`)."""
-
-    def is_hidden(part: str) -> bool:
-        return part.startswith((".", "_")) and "=" not in part
-
-    files = (path for path in folder.rglob("*.parquet") if path.is_file())
-    return [file for file in files if not any(map(is_hidden, file.relative_to(folder).parts))]
-
-
 def _open_file(path: Path, table_path: Path) -> _File:
     try:
         footer = read_footer(path)
@@ -289,9 +347,18 @@ def _open_file(path: Path, table_path: Path) -> _File:
         raise InputError(explain_unreadable(str(path), error)) from error
     folders = path.relative_to(table_path).parts[:-1] if path != table_path else ()
     pairs = (part.partition("=") for part in folders if "=" in part)
-    partitions = {
-        unquote(key): None if value == _HIVE_NULL else unquote(value) for key, _, value in pairs
-    }
+    try:
+        partitions = {
+            unquote(key, errors="strict"): None
+            if value == _HIVE_NULL
+            else unquote(value, errors="strict")
+            for key, _, value in pairs
+        }
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: the name of its folder has an escape (%XX) that is not UTF-8.\n"
+            "Rename the folder."
+        ) from error
     return _File(path, schema, footer, partitions)
 
 
@@ -318,12 +385,17 @@ def _find_type_class(
     InputError where a column of its role cannot have it.
     """
     accepted, remedy = _ACCEPTED[role]
+    is_text = role in ("key", "category")  # in the end
     first_files: dict[str, Path] = {}  # type class -> a file that has it
+    kinds: dict[str, Path] = {}  # type -> a file that has it
     for file in files:
         kind = file.schema.field(own_name).type
         type_class = _classify(kind)
+        if is_text and type_class == "decimal" and _is_whole(kind):
+            type_class = "integer"
         if type_class in accepted:
             first_files.setdefault(type_class, file.path)
+            kinds.setdefault(str(kind), file.path)
         # pandas writes a text column without values as floats.
         elif not (pa.types.is_null(kind) or file.footer.is_null_throughout(own_name)):
             shown = f"a nested type, {kind!s:.80}," if pa.types.is_nested(kind) else str(kind)
@@ -331,42 +403,24 @@ def _find_type_class(
                 f"{label}: column {own_name!r} is {shown} in {file.path.name}; "
                 f"expected {' or '.join(sorted(accepted))}.\n{remedy}"
             )
-    if role in ("key", "category") and len(first_files) > 1:
-        where = ", ".join(f"{name} in {file.name}" for name, file in sorted(first_files.items()))
+    changing = first_files if is_text or (role == "number" and "text" in first_files) else {}
+    if is_text and any("decimal" in kind for kind in kinds):
+        changing = kinds
+    if len(changing) > 1:
+        where = ", ".join(f"{name} in {file.name}" for name, file in sorted(changing.items()))
         raise InputError(
             f"{label}: column {own_name!r} changes its type from file to file: {where}.\n{remedy}"
         )
     return min(first_files) if first_files else None
 
 
+def _is_whole(kind: pa.DataType) -> bool:
+    """Return whether a decimal type has no digits after the point, as databases write ids."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(kind.scale == 0)
+
+
 def _classify(kind: pa.DataType) -> str:
     """Return the class of a type, or the type itself where no role accepts it."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return next((name for name, tests in _TESTS.items() if any(t(kind) for t in tests)), str(kind))
-
-
-def _explain_missing(
-    label: str, table: InputTable, name: str, own_name: str, files: Sequence[_File]
-) -> str:
-    names = files[0].column_names
-    folded = {other.casefold(): other for other in names}
-    matches = difflib.get_close_matches(own_name.casefold(), folded, n=3)
-    close = [folded[match] for match in matches]
-    hint = f" (close: {', '.join(close)})" if close else ""
-    mapping = f"{{{table}: {{{name}: {close[0] if close else 'ITS_NAME'}}}}}"
-    lines = [
-        f"{label}: column {own_name!r} is missing; found {', '.join(names[:_MAX_NAMES])}{hint}.",
-        f"If it has another name, map it in the configuration: inputs.columns: {mapping}",
-    ]
-    if name == "price":
-        lines.append("If the log has no prices, build with inputs.price: none.")
-    return "\n".join(lines)
-
-
-def _warn_of_other_case(label: str, own_name: str, file: _File) -> list[str]:
-    return [
-        f"{label}: column {other!r} is not read, only {own_name!r} would be; "
-        "inputs.columns can map it."
-        for other in file.column_names
-        if other.casefold() == own_name.casefold()
-    ]

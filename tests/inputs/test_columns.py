@@ -31,7 +31,7 @@ def test_a_column_in_other_letter_case_is_pointed_out(tmp_path):
     shop = load_tables(write_tables(tmp_path, customers=CUSTOMERS | {"Age": [30, 40]}))
     assert to_list(shop.age) == [-1, -1]
     assert any(
-        "column 'Age' is not read, only 'age' would be; inputs.columns" in warning
+        "column 'Age' is not read, only 'age' would be; this reads it: inputs.columns" in warning
         for warning in shop.report.warnings
     )
 
@@ -154,8 +154,7 @@ def test_lost_leading_zeros_are_restored_by_width_and_hinted_at_without(tmp_path
     )
     with pytest.raises(
         InputError,
-        match="article_id is text in articles.parquet and integer in transactions.parquet: "
-        "integers lose .*article_id_width",
+        match="Integers lose leading zeros; this restores them: inputs.article_id_width: 10",
     ):
         load_tables(folder)
     assert load_tables(folder, article_id_width=10).item_ids.to_pylist() == ["0108775015"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tests.support.input_tables import (
     CUSTOMERS,
     TRANSACTIONS,
     decode,
+    drop_column,
     load_tables,
     write_tables,
 )
@@ -89,21 +91,52 @@ def test_more_rows_than_are_numbered_are_refused_unread(tmp_path, monkeypatch):
         load_tables(tmp_path)
 
 
-def test_of_several_empty_tables_the_first_is_named(tmp_path):
+def test_of_several_empty_tables_each_is_named(tmp_path):
     tables = {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}
     empty = {name: pa.table(table).slice(0, 0) for name, table in tables.items()}
-    with pytest.raises(InputError, match=r"^articles.parquet: the table has no rows"):
+    with pytest.raises(
+        InputError, match=r"(?s)found 3 problems:\n1. articles.*2. customers.*3. transactions"
+    ):
         load_tables(write_tables(tmp_path, **empty))
+
+
+def test_all_problems_of_all_tables_are_in_one_message(tmp_path):
+    folder = write_tables(
+        tmp_path,
+        articles={"article_id": [1.5], "product_group_name": [True]},
+        customers={"id": ["u1"]},
+        transactions=drop_column(TRANSACTIONS, "price") | {"t_dat": [1, 2, 3]},
+    )
+    (folder / "views").mkdir()
+    (folder / "views" / "a").write_text("no Parquet")
+    (folder / "views" / "b").symlink_to("nowhere")
+    with pytest.raises(InputError) as caught:
+        load_tables(folder)
+    text = str(caught.value)
+    for words in (
+        "found 6 problems:\n1. articles.parquet: column 'article_id' is double",
+        "2. articles.parquet: column 'product_group_name' is bool",
+        "3. transactions.parquet: column 't_dat' is int64",
+        "views/a: cannot be read as Parquet",
+        "views/b: is a link to nowhere",
+        "customers.parquet: column 'customer_id' is missing; found id",
+        "transactions.parquet: column 'price' is missing",
+        "inputs.columns: {customers: {customer_id: ITS_NAME}, transactions: {price: ITS_NAME}}",
+    ):
+        assert words in text, text
 
 
 def test_a_folder_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
     folder = write_tables(tmp_path, articles=None)
     (folder / "articles").mkdir()
 
-    def refuse(self, pattern):
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path):
+        if str(path).endswith("articles"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
 
-    monkeypatch.setattr(Path, "rglob", refuse)
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(
         InputError, match=r"articles: cannot be read \(Permission denied\)\.\nMake it readable"
     ):

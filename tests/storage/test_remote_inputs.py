@@ -128,6 +128,8 @@ def test_a_short_answer_is_refused(tables_url, tmp_path, monkeypatch):
 def test_no_key_leads_out_of_the_folder(key, bucket, tables_url, tmp_path, monkeypatch):
     entry = remote_inputs.Entry(4, "", True, None, True)
     listed = remote_inputs.RemoteFolder.entries
+    monkeypatch.setattr(remote_inputs.RemoteFolder, "names", lambda _: ["transactions"])
+    monkeypatch.setattr(remote_inputs, "TABLES", ("transactions",))
     monkeypatch.setattr(
         remote_inputs.RemoteFolder,
         "entries",

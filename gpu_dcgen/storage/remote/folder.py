@@ -102,6 +102,16 @@ class RemoteFolder:
                 return None
             return self._entry(info) if info["type"] == "file" else None
 
+    def names(self) -> list[str]:
+        """Return the names of the files and folders right in the folder, sorted."""
+        with self._to_user_error(self.url):
+            self._files.invalidate_cache()
+            try:
+                paths = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:  # of a folder; a missing bucket is an error
+                paths = self._files.find(self._root)
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+
     def entries(self, under: str = "") -> dict[str, Entry]:
         """Describe all files of the folder, or those below its subfolder `under`.
 

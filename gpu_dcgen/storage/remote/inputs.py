@@ -1,6 +1,6 @@
 """Copy remote tables to local files, which are then read like any others.
 
-Only the Parquet files of the build's tables are copied, in ranges by many threads, to the staging
+Only the files of the build's tables are copied, in ranges by many threads, to the staging
 folder, which is removed when the build ends. Free disk space is checked first. A file that changes
 meanwhile is recognized by its version (ETag, generation or time). A build that resumes copies again
 the files with another version than before, or without one. The SHA-256 in the manifest are those of
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...contract.schema import TABLES
+from ...contract.schema import TABLES, InputTable
+from ...contract.table_names import is_hidden, is_table_name
 from ...errors import InputError, spell_option
 from ...monitoring.progress import ProgressTracker
 from ...resources import free_disk_bytes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _THREADS = 16
 _MIN_FREE_SHARE = 0.05  # of the disk's free bytes, not to be used
 _VERSIONS_FILE = "copied.json"
+# In the folders of tables that keep their own list of files.
+_LAKES = frozenset({"_delta_log", "_spark_metadata", ".hoodie"})
 
 
 def copy_tables(url: str, folder: Path, inputs: InputsConfig, progress: ProgressTracker) -> Path:
@@ -61,7 +64,8 @@ def copy_tables(url: str, folder: Path, inputs: InputsConfig, progress: Progress
 def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]:
     """Return the files of the build's tables, by name."""
     entries: dict[str, Entry] = {}
-    for table in (*TABLES, *(["views"] if inputs.views else [])):
+    tables: tuple[InputTable, ...] = (*TABLES, "views") if inputs.views else TABLES
+    for table in tables:
         files = dict(_find_files(remote, table))
         if not files and table in TABLES:
             folders = (
@@ -78,19 +82,30 @@ def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]
     return entries
 
 
-def _find_files(remote: RemoteFolder, table: str) -> Iterator[tuple[str, Entry]]:
-    """Yield the files of one table."""
-    if (entry := remote.entry(f"{table}.parquet")) is not None:
-        yield f"{table}.parquet", entry
-    if not remote.is_listed:
-        return  # a web server does not list files
-    for folder in (f"{table}.parquet", table):
-        for name, file in remote.entries(folder).items():
-            if entry is not None and folder != table:
-                raise InputError(f"{remote / folder}: is a file and a folder.\nRemove one of them.")
-            if name.endswith(".parquet"):
-                _require_safe_name(remote, name)
-                yield name, file
+def _find_files(remote: RemoteFolder, table: InputTable) -> Iterator[tuple[str, Entry]]:
+    """Yield the files of one table: all that are not hidden, whatever their suffix."""
+    if not remote.is_listed:  # a web server does not list files
+        names = [f"{table}.parquet"]
+    else:
+        names = [name for name in remote.names() if is_table_name(name, table)]
+    for name in names:
+        if (entry := remote.entry(name)) is not None:
+            yield name, entry
+        files = remote.entries(name) if remote.is_listed else {}
+        if entry is not None and files:
+            raise InputError(f"{remote / name}: is a file and a folder.\nRemove one of them.")
+        for file_name, file in files.items():
+            folders = file_name.split("/")[1:]
+            if not _LAKES.isdisjoint(folders) or file_name.endswith(".metadata.json"):
+                raise InputError(
+                    f"{remote / name}: is a Delta, Iceberg or Hudi table, and its folder also "
+                    "holds rows that were deleted.\n"
+                    "Copy the whole table to a local folder and build from there, or write its "
+                    "current rows as Parquet files."
+                )
+            _require_safe_name(remote, file_name)
+            if not any(map(is_hidden, folders)):
+                yield file_name, file
 
 
 def _require_safe_name(remote: RemoteFolder, name: str) -> None:

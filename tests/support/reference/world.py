@@ -110,9 +110,9 @@ def share(value: float) -> Fraction:
 
 
 def read_log(tables: Tables, config: Any) -> Log:
-    width = config.inputs.article_id_width
+    width, user_width = config.inputs.article_id_width, config.inputs.customer_id_width
     rows = [
-        (_text(row["customer_id"]), _text(row["article_id"], width), row["t_dat"], row)
+        (_text(row["customer_id"], user_width), _text(row["article_id"], width), row["t_dat"], row)
         for row in tables["transactions"]
     ]
     lines: dict[tuple[str, str, int], list[dict]] = {}
@@ -131,16 +131,17 @@ def read_log(tables: Tables, config: Any) -> Log:
     items = sorted({item_id for _, item_id, _ in kept})
     user_code = {user_id: code for code, user_id in enumerate(users)}
     item_code = {item_id: code for code, item_id in enumerate(items)}
-    customers = {_text(row["customer_id"]): row for row in tables["customers"]}
+    customers = {_text(row["customer_id"], user_width): row for row in tables["customers"]}
     articles = {_text(row["article_id"], width): row for row in tables["articles"]}
     views = [
         (
-            user_code[_text(row["customer_id"])],
+            user_code[_text(row["customer_id"], user_width)],
             item_code[_text(row["article_id"], width)],
             row["t_dat"],
         )
         for row in (tables.get("views") or [] if config.inputs.views else [])
-        if _text(row["customer_id"]) in user_code and _text(row["article_id"], width) in item_code
+        if _text(row["customer_id"], user_width) in user_code
+        and _text(row["article_id"], width) in item_code
     ]
     return Log(
         users=users,
