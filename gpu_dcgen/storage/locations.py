@@ -21,20 +21,20 @@ def parse_location(location: Path | str) -> Path | str:
     """Return a local path as a Path, also from a file:// URL; a remote URL as a str.
 
     The URL has no slash at its end. ConfigError for a URL that holds a secret, a query or a
-    fragment, and for one that was turned into a Path.
+    fragment, for one that was turned into a Path, and for a path that is not UTF-8.
     """
     if isinstance(location, Path):
         if _COLLAPSED_URL.match(str(location)):
             raise ConfigError(
                 f"{location}: is a URL as a Path, which lacks a slash.\nGive the URL as text."
             )
-        return location
+        return _require_text(location)
     match = _URL.match(location)
     if match is None:
-        return Path(location)
+        return _require_text(Path(location))
     scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
-        return Path(unquote(rest.removeprefix("localhost")))
+        return _require_text(Path(unquote(rest.removeprefix("localhost"))))
     authority = rest.partition("/")[0]
     if ":" in authority.rpartition("@")[0] or "?" in rest or "#" in rest:
         raise ConfigError(
@@ -43,6 +43,18 @@ def parse_location(location: Path | str) -> Path | str:
             "rename what has ? or # in its name."
         )
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+def _require_text(path: Path) -> Path:
+    """Return a path; ConfigError where it is not UTF-8, as manifests and Arrow need it."""
+    absolute = path.absolute()
+    try:
+        str(absolute).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{absolute}: the path is not UTF-8.\nRename the folder, or name another one."
+        ) from error
+    return path
 
 
 def require_local(location: Path | str) -> Path:

@@ -43,7 +43,7 @@ class RowGroup:
 class SplitFiles:
     """One split of a dataset on disk; small and immutable, and can be pickled."""
 
-    folder: Path  # of the dataset
+    folder: Path  # of the dataset, absolute
     split: str
     shape: str  # labeled_pair, n_tuple or triplet (D19)
     parts: tuple[Path, ...]
@@ -115,6 +115,7 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
         ConfigError: `path` is a URL; copy the dataset first.
     """
     folder, split = _locate(require_local(path), split)
+    folder = folder.resolve()  # so that the working directory may change while the split is read
     manifest = _load_manifest(folder / "manifest.json")
     for name in _VOCABULARY_FILES:
         _check_size(folder, name, manifest.files.get(name))

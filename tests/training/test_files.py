@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="pip install '.[torch]'")
 from gpu_dcgen.errors import ConfigError, InputError
 from gpu_dcgen.training.dataset import ContrastiveDataset
 from gpu_dcgen.training.files import open_split
+from gpu_dcgen.training.in_batch import InBatch
 from gpu_dcgen.training.row_groups import RowGroupReader
 from gpu_dcgen.training.stream import ContrastiveStream
 from gpu_dcgen.training.vocabularies import load_vocabularies
@@ -33,6 +34,24 @@ def test_a_split_is_found_by_folder_by_file_and_by_folder_of_parts():
     assert val in by_name.parts
     assert open_split(dataset).split == "train"
     assert len(open_split(dataset).parts) > 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("name", ["labeled_pair", "labeled_pair/val_dataset.parquet", "../link"])
+def test_the_working_directory_may_change_after_opening(tmp_path, monkeypatch, name, num_workers):
+    copy_dataset(tmp_path / "here")
+    (tmp_path / "link").symlink_to("here/labeled_pair")
+    monkeypatch.chdir(tmp_path / "here")
+    collate = InBatch(name, "val")
+    streams = [
+        ContrastiveStream(name, "val", batch_size=8, num_workers=num_workers, collate=function)
+        for function in (None, collate)
+    ]
+    rows = ContrastiveDataset(name, "val")
+    monkeypatch.chdir("/")
+    for stream in streams:
+        assert len(list(stream)) == len(stream) > 0
+    assert rows[len(rows) - 1]["label"] in (0, 1)
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
