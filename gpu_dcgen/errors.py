@@ -89,6 +89,7 @@ class DcgenError(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(escape_controls(redact(text)))
+        self.parts: tuple[str, ...] = (str(self),)  # texts of the problems that it tells
 
 
 class ConfigError(DcgenError):
@@ -149,7 +150,9 @@ class Problems:
             texts = (str(error).replace("\n", "\n   ") for error in self.errors)
             numbered = (f"{number}. {text}" for number, text in enumerate(texts, 1))
             head = f"{where}: found {len(self.errors)} problems:"
-            raise InputError("\n".join([head, *numbered])) from self.errors[0]
+            error = InputError("\n".join([head, *numbered]))
+            error.parts = tuple(part for single in self.errors for part in single.parts)
+            raise error from self.errors[0]
 
 
 _FLAGS = ("overwrite", "resume")

@@ -178,7 +178,7 @@ def render_checks(checks: list[Check]) -> RenderableType:
     for check in checks:
         verdict = Text(check.verdict, style=VERDICT_STYLE[check.verdict])
         table.add_row(verdict, check.name, check.actual, check.expected)
-    remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.verdict != "ok"]
+    remedies = [Text(f"{check.name}: {check.remedy}") for check in checks if check.remedy]
     return Group(table, *remedies)
 
 

@@ -60,6 +60,8 @@ def checks(
     """Check Python, packages, machine and configuration; where given, tables and output too."""
     config, config_check = _check_config(config_file)
     sources, tables = ({}, []) if inputs is None else _check_tables(inputs, config)
+    if inputs is not None and sources:
+        tables += _check_rows(inputs, config)
     machine = [
         _check_python(),
         *_check_packages(),
@@ -210,7 +212,7 @@ def _list_versions(versions: dict[str, str]) -> str:
 def _check_tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:
     """Find the tables as a build does; return no sources where a build would refuse them.
 
-    Files, footers and columns are checked; rows are left to the build.
+    Files, footers and columns are checked, no rows.
     """
     expected = "tables that a build can read"
     try:
@@ -218,13 +220,40 @@ def _check_tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source
 
         sources = find_sources(inputs, config.inputs)
     except DcgenError as error:
-        actual, *remedy = str(error).splitlines()
-        return {}, [Check("tables", actual, expected, "fail", " ".join(remedy))]
+        return {}, [_report_problem(part, expected) for part in error.parts]
     except ImportError as error:
         actual = f"cannot be checked: {error}"
         return {}, [Check("tables", actual, expected, "fail", "pip install -U pyarrow")]
     return dict(sources), [
         Check(source.label, _describe_size(source), expected, "ok") for source in sources.values()
+    ]
+
+
+def _report_problem(text: str, expected: str) -> Check:
+    """Return a failed check from the text of an error: what is indented belongs to its head."""
+    head, *lines = text.splitlines()
+    actual = " ".join([head, *(line.strip() for line in lines if line.startswith(" "))])
+    remedy = " ".join(line for line in lines if not line.startswith(" "))
+    return Check("tables", actual, expected, "fail", remedy)
+
+
+def _check_rows(inputs: Path, config: DatasetConfig) -> list[Check]:
+    """Read the tables as a build does, and report what it would refuse or warn of."""
+    from ..backend.select import select_backend
+    from ..inputs.shop import load_shop
+
+    expected = "rows that a build can use"
+    backend, _ = select_backend("cpu", memory_limit=config.resources.memory_limit)
+    try:
+        report = load_shop(inputs, config, backend).report
+    except DcgenError as error:
+        return [_report_problem(part, expected) for part in error.parts]
+    n_rows = sum(rows.read for rows in report.rows.values())
+    n_bad = sum(rows.rejected for rows in report.rows.values())
+    actual = f"{n_rows:,} rows, {n_bad:,} of them bad"
+    return [
+        Check("rows", actual, expected, "ok"),
+        *(Check("rows", text, expected, "warn") for text in report.warnings),
     ]
 
 

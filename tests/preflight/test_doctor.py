@@ -37,7 +37,9 @@ def write_shop(folder: Path, rows: int = 3, log: str = "transactions.parquet") -
 @pytest.fixture
 def big_machine(monkeypatch):
     monkeypatch.setattr(
-        resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * doctor.GB)
+        resources.psutil,
+        "virtual_memory",
+        lambda: SimpleNamespace(total=64 * doctor.GB, available=60 * doctor.GB),
     )
     monkeypatch.setattr(resources, "CONTROL_GROUPS", ())
     monkeypatch.setattr(
@@ -110,6 +112,39 @@ def test_a_missing_column_fails_and_is_found_under_the_name_that_the_configurati
         "inputs: {columns: {customers: {customer_id: household}}}"
     )
     assert run_checks(shop, tmp_path, config_file=mapped)["customers.parquet"].verdict == "ok"
+
+
+def test_all_problems_are_found_at_once(tmp_path, big_machine):
+    shop = write_shop(tmp_path / "shop")
+    pq.write_table(pa.table({"household": ["1"]}), shop / "customers.parquet")
+    (shop / "transactions.parquet" / "notes.txt").write_text("see wiki")
+    (shop / "articles.parquet").unlink()
+    (shop / "articles.parquet").symlink_to("gone")
+    checks = [check for check in doctor.checks(shop, tmp_path) if check.name == "tables"]
+    assert [check.verdict for check in checks] == ["fail"] * 3
+    assert all(check.remedy and "\n" not in check.actual + check.remedy for check in checks)
+    for check, words in zip(checks, ("link to gone", "notes.txt", "'customer_id'"), strict=True):
+        assert words in check.actual
+
+
+def test_rows_that_a_build_would_refuse_are_found_with_all_reasons(tmp_path, big_machine):
+    shop = write_shop(tmp_path / "shop")
+    pq.write_table(pa.table({"customer_id": ["01"]}), shop / "customers.parquet")
+    assert run_checks(write_shop(tmp_path / "good"), tmp_path)["rows"].actual == (
+        "8 rows, 0 of them bad"
+    )
+    check = run_checks(shop, tmp_path)["tables"]
+    assert check.verdict == "fail" and "6 unknown_customer" in check.actual
+    assert "leading zeros: '1' in transactions.parquet, '01' in customers" in check.actual
+    assert check.remedy == "Fix the rows: too many are bad to set them aside."
+
+
+def test_what_a_build_would_warn_of_is_a_warning(tmp_path, big_machine):
+    shop = write_shop(tmp_path / "shop")
+    (shop / "transactions.parquet" / "_SUCCESS").touch()
+    checks = [check for check in doctor.checks(shop, tmp_path) if check.name == "rows"]
+    assert [check.verdict for check in checks] == ["ok", "warn"]
+    assert "1 hidden file (_SUCCESS) is left out" in checks[1].actual
 
 
 def test_a_mapping_of_no_column_fails_with_a_remedy(tmp_path, big_machine):
