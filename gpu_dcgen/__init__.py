@@ -67,8 +67,9 @@ if TYPE_CHECKING:
     from .reporting import write_report as report
     from .storage.integrity import validate
     from .training.dataset import ContrastiveDataset
+    from .training.history import compute_in_history
     from .training.in_batch import InBatch
-    from .training.losses import info_nce
+    from .training.losses import info_nce, ranking_loss
     from .training.stream import ContrastiveStream
 
 __version__ = "0.1.0"
@@ -92,8 +93,10 @@ _HOMES = {
     "append": ("dataset_generator", "append"),
     "audit": ("auditing", "audit"),
     "build": ("dataset_generator", "build"),
+    "compute_in_history": ("training.history", "compute_in_history"),
     "info_nce": ("training.losses", "info_nce"),
     "load_config": ("config", "load_config"),
+    "ranking_loss": ("training.losses", "ranking_loss"),
     "report": ("reporting", "write_report"),
     "validate": ("storage.integrity", "validate"),
 }
@@ -117,8 +120,10 @@ __all__ = [
     "append",
     "audit",
     "build",
+    "compute_in_history",
     "info_nce",
     "load_config",
+    "ranking_loss",
     "report",
     "validate",
 ]

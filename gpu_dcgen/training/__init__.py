@@ -7,12 +7,16 @@
     gpu_row_groups.py  the same on a CUDA device
     records.py         decoded groups, each in one piece of memory
     order.py           the order of an epoch: a pure function of (seed, epoch, position)
+    snapshots.py       the item snapshots (D6), and that of each positive
+    snapshot_order.py  the order of an epoch in batches of one snapshot
     negatives.py       the negatives of an epoch, chosen from those stored
     windows.py         decode the next part of an epoch in advance
     dataset.py         `ContrastiveDataset`: samples by index, with a bounded cache
     stream.py          `ContrastiveStream`: batches, prefetched and resumable
+    history.py         what a user's history says of an item
+    frequencies.py     how often each item is a positive, over a split or around a snapshot
     in_batch.py        `InBatch`: negatives from the batch, with their probabilities (D14)
-    losses.py          `info_nce`, corrected for these probabilities
+    losses.py          `info_nce`, corrected for these probabilities; `ranking_loss`
     exporters.py       files for other trainers
     two_tower.py       a small model
     rankings.py        rankings to compare it with, and the metrics

@@ -27,6 +27,8 @@ class InBatchNegatives(TypedDict):
     """(n, n) bool: whether positive j may be a negative of row i."""
     log_q: Tensor
     """(n, n) float32: log-probability that positive j is a candidate; 0 where not allowed."""
+    in_history: Tensor
+    """(n, n, 3) float32: positive j in the history of row i, as of `compute_in_history`."""
 
 
 class Batch(TypedDict):
@@ -40,13 +42,13 @@ class Batch(TypedDict):
     user_features: dict[str, Tensor]
     """int32, float32 or bool, (n,); the sequence (n, max_length): oldest first, 0 at the end."""
     item_features: dict[str, Tensor]
-    """int32 or float32, (n,) or (n, width)."""
+    """int32 or float32, (n,) or (n, width); from `InBatch` also `in_history`, (n, width, 3)."""
     label: Tensor
     """float32, (n,) or (n, width): 1 for the positive, 0 for negatives."""
     metadata: dict[str, Tensor]
     """Times (int64, ns since 1970 UTC), sources and weights; `group_number` int64, `slot` int16."""
     log_q: NotRequired[Tensor]
-    """From `InBatch`: (n, width) float32, log-probability that the item is a candidate."""
+    """From `InBatch`: (n, width) float32, what `info_nce` subtracts from the logits."""
     in_batch: NotRequired[InBatchNegatives]
     """From `InBatch`: the batch's positives as negatives."""
 

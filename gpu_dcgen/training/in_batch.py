@@ -3,16 +3,26 @@
 A sampled softmax stands for one over all items that a user could have bought. Its sum over the
 negatives is estimated without bias by giving each sampled item the weight 1 / pi, where pi is the
 probability that it is among the candidates at all (Horvitz and Thompson 1952). In logits that is a
-subtraction of log(pi), "logQ" (Bengio and Senecal 2008; Yi et al. 2019). An item that both the
-batch and the random draw offer is a candidate only once, so the two combine to
-
-    pi = 1 - (1 - p) ** (n - 1) * (1 - R / C)
-
-with p the item's share of the split's positives, n the positives in the batch, and R random
-negatives from a corpus of C items. The positive and the hard negatives are candidates for certain:
-log(pi) = 0. That the positive is not sampled is the point of Khrylchenko et al. (2025), "Correcting
-the LogQ Correction", RecSys, arXiv:2507.09331. Their loss also weighs each sample by the model's
+subtraction of log(pi), "logQ" (Bengio and Senecal 2008; Yi et al. 2019). The positive is not
+sampled, so that its logit stays: that is the point of Khrylchenko et al. (2025), "Correcting the
+LogQ Correction", RecSys, arXiv:2507.09331. Their loss also weighs each sample by the model's
 uncertainty; `losses.info_nce` does not.
+
+A row's candidates are independent samples of the items that its user does not own:
+
+- The batch: pi = 1 - (1 - q) ** (n - 1), with q the item's share of the positives that the batch is
+  drawn from (`frequencies.PositiveShares`), n positives in the batch. Its terms sum up to S, the
+  sum over all items but the positive.
+- R random negatives, uniform over a corpus of C items, each with the weight 1: their terms sum up
+  to (R / C) * S. A common factor of all items moves no item against another, and for ten rows of
+  thousands the exact weight C / R would only add noise.
+- Hard negatives, each with its own pi from `negative_log_q`: their terms sum up to S over the items
+  of the positive's list of candidates.
+
+With all three, an item's expected weight is 1 + R / C, and 1 more if it is on the list: a softmax
+in which these items count up to twice, and which is exact up to a constant without hard negatives.
+Without in-batch negatives all weights are R / C times as large, so that random rows still have the
+weight 1, and hard ones (R / C) / pi.
 """
 
 from __future__ import annotations
@@ -25,9 +35,15 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .files import SplitFiles, open_split, read_table
+from .frequencies import PositiveShares
 from .groups import SEQUENCE, Batch, CandidateGroups, to_group_batch
+from .history import compute_in_history
 from .row_groups import RowGroupReader
+from .snapshots import make_snapshot_grid
+from .stream import BatchRule
 from .vocabularies import DatasetVocabularies, load_vocabularies
+
+_LOG_Q = "negative_log_q"
 
 
 class InBatch:
@@ -35,82 +51,165 @@ class InBatch:
 
     Batches have the layout "groups", and for n positives also
 
-    - `log_q`: (n, width) float32, log(pi) of each candidate of the group,
-    - `in_batch`: a dict of `allowed`, (n, n) bool, whether positive j may be a negative of row i,
-      and `log_q`, (n, n) float32, log(pi) of positive j as a negative of row i.
+    - `log_q`: (n, width) float32, what `info_nce` subtracts from the logit of each candidate of the
+      group: 0 for the positive and random negatives, for hard ones their log(pi);
+    - `item_features["in_history"]`: (n, width, 3) float32, as of `compute_in_history`;
+    - `in_batch`: a dict of `allowed`, (n, n) bool, whether positive j may be a negative of row i;
+      `log_q`, (n, n) float32, log(pi) of positive j as a negative of row i; and `in_history`,
+      (n, n, 3) float32, of positive j in the history of row i.
 
-    Not allowed are items that the user of row i owns (positives of the split, items of
-    `user_sequences.parquet`, the row's history), candidates that the row has already, and second
-    appearances of an item. Items that a user of val or test bought more than `max_sequence_length`
-    purchases before the window, and never again, are not in the files, so they are not known as
-    owned. An item in the batch was on sale when it was bought, perhaps not at the time of row i.
+    Not allowed are the row's own item, items that the user of row i owns (positives of the split,
+    items of `user_sequences.parquet`, the row's history), and second appearances of an item. Items
+    that a user of val or test bought more than `max_sequence_length` purchases before the window,
+    and never again, are not in the files, so they are not known as owned.
 
-    Users and items of the whole split are read once, to learn how often each item is a positive,
-    what each user owns, and how large the corpus was. Memory: 12 bytes per positive.
+    With `batches="snapshot"`, the default, the stream makes each batch of positives of one item
+    snapshot. The item features of positive j are then as of row i's snapshot too, and log(pi) is as
+    of that week. With "shuffled" a batch mixes all times, as other libraries do: positive j carries
+    the features of its own snapshot, which may be years from row i's, and log(pi) is that of the
+    whole split.
+
+    Users, items and times of the whole split are read once, to learn how often each item is a
+    positive and what each user owns. These are probabilities of how this split's batches are made,
+    so they are counted over this split: for train, over train positives only. Memory: 28 bytes per
+    positive.
+
+    Attributes:
+        batches: How the stream makes batches: "snapshot" or "shuffled".
 
     Example:
-        >>> stream = ContrastiveStream("data/training", collate=InBatch("data/training"))
+        >>> stream = ContrastiveStream("data/training", n_hard=0, collate=InBatch("data/training"))
         >>> batch = next(iter(stream))
         >>> batch["in_batch"]["allowed"].shape
         torch.Size([256, 256])
     """
 
     def __init__(
-        self, path: Path | str, split: str | None = None, *, from_batch: bool = True
+        self,
+        path: Path | str,
+        split: str | None = None,
+        *,
+        batches: BatchRule = "snapshot",
+        from_batch: bool = True,
+        smoothing: float = 1000.0,
     ) -> None:
-        """Read the users and items of a split.
+        """Read the users, items and times of a split.
 
         Args:
             path: Folder of the dataset, or a split's file or folder inside it.
             split: "train", "val" or "test"; train, or that of `path`, unless given.
-            from_batch: False for `log_q` of the stored negatives only, without `in_batch`.
+            batches: "snapshot" for batches of one item snapshot, "shuffled" for batches of all.
+            from_batch: False for the stored negatives only, without `in_batch`.
+            smoothing: Weight of an item's share of the whole split in its share of a week, in
+                positives; above 0. See `PositiveShares`.
 
         Raises:
             InputError: The files cannot be used.
+            ConfigError: An argument cannot be used.
         """
+        if batches not in ("snapshot", "shuffled"):
+            raise ConfigError(f"batches {batches!r}: expected 'snapshot' or 'shuffled'.")
+        if smoothing <= 0:
+            raise ConfigError(f"smoothing {smoothing}: expected a number above 0.")
+        self.batches = batches
         self._files = open_split(path, split)
         vocabularies = load_vocabularies(self._files.folder)
         self._from_batch = from_batch
-        self._firsts = torch.tensor([group.first for group in self._files.row_groups])
-        users, items, self._corpus_sizes = _scan(self._files, vocabularies)
-        share = torch.bincount(items, minlength=vocabularies.n_items + 1) / len(items)
-        # log(1 - p) by item_index; finite also for an item that is every positive
-        self._log_not_positive = torch.log1p(-share.double().clamp(max=1 - 1e-9))
+        self._grid = make_snapshot_grid(self._files.manifest)
+        users, items, times = _scan(self._files, vocabularies)
+        self._shares = PositiveShares(
+            items,
+            vocabularies.n_items,
+            snapshots=self._grid.find(times) if batches == "snapshot" else None,
+            smoothing=smoothing,
+        )
         self._offsets, self._owned = _list_owned(self._files, vocabularies, users, items)
 
     def __call__(self, groups: CandidateGroups) -> Batch:
         """Make a batch, on the device of the groups.
 
         Raises:
-            ConfigError: The stream leaves out user_id, item_id or the sequence.
+            ConfigError: The stream leaves out a column that this needs, its hard negatives have no
+                known probability, or it mixes snapshots although `batches` is "snapshot".
         """
-        _require_columns(groups)
-        slot = groups.metadata["slot"]
-        self._move_to(slot.device)
-        is_random = slot > self._files.n_hard
-        n_random = is_random.sum(dim=1, keepdim=True)
-        row_group = torch.bucketize(groups.metadata["group_number"], self._firsts, right=True) - 1
-        corpus_size = torch.maximum(self._corpus_sizes[row_group][:, None], n_random + 1)
-        log_not_drawn = torch.log1p(-n_random / corpus_size)
-        n_other = len(groups) - 1 if self._from_batch else 0
-
-        def compute_log_q(items: Tensor) -> Tensor:
-            log_not_candidate = n_other * self._log_not_positive[items] + log_not_drawn
-            return torch.log(-torch.expm1(log_not_candidate)).float()
-
+        self._require_columns(groups)
         items = groups.item_features["item_index"].long()
+        sequence = groups.user_features[SEQUENCE]
+        self._move_to(items.device)
         batch = to_group_batch(groups)
-        batch["log_q"] = torch.where(is_random, compute_log_q(items), 0.0)
+        batch["item_features"]["in_history"] = compute_in_history(sequence, items)
+        batch["log_q"] = self._compute_stored_log_q(groups)
         if self._from_batch:
+            positives, n = items[:, 0], len(groups)
             allowed = self._find_allowed(groups, items)
-            log_q = compute_log_q(items[:, 0].expand_as(allowed))
-            batch["in_batch"] = {"allowed": allowed, "log_q": torch.where(allowed, log_q, 0.0)}
+            log_q = self._shares.compute_log_q(positives, self._find_snapshot(groups), n - 1)
+            batch["in_batch"] = {
+                "allowed": allowed,
+                "log_q": torch.where(allowed, log_q.expand(n, n), 0.0),
+                "in_history": compute_in_history(sequence, positives),
+            }
         return batch
 
+    def _require_columns(self, groups: CandidateGroups) -> None:
+        names = {*groups.user_features, *groups.item_features, *groups.metadata}
+        for name in ("user_index", "item_index", SEQUENCE, "timestamp"):
+            if name not in names:
+                raise ConfigError(
+                    f"InBatch: the stream gives no {name}.\n"
+                    f"Add user_id, item_id, {SEQUENCE} and timestamp to its columns."
+                )
+        slot = groups.metadata["slot"][0]
+        if _LOG_Q in names or not ((slot > 0) & (slot <= self._files.n_hard)).any():
+            return
+        if _LOG_Q in self._files.schema.names:
+            raise ConfigError(
+                f"InBatch: the stream gives hard negatives, but no {_LOG_Q}.\n"
+                f"Add {_LOG_Q} to its columns, or leave the hard negatives out with n_hard=0."
+            )
+        raise ConfigError(
+            f"InBatch: this dataset has no column {_LOG_Q}, so that its hard negatives cannot be"
+            " weighed in a softmax.\nLeave them out: give the stream n_hard=0. Or build the dataset"
+            " again with this version."
+        )
+
+    def _compute_stored_log_q(self, groups: CandidateGroups) -> Tensor:
+        """Return what to subtract from the logits of a group's candidates: (n, width) float32."""
+        slot = groups.metadata["slot"]
+        is_hard = (slot > 0) & (slot <= self._files.n_hard)
+        if _LOG_Q not in groups.metadata:
+            return torch.zeros_like(slot, dtype=torch.float32)
+        log_q = groups.metadata[_LOG_Q]
+        # Some of those stored, chosen at random, were less likely by their share.
+        n_hard = is_hard.sum(dim=1, keepdim=True)
+        log_q = log_q + torch.log(n_hard / max(self._files.n_hard, 1))
+        if not self._from_batch:
+            is_random = slot > self._files.n_hard
+            n_random = is_random.sum(dim=1, keepdim=True)
+            scale = torch.where(is_random, groups.metadata[_LOG_Q], -torch.inf).amax(
+                1, keepdim=True
+            )
+            scale = scale + torch.log(n_random / max(self._files.n_random, 1))
+            log_q = log_q - torch.where(n_random > 0, scale, 0.0)
+        return torch.where(is_hard, log_q, 0.0)
+
+    def _find_snapshot(self, groups: CandidateGroups) -> int:
+        """Return the snapshot that the groups share; 0 where they need not share one."""
+        if self.batches == "shuffled":
+            return 0
+        snapshots = self._grid.find(groups.metadata["timestamp"])
+        first, last = int(snapshots.min()), int(snapshots.max())
+        if first != last:
+            raise ConfigError(
+                f"InBatch: a batch has positives of the item snapshots {first} to {last}, expected"
+                " of one.\nIterate over a ContrastiveStream with this collate, or give InBatch"
+                " batches='shuffled'."
+            )
+        return first
+
     def _move_to(self, device: torch.device) -> None:
-        if self._corpus_sizes.device != device:
-            for name in ("_firsts", "_corpus_sizes", "_log_not_positive", "_offsets", "_owned"):
-                setattr(self, name, getattr(self, name).to(device))
+        if self._offsets.device != device:
+            self._shares.to(device)
+            self._offsets, self._owned = self._offsets.to(device), self._owned.to(device)
 
     def _find_allowed(self, groups: CandidateGroups, items: Tensor) -> Tensor:
         """Find which positives may be negatives of which rows: (n, n) bool; see the class."""
@@ -120,7 +219,7 @@ class InBatch:
         is_excluded = torch.zeros((n, len(offered)), dtype=torch.bool, device=device)
 
         def exclude(rows: Tensor, excluded: Tensor) -> None:
-            at = torch.searchsorted(offered, excluded).clamp_(max=len(offered) - 1)
+            at = torch.searchsorted(offered, excluded.contiguous()).clamp_(max=len(offered) - 1)
             is_offered = offered[at] == excluded
             is_excluded[rows[is_offered], at[is_offered]] = True
 
@@ -130,54 +229,23 @@ class InBatch:
         rows = place.repeat_interleave(n_owned)
         nth = torch.arange(len(rows), device=device) - (n_owned.cumsum(0) - n_owned)[rows]
         exclude(rows, self._owned[start[rows] + nth].long())
-        for lists in (items, groups.user_features[SEQUENCE].long()):
+        for lists in (items[:, :1], groups.user_features[SEQUENCE].long()):
             exclude(place.repeat_interleave(lists.shape[1]), lists.reshape(-1))
         first = torch.full((len(offered),), n, device=device)
         first = first.scatter_reduce(0, column, place, "amin")
         return ~is_excluded[:, column] & (first[column] == place)
 
 
-def _require_columns(groups: CandidateGroups) -> None:
-    names = {*groups.user_features, *groups.item_features}
-    for name in ("user_index", "item_index", SEQUENCE):
-        if name not in names:
-            raise ConfigError(
-                f"InBatch: the stream gives no {name}.\n"
-                f"Add user_id, item_id and {SEQUENCE} to its columns."
-            )
-
-
 def _scan(files: SplitFiles, vocabularies: DatasetVocabularies) -> tuple[Tensor, Tensor, Tensor]:
-    """Read user_index and item_index of the positives, and the corpus size of each row group.
-
-    All are int64: (n,), (n,) and (n_row_groups,).
-    """
-    reader = RowGroupReader(files, vocabularies, ["user_id", "item_id"])
-    users, items, sizes = [], [], []
+    """Read user_index, item_index and time of the positives of a split: (n,) int64 each."""
+    reader = RowGroupReader(files, vocabularies, ["user_id", "item_id", "timestamp"])
+    users, items, times = [], [], []
     for row_group in files.row_groups:
         groups = reader.read(row_group)
-        item = groups.item_features["item_index"].long()
         users.append(groups.user_features["user_index"].long())
-        items.append(item[:, 0])
-        drawn = item[:, 1 + files.n_hard :]
-        n_distinct = int(torch.unique(drawn).numel())
-        sizes.append(estimate_corpus_size(n_distinct, drawn.numel(), vocabularies.n_items))
-    return torch.cat(users), torch.cat(items), torch.tensor(sizes)
-
-
-def estimate_corpus_size(n_distinct: int, n_drawn: int, n_items: int) -> int:
-    """Estimate how many items uniform draws came from, at most `n_items`.
-
-    It is the C with C * (1 - exp(-n_drawn / C)) = n_distinct.
-    """
-    low, high = max(n_distinct, 1), max(n_items, 1)
-    while low < high:
-        middle = (low + high) // 2
-        if -middle * np.expm1(-n_drawn / middle) < n_distinct:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+        items.append(groups.item_features["item_index"][:, 0].long())
+        times.append(groups.metadata["timestamp"])
+    return torch.cat(users), torch.cat(items), torch.cat(times)
 
 
 def _list_owned(

@@ -7,6 +7,7 @@ Batches are cut from this one sequence in rounds; a round gives one batch to eac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 _MASK = (1 << 64) - 1
 # Purposes of random numbers. The mixer is that of gpu_dcgen.kernels.rng, for arrays only and
 # without numba.
-ROW_GROUPS, GROUPS, ITEMS, NEGATIVES = range(1, 5)
+ROW_GROUPS, GROUPS, ITEMS, NEGATIVES, WINDOWS, BATCHES = range(1, 7)
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -49,6 +50,7 @@ class EpochOrder:
     seed: int
     epoch: int
     is_shuffled: bool
+    batch_size: int  # groups per batch, over which equal items are dealt
 
     @property
     def n_groups(self) -> int:
@@ -59,14 +61,12 @@ class EpochOrder:
         """Return the window of the group at `position`."""
         return int(np.searchsorted(self.starts, position, side="right")) - 1
 
-    def order_window(
-        self, window: int, items: np.ndarray | None = None, batch_size: int = 1
-    ) -> np.ndarray | None:
+    def order_window(self, window: int, items: np.ndarray | None = None) -> np.ndarray | None:
         """Order the groups of a window: (n,) int64 into its row groups laid end to end.
 
         None stands for the order of the file. With `items` (n,), the item of each positive, groups
-        are dealt out so that equal items fall into different batches of `batch_size` groups, as far
-        as the window has enough batches.
+        are dealt out so that equal items fall into different batches, as far as the window has
+        enough of them.
         """
         if not self.is_shuffled:
             return None
@@ -74,14 +74,13 @@ class EpochOrder:
         order = permute(n, self.seed, GROUPS, self.epoch, window)
         if items is None:
             return order
-        salt = make_key(self.seed, ITEMS, self.epoch)
-        # In a random order of the items, equal ones side by side.
-        by_item = order[np.argsort(mix(salt ^ items[order].astype(np.uint64)), kind="stable")]
-        return _deal(by_item, self.starts[window], batch_size)
+        by_item = group_by_item(order, items, self.seed, self.epoch)
+        # A batch may begin before the window.
+        return deal(by_item, (self.starts[window] + np.arange(n)) // self.batch_size)
 
 
 def make_epoch_order(
-    sizes: list[int], seed: int, epoch: int, *, shuffle: bool, window: int
+    sizes: list[int], seed: int, epoch: int, *, shuffle: bool, window: int, batch_size: int = 1
 ) -> EpochOrder:
     """Order an epoch.
 
@@ -91,24 +90,37 @@ def make_epoch_order(
         epoch: Number of the epoch; each has its own order.
         shuffle: False for the order of the file.
         window: Number of row groups that are mixed at a time.
+        batch_size: Groups per batch, for `EpochOrder.order_window` with items.
     """
     numbers = list(range(len(sizes)))
     if shuffle:
         numbers = permute(len(sizes), seed, ROW_GROUPS, epoch).tolist()
     window = window if shuffle else 1
-    windows = tuple(tuple(numbers[at : at + window]) for at in range(0, len(numbers), window))
-    counts = [sum(sizes[number] for number in members) for members in windows]
-    starts = (0, *np.cumsum(counts, dtype=np.int64).tolist())
-    return EpochOrder(windows, starts, seed, epoch, shuffle)
+    members = [tuple(numbers[at : at + window]) for at in range(0, len(numbers), window)]
+    windows, starts = cut_windows(members, sizes)
+    return EpochOrder(windows, starts, seed, epoch, shuffle, batch_size)
 
 
-def _deal(groups: np.ndarray, start: int, batch_size: int) -> np.ndarray:
+def cut_windows(
+    members: list[tuple[int, ...]], sizes: list[int]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """Return windows of these row groups, and `EpochOrder.starts`, by the row groups' sizes."""
+    counts = [sum(sizes[number] for number in numbers) for numbers in members]
+    return tuple(members), (0, *np.cumsum(counts, dtype=np.int64).tolist())
+
+
+def group_by_item(order: np.ndarray, items: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Reorder groups so that equal items are side by side, the items in a random order."""
+    salt = make_key(seed, ITEMS, epoch)
+    return order[np.argsort(mix(salt ^ items[order].astype(np.uint64)), kind="stable")]
+
+
+def deal(groups: np.ndarray, batch: np.ndarray) -> np.ndarray:
     """Deal groups to batches like cards, so that neighbors in `groups` get different batches.
 
-    `start` is the position of the first one in the epoch: a batch may begin before the window.
+    `batch` is the batch of each place, never falling: (n,) int64.
     """
     n = len(groups)
-    batch = (start + np.arange(n)) // batch_size  # of each place of the window
     batch_start = np.concatenate([[0], np.flatnonzero(np.diff(batch)) + 1])
     seat = np.arange(n) - np.repeat(batch_start, np.diff(np.append(batch_start, n)))
     dealt = np.empty(n, dtype=np.int64)
@@ -127,6 +139,18 @@ def count_rounds(n_groups: int, batch_size: int, n_ranks: int, *, drop_last: boo
     if drop_last:
         return n_full
     return n_full + (rest >= n_ranks or (n_full == 0 and rest > 0))
+
+
+def list_rounds(
+    position: int, n_groups: int, batch_size: int, rank: int, n_ranks: int, *, drop_last: bool
+) -> Iterator[tuple[slice, int]]:
+    """Yield `slice_round` of each round from `position` on."""
+    n_rounds = count_rounds(n_groups - position, batch_size, n_ranks, drop_last=drop_last)
+    for _ in range(n_rounds):
+        rows, position = slice_round(
+            position, n_groups, batch_size, rank, n_ranks, drop_last=drop_last
+        )
+        yield rows, position
 
 
 def slice_round(

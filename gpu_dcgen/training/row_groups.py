@@ -43,10 +43,19 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
         "negative_source": ("", "negative_source"),
         "similarity_score": ("", "negative_similarity_score"),
         "negative_detail": ("", "negative_detail"),
+        "negative_log_q": ("", "negative_log_q"),
     },
     "triplet": {
         **{name: (name, f"negative_{name}") for name in _ITEM_COLUMNS},
-        **{name: ("", name) for name in ("negative_source", "similarity_score", "negative_detail")},
+        **{
+            name: ("", name)
+            for name in (
+                "negative_source",
+                "similarity_score",
+                "negative_detail",
+                "negative_log_q",
+            )
+        },
     },
 }
 # By shape: columns that are not offered. An n-tuple lacks its negatives' price category; for

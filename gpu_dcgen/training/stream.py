@@ -15,12 +15,16 @@ from .dataset import resolve_layout
 from .files import SplitFiles, open_split
 from .groups import Batch, BatchLayout, CandidateGroups, to_group_batch, to_sample_batch
 from .negatives import NegativeChoice
-from .order import EpochOrder, count_rounds, make_epoch_order, slice_round
+from .order import EpochOrder, count_rounds, list_rounds, make_epoch_order
 from .row_groups import RowGroupReader
+from .snapshot_order import SnapshotOrder, count_dealt_rounds, deal_batches, make_snapshot_order
+from .snapshots import read_snapshots
 from .vocabularies import DatasetVocabularies, load_vocabularies
 from .windows import WindowDecoder, WindowReader
 
-_STATE_VERSION = 1  # of `state_dict`
+_STATE_VERSION = 2  # of `state_dict`
+
+BatchRule = Literal["shuffled", "snapshot"]
 
 
 class ContrastiveStream(IterableDataset[Batch]):
@@ -32,6 +36,9 @@ class ContrastiveStream(IterableDataset[Batch]):
     The order is a pure function of (seed, epoch, position). Workers and ranks do not change it,
     they share it: every rank gets equally many batches, and together they hold each positive
     exactly once (unless `drop_last`).
+
+    With `batches="snapshot"` the positives of a batch share one item snapshot (D6), so that their
+    item features are of one moment; a snapshot with few positives makes a smaller batch.
 
     Workers are threads; reading and decoding happen without Python's lock. A rank decodes each row
     group once per epoch. Two windows of decoded row groups are in memory: the current one and the
@@ -48,11 +55,11 @@ class ContrastiveStream(IterableDataset[Batch]):
 
     Example:
         >>> collate = InBatch("data/training", "train")
-        >>> stream = ContrastiveStream("data/training", "train", batch_size=256, collate=collate)
+        >>> stream = ContrastiveStream("data/training", "train", n_hard=0, collate=collate)
         >>> for batch in stream:
         ...     users = model.encode_users(batch["user_features"])
         ...     items = model.encode_items(batch["item_features"])
-        ...     loss = info_nce(users, items, batch)
+        ...     loss = info_nce(users, items, batch, score_history=model.score_history)
         >>> torch.save(stream.state_dict(), "stream.pt")
     """
 
@@ -76,6 +83,7 @@ class ContrastiveStream(IterableDataset[Batch]):
         n_random: int | None = None,
         fresh_negatives: bool = True,
         distinct_items: bool = False,
+        batches: BatchRule | None = None,
         device: torch.device | str | None = None,
         reader: Literal["arrow", "cudf"] = "arrow",
         pin_memory: bool = False,
@@ -97,13 +105,18 @@ class ContrastiveStream(IterableDataset[Batch]):
             num_workers: Threads that read ahead; with 0 nothing is read ahead.
             rank: Number of this process among those that train together.
             n_ranks: Number of these processes.
-            drop_last: Whether to leave out the last, smaller round of batches.
+            drop_last: Whether to leave out the last round of batches where it is smaller, or, with
+                `batches="snapshot"`, has fewer batches than ranks.
             n_hard: Hard negatives per positive; None for all that are stored.
             n_random: Random negatives per positive; None for all that are stored.
             fresh_negatives: Whether each epoch draws others from those stored. If not, the first
                 ones are taken, which are the best hard ones by score.
             distinct_items: Whether to deal groups so that an item is a positive of a batch only
                 once, as far as the window allows.
+            batches: "shuffled" mixes the positives of a window; "snapshot" makes each batch of
+                positives of one item snapshot, and reads their times when the stream is opened.
+                None for `collate.batches` where `collate` has it, as `InBatch` does, else
+                "shuffled".
             device: Where decoded windows lie and batches are made; None for the host.
             reader: "arrow" decodes on the host, "cudf" on the CUDA device `device`, with RAPIDS
                 (not yet run on a GPU).
@@ -139,14 +152,22 @@ class ContrastiveStream(IterableDataset[Batch]):
             is_fresh=fresh_negatives,
         )
         self._shuffle, self._seed, self._window = shuffle, seed, window
+        self._batches = _resolve_batches(batches, collate)
+        self._snapshots = (
+            read_snapshots(self.files, self.vocabularies) if self._batches == "snapshot" else None
+        )
         self._distinct_items, self._num_workers = distinct_items, num_workers
         self._device, self._pin_memory = device, pin_memory
         self._epoch, self._position = 0, 0
         self._iteration: object | None = None  # the latest one; earlier ones must not continue
 
     def __len__(self) -> int:
-        """Return the number of batches of this rank in a whole epoch."""
-        return self._count_rounds(self.files.n_groups)
+        """Return the number of batches of this rank in a whole epoch, the same for each epoch."""
+        order = self._make_order()
+        if isinstance(order, SnapshotOrder):
+            n_batches = len(order.list_batch_bounds()) - 1
+            return count_dealt_rounds(n_batches, self.n_ranks, drop_last=self.drop_last)
+        return count_rounds(order.n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin this epoch with the next iteration."""
@@ -167,7 +188,8 @@ class ContrastiveStream(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume where `state` was taken.
 
-        The number of workers and ranks may differ; with `distinct_items` the batch size may not.
+        The number of workers and ranks may differ; with `distinct_items`, or batches of one
+        snapshot, the batch size may not.
 
         Raises:
             ConfigError: The state is of another version, dataset, seed or order.
@@ -201,21 +223,13 @@ class ContrastiveStream(IterableDataset[Batch]):
         first_window = order.find_window(self._position)
         decoder = self._make_decoder(order)
         with WindowReader(decoder, first_window, self._num_workers) as windows:
-            for _ in range(self._count_rounds(order.n_groups - self._position)):
+            for rows, position in self._list_rounds(order):
                 if self._iteration is not iteration:
                     raise ConfigError(
                         "ContrastiveStream: another iteration, set_epoch or load_state_dict has"
                         " begun, so this one cannot continue.\n"
                         "Iterate over a stream once at a time, or make two streams."
                     )
-                rows, position = slice_round(
-                    self._position,
-                    order.n_groups,
-                    self.batch_size,
-                    self.rank,
-                    self.n_ranks,
-                    drop_last=self.drop_last,
-                )
                 groups = windows.read(rows)
                 batch = self._collate(groups.map(Tensor.pin_memory) if self._pin_memory else groups)
                 self._position = position
@@ -224,12 +238,41 @@ class ContrastiveStream(IterableDataset[Batch]):
             self._epoch, self._position = self._epoch + 1, 0
 
     def _make_order(self) -> EpochOrder:
+        if self._snapshots is not None:
+            return make_snapshot_order(
+                self._snapshots,
+                self._seed,
+                self._epoch,
+                shuffle=self._shuffle,
+                window=self._window,
+                batch_size=self.batch_size,
+            )
         return make_epoch_order(
             [group.n_groups for group in self.files.row_groups],
             self._seed,
             self._epoch,
             shuffle=self._shuffle,
             window=self._window,
+            batch_size=self.batch_size,
+        )
+
+    def _list_rounds(self, order: EpochOrder) -> Iterator[tuple[slice, int]]:
+        """Yield the groups of this rank in each remaining round, and the end of the round."""
+        if isinstance(order, SnapshotOrder):
+            return deal_batches(
+                order.list_batch_bounds(),
+                self._position,
+                self.rank,
+                self.n_ranks,
+                drop_last=self.drop_last,
+            )
+        return list_rounds(
+            self._position,
+            order.n_groups,
+            self.batch_size,
+            self.rank,
+            self.n_ranks,
+            drop_last=self.drop_last,
         )
 
     def _make_decoder(self, order: EpochOrder) -> WindowDecoder:
@@ -237,17 +280,14 @@ class ContrastiveStream(IterableDataset[Batch]):
             reader=self._reader,
             order=order,
             choice=self._choice,
-            distinct_batch_size=self.batch_size if self._distinct_items else None,
+            is_distinct=self._distinct_items,
             device=self._device,
         )
-
-    def _count_rounds(self, n_groups: int) -> int:
-        return count_rounds(n_groups, self.batch_size, self.n_ranks, drop_last=self.drop_last)
 
     def _get_order_settings(self) -> dict[str, Any]:
         """Return all that determines the order, and the negatives.
 
-        The batch size is part of it only where groups are dealt out to batches.
+        The batch size is part of it only where it decides the order.
         """
         return {
             "content_digest": self.files.manifest.content_digest,
@@ -255,6 +295,8 @@ class ContrastiveStream(IterableDataset[Batch]):
             "seed": self._seed,
             "shuffle": self._shuffle,
             "window": self._window,
+            "batches": self._batches,
+            "snapshot_batch_size": self.batch_size if self._snapshots is not None else 0,
             "distinct_items": self.batch_size if self._distinct_items else 0,
             "negatives": [self._choice.n_hard, self._choice.n_random, self._choice.is_fresh],
         }
@@ -274,6 +316,21 @@ def _open_reader(
     from .gpu_row_groups import DeviceRowGroupReader
 
     return DeviceRowGroupReader(files, vocabularies, columns, device)
+
+
+def _resolve_batches(
+    batches: BatchRule | None, collate: Callable[[CandidateGroups], Batch] | None
+) -> BatchRule:
+    """Return the rule that was asked for, or that of `collate`. ConfigError if they differ."""
+    rule: BatchRule | None = getattr(collate, "batches", None)
+    if batches not in (None, "shuffled", "snapshot"):
+        raise ConfigError(f"batches {batches!r}: expected 'shuffled' or 'snapshot'.")
+    if batches and rule and batches != rule:
+        raise ConfigError(
+            f"batches {batches!r}: collate needs {rule!r}.\n"
+            f"Leave out batches, or give {type(collate).__name__} batches={batches!r} as well."
+        )
+    return batches or rule or "shuffled"
 
 
 def _check_at_least(name: str, value: int, minimum: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .groups import SEQUENCE
+from .history import HISTORY_FEATURES
 from .vocabularies import ITEM_CATEGORIES
 
 _CALENDAR = {"day_of_week": 7, "month": 13}  # rows of their embedding tables
@@ -29,12 +30,14 @@ class TwoTower(nn.Module):
 
     A user's vector is made of the items of the history and of what is known about the user and the
     time; an item's of its id, its categories, and its features at the snapshot. The last number is
-    1 for users, and for items a score of their own.
+    1 for users, and for items a score of their own. To the product of an item that is in the user's
+    history a score of its place there is added.
 
     Example:
         >>> model = TwoTower(stream.vocabularies.sizes())
         >>> users = model.encode_users(batch["user_features"])  # (n, 65)
         >>> items = model.encode_items(batch["item_features"])  # (n, width, 65)
+        >>> loss = info_nce(users, items, batch, score_history=model.score_history)
     """
 
     def __init__(self, sizes: dict[str, int], *, d: int = 64) -> None:
@@ -59,6 +62,8 @@ class TwoTower(nn.Module):
         self.user_layers = nn.Sequential(nn.Linear(3 * d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d))
         self.item_layers = nn.Sequential(nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d))
         self.item_score = nn.Linear(d, 1)
+        n_features = len(HISTORY_FEATURES)
+        self.history_layers = nn.Sequential(nn.Linear(n_features, 8), nn.ReLU(), nn.Linear(8, 1))
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.1)
@@ -89,3 +94,10 @@ class TwoTower(nn.Module):
         vector = vector + self.item_numbers(numbers)
         vector = vector + self.item_layers(vector)
         return torch.cat([vector, self.item_score(vector)], dim=-1)
+
+    def score_history(self, in_history: Tensor) -> Tensor:
+        """Return the score of an item's place in the history: (...) float32, 0 if it is not there.
+
+        `in_history` is (..., 3), as of `compute_in_history`.
+        """
+        return in_history[..., 0] * self.history_layers(in_history)[..., 0]

@@ -35,7 +35,7 @@ class WindowDecoder:
     reader: RowGroupReader
     order: EpochOrder
     choice: NegativeChoice
-    distinct_batch_size: int | None  # of batches in which an item is positive once; None: any
+    is_distinct: bool  # whether an item is a positive of a batch only once, where possible
     device: torch.device | str | None  # for the decoded records; None for that of the reader
 
     def decode(self, window: int, executor: ThreadPoolExecutor | None) -> DecodedWindow:
@@ -65,11 +65,10 @@ class WindowDecoder:
 
     def _finish(self, window: int, records: Records) -> DecodedWindow:
         """Order a decoded window and move it to the device."""
-        if self.distinct_batch_size is None:
-            order = self.order.order_window(window)
-        else:
+        items = None
+        if self.is_distinct:
             items = records.to_groups().item_features["item_index"][:, 0].cpu().numpy()
-            order = self.order.order_window(window, items, self.distinct_batch_size)
+        order = self.order.order_window(window, items)
         return DecodedWindow(records if self.device is None else records.to(self.device), order)
 
 

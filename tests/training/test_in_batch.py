@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from functools import cache
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 
 from gpu_dcgen.errors import ConfigError
-from gpu_dcgen.training import in_batch
-from gpu_dcgen.training.in_batch import InBatch, estimate_corpus_size
+from gpu_dcgen.training.frequencies import PositiveShares
+from gpu_dcgen.training.in_batch import InBatch
 from gpu_dcgen.training.losses import candidate_logits, info_nce
+from gpu_dcgen.training.snapshots import make_snapshot_grid
 from gpu_dcgen.training.stream import ContrastiveStream
 from tests.support.training_datasets import (
     ALL_SHAPES,
@@ -24,11 +25,15 @@ from tests.support.training_datasets import (
     read_rows,
     read_user_index,
 )
+from tests.training.test_history import describe
 
 
 def batches(shape="labeled_pair", split="train", batch_size=9, from_batch=True, **settings):
     dataset = get_dataset(shape)
-    collate = InBatch(dataset, split, from_batch=from_batch)
+    collate = InBatch(
+        dataset, split, from_batch=from_batch, batches=settings.pop("batches", "shuffled")
+    )
+    settings = {"n_hard": 0, **settings}
     return list(
         ContrastiveStream(
             dataset, split, batch_size=batch_size, window=4, collate=collate, **settings
@@ -55,7 +60,7 @@ def test_what_may_be_a_negative_is_what_sets_and_loops_say(split):
         items = batch["item_features"]["item_index"].tolist()
         positives = [row[0] for row in items]
         for i, j in itertools.product(range(len(users)), repeat=2):
-            refused = own[users[i]] | set(histories[i]) | set(items[i]) | set(positives[:j])
+            refused = own[users[i]] | set(histories[i]) | {positives[i]} | set(positives[:j])
             allowed = bool(batch["in_batch"]["allowed"][i, j])
             assert not (allowed and positives[j] in refused)
             # user_sequences may know more purchases than these rows do
@@ -80,55 +85,134 @@ def test_most_of_a_batch_may_serve():
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
-def test_log_q_is_the_log_of_the_probability_to_be_a_candidate(shape):
+def test_log_q_of_shuffled_batches_is_that_of_the_whole_split(shape):
     dataset = get_dataset(shape)
-    positives = [row for row in read_rows(dataset) if row.get("label", 1) == 1]
     items = read_item_index(dataset)
-    share = {items[item]: 0.0 for item in items}
-    for row in positives:
-        share[items[row["item_id"]]] += 1 / len(positives)
-    collate = InBatch(dataset)
-    n_hard = 1 if shape == "triplet" else 2
-    for batch in ContrastiveStream(dataset, batch_size=9, window=4, collate=collate):
+    bought = [items[row["item_id"]] for row in read_rows(dataset) if row.get("label", 1) == 1]
+    share = {item: n / len(bought) for item, n in Counter(bought).items()}
+    for batch in batches(shape):
+        assert (batch["log_q"] == 0).all()
         n = len(batch["label"])
-        corpus = collate._corpus_sizes[
-            torch.bucketize(batch["metadata"]["group_number"], collate._firsts, right=True) - 1
-        ]
-        for i, candidates in enumerate(batch["item_features"]["item_index"].tolist()):
-            n_random = len(candidates) - 1 - n_hard
-            for slot, item in enumerate(candidates):
-                not_drawn = 1 - n_random / max(int(corpus[i]), n_random + 1)
-                pi = 1 - (1 - share[item]) ** (n - 1) * not_drawn if slot > n_hard else 1.0
-                assert batch["log_q"][i, slot].item() == pytest.approx(math.log(pi), abs=1e-5)
-            for j, item in enumerate(batch["item_features"]["item_index"][:, 0].tolist()):
-                if batch["in_batch"]["allowed"][i, j]:
-                    pi = 1 - (1 - share[item]) ** (n - 1) * (
-                        1 - n_random / max(int(corpus[i]), n_random + 1)
-                    )
-                    assert batch["in_batch"]["log_q"][i, j].item() == pytest.approx(
-                        math.log(pi), abs=1e-5
-                    )
+        for i, j in torch.nonzero(batch["in_batch"]["allowed"]).tolist():
+            item = batch["item_features"]["item_index"][j, 0].item()
+            pi = 1 - (1 - share[item]) ** (n - 1)
+            assert batch["in_batch"]["log_q"][i, j].item() == pytest.approx(math.log(pi), abs=1e-5)
+        assert (batch["in_batch"]["log_q"][~batch["in_batch"]["allowed"]] == 0).all()
 
 
-def test_without_the_batch_only_the_random_draw_counts():
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_log_q_of_a_week_counts_three_snapshots_and_the_split(split):
+    dataset, smoothing = get_dataset(), 7.0
+    collate = InBatch(dataset, split, smoothing=smoothing)
+    grid, items = make_snapshot_grid(collate._files.manifest), read_item_index(dataset)
+    bought = [
+        (grid.find(row["timestamp"].value), items[row["item_id"]])
+        for row in read_rows(dataset, split)
+        if row["label"] == 1
+    ]
+    share = {item: n / len(bought) for item, n in Counter(item for _, item in bought).items()}
+    n_checked = 0
+    for batch in ContrastiveStream(
+        dataset, split, batch_size=9, window=99, n_hard=0, collate=collate
+    ):
+        (k,) = set(grid.find(batch["metadata"]["timestamp"]).tolist())
+        near = [item for snapshot, item in bought if abs(snapshot - k) <= 1]
+        n = len(batch["label"])
+        for i, j in torch.nonzero(batch["in_batch"]["allowed"]).tolist():
+            item = batch["item_features"]["item_index"][j, 0].item()
+            q = (near.count(item) + smoothing * share[item]) / (len(near) + smoothing)
+            expected = math.log(1 - (1 - q) ** (n - 1))
+            assert batch["in_batch"]["log_q"][i, j].item() == pytest.approx(expected, abs=1e-5)
+            n_checked += 1
+    assert n_checked > 20
+
+
+def test_features_of_in_batch_candidates_are_as_of_the_rows_own_snapshot():
+    """What the files say of an item at the row's snapshot is what its column in the batch has."""
+    rows = read_rows(get_dataset())
+    manifest = InBatch(get_dataset())._files.manifest
+    grid, items = make_snapshot_grid(manifest), read_item_index(get_dataset())
+    known = {
+        (grid.find(row["timestamp"].value), items[row["item_id"]]): row["item_popularity_score"]
+        for row in rows
+    }
+    stale = {}
+    for rule in ("snapshot", "shuffled"):
+        differing = 0
+        for batch in batches(batches=rule, batch_size=20):
+            item = batch["item_features"]["item_index"][:, 0].tolist()
+            popularity = batch["item_features"]["item_popularity_score"][:, 0].tolist()
+            snapshots = grid.find(batch["metadata"]["timestamp"]).tolist()
+            for i, j in torch.nonzero(batch["in_batch"]["allowed"]).tolist():
+                expected = known.get((snapshots[i], item[j]), popularity[j])
+                differing += expected != popularity[j]
+        stale[rule] = differing
+    assert stale["snapshot"] == 0 < stale["shuffled"]
+
+
+def test_a_batch_of_many_snapshots_is_refused_by_default():
+    dataset = get_dataset()
+    source = ContrastiveStream(dataset, batch_size=64, n_hard=0, layout="groups")
+    source._collate = InBatch(dataset)
+    with pytest.raises(ConfigError, match="positives of the item snapshots . to"):
+        list(source)
+
+
+def with_log_q(collate, hard, uniform):
+    """A collate whose groups have a column negative_log_q, as newer datasets store it."""
+
+    def add(groups):
+        slot = groups.metadata["slot"]
+        n_hard = collate._files.n_hard
+        log_q = torch.where(slot > n_hard, uniform, hard * slot.float())
+        groups.metadata["negative_log_q"] = torch.where(slot == 0, 0.0, log_q).float()
+        return collate(groups)
+
+    add.batches = collate.batches
+    return add
+
+
+@pytest.mark.parametrize("from_batch", [True, False])
+@pytest.mark.parametrize(("n_hard", "n_random"), [(2, 4), (1, 4), (2, 2), (2, 0)])
+def test_hard_negatives_have_their_own_log_q_and_random_ones_none(from_batch, n_hard, n_random):
+    """Alone, all weights are R / C times as large, so that random rows still have the weight 1."""
+    collate = with_log_q(InBatch(get_dataset(), from_batch=from_batch), -1.5, -3.0)
+    stream = ContrastiveStream(
+        get_dataset(), batch_size=9, n_hard=n_hard, n_random=n_random, collate=collate
+    )
+    for batch in stream:
+        slot = batch["metadata"]["slot"]
+        is_hard = (slot > 0) & (slot <= 2)
+        assert (batch["log_q"][~is_hard] == 0).all()
+        scale = 0.0 if from_batch or not n_random else -3.0 + math.log(n_random / 4)
+        expected = -1.5 * slot[is_hard] + math.log(n_hard / 2) - scale
+        assert batch["log_q"][is_hard].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_hard_negatives_without_a_probability_are_refused():
+    with pytest.raises(ConfigError, match="no column negative_log_q.*\n.*n_hard=0"):
+        list(ContrastiveStream(get_dataset(), collate=InBatch(get_dataset())))
+
+
+def test_without_the_batch_there_are_only_the_stored_negatives():
     for batch in batches(from_batch=False, n_random=3):
         assert "in_batch" not in batch
-        assert (batch["log_q"][:, :3] == 0).all()
-        assert (batch["log_q"][:, 3:] < 0).all() and len(batch["log_q"][0, 3:].unique()) == 1
+        assert batch["label"].shape[1] == 4 and (batch["log_q"] == 0).all()
 
 
-def test_a_batch_of_one_has_finite_probabilities_also_of_an_item_that_is_every_positive(
-    monkeypatch,
-):
-    plain = in_batch._scan
-
-    def one_item(*arguments):
-        users, items, corpus = plain(*arguments)
-        return users, items[:1].expand_as(items), corpus
-
-    monkeypatch.setattr(in_batch, "_scan", one_item)
+def test_a_batch_of_one_and_an_item_that_is_every_positive_have_finite_probabilities():
     for batch in batches(batch_size=1):
-        assert batch["log_q"].isfinite().all()
+        assert batch["in_batch"]["log_q"].isfinite().all()
+    shares = PositiveShares(torch.full((9,), 2), 4, snapshots=None, smoothing=1.0)
+    assert shares.compute_log_q(torch.tensor([2]), 0, 5).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"), [({"batches": "x"}, "batches 'x'"), ({"smoothing": 0}, "smoothing 0")]
+)
+def test_arguments_that_cannot_be_met_are_refused(wrong, text):
+    with pytest.raises(ConfigError, match=text):
+        InBatch(get_dataset(), **wrong)
 
 
 def test_a_stream_without_users_is_refused():
@@ -136,66 +220,107 @@ def test_a_stream_without_users_is_refused():
         list(ContrastiveStream(get_dataset(), columns=["item_id"], collate=InBatch(get_dataset())))
 
 
-@pytest.mark.parametrize(("corpus", "n_drawn"), [(50, 400), (1000, 5000), (20_000, 30_000)])
-def test_the_size_of_the_corpus_is_found_from_what_was_drawn(corpus, n_drawn):
-    drawn = np.random.default_rng(1).integers(0, corpus, n_drawn)
-    assert estimate_corpus_size(len(np.unique(drawn)), n_drawn, 10**6) == pytest.approx(
-        corpus, rel=0.03
-    )
+def test_history_features_of_a_batch_are_those_of_each_rows_own_history():
+    n_bought_before = 0
+    for batch in batches(batches="snapshot"):
+        histories = batch["user_features"]["user_interaction_sequence"].tolist()
+        items = batch["item_features"]["item_index"].tolist()
+        for i, history in enumerate(histories):
+            for item, features in zip(
+                items[i], batch["item_features"]["in_history"][i].tolist(), strict=True
+            ):
+                assert features == pytest.approx(describe(history, item))
+            for j, features in enumerate(batch["in_batch"]["in_history"][i].tolist()):
+                assert features == pytest.approx(describe(history, items[j][0]))
+                n_bought_before += features[0]
+    assert n_bought_before > 10
 
 
-def test_a_corpus_that_nothing_tells_of_is_all_items():
-    assert estimate_corpus_size(10, 10, 77) == 77
-    assert estimate_corpus_size(0, 0, 5) in range(1, 6)
+def outcomes(share, n_others, n_random, listed, n_hard):
+    """Yield (probability, other positives, random, hard) of all outcomes for the positive 0.
 
-
-def outcomes(n_items, positive, share, n_others, n_random):
-    """Yield (probability, other positives of the batch, draw) of all outcomes.
-
-    The draw is uniform and without replacement.
+    Random and hard negatives are uniform draws without replacement, hard ones from `listed`.
     """
-    negatives = [item for item in range(n_items) if item != positive]
-    draws = list(itertools.combinations(negatives, n_random))
-    for batch in itertools.product(range(n_items), repeat=n_others):
-        for draw in draws:
-            yield math.prod(share[item] for item in batch) / len(draws), batch, draw
+    draws = list(itertools.combinations(range(1, len(share)), n_random))
+    hards = list(itertools.combinations(listed, n_hard))
+    for batch in itertools.product(range(len(share)), repeat=n_others):
+        for draw, hard in itertools.product(draws, hards):
+            probability = math.prod(share[item] for item in batch) / len(draws) / len(hards)
+            yield probability, batch, draw, hard
 
 
-def sampled(scores, share, batch, draw, n_others, corpus, sign=1.0):
-    """Compute the logits of positive 0 in an outcome, with `log_q` and mask as of `InBatch`."""
+def make_logits(scores, share, outcome, n_listed, corrected=True):
+    """Compute the logits of positive 0 in an outcome, with what `InBatch` gives for it."""
+    _, batch, draw, hard = outcome
     n = 1 + len(batch)
-    items = torch.tensor([[0, *draw], *([item] * (1 + len(draw)) for item in batch)])
-    log_pi = sign * torch.log(
-        -torch.expm1(torch.log1p(-torch.tensor(share)) * n_others + math.log1p(-len(draw) / corpus))
-    )
-    seen, allowed = {0, *draw}, torch.zeros((n, n), dtype=torch.bool)
+    items = torch.tensor([[0, *hard, *draw], *([item] * (1 + len(hard + draw)) for item in batch)])
+    counts = torch.tensor([round(each * 100) for each in share])
+    positives = torch.arange(len(share)).repeat_interleave(counts)
+    shares = PositiveShares(positives, len(share) - 1, snapshots=None, smoothing=1.0)
+    allowed = torch.zeros((n, n), dtype=torch.bool)
     for place, item in enumerate(batch, 1):
-        allowed[0, place] = item not in seen
-        seen.add(item)
-    log_q = log_pi[items]
-    log_q[:, 0] = 0
+        allowed[0, place] = item != 0 and item not in batch[: place - 1]
+    log_q = torch.zeros(items.shape)
+    if hard:
+        log_q[:, 1 : 1 + len(hard)] = math.log(len(hard) / n_listed)
     given = {
         "log_q": log_q,
-        "in_batch": {"allowed": allowed, "log_q": log_pi[items[:, 0]].expand(n, n)},
+        "in_batch": {
+            "allowed": allowed,
+            "log_q": shares.compute_log_q(items[:, 0], 0, n - 1).expand(n, n),
+        },
     }
-    return candidate_logits(torch.ones((n, 1)), scores[items][..., None], given)[0]
+    return candidate_logits(torch.ones((n, 1)), scores[items][..., None], given, correct=corrected)[
+        0
+    ]
 
 
-def test_the_corrected_sum_is_that_of_the_exact_softmax_over_a_tiny_catalogue():
-    """Over all draws, the mean sum of exp(logits) is that of the softmax over all items."""
-    share, n_others, n_random = [0.4, 0.3, 0.15, 0.1, 0.05], 3, 2
+@pytest.mark.parametrize("n_hard", [0, 1])
+def test_the_expected_sum_is_that_of_the_softmax_that_in_batch_documents(n_hard):
+    """Over all outcomes: weights of 1 + R / C for all items, and 1 more for those on the list."""
+    share, listed = [0.4, 0.3, 0.15, 0.1, 0.05], [2, 4]
     scores = torch.tensor([0.3, 1.2, -0.5, 0.8, 2.0])
-    exact = scores.exp().sum().item()
+    weights = torch.full((5,), 1 + 2 / 4)
+    weights[0] = 1
+    weights[listed] += n_hard
+    exact = (weights * scores.exp()).sum().item()
     mean, wrong = 0.0, 0.0
-    for probability, batch, draw in outcomes(5, 0, share, n_others, n_random):
-        logits = sampled(scores, share, batch, draw, n_others, corpus=4)
-        mean += probability * logits.exp().sum().item()
-        wrong += (
-            probability
-            * sampled(scores, share, batch, draw, n_others, corpus=4, sign=-1.0).exp().sum().item()
-        )
-    assert mean == pytest.approx(exact, rel=1e-5)
+    for outcome in outcomes(share, 3, 2, listed, n_hard):
+        logits = make_logits(scores, share, outcome, len(listed))
+        mean += outcome[0] * logits.exp().sum().item()
+        plain = make_logits(scores, share, outcome, len(listed), corrected=False)
+        wrong += outcome[0] * plain.exp().sum().item()
+    assert mean == pytest.approx(exact, rel=1e-4)
     assert wrong != pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize(("corrected", "is_right"), [(True, True), (False, False)])
+def test_the_best_scores_are_those_of_the_full_softmax(corrected, is_right):
+    """Scores without features learn the shares of a small catalog from sampled batches."""
+    n_items, n = 60, 32
+    share = 1 / torch.arange(1.0, n_items + 1)
+    share /= share.sum()
+    generator = torch.Generator().manual_seed(0)
+    positives = torch.multinomial(share, 20_000, replacement=True, generator=generator)
+    shares = PositiveShares(positives, n_items - 1, snapshots=None, smoothing=1.0)
+    scores, mean = torch.zeros(n_items, requires_grad=True), torch.zeros(n_items)
+    optimizer = torch.optim.Adam([scores], lr=0.05)
+    for step in range(500):
+        item = torch.multinomial(share, n, replacement=True, generator=generator)
+        is_same = item[:, None] == item
+        is_first = ~(is_same & torch.ones(n, n).tril(-1).bool()).any(dim=1)
+        in_batch = {
+            "allowed": ~is_same & is_first,
+            "log_q": shares.compute_log_q(item, 0, n - 1).expand(n, n),
+        }
+        batch = {"log_q": torch.zeros(n, 1), "in_batch": in_batch}
+        vectors = scores[item][:, None, None]
+        optimizer.zero_grad()
+        info_nce(torch.ones(n, 1), vectors, batch, correct=corrected).backward()
+        optimizer.step()
+        mean += scores.detach() * (step >= 250)
+    distance = ((mean / 250).softmax(0) - share).abs().sum().item() / 2
+    assert (distance < 0.1) == is_right, distance
 
 
 def test_the_loss_is_that_of_these_logits():

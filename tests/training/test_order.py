@@ -91,9 +91,11 @@ def test_a_window_holds_so_many_row_groups_at_most(sizes, window):
 def test_equal_items_are_dealt_to_different_batches_as_far_as_these_suffice(first, batch, data):
     n = data.draw(st.integers(1, 80))
     item = np.array(data.draw(st.lists(st.integers(1, 12), min_size=n, max_size=n)))
-    order = make_epoch_order([first, n] if first else [n], 3, 0, shuffle=False, window=1)
+    order = make_epoch_order(
+        [first, n] if first else [n], 3, 0, shuffle=False, window=1, batch_size=batch
+    )
     object.__setattr__(order, "is_shuffled", True)
-    dealt = order.order_window(len(order.windows) - 1, item, batch)
+    dealt = order.order_window(len(order.windows) - 1, item)
     assert sorted(dealt.tolist()) == list(range(n))
     number = (first + np.arange(n)) // batch
     full = sum(count == batch for count in Counter(number.tolist()).values())
