@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MAX_CANDIDATES = 20  # of the pool, beside those that were chosen
 _RULE_VERDICTS = {"holds": "ok", "fails": "fail", "skipped": "warn"}
-_METRICS = {"recall@50": "recall@50", "ndcg@10": "NDCG@10"}
+_METRICS = {"recall@10": "recall@10", "recall@50": "recall@50", "ndcg@10": "NDCG@10"}
 # Parts of a candidate's score: key -> heading and width of its column. They add up to the score.
 _SCORE_PARTS = {
     "similarity": ("similar", 7),
@@ -28,23 +28,50 @@ _SCORE_PARTS = {
 
 
 def render_probe(result: Mapping[str, Any]) -> RenderableType:
-    """Render the metrics of each ranking, and whether the contract's target is met (D21)."""
-    positives, figures, best = result["positives"], result["figures"], result["best_model"]
-    ranked = " and ".join(f"{n:,} positives of {split}" for split, n in positives.items())
-    columns = [f">{label}\n{split}" for split in positives for label in _METRICS.values()]
-    table = make_table("ranking", *columns)
-    for name, by_split in figures.items():
-        values = [by_split[split][metric] for split in positives for metric in _METRICS]
-        table.add_row(name, *(f"{value:.4f}" for value in values))
+    """Render the metrics of each ranking in percent, the comparisons, and the finding (D21)."""
+    parts: list[RenderableType] = []
+    for split, positives in result["positives"].items():
+        parts.append(
+            Text(
+                f"{split}: {positives['all']:,} positives of {result['users'][split]:,} users,"
+                f" {positives['repurchased']:,} of them bought before",
+                style="bold",
+            )
+        )
+        table = make_table("percent", *(f">{target}" for target in positives))
+        table.add_row("", *(["@10/@50/NDCG"] * len(positives)), style="dim")
+        for name, figures in result["figures"].items():
+            table.add_row(
+                name,
+                *(
+                    "/".join(f"{100 * figures[split][target][metric]:.1f}" for metric in _METRICS)
+                    for target in positives
+                ),
+            )
+        parts.append(table)
+    comparisons = make_table("difference", ">val", ">test", "")
+    for each in result["comparisons"]:
+        if each["verdict"] != "no clear effect" or each["metric"] == "ndcg@10":
+            comparisons.add_row(
+                f"{each['ranking']} against {each['reference']}:"
+                f" {_METRICS[each['metric']]}, {each['target']}",
+                *(_format_difference(each["by_split"][split]) for split in result["positives"]),
+                each["verdict"],
+            )
     verdict = "reached" if result["target_reached"] else "missed"
+    recall = result["figures"]["default recipe"]["val"]["all"]["recall@50"]
     fields = {
-        "best model": best,
-        "target": f"recall@50 of {result['recall_target']:.2f} on val: {verdict},"
-        f" {figures[best]['val']['recall@50']:.3f}",
+        "target": f"recall@50 of {result['recall_target']:.2f} on val: {verdict}, {recall:.3f}",
         "vs. popularity": f"{result['ratio_to_popularity']:.1f} times its recall@50 on val",
+        **{f"not tried: {name}": reason for name, reason in result["skipped"].items()},
+        "finding": result["summary"],
     }
-    head = Text(f"Ranked {result['items']:,} items for {ranked}.", style="bold")
-    return Group(head, table, make_fields(fields))
+    return Group(*parts, comparisons, make_fields(fields))
+
+
+def _format_difference(difference: Mapping[str, float]) -> Text:
+    mean, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
+    return Text(f"{mean:+.1f} ({low:+.1f}, {high:+.1f})", no_wrap=True)
 
 
 def render_audit(certificate: Mapping[str, Any], path: Path) -> RenderableType:

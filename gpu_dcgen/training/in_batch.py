@@ -123,7 +123,7 @@ class InBatch:
             snapshots=self._grid.find(times) if batches == "snapshot" else None,
             smoothing=smoothing,
         )
-        self._offsets, self._owned = _list_owned(self._files, vocabularies, users, items)
+        self._offsets, self._owned = list_owned(self._files, vocabularies, users, items)
 
     def __call__(self, groups: CandidateGroups) -> Batch:
         """Make a batch, on the device of the groups.
@@ -248,7 +248,7 @@ def _scan(files: SplitFiles, vocabularies: DatasetVocabularies) -> tuple[Tensor,
     return torch.cat(users), torch.cat(items), torch.cat(times)
 
 
-def _list_owned(
+def list_owned(
     files: SplitFiles, vocabularies: DatasetVocabularies, users: Tensor, items: Tensor
 ) -> tuple[Tensor, Tensor]:
     """List the items that each user is known to own.

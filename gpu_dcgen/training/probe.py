@@ -1,66 +1,79 @@
 """Measure what a model learns from a dataset, and from each kind of its negatives (D21).
 
-A small two-tower model is trained once for each kind of negatives, with the same seed, steps and
-settings. It ranks all items for positives of val and test, beside rankings that need no training.
+A small two-tower model is trained by each recipe, with the same seeds, steps and settings. It ranks
+the items on sale for baskets of val and test, beside rankings that need no training. Differences
+have intervals that resample users and seeds; a recipe helps or hurts only if the interval excludes
+0 on val and on test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from .groups import Batch
-from .in_batch import InBatch
-from .losses import info_nce
+from .baskets import Baskets, choose_baskets, load_baskets, make_catalog
+from .files import open_split
+from .in_batch import list_owned
 from .rankings import (
-    Catalog,
+    METRICS,
     Evaluation,
+    Places,
     Scorer,
-    evaluate,
-    load_evaluation,
+    compute_values,
+    list_positives,
     make_item_cf_scorer,
+    make_model_scorer,
     make_popularity_scorer,
     make_recent_popularity_scorer,
     make_repurchase_scorer,
+    rank_positives,
 )
-from .stream import ContrastiveStream
-from .two_tower import ITEM_NUMBERS, USER_COLUMNS, TwoTower
-from .vocabularies import ITEM_CATEGORIES, DatasetVocabularies
+from .recipes import Recipe, TrainData, TrainSettings, train
+from .statistics import Difference, Resamples, judge, resample
+from .vocabularies import DatasetVocabularies, load_vocabularies
 
 RECALL_TARGET = 0.10  # contract, "success_metrics": recall_50_target
 EVALUATED_SPLITS = ("val", "test")
-_LEARNING_RATE = 2e-3
-_BATCH_SIZE = 256
+TARGETS = ("all", "new", "repurchased")
+RANDOM, IN_BATCH, DEFAULT, PLAIN = (
+    "random",
+    "in-batch, shuffled",
+    "default recipe",
+    "all rows, plain softmax",
+)
+_HARD = "default + "  # and the source
+_MAX_TRAIN_POSITIVES = 1_000_000
+_NOT_MINED = ("fallback", "random")
 
-Figures = dict[str, dict[str, float]]  # split -> metric -> value
+Figures = dict[str, dict[str, dict[str, float]]]  # split -> target -> metric -> value
 
 
-class NegativeKind(NamedTuple):
-    """Which negatives take part beside the stored random ones."""
+class Comparison(TypedDict):
+    """A ranking against another, over one kind of targets and by one metric."""
 
-    has_hard: bool
-    has_in_batch: bool
-
-
-NEGATIVE_KINDS = {
-    "random": NegativeKind(has_hard=False, has_in_batch=False),
-    "random + hard": NegativeKind(has_hard=True, has_in_batch=False),
-    "random + in-batch": NegativeKind(has_hard=False, has_in_batch=True),
-    "random + hard + in-batch": NegativeKind(has_hard=True, has_in_batch=True),
-}
+    ranking: str
+    reference: str
+    target: str
+    metric: str
+    by_split: dict[str, Difference]
+    verdict: str
+    """"helps" or "hurts" if the intervals of val and test agree, else "no clear effect"."""
 
 
 class ProbeSettings(TypedDict):
     """How the models were trained."""
 
-    epochs: int
-    seed: int
-    batch_size: int
+    steps: int
+    positives_per_step: int
     learning_rate: float
+    temperature: float
+    d: int
+    seed: int
+    n_seeds: int
 
 
 class ProbeResult(TypedDict):
@@ -69,36 +82,49 @@ class ProbeResult(TypedDict):
     dataset: str
     content_digest: str
     settings: ProbeSettings
-    positives: dict[str, int]
-    """By split, the positives ranked."""
+    positives: dict[str, dict[str, int]]
+    """By split and kind of target, the positives ranked."""
+    users: dict[str, int]
+    """By split, the users of these positives."""
     items: int
-    """Items of the catalog."""
+    """Items of the catalog; ranked are those on sale at the time."""
     figures: dict[str, Figures]
-    """By ranking and split, recall@50 and ndcg@10."""
-    last_loss: dict[str, float]
-    """By kind of negatives, the mean loss of the last epoch."""
-    best_model: str
-    """The model of the highest recall@50 on val."""
+    """By ranking, split and kind of target, the metrics; of models the mean over seeds."""
+    comparisons: list[Comparison]
+    skipped: dict[str, str]
+    """By recipe, why it was not trained."""
+    summary: str
+    """What was found, in a sentence."""
     recall_target: float
     target_reached: bool
     ratio_to_popularity: float
-    """Recall@50 of the best model on val / that of popularity."""
+    """Recall@50 of the default recipe on val, all targets / that of popularity."""
+
+
+class _Measured(NamedTuple):
+    """The values of all rankings on a split."""
+
+    targets: dict[str, np.ndarray]  # (P,) bool
+    resamples: Resamples
+    values: dict[str, dict[str, np.ndarray]]  # ranking -> "target metric" -> (n_seeds or 1, P)
 
 
 def probe(
     folder: Path,
     *,
-    epochs: int = 3,
-    n_positives: int = 10_000,
+    settings: TrainSettings | None = None,
+    n_positives: int = 6_000,
+    n_seeds: int = 5,
     seed: int = 0,
     notify: Callable[[str], None] = lambda _: None,
 ) -> ProbeResult:
-    """Train a model with each kind of negatives, and compare the rankings.
+    """Train models by each recipe, and compare the rankings.
 
     Args:
         folder: Folder of the dataset.
-        epochs: Passes over the train split for each model.
-        n_positives: Positives of val and of test to rank, at most; a seeded choice.
+        settings: How to train; None for the defaults.
+        n_positives: Positives of val and of test to rank, about; a seeded choice of baskets.
+        n_seeds: Models of each recipe.
         seed: Same dataset, arguments, machine and version of PyTorch: same figures.
         notify: Receives a line for each step.
 
@@ -106,134 +132,225 @@ def probe(
         InputError: The dataset cannot be used.
 
     Example:
-        >>> result = probe(Path("data/training"), epochs=1, notify=print)
-        >>> recall = result["figures"][result["best_model"]]["test"]["recall@50"]
+        >>> result = probe(Path("data/training"), notify=print)
+        >>> result["figures"]["default recipe"]["test"]["all"]["ndcg@10"]
     """
-    evaluations = {
-        split: load_evaluation(folder, split, n_positives=n_positives, seed=seed)
-        for split in EVALUATED_SPLITS
+    settings = settings or TrainSettings()
+    files = open_split(folder, "train")
+    vocabularies = load_vocabularies(folder)
+    data, evaluations = _load(folder, vocabularies, n_positives=n_positives, seed=seed)
+    places = _rank_baselines(folder, vocabularies, data, evaluations, notify)
+    recipes, skipped = list_recipes(data, vocabularies)
+    for name, recipe in recipes.items():
+        by_seed = []
+        for k in range(n_seeds):
+            notify(f"{name}: model {k + 1} of {n_seeds}")
+            model = train(data, recipe, settings, seed + k)
+            scorer = make_model_scorer(model, data.catalog, has_history=recipe.has_history)
+            by_seed.append({s: rank_positives(scorer, each) for s, each in evaluations.items()})
+        places[name] = {s: [ranked[s] for ranked in by_seed] for s in evaluations}
+    measured = {
+        split: _measure(each, {name: places[name][split] for name in places}, n_seeds, seed)
+        for split, each in evaluations.items()
     }
-    stream = ContrastiveStream(folder, "train")
-    vocabularies = stream.vocabularies
-    figures = _measure_baselines(folder, vocabularies, evaluations, notify)
-    losses: dict[str, float] = {}
-    for name, kind in NEGATIVE_KINDS.items():
-        if kind.has_hard and not stream.files.n_hard:
-            continue
-        model, losses[name] = train_model(folder, kind, epochs=epochs, seed=seed, notify=notify)
-        notify(f"ranking by model, {name}")
-        figures[f"model, {name}"] = {
-            split: evaluate(make_model_scorer(model, each.catalog, vocabularies), each)
-            for split, each in evaluations.items()
-        }
-    best = max(
-        (f"model, {name}" for name in losses), key=lambda name: figures[name]["val"]["recall@50"]
+    figures = _average(measured)
+    comparisons = _compare(measured, list(recipes))
+    recall, baseline = (
+        figures[name]["val"]["all"]["recall@50"] for name in (DEFAULT, "popularity")
     )
-    recall, baseline = (figures[name]["val"]["recall@50"] for name in (best, "popularity"))
     return {
-        "dataset": str(folder),
-        "content_digest": stream.files.manifest.content_digest,
+        "dataset": folder.name,
+        "content_digest": files.manifest.content_digest,
         "settings": {
-            "epochs": epochs,
+            "steps": settings.steps,
+            "positives_per_step": settings.positives_per_step,
+            "learning_rate": settings.learning_rate,
+            "temperature": settings.temperature,
+            "d": settings.d,
             "seed": seed,
-            "batch_size": _BATCH_SIZE,
-            "learning_rate": _LEARNING_RATE,
+            "n_seeds": n_seeds,
         },
-        "positives": {split: len(each.target) for split, each in evaluations.items()},
+        "positives": {
+            split: {name: int(mask.sum()) for name, mask in each.targets.items()}
+            for split, each in measured.items()
+        },
+        "users": {split: each.resamples.users.shape[1] for split, each in measured.items()},
         "items": vocabularies.n_items,
         "figures": figures,
-        "last_loss": losses,
-        "best_model": best,
+        "comparisons": comparisons,
+        "skipped": skipped,
+        "summary": summarize(figures, comparisons),
         "recall_target": RECALL_TARGET,
         "target_reached": recall >= RECALL_TARGET,
         "ratio_to_popularity": recall / max(baseline, 1e-9),
     }
 
 
-def _measure_baselines(
+def _load(
+    folder: Path, vocabularies: DatasetVocabularies, *, n_positives: int, seed: int
+) -> tuple[TrainData, dict[str, Evaluation]]:
+    """Read the splits, and choose what to rank."""
+    files = open_split(folder, "train")
+    catalog = make_catalog(files, vocabularies)
+    splits: dict[str, Baskets] = {
+        split: load_baskets(
+            folder, split, vocabularies, catalog, max_positives=_MAX_TRAIN_POSITIVES, seed=seed
+        )
+        for split in ("train", *EVALUATED_SPLITS)
+    }
+    baskets = splits["train"]
+    users = baskets.user.repeat_interleave(baskets.offsets.diff())
+    offsets, owned = list_owned(files, vocabularies, users, baskets.item)
+    data = TrainData(baskets, catalog, offsets, owned, vocabularies.sizes(), files.n_hard)
+    evaluations = {
+        split: Evaluation(splits[split], choose_baskets(splits[split], n_positives, seed), catalog)
+        for split in EVALUATED_SPLITS
+    }
+    return data, evaluations
+
+
+def list_recipes(
+    data: TrainData, vocabularies: DatasetVocabularies
+) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """List the recipes that the dataset allows, and why others are left out."""
+    recipes = {
+        RANDOM: Recipe(has_in_batch=False, has_random=True, has_history=False),
+        IN_BATCH: Recipe(batches="shuffled", has_history=False),
+        DEFAULT: Recipe(),
+    }
+    skipped: dict[str, str] = {}
+    if not data.n_hard:
+        return recipes, skipped
+    details = data.baskets.detail.unique().tolist()
+    for source, code in vocabularies.categories.get("negative_detail", {}).items():
+        if source in _NOT_MINED or code not in details:
+            continue
+        if data.baskets.log_q is None:
+            skipped[_HARD + source] = "the dataset has no column negative_log_q"
+        else:
+            recipes[_HARD + source] = Recipe(hard=code)
+    recipes[PLAIN] = Recipe(
+        has_in_batch=False, has_random=True, hard=0, has_history=False, is_plain=True
+    )
+    return recipes, skipped
+
+
+def _rank_baselines(
     folder: Path,
     vocabularies: DatasetVocabularies,
+    data: TrainData,
     evaluations: dict[str, Evaluation],
     notify: Callable[[str], None],
-) -> dict[str, Figures]:
-    """Measure the rankings that need no training."""
-    popularity = make_popularity_scorer(folder)
-    item_cf = make_item_cf_scorer(folder, vocabularies.items)
-    scorers: dict[str, Callable[[Catalog], Scorer]] = {
-        "popularity": lambda _: popularity,
-        "recent popularity": make_recent_popularity_scorer,
-        "item CF": lambda _: item_cf,
-        "repurchase": lambda catalog: make_repurchase_scorer(
-            make_recent_popularity_scorer(catalog)
-        ),
+) -> dict[str, dict[str, list[Places]]]:
+    """Rank by what needs no training: by name and split, a list of a single result."""
+    recent = make_recent_popularity_scorer(data.catalog)
+    scorers: dict[str, Scorer] = {
+        "popularity": make_popularity_scorer(data.baskets, data.catalog),
+        "recent popularity": recent,
+        "item CF": make_item_cf_scorer(folder, vocabularies.items),
+        "repurchase": make_repurchase_scorer(recent),
     }
-    figures = {}
-    for name, make_scorer in scorers.items():
+    places = {}
+    for name, scorer in scorers.items():
         notify(f"ranking by {name}")
-        figures[name] = {
-            split: evaluate(make_scorer(each.catalog), each) for split, each in evaluations.items()
-        }
-    return figures
+        places[name] = {s: [rank_positives(scorer, each)] for s, each in evaluations.items()}
+    return places
 
 
-def train_model(
-    folder: Path,
-    kind: NegativeKind,
-    *,
-    epochs: int,
-    seed: int,
-    notify: Callable[[str], None] = lambda _: None,
-) -> tuple[TwoTower, float]:
-    """Train a model on a dataset; returns it and its mean loss over the last epoch."""
-    stream = ContrastiveStream(
-        folder,
-        "train",
-        columns=["user_id", *USER_COLUMNS, "item_id", *ITEM_CATEGORIES, *ITEM_NUMBERS],
-        batch_size=_BATCH_SIZE,
-        seed=seed,
-        n_hard=None if kind.has_hard else 0,
-        collate=InBatch(folder, "train", from_batch=kind.has_in_batch),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = TwoTower(stream.vocabularies.sizes())
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
-    name = next(name for name, each in NEGATIVE_KINDS.items() if each == kind)
-    mean = float("nan")
-    for epoch in range(epochs):
-        total = torch.zeros(())
-        for batch in stream:
-            users = model.encode_users(batch["user_features"])
-            items = model.encode_items(batch["item_features"])
-            loss = info_nce(users, items, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        mean = float(total) / len(stream)
-        notify(f"model, {name}: epoch {epoch + 1} of {epochs}, loss {mean:.3f}")
-    return model.eval(), mean
-
-
-@torch.no_grad()
-def make_model_scorer(
-    model: TwoTower, catalog: Catalog, vocabularies: DatasetVocabularies
-) -> Scorer:
-    """Score all items by a model, with their features at the positive's snapshot."""
-    static = {
-        name: torch.from_numpy(vocabularies.item_categories[name]) for name in ITEM_CATEGORIES
+def _measure(
+    evaluation: Evaluation, places: dict[str, list[Places]], n_seeds: int, seed: int
+) -> _Measured:
+    """Compute the values of each positive, by ranking and kind of target."""
+    baskets = evaluation.baskets
+    positives = list_positives(evaluation)
+    is_repurchase = baskets.is_repurchase[positives].numpy()
+    basket = torch.searchsorted(baskets.offsets, positives, right=True) - 1
+    values: dict[str, dict[str, np.ndarray]] = {}
+    for name, by_seed in places.items():
+        values[name] = {}
+        for target in TARGETS:
+            # Who asks for new items is shown no others.
+            column = "among_new" if target == "new" else "among_all"
+            per_seed = [compute_values(getattr(each, column)) for each in by_seed]
+            for metric in METRICS:
+                stacked = np.stack([each[metric].numpy() for each in per_seed])
+                values[name][f"{target} {metric}"] = stacked
+    targets = {
+        "all": np.ones_like(is_repurchase),
+        "new": ~is_repurchase,
+        "repurchased": is_repurchase,
     }
-    static["item_index"] = torch.arange(vocabularies.n_items + 1)
+    return _Measured(targets, resample(baskets.user[basket].numpy(), n_seeds, seed), values)
 
-    @torch.no_grad()
-    def score(positives: Batch, snapshots: Tensor) -> Tensor:
-        users = model.encode_users(positives["user_features"])
-        scores = users.new_empty((len(users), vocabularies.n_items + 1))
-        for snapshot in snapshots.unique():
-            numbers = {name: table[snapshot] for name, table in catalog.features.items()}
-            items = model.encode_items({**static, **numbers})
-            rows = snapshots == snapshot
-            scores[rows] = users[rows] @ items.T
-        return scores
 
-    return score
+def _average(measured: Mapping[str, _Measured]) -> dict[str, Figures]:
+    def average(each: _Measured, name: str, target: str, metric: str) -> float:
+        mask = each.targets[target]
+        return float(each.values[name][f"{target} {metric}"][:, mask].mean()) if mask.any() else 0.0
+
+    names = next(iter(measured.values())).values
+    return {
+        name: {
+            split: {
+                target: {metric: average(each, name, target, metric) for metric in METRICS}
+                for target in TARGETS
+            }
+            for split, each in measured.items()
+        }
+        for name in names
+    }
+
+
+def _compare(measured: Mapping[str, _Measured], recipes: list[str]) -> list[Comparison]:
+    """Compare each recipe with what it has to beat."""
+    pairs = [(DEFAULT, "repurchase"), (DEFAULT, IN_BATCH), (IN_BATCH, RANDOM), (PLAIN, RANDOM)]
+    pairs += [(name, DEFAULT) for name in recipes if name.startswith(_HARD)]
+    comparisons: list[Comparison] = []
+    for ranking, reference in pairs:
+        if ranking not in recipes:
+            continue
+        for target in TARGETS:
+            for metric in METRICS:
+                key = f"{target} {metric}"
+                by_split = {
+                    split: each.resamples.compare(
+                        each.values[ranking][key], each.values[reference][key], each.targets[target]
+                    )
+                    for split, each in measured.items()
+                }
+                comparisons.append(
+                    {
+                        "ranking": ranking,
+                        "reference": reference,
+                        "target": target,
+                        "metric": metric,
+                        "by_split": by_split,
+                        "verdict": judge(list(by_split.values())),
+                    }
+                )
+    return comparisons
+
+
+def summarize(figures: Mapping[str, Figures], comparisons: list[Comparison]) -> str:
+    """Say in a sentence what the default recipe and the hard negatives are good for."""
+    verdicts = {
+        (each["ranking"], each["reference"], each["target"], each["metric"]): each["verdict"]
+        for each in comparisons
+    }
+    ours, theirs = (figures[name]["test"]["all"]["ndcg@10"] for name in (DEFAULT, "repurchase"))
+    text = (
+        f"On test, NDCG@10 of the default recipe is {ours:.4f}, of a list of earlier purchases"
+        f" {theirs:.4f} ({verdicts[DEFAULT, 'repurchase', 'all', 'ndcg@10']}); for new items it"
+        f" {_phrase(verdicts[DEFAULT, IN_BATCH, 'new', 'recall@50'])} against in-batch negatives"
+        " (recall@50)"
+    )
+    hard = [name for name in figures if name.startswith(_HARD)]
+    if not hard:
+        return text + "; hard negatives were not tried."
+    effects = {name.removeprefix(_HARD): verdicts[name, DEFAULT, "new", "ndcg@10"] for name in hard}
+    listed = ", ".join(f"{source} {_phrase(verdict)}" for source, verdict in effects.items())
+    return f"{text}; of hard negatives, by NDCG@10 of new items, {listed}."
+
+
+def _phrase(verdict: str) -> str:
+    return "has no clear effect" if verdict == "no clear effect" else verdict

@@ -1,133 +1,123 @@
-"""Rank all items for the positives of a split, and measure the place of the bought item.
+"""Rank the items on sale for the baskets of a split, and find the places of what was bought.
 
-The catalog is the whole vocabulary. A ranking knows the train split, or what was known at the time
-of the positive.
+A ranking knows the train split, and what was known at the time of the basket. Candidates are the
+items with a row at the basket's snapshot: those on sale then (D11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import ContrastiveDataset
+from .baskets import Baskets, Catalog
 from .files import read_table
-from .groups import SEQUENCE, Batch, select_rows
-from .order import permute
-from .row_groups import RowGroupReader
-from .two_tower import ITEM_NUMBERS, USER_COLUMNS
+from .groups import SEQUENCE
+from .history import describe_history
+from .two_tower import ITEM_NUMBERS, TwoTower
 from .vocabularies import IdIndex
 
-_DAY_NS = 86_400 * 10**9
-_CHUNK_POSITIVES = 512  # scored at once against all items
+_CHUNK_BASKETS = 256
+_CHUNK_POSITIVES = 512  # compared at once with all items
 _MAX_NEIGHBORS = 100  # of each item in the history
-_EVALUATION = 9  # purpose of the random numbers, beside those of `order`
+METRICS = ("recall@10", "recall@50", "ndcg@10")
 
-# (batch of n positives, their snapshots (n,) int64) -> scores (n, n_items + 1)
-Scorer = Callable[[Batch, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """What the rows of a split tell about every item at each snapshot (D6); 0 where none does."""
-
-    features: dict[str, Tensor]  # (n_snapshots, n_items + 1) float32
-    first_ns: int  # time of snapshot 0
-    step_ns: int  # from one snapshot to the next
-
-    def find_snapshots(self, time: Tensor) -> Tensor:
-        """Return the latest snapshot at each time: int64, from nanoseconds since 1970 UTC."""
-        return (time - self.first_ns) // self.step_ns
+# (user_features of n baskets, their snapshot) -> scores (n, n_items + 1)
+Scorer = Callable[[dict[str, Tensor], int], Tensor]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Positives of a split to rank."""
+class Evaluation(NamedTuple):
+    """Baskets of a split to rank items for."""
 
-    positives: Batch  # of layout "groups"
-    target: Tensor  # (n,) int64 item_index
+    baskets: Baskets
+    chosen: Tensor  # (m,) int64
     catalog: Catalog
 
 
-def load_evaluation(folder: Path, split: str, *, n_positives: int, seed: int) -> Evaluation:
-    """Read at most `n_positives` positives, a seeded choice, and the catalog at their times."""
-    dataset = ContrastiveDataset(
-        folder, split, layout="groups", columns=[*USER_COLUMNS, "timestamp", "item_id"]
-    )
-    chosen = np.sort(permute(len(dataset), seed, _EVALUATION)[:n_positives])
-    positives = dataset.batch(chosen)
-    target = positives["item_features"]["item_index"][:, 0].long()
-    return Evaluation(positives, target, _load_catalog(dataset))
+class Places(NamedTuple):
+    """The places of P positives, from 1, in the order of `list_positives`."""
+
+    among_all: Tensor  # (P,) int64
+    among_new: Tensor  # (P,) int64, without the items of the history
 
 
-def _load_catalog(dataset: ContrastiveDataset) -> Catalog:
-    files, n_items = dataset.files, dataset.vocabularies.n_items
-    windows = files.manifest.split.windows_ns
-    step: int = files.manifest.config["features"]["snapshot_days"] * _DAY_NS
-    first = windows.first // _DAY_NS * _DAY_NS
-    n_snapshots = (windows.last - first) // step + 1
-    features = {name: torch.zeros((n_snapshots, n_items + 1)) for name in ITEM_NUMBERS}
-    catalog = Catalog(features, first, step)
-    reader = RowGroupReader(files, dataset.vocabularies, ["item_id", "timestamp", *ITEM_NUMBERS])
-    for row_group in files.row_groups:
-        groups = reader.read(row_group)
-        item = groups.item_features["item_index"].long()
-        snapshot = catalog.find_snapshots(groups.metadata["timestamp"])[:, None].expand_as(item)
-        for name, table in features.items():
-            table[snapshot, item] = groups.item_features[name]
-    return catalog
+def list_positives(evaluation: Evaluation) -> Tensor:
+    """Return the positives in the order of `rank_positives`, by snapshot: (P,) int64."""
+    return torch.cat([evaluation.baskets.find_positives(rows)[0] for _, rows in _cut(evaluation)])
 
 
-def evaluate(scorer: Scorer, evaluation: Evaluation) -> dict[str, float]:
-    """Measure recall@50 and NDCG@10 of a ranking, each in [0, 1].
+@torch.no_grad()
+def rank_positives(scorer: Scorer, evaluation: Evaluation) -> Places:
+    """Find the place of each positive. Ties: the smaller item comes first."""
+    baskets, catalog = evaluation.baskets, evaluation.catalog
+    pieces = []
+    for snapshot, rows in _cut(evaluation):
+        features = {name: tensor[rows] for name, tensor in baskets.user_features.items()}
+        scores = scorer(features, snapshot).masked_fill(~catalog.is_on_sale[snapshot], -torch.inf)
+        sequence = features[SEQUENCE].long()
+        positives, basket = baskets.find_positives(rows)
+        for at, place in zip(
+            positives.split(_CHUNK_POSITIVES), basket.split(_CHUNK_POSITIVES), strict=True
+        ):
+            pieces.append(rank(scores[place], baskets.item[at], sequence[place]))
+    return Places(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
-    recall@50 is the share of positives among the first 50 items. In NDCG@10 each positive has one
-    relevant item.
+
+def rank(scores: Tensor, target: Tensor, history: Tensor) -> Places:
+    """Return the place of each target among all items, and among those not in the history.
+
+    Args:
+        scores: (n, n_items + 1) float; item 0 is padding.
+        target: (n,) int64.
+        history: (n, max_length) int64, 0 at the end.
     """
-    times = evaluation.positives["metadata"]["timestamp"]
-    snapshots = evaluation.catalog.find_snapshots(times)
-    ranks = []
-    for start in range(0, len(evaluation.target), _CHUNK_POSITIVES):
-        rows = slice(start, start + _CHUNK_POSITIVES)
-        scores = scorer(select_rows(evaluation.positives, rows), snapshots[rows])
-        ranks.append(rank(scores, evaluation.target[rows]))
-    place = torch.cat(ranks).double()
+    own = scores.gather(1, target[:, None])
+    items = torch.arange(scores.shape[1])
+    is_before = (scores > own) | ((scores == own) & (items < target[:, None]))
+    is_before[:, 0] = False
+    among_all = 1 + is_before.sum(dim=1)
+    is_before.scatter_(1, history, False)
+    return Places(among_all, 1 + is_before.sum(dim=1))
+
+
+def compute_values(place: Tensor) -> dict[str, Tensor]:
+    """Compute each positive's recall@10, recall@50 and NDCG@10 by its place: (P,) float64 each.
+
+    In NDCG@10 each positive has one relevant item.
+    """
+    place = place.double()
     return {
-        "recall@50": float((place <= 50).double().mean()),
-        "ndcg@10": float(torch.where(place <= 10, 1 / torch.log2(1 + place), 0.0).mean()),
+        "recall@10": (place <= 10).double(),
+        "recall@50": (place <= 50).double(),
+        "ndcg@10": torch.where(place <= 10, 1 / torch.log2(1 + place), 0.0),
     }
 
 
-def rank(scores: Tensor, target: Tensor) -> Tensor:
-    """Return the place of each target among all items, from 1: (n,) int64.
-
-    Ties: the smaller item comes first. `scores` is (n, n_items + 1), `target` (n,) int64.
-    """
-    scores = scores.clone()
-    scores[:, 0] = -torch.inf  # padding is not an item
-    own = scores.gather(1, target[:, None])
-    is_before = torch.arange(scores.shape[1]) < target[:, None]
-    return 1 + (scores > own).sum(1) + ((scores == own) & is_before).sum(1)
+def _cut(evaluation: Evaluation) -> list[tuple[int, Tensor]]:
+    """Cut the chosen baskets into chunks of one snapshot: (snapshot, baskets)."""
+    snapshot = evaluation.baskets.snapshot[evaluation.chosen]
+    return [
+        (value, rows)
+        for value in snapshot.unique().tolist()
+        for rows in evaluation.chosen[snapshot == value].split(_CHUNK_BASKETS)
+    ]
 
 
-def make_popularity_scorer(folder: Path) -> Scorer:
+def make_popularity_scorer(train: Baskets, catalog: Catalog) -> Scorer:
     """Score an item by how often it is a positive of the train split."""
-    dataset = ContrastiveDataset(folder, "train", columns=["item_id"])
-    reader = RowGroupReader(dataset.files, dataset.vocabularies, ["item_id"])
-    counts = torch.zeros(dataset.vocabularies.n_items + 1)
-    for row_group in dataset.files.row_groups:
-        item = reader.read(row_group).item_features["item_index"][:, 0]
-        counts += torch.bincount(item, minlength=len(counts))
-    return lambda positives, _: counts.repeat(len(positives["label"]), 1)
+    counts = torch.bincount(train.item, minlength=catalog.n_items + 1).float()
+    return lambda features, _: counts.repeat(len(features[SEQUENCE]), 1)
 
 
 def make_recent_popularity_scorer(catalog: Catalog) -> Scorer:
     """Score an item by `item_popularity_score`: purchases in the 28 days before the snapshot."""
-    return lambda _, snapshots: catalog.features["item_popularity_score"][snapshots]
+    column = ITEM_NUMBERS.index("item_popularity_score")
+    return lambda features, snapshot: catalog.numbers[snapshot, :, column].repeat(
+        len(features[SEQUENCE]), 1
+    )
 
 
 def make_repurchase_scorer(fallback: Scorer) -> Scorer:
@@ -136,9 +126,9 @@ def make_repurchase_scorer(fallback: Scorer) -> Scorer:
     The scores of `fallback` must not be negative.
     """
 
-    def score(positives: Batch, snapshots: Tensor) -> Tensor:
-        scores = fallback(positives, snapshots)
-        sequence = positives["user_features"][SEQUENCE].long()
+    def score(features: dict[str, Tensor], snapshot: int) -> Tensor:
+        scores = fallback(features, snapshot)
+        sequence = features[SEQUENCE].long()
         below_one = scores / (scores.amax() + 1)
         place = torch.arange(1.0, sequence.shape[1] + 1).expand(sequence.shape)
         return below_one.scatter_reduce(1, sequence, place, "amax")
@@ -168,11 +158,31 @@ def make_item_cf_scorer(folder: Path, items: IdIndex) -> Scorer:
         check_invariants=True,
     ).coalesce()
 
-    def score(positives: Batch, _: Tensor) -> Tensor:
-        sequence = positives["user_features"][SEQUENCE].long()
+    def score(features: dict[str, Tensor], _: int) -> Tensor:
+        sequence = features[SEQUENCE].long()
         history = torch.zeros((len(sequence), len(items) + 1))
         history.scatter_(1, sequence, 1.0)
         history[:, 0] = 0
         return torch.sparse.mm(similarities, history.T).T
+
+    return score
+
+
+def make_model_scorer(model: TwoTower, catalog: Catalog, *, has_history: bool) -> Scorer:
+    """Score all items by a model, with their features at the basket's snapshot.
+
+    With `has_history`, items of the history have the score of their place there as well.
+    """
+    items = torch.arange(catalog.n_items + 1)
+
+    def score(features: dict[str, Tensor], snapshot: int) -> Tensor:
+        vectors = model.encode_items(catalog.select(items, snapshot))
+        scores = model.encode_users(features) @ vectors.T
+        if has_history:
+            sequence = features[SEQUENCE].long()
+            added = scores.gather(1, sequence) + model.score_history(describe_history(sequence))
+            # Places of one item have the same score, so that it does not matter which is written.
+            scores = scores.scatter(1, sequence, added)
+        return scores
 
     return score
