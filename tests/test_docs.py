@@ -144,7 +144,9 @@ def test_the_python_example_builds_a_dataset(reader, tmp_path):
 TRAINING = [example for _, example in blocks("python") if "build(" not in example]
 
 
-@pytest.mark.parametrize("example", TRAINING, ids=["plain loop", "map-style", "lightning"])
+@pytest.mark.parametrize(
+    "example", TRAINING, ids=["plain loop", "labeled rows", "map-style", "lightning"]
+)
 def test_the_training_examples_run_on_what_was_built(reader, tmp_path, example):
     require_extras(example)
     if "import lightning" in example:

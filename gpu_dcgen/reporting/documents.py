@@ -30,6 +30,7 @@ class Documents:
     quality_report: QualityReport
     vocabulary: dict[str, Any]
     certificate: dict[str, Any] | None  # None before an audit
+    probe: dict[str, Any] | None  # None before a probe, or where it is of another dataset
 
     def list_parts(self, name: str) -> list[Path]:
         """List the Parquet files of a table, in order."""
@@ -52,13 +53,23 @@ def read_documents(folder: Path) -> Documents:
             "Name a folder that 'gpu-dcgen build' published."
         )
     certificate = folder / "certificate.json"
+    manifest = Manifest.load(folder / "manifest.json")
     return Documents(
         folder,
-        Manifest.load(folder / "manifest.json"),
+        manifest,
         QualityReport.load(folder / QUALITY_REPORT),
         read_json(folder / "vocabulary.json", _REBUILD),
         read_json(certificate, _REBUILD) if certificate.is_file() else None,
+        _read_probe(folder / "probe.json", manifest.content_digest),
     )
+
+
+def _read_probe(path: Path, content_digest: str) -> dict[str, Any] | None:
+    """Read the result of 'gpu-dcgen probe', if it is of this dataset."""
+    if not path.is_file():
+        return None
+    result = read_json(path, "Run 'gpu-dcgen probe' again.")
+    return result if result.get("content_digest") == content_digest else None
 
 
 def count_similarities(documents: Documents) -> list[int]:

@@ -104,7 +104,7 @@ class Distribution:
 def render(documents: Documents, n_samples: int) -> str:
     """Render the whole page."""
     manifest, report = documents.manifest, documents.quality_report
-    n = Numbers(manifest=manifest.to_dict(), quality_report=report.to_dict())
+    n = Numbers(manifest=manifest.to_dict(), quality_report=report.to_dict(), probe=documents.probe)
     folder = Path(__file__).parent
     page = Environment(
         loader=FileSystemLoader(folder),
@@ -122,6 +122,7 @@ def render(documents: Documents, n_samples: int) -> str:
         manifest=manifest,
         report=report,
         certificate=documents.certificate,
+        probe=documents.probe,
         failed=[row for row in gates if row.gate.verdict == "fail"],
         gates=gates,
         sections=list(dict.fromkeys(gate.section for gate in report.gates)),

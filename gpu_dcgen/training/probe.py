@@ -303,11 +303,18 @@ def _average(measured: Mapping[str, _Measured]) -> dict[str, Figures]:
 
 def _compare(measured: Mapping[str, _Measured], recipes: list[str]) -> list[Comparison]:
     """Compare each recipe with what it has to beat."""
-    pairs = [(DEFAULT, "repurchase"), (DEFAULT, IN_BATCH), (IN_BATCH, RANDOM), (PLAIN, RANDOM)]
+    pairs = [
+        (DEFAULT, "repurchase"),
+        (DEFAULT, IN_BATCH),
+        (DEFAULT, RANDOM),
+        (IN_BATCH, RANDOM),
+        (PLAIN, RANDOM),
+    ]
     pairs += [(name, DEFAULT) for name in recipes if name.startswith(_HARD)]
     comparisons: list[Comparison] = []
+    names = next(iter(measured.values())).values
     for ranking, reference in pairs:
-        if ranking not in recipes:
+        if ranking not in names or reference not in names:
             continue
         for target in TARGETS:
             for metric in METRICS:

@@ -1,4 +1,4 @@
-"""Rank the items on sale for the baskets of a split, and find the places of what was bought.
+"""Rank the items on sale for the baskets of a split, and find the places of purchases.
 
 A ranking knows the train split, and what was known at the time of the basket. Candidates are the
 items with a row at the basket's snapshot: those on sale then (D11).
@@ -67,12 +67,12 @@ def rank_positives(scorer: Scorer, evaluation: Evaluation) -> Places:
 
 
 def rank(scores: Tensor, target: Tensor, history: Tensor) -> Places:
-    """Return the place of each target among all items, and among those not in the history.
+    """Return the place of each target among all items, and among new ones.
 
     Args:
         scores: (n, n_items + 1) float; item 0 is padding.
         target: (n,) int64.
-        history: (n, max_length) int64, 0 at the end.
+        history: (n, max_length) int64, 0 at the end; items not in it are new.
     """
     own = scores.gather(1, target[:, None])
     items = torch.arange(scores.shape[1])
@@ -84,7 +84,7 @@ def rank(scores: Tensor, target: Tensor, history: Tensor) -> Places:
 
 
 def compute_values(place: Tensor) -> dict[str, Tensor]:
-    """Compute each positive's recall@10, recall@50 and NDCG@10 by its place: (P,) float64 each.
+    """Compute each positive's METRICS by its place: (P,) float64 each.
 
     In NDCG@10 each positive has one relevant item.
     """

@@ -1,4 +1,4 @@
-"""Ways to train the probe's model on baskets: which negatives take part, and with what weights.
+"""Ways to train the model of the probe: which negatives take part, with what weights.
 
 The losses are those of `losses.info_nce`, with one vector for all positives of a basket and one for
 all occurrences of an item.

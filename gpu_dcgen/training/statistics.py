@@ -67,7 +67,7 @@ def resample(user: np.ndarray, n_seeds: int, seed: int) -> Resamples:
 
 
 def judge(differences: list[Difference]) -> str:
-    """Say whether a ranking helps: only if every interval (val and test) lies on one side of 0."""
+    """Say whether a ranking helps: only if every interval lies on one side of 0."""
     if all(each["low"] > 0 for each in differences):
         return "helps"
     if all(each["high"] < 0 for each in differences):

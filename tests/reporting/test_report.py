@@ -112,7 +112,8 @@ def wrong_numbers(page: Page, dataset: Path) -> list[str]:
     """List places with another number than the JSON files, or another text than the number."""
     documents = {
         name: json.loads((dataset / name).read_text("utf-8"))
-        for name in ("manifest.json", "quality_report.json")
+        for name in ("manifest.json", "quality_report.json", "probe.json")
+        if (dataset / name).exists()
     }
     forms = ("count", "share", "bytes", "bytes/s", "seconds", "number", "hundredths")
     wrong = []
@@ -148,6 +149,26 @@ def test_every_number_is_the_one_of_its_place_in_the_json_files(page, dataset):
         "performance",
         "files",
     }
+
+
+def test_the_figures_of_a_probe_of_this_dataset_are_shown(dataset, tmp_path):
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    figures = {"all": {"recall@10": 0.25, "ndcg@10": 0.125}, "new": {"recall@10": 0, "ndcg@10": 0}}
+    probe = {
+        "content_digest": manifest["content_digest"],
+        "summary": f"found {HOSTILE[0]}",
+        "figures": {"a/b": {"val": figures, "test": figures}, HOSTILE[1]: {"test": figures}},
+    }
+    (copy / "probe.json").write_text(json.dumps(probe))
+    content = parse(write_report(copy))
+    assert not wrong_numbers(content, copy)
+    places = [attributes.get("data-from", "") for attributes, _ in content.numbers]
+    assert "probe.json#/figures/a~1b/test/all/ndcg@10" in places
+    assert sum(place.startswith("probe.json") for place in places) == 8
+    assert f"found {HOSTILE[0]}" in "".join(content.texts)
+    (copy / "probe.json").write_text(json.dumps({**probe, "content_digest": "other"}))
+    assert ("section", {"id": "probe"}) not in parse(write_report(copy, overwrite=True)).elements
 
 
 def test_a_changed_number_is_reported(page, dataset):
