@@ -39,8 +39,8 @@ def candidate_logits(
             candidates then have no correction.
         temperature: Divides the scores; above 0.
         correct: Whether to subtract the log-probabilities.
-        score_history: Scores of `in_history` features, (..., 3) -> (...), as
-            `TwoTower.score_history`; None for none.
+        score_history: Scores of `in_history` features, (..., 3) -> (...), 0 for items that are not
+            in the history, as `TwoTower.score_history`; None for none.
 
     Returns:
         (n, width) float or, if the batch has in-batch negatives, (n, width + n). Candidates that
@@ -55,10 +55,8 @@ def candidate_logits(
     if "in_batch" not in batch:
         return logits
     in_batch = batch["in_batch"]
-    in_batch_logits = users @ items[:, 0].T
-    if score_history is not None:
-        in_batch_logits = in_batch_logits + score_history(in_batch["in_history"])
-    in_batch_logits = in_batch_logits / temperature
+    # Without a score of the history: an allowed one is not in it, and the score of that is 0.
+    in_batch_logits = users @ items[:, 0].T / temperature
     if correct:
         in_batch_logits = in_batch_logits - in_batch["log_q"]
     in_batch_logits = in_batch_logits.masked_fill(~in_batch["allowed"], -torch.inf)
