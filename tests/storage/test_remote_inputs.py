@@ -351,3 +351,27 @@ def test_every_refusal_is_one_of_ours(bucket, tmp_path):
         bucket.put(f"tables/{table}.parquet", b"PAR1 no")
     with pytest.raises(DcgenError, match="articles.parquet: cannot be read as Parquet"):
         digest(f"{bucket.url}/tables", tmp_path / "output")
+
+
+def test_files_of_any_suffix_are_copied_and_hidden_ones_are_not(bucket, tmp_path):
+    names = ["articles.PQ", "customers.parquet.gzip", "transactions/a", "transactions/b=1/c.parq"]
+    hidden = ["transactions/_SUCCESS", "transactions/_temporary/d.parquet", "transactions/.e.crc"]
+    for name in [*names, *hidden]:
+        bucket.put(f"tables/{name}", name.encode())
+    folder = copied(f"{bucket.url}/tables", tmp_path / "here")
+    assert sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    ) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["_delta_log/00000000000000000000.json", ".hoodie/x", "metadata/v1.metadata.json"]
+)
+def test_tables_that_also_hold_deleted_rows_are_refused(name, bucket, tmp_path):
+    for file in ("articles.parquet", "customers.parquet"):
+        bucket.put(f"lake/{file}", b"?")
+    bucket.put(f"lake/transactions/{name}", b"{}")
+    bucket.put("lake/transactions/a.parquet", b"?")
+    with pytest.raises(InputError, match="is a Delta, Iceberg or Hudi table"):
+        copied(f"{bucket.url}/lake", tmp_path / "here")
+    assert not list(tmp_path.rglob("*.parquet"))
