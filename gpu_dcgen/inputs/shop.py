@@ -282,18 +282,8 @@ def _load_log(
 ) -> _Log:
     xp = backend.xp
     reader = ColumnReader(source, backend)
-    item_codes, item_texts = reader.read_keys("article_id", inputs.article_id_width)
-    user_codes, user_texts = reader.read_keys("customer_id", inputs.customer_id_width)
-    item = _match_ids(backend, item_codes, item_texts, items.ids)
-    user = _match_ids(backend, user_codes, user_texts, users.ids)
-    unknown_ids = tuple(
-        UnknownIds(column, source, entities.checked.source, unknown, entities.ids)
-        for column, texts, entities in (
-            ("article_id", item_texts, items),
-            ("customer_id", user_texts, users),
-        )
-        if len(unknown := texts.filter(pc.invert(pc.is_in(texts, value_set=entities.ids))))
-    )
+    item, unknown_items = _match_ids(reader, "article_id", inputs.article_id_width, items)
+    user, unknown_users = _match_ids(reader, "customer_id", inputs.customer_id_width, users)
     time, has_time = reader.read_times("t_dat")
     has_price = source.table == "transactions" and inputs.price == "column"
     price, prices = xp.zeros_like(item), pa.array([], pa.float64())
@@ -312,7 +302,7 @@ def _load_log(
         price == _UNKNOWN,
     )
     reason = find_first_reasons(xp, source.n_rows, checks)
-    checked = count_reasons(source, reason, backend, unknown_ids)
+    checked = count_reasons(source, reason, backend, (unknown_items, unknown_users))
     faults = tuple(find_lost_units(source, time))
     if checked.counts.accepted < source.n_rows:
         rows = xp.nonzero(checked.reason == 0)[0]
@@ -333,12 +323,18 @@ def _load_log(
     )
 
 
-def _match_ids(backend: Backend, codes: Array, texts: pa.Array, ids: pa.Array) -> Array:
-    """Return codes (n,) int32 into the accepted `ids`.
+def _match_ids(
+    reader: ColumnReader, column: str, width: int, entities: _Entities
+) -> tuple[Array, UnknownIds]:
+    """Return codes (n,) int32 into the accepted ids, and the ids that are none of them.
 
     _MISSING is null, _UNKNOWN a text that is none of them.
     """
-    return map_codes(backend, pc.index_in(texts, value_set=ids).fill_null(_UNKNOWN), codes)
+    codes, texts = reader.read_keys(column, width)
+    places = pc.index_in(texts, value_set=entities.ids)
+    unknown = texts.filter(places.is_null()) if places.null_count else texts[:0]
+    ids = UnknownIds(column, reader.source, entities.checked.source, unknown, entities.ids)
+    return map_codes(reader.backend, places.fill_null(_UNKNOWN), codes), ids
 
 
 def _match_prices(backend: Backend, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
