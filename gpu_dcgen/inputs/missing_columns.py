@@ -67,11 +67,11 @@ def warn_of_unused(table: InputTable, label: str, unused: dict[str, str]) -> str
 
 
 def show_mapping(mapping: dict[InputTable, dict[str, str]]) -> str:
-    """Return the setting `inputs.columns` as one line of YAML; unprintable characters escaped."""
+    """Return the setting `inputs.columns` as one line of YAML, in double quotes if any."""
     flow: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     plain = {str(table): names for table, names in mapping.items() if names}
     text = yaml.safe_dump(plain, allow_unicode=True, **flow).strip()
-    if not text.isprintable():
+    if "'" in text or not text.isprintable():  # a shell's quotes are single ones
         text = yaml.safe_dump(plain, default_style='"', **flow).strip()
     return f"inputs.columns: {text}"
 
