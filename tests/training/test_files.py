@@ -44,8 +44,8 @@ def test_the_working_directory_may_change_after_opening(tmp_path, monkeypatch, n
     monkeypatch.chdir(tmp_path / "here")
     collate = InBatch(name, "val")
     streams = [
-        ContrastiveStream(name, "val", batch_size=8, num_workers=num_workers, collate=function)
-        for function in (None, collate)
+        ContrastiveStream(name, "val", num_workers=num_workers),
+        ContrastiveStream(name, "val", num_workers=num_workers, n_hard=0, collate=collate),
     ]
     rows = ContrastiveDataset(name, "val")
     monkeypatch.chdir("/")
