@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import DatasetConfig, to_fraction
+from ..config import DatasetConfig
 from ..contract.schema import SPLITS
-from .hashes import RESAMPLE, SHUFFLE, USER_SPLIT, make_keys
+from .assignment import assign_splits
+from .hashes import RESAMPLE, SHUFFLE, make_keys
 from .item_snapshots import ItemSnapshots
 from .purchase_log import DAY, Cuts, PurchaseLog
 
-MIN_MULTIPLIER, FIRST_MULTIPLIER, MAX_MULTIPLIER = 2**4, 2**14, 2**24
-MAX_ROUNDS = 12
 SEGMENTS = ("new", "active", "churned")
 NEW, ACTIVE, CHURNED = range(3)
 
@@ -47,28 +45,34 @@ def select_positives(
     """Select the positives; `snapshots` are those of each split's window."""
     window = cuts.find_window(log.time)
     is_long_enough = log.n_before >= config.sequence_processing.min_sequence_length
-    user_split, split = _assign_splits(log, window, is_long_enough, config)
-    remains, losses = np.ones(len(log.user), dtype=bool), {}
+    # Each purchase is judged as if its user were in the split of its window.
+    is_good, refusals = np.ones(len(log.user), dtype=bool), {}
 
-    def lose(reason: str, is_lost: np.ndarray) -> None:
-        losses[reason] = int((remains & is_lost).sum())
-        remains[is_lost] = False
+    def refuse(reason: str, is_refused: np.ndarray) -> None:
+        refusals[reason] = is_good & is_refused
+        is_good[is_refused] = False
 
-    lose("no_split", split < 0)
-    lose("history", window < split)
-    lose("later_unused", window > split)
-    lose("short_history", ~is_long_enough)
-    lose("over_cap", _is_over_cap(log, window, remains, config.filtering.max_user_interactions))
-    on_sale = np.zeros(len(remains), dtype=bool)
+    refuse("short_history", ~is_long_enough)
+    refuse("over_cap", _is_over_cap(log, window, is_good, config.filtering.max_user_interactions))
+    on_sale = np.zeros(len(is_good), dtype=bool)
     for k in range(3):
         in_window = np.flatnonzero(window == k)
         at = snapshots[k].at(log.time[in_window])
         on_sale[in_window] = snapshots[k].on_sale[at, log.item[in_window]]
-    lose("not_on_sale", ~on_sale)
+    refuse("not_on_sale", ~on_sale)
     if config.negative_sampling.repurchases == "drop":
-        lose("repurchase", log.owned_since(log.user, log.item) < log.time)
-    lose("corpus_too_small", _has_too_small_corpus(log, cuts, snapshots, window, remains, config))
+        refuse("repurchase", log.owned_since(log.user, log.item) < log.time)
+    refuse("corpus_too_small", _has_too_small_corpus(log, cuts, snapshots, window, is_good, config))
 
+    user_split = assign_splits(log, window, is_long_enough, is_good, config)
+    split = window if config.split.strategy == "temporal" else user_split[log.user]
+    losses = {
+        "no_split": int((split < 0).sum()),
+        "history": int((window < split).sum()),
+        "later_unused": int(((window > split) & (split >= 0)).sum()),
+        **{reason: int(is_lost[window == split].sum()) for reason, is_lost in refusals.items()},
+    }
+    remains = is_good & (window == split)
     order = np.lexsort((log.item, log.user, log.time))
     order = order[remains[order]]
     rows = [order[window[order] == k] for k in range(3)]
@@ -93,85 +97,6 @@ def _shuffle(n: int, split: int, seed: int) -> np.ndarray:
     """Return the seeded order of a split's positives."""
     position = np.arange(n)
     return np.argsort(make_keys(seed, SHUFFLE, np.full(n, split), position), kind="stable")
-
-
-def _assign_splits(
-    log: PurchaseLog, window: np.ndarray, is_long_enough: np.ndarray, config: DatasetConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the split of each user and of each row, -1 for none."""
-    if config.split.strategy == "temporal":
-        return np.full(log.n_users, -1, dtype=np.int8), window
-    if config.split.strategy == "hash":
-        user_split = _assign_by_hash(log.user_key, config)
-    else:
-        n_available = np.stack(
-            [
-                np.bincount(log.user[is_long_enough & (window == k)], minlength=log.n_users)
-                for k in range(3)
-            ]
-        )
-        n_available = np.minimum(n_available, config.filtering.max_user_interactions)
-        user_split = _assign_by_availability(n_available, log.user_key, config)
-    return user_split, user_split[log.user]
-
-
-def _assign_by_hash(user_key: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """Assign each user by a seeded hash that falls into train, val or test by their shares."""
-    train = to_fraction(config.split.train_share)
-    shares = (train, train + to_fraction(config.split.val_share))
-    bounds = [math.floor(share * 2**64) for share in shares]
-    x = make_keys(config.seed, USER_SPLIT, user_key)
-    return (x >= np.uint64(bounds[0])).astype(np.int8) + (x >= np.uint64(bounds[1]))
-
-
-def _assign_by_availability(
-    n_available: np.ndarray, user_key: np.ndarray, config: DatasetConfig
-) -> np.ndarray:
-    """Assign each user to the split with the greatest multiplier x available positives.
-
-    The multipliers of val and test are found by bisection, in turns, so that both splits reach
-    their shares. `n_available` is (3, U); a seeded jitter breaks ties.
-    """
-    n_users = n_available.shape[1]
-    jitter = np.stack(
-        [
-            make_keys(config.seed, USER_SPLIT, user_key, np.full(n_users, k)) % np.uint64(1 << 10)
-            for k in range(3)
-        ]
-    )
-    score = n_available * ((1 << 20) + jitter.astype(np.int64))
-    val_share = to_fraction(config.split.val_share)
-    target_share = {1: val_share, 2: 1 - to_fraction(config.split.train_share) - val_share}
-    users = np.flatnonzero(n_available.any(axis=0))
-    score, n_available = score[:, users], n_available[:, users]
-
-    def choose(multipliers: list[int]) -> np.ndarray:
-        # argmax takes the first of equals.
-        return np.argmax(score * np.array(multipliers)[:, None], axis=0)
-
-    def reaches_target(k: int, multipliers: list[int]) -> bool:
-        choice = choose(multipliers)
-        n_chosen = n_available[choice, np.arange(len(users))]
-        share = Fraction(int(n_chosen[choice == k].sum()), max(1, int(n_chosen.sum())))
-        return share >= target_share[k]
-
-    multipliers = [FIRST_MULTIPLIER] * 3
-    for _ in range(MAX_ROUNDS):
-        before = list(multipliers)
-        for k in (1, 2):
-            low, high = MIN_MULTIPLIER, MAX_MULTIPLIER
-            while low < high:
-                multipliers[k] = middle = (low + high) // 2
-                if reaches_target(k, multipliers):
-                    high = middle
-                else:
-                    low = middle + 1
-            multipliers[k] = low
-        if multipliers == before:
-            break
-    split = np.full(n_users, -1, dtype=np.int8)
-    split[users] = choose(multipliers)
-    return split
 
 
 def _is_over_cap(log: PurchaseLog, window: np.ndarray, remains: np.ndarray, cap: int) -> np.ndarray:

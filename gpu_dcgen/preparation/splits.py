@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 from ..backend.protocol import Array, Backend
@@ -16,15 +14,11 @@ from ..errors import GateError, InputError
 from ..kernels import rng
 from ..kernels.arguments import DrawTables
 from ..kernels.draws import PurchaseRows, count_eligible
+from .assignment import assign_users, count_by_window
 from .features import AsOfFeatures
 from .interactions import Interactions
-from .windows import Windows, wanted_shares
-
-_ONE = 1 << 14  # the multiplier 1.0
-_MIN_MULTIPLIER, _MAX_MULTIPLIER = 1 << 4, 1 << 24  # 1/1024 .. 1024
-_JITTER_BITS = 10  # of 20: scores within 0.1 % are ties, decided by a seeded hash
-_ROUNDS = 12
-_TOLERANCE = 0.02  # shares of positives further than this from those wanted warn (D7)
+from .split_search import TOLERANCE
+from .windows import Windows, format_time, wanted_shares
 
 
 @dataclass(frozen=True)
@@ -65,50 +59,38 @@ def plan_splits(
 ) -> SplitPlan:
     """Assign each user to one split and list the positives of each split (D7).
 
-    Users are assigned so that most positives are emitted at the wanted shares. The assignment
-    depends on times alone; losses to the corpus (D11, D12) are counted afterwards, in the ledger.
-    Raises InputError when a split has no positive.
+    Users are assigned so that most positives are emitted at the wanted shares, by times alone where
+    that reaches them (`assign_users`). Raises InputError when a split has no positive.
     """
-    xp = backend.xp
+    xp, user = backend.xp, interactions.user
     window = windows.number_of(xp, interactions.time)
-    start = interactions.user_offsets[interactions.user]
+    start = interactions.user_offsets[user]
     is_long_enough = (
         interactions.basket_start - start >= config.sequence_processing.min_sequence_length
     )
-    cap = config.filtering.max_user_interactions
+    refusals = _find_refusals(
+        is_long_enough, window, windows, interactions, features, config, backend
+    )
+    user_warnings: tuple[str, ...] = ()
     if config.split.strategy == "temporal":
         user_split = xp.full(interactions.n_users, -1, dtype=xp.int8)
         split = window
     else:
-        user, n_users = interactions.user, interactions.n_users
-        available = xp.stack(
-            [
-                xp.minimum(count_codes(xp, user[is_long_enough & (window == k)], n_users), cap)
-                for k in range(3)
-            ]
-        )
-        user_split = _assign_users(available, interactions.user_key, config, backend)
+        n_users, cap = interactions.n_users, config.filtering.max_user_interactions
+        available = xp.minimum(count_by_window(user, window, is_long_enough, n_users, xp), cap)
+        emitted = count_by_window(user, window, refusals.is_accepted, n_users, xp)
+        user_split = assign_users(available, emitted, interactions.user_key, config, backend)
         split = user_split[user]
+        user_warnings = tuple(_warn_of_users(user_split, emitted, interactions, backend))
+    is_inside = split == window
+    losses = {
+        "no_split": int((split < 0).sum()),
+        "history": int((window < split).sum()),
+        "later_unused": int(((split >= 0) & (window > split)).sum()),
+        **refusals.count(is_inside),
+    }
 
-    losses = _Losses(xp, interactions.n_rows)
-    losses.add("no_split", split < 0)
-    losses.add("history", window < split)
-    losses.add("later_unused", window > split)
-    losses.add("short_history", ~is_long_enough)
-    losses.add("over_cap", _find_over_cap(xp, interactions, window, losses.remaining, cap))
-    snapshots = features.snapshots
-    snapshot = snapshots.number_of(interactions.time)
-    losses.add("not_on_sale", ~snapshots.on_sale[snapshot, interactions.item])
-    if config.negative_sampling.repurchases == "drop":
-        losses.add("repurchase", features.is_repurchase)
-    rows = _find_too_small(
-        xp.nonzero(losses.remaining)[0], window, windows, interactions, features, config, backend
-    )
-    too_small = xp.zeros(interactions.n_rows, dtype=bool)
-    too_small[rows] = True
-    losses.add("corpus_too_small", too_small)
-
-    is_emitted = losses.remaining[interactions.by_time]
+    is_emitted = (refusals.is_accepted & is_inside)[interactions.by_time]
     window_by_time = window[interactions.by_time]
     positives = []
     for k, name in enumerate(SPLITS):
@@ -116,102 +98,87 @@ def plan_splits(
         copy = xp.zeros(row.shape[0], dtype=xp.int32)
         positives.append(Positives(name, row, copy, windows.starts[k], windows.ends[k]))
     shares, warnings = measure_shares(interactions, positives, config.split, backend)
-    ledger = {"emitted": {p.split: len(p) for p in positives}, **losses.counts}
+    ledger = {"emitted": {p.split: len(p) for p in positives}, **losses}
+    warnings = (*warnings, *user_warnings)
     return SplitPlan(windows, user_split, tuple(positives), ledger, shares, warnings)
 
 
-class _Losses:
-    """Interactions lost by reason; each is counted for the first reason that applies to it."""
+def _warn_of_users(
+    user_split: Array, emitted: Array, interactions: Interactions, backend: Backend
+) -> Iterator[str]:
+    """Name users who have most of a split, and those for whom no split has room.
+
+    emitted (3, U) int64 counts the positives of each user in each split.
+    """
+    xp, ids = backend.xp, interactions.user_ids
+    for k, name in enumerate(SPLITS):
+        counts = xp.where(user_split == k, emitted[k], 0)
+        most, total = int(counts.max()), int(counts.sum())
+        if 2 * most > total:
+            yield (
+                f"split: customer {ids[int(counts.argmax())].as_py()!r} alone has {most:,} of the "
+                f"{total:,} positives of {name}; no other assignment has the wanted shares"
+            )
+    left_out = xp.where(user_split < 0, emitted.max(axis=0), 0)
+    if n_users := int((left_out > 0).sum()):
+        yield (
+            f"split: {n_users:,} customers with possible positives are in no split, "
+            f"{ids[int(left_out.argmax())].as_py()!r} with {int(left_out.max()):,} among them: "
+            "with them, no assignment has the wanted shares"
+        )
+
+
+def _find_refusals(
+    is_long_enough: Array,
+    window: Array,
+    windows: Windows,
+    interactions: Interactions,
+    features: AsOfFeatures,
+    config: DatasetConfig,
+    backend: Backend,
+) -> _Refusals:
+    """Find the interactions that cannot become positives in the split of their window."""
+    xp, refusals = backend.xp, _Refusals(backend.xp, interactions.n_rows)
+    refusals.add("short_history", ~is_long_enough)
+    cap = config.filtering.max_user_interactions
+    refusals.add("over_cap", _find_over_cap(xp, interactions, window, refusals.is_accepted, cap))
+    snapshots = features.snapshots
+    snapshot = snapshots.number_of(interactions.time)
+    refusals.add("not_on_sale", ~snapshots.on_sale[snapshot, interactions.item])
+    if config.negative_sampling.repurchases == "drop":
+        refusals.add("repurchase", features.is_repurchase)
+    rows = xp.nonzero(refusals.is_accepted)[0]
+    too_small = xp.zeros(interactions.n_rows, dtype=bool)
+    too_small[_find_too_small(rows, window, windows, interactions, features, config, backend)] = (
+        True
+    )
+    refusals.add("corpus_too_small", too_small)
+    return refusals
+
+
+class _Refusals:
+    """Why interactions become no positives in their window; the first reason counts."""
 
     def __init__(self, xp: Any, n_rows: int) -> None:
-        self.remaining: Array = xp.ones(n_rows, dtype=bool)
-        self.counts: dict[str, int] = {}
+        self._reasons: list[str] = []
+        self._number: Array = xp.zeros(n_rows, dtype=xp.uint8)  # from 1; 0 where accepted
+
+    @property
+    def is_accepted(self) -> Array:
+        """Whether no reason applies to the interaction (E,) bool."""
+        return self._number == 0
 
     def add(self, reason: str, mask: Array) -> None:
-        """Remove the interactions of `mask` (E,) bool that are not lost yet."""
-        self.counts[reason] = int((self.remaining & mask).sum())
-        self.remaining = self.remaining & ~mask
+        """Refuse the interactions of `mask` (E,) bool that are still accepted."""
+        self._reasons.append(reason)
+        self._number[mask & self.is_accepted] = len(self._reasons)
 
-
-def _assign_users(
-    available: Array, user_key: Array, config: DatasetConfig, backend: Backend
-) -> Array:
-    """Return each user's split (U,) int8: 0 train, 1 val, 2 test, -1 none.
-
-    available (3, U) int64 counts the positives of each user in each window.
-    """
-    shares = wanted_shares(config.split)
-    key = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), user_key)
-    if config.split.strategy == "hash":
-        return _assign_by_hash(key, shares, backend)
-    return _assign_to_emit_most(available, key, shares, backend)
-
-
-def _assign_to_emit_most(
-    available: Array, key: Array, shares: Sequence[Fraction], backend: Backend
-) -> Array:
-    """Assign user u to argmax_k multiplier_k * available[k, u].
-
-    The multipliers are integers, each found by bisection in turn so that its split gets its share.
-    A seeded jitter of up to 0.1 % decides ties, so that a multiplier can separate users with equal
-    counts.
-    """
-    xp = backend.xp
-    n_users = int(available.shape[1])
-    mask = (1 << _JITTER_BITS) - 1
-    jitter = xp.stack(
-        [
-            rng.fold_array(key, xp.full(n_users, k, dtype=xp.int64)).astype(xp.int64) & mask
-            for k in range(3)
-        ]
-    )
-    score = available * ((1 << 20) + jitter)
-    # Users with positives in one window only are assigned to it whatever the multipliers are: the
-    # search leaves them out.
-    free = xp.nonzero((available > 0).sum(axis=0) > 1)[0]
-    free_score, free_available = score[:, free], available[:, free]
-    n_fixed = [int(available[k].sum() - free_available[k].sum()) for k in range(3)]
-
-    def share_of(k: int, multipliers: list[int]) -> Fraction:
-        choice = _argmax(xp, free_score, multipliers)
-        n = [n_fixed[j] + int(free_available[j][choice == j].sum()) for j in range(3)]
-        return Fraction(n[k], max(1, sum(n)))
-
-    multipliers = [_ONE, _ONE, _ONE]
-    for _ in range(_ROUNDS):
-        before = list(multipliers)
-        for k in (1, 2):
-            low, high = _MIN_MULTIPLIER, _MAX_MULTIPLIER
-            while low < high:
-                middle = (low + high) // 2
-                multipliers[k] = middle
-                if share_of(k, multipliers) >= shares[k]:
-                    high = middle
-                else:
-                    low = middle + 1
-            multipliers[k] = low
-        if multipliers == before:
-            break
-    choice = _argmax(xp, score, multipliers)
-    return xp.where(available.sum(axis=0) > 0, choice, -1).astype(xp.int8)
-
-
-def _argmax(xp: Any, score: Array, multipliers: list[int]) -> Array:
-    """Return the split of each user's largest weighted score (U,) int8; ties: the earlier one."""
-    best, choice = score[0] * multipliers[0], xp.zeros(score.shape[1], dtype=xp.int8)
-    for k in (1, 2):
-        value = score[k] * multipliers[k]
-        choice = xp.where(value > best, k, choice).astype(xp.int8)
-        best = xp.maximum(best, value)
-    return choice
-
-
-def _assign_by_hash(key: Array, shares: Sequence[Fraction], backend: Backend) -> Array:
-    """Assign users by a seeded hash; users without positives in their split emit nothing."""
-    xp = backend.xp
-    train, val, _ = shares
-    bounds = [xp.uint64(math.floor(share * 2**64)) for share in (train, train + val)]
-    return (key >= bounds[0]).astype(xp.int8) + (key >= bounds[1]).astype(xp.int8)
+    def count(self, mask: Array) -> dict[str, int]:
+        """Count the refused interactions of `mask` (E,) bool by reason."""
+        return {
+            reason: int((mask & (self._number == number)).sum())
+            for number, reason in enumerate(self._reasons, 1)
+        }
 
 
 def _find_over_cap(
@@ -286,10 +253,14 @@ def measure_shares(
     for p, wanted in zip(positives, map(float, wanted_shares(split)), strict=True):
         if not len(p):
             raise InputError(
-                f"no positive is left in the {p.split} window of {n_all} in all.\n"
-                "Use a longer log, lower filtering.min_* or "
-                "sequence_processing.min_sequence_length, or move the cuts with "
-                "split.train_share / split.val_share."
+                f"no positive is left in the {p.split} window of {n_all} in all: train begins at "
+                f"{format_time(positives[0].window_start)}, val at "
+                f"{format_time(positives[1].window_start)} and test at "
+                f"{format_time(positives[2].window_start)}, and the last row is of "
+                f"{format_time(positives[2].window_end - 1)}.\n"
+                "Use a longer log, lower filtering.min_user_interactions, "
+                "filtering.min_item_interactions or sequence_processing.min_sequence_length, or "
+                "move the cuts with split.windows rows, split.train_share or split.val_share."
             )
         share = len(p) / n_all
         shares[p.split] = {
@@ -298,7 +269,7 @@ def measure_shares(
             "wanted": wanted,
             "users": int(_has_positives(interactions, p, backend).sum()),
         }
-        if split.strategy != "temporal" and abs(share - wanted) > _TOLERANCE:
+        if split.strategy != "temporal" and abs(share - wanted) > TOLERANCE:
             warnings.append(
                 f"split: {p.split} has {share:.1%} of the positives, {wanted:.1%} wanted; "
                 "the log's windows do not allow it"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
-from gpu_dcgen.preparation import splits
+from gpu_dcgen.preparation import assignment
 from gpu_dcgen.preparation.splits import order_positives
 from gpu_dcgen.preparation.windows import cut_windows
 from tests.support import reference
@@ -151,7 +151,12 @@ def test_twins_are_told_apart_by_the_seed_alone(backend):
 def test_equal_scores_go_to_the_earlier_split(backend):
     """Where the jitter is the same too."""
     scores = backend.from_host(np.array([[5, 5, 0, 7], [5, 0, 3, 7], [5, 5, 3, 9]]))
-    assert backend.to_host(splits._argmax(backend.xp, scores, [1, 1, 1])).tolist() == [0, 0, 1, 2]
+    assert backend.to_host(assignment._argmax(backend.xp, scores, [1, 1, 1])).tolist() == [
+        0,
+        0,
+        1,
+        2,
+    ]
 
 
 def test_a_window_without_positives_names_the_remedy(backend):

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from . import rng
 from .features import Snapshots
 from .world import SPLITS, Interaction, Log, share
 
 LEAST, START, MOST = 2**4, 2**14, 2**24  # multipliers are integers in LEAST..MOST
+TOLERANCE = 0.02
+MOST_SEARCHED, MOST_STATES = 32, 2**12
 LOSSES = ("short_history", "over_cap", "not_on_sale", "repurchase", "corpus_too_small")
 
 
@@ -50,15 +52,120 @@ def assign(log: Log, config: Any) -> dict[int, int | None]:
         return dict.fromkeys(users)
     if config.split.strategy == "hash":
         return {user: _hashed_split(log.user_key(user), config) for user in users}
-    counts = {
-        log.user_key(user): [count_long_enough(log, config, user, window) for window in range(3)]
-        for user in users
-    }
-    multipliers = find_multipliers(counts, config)
+    snapshots = Snapshots(log, config)
+    emitted = {user: [0, 0, 0] for user in users}
+    for e in log.interactions:
+        if not _lost(log, config, snapshots, e):
+            emitted[e.user][log.cuts.window(e.time)] += 1
+    # min takes the first of equals
+    return min(
+        _candidates(log, config, emitted),
+        key=lambda assignment: measure(assignment, emitted, config),
+    )
+
+
+def measure(
+    assignment: dict[int, int | None], emitted: dict[int, list[int]], config: Any
+) -> tuple[int, float, bool]:
+    """Splits without positives; how far shares are beyond the tolerance; whether a user has more
+    than half of a split's positives.
+    """
+    parts = [
+        [n[split] for user, n in emitted.items() if assignment[user] == split] for split in range(3)
+    ]
+    n_emitted = [sum(part) for part in parts]
+    return (
+        n_emitted.count(0),
+        _excess(n_emitted, _wanted(config)),
+        any(max(part, default=0) > sum(part) / 2 for part in parts),
+    )
+
+
+def _excess(n_emitted: list[int] | tuple[int, ...], wanted: list[float]) -> float:
+    distances = [
+        abs(n / max(1, sum(n_emitted)) - w) for n, w in zip(n_emitted, wanted, strict=True)
+    ]
+    return max(0.0, max(distances) - TOLERANCE)
+
+
+def _wanted(config: Any) -> list[float]:
+    train, val = share(config.split.train_share), share(config.split.val_share)
+    return [float(train), float(val), float(1 - train - val)]
+
+
+def _candidates(
+    log: Log, config: Any, emitted: dict[int, list[int]]
+) -> Iterator[dict[int, int | None]]:
+    """By times; by what is emitted; by a search without users who have half of a window; by a
+    search with them. Each is needed only where those before it miss the shares.
+    """
+    users = range(len(log.users))
+    by_times = _by_multipliers(
+        {u: [count_long_enough(log, config, u, window) for window in range(3)] for u in users},
+        log,
+        config,
+    )
+    yield by_times
+    if measure(by_times, emitted, config) == (0, 0.0, False):
+        return
+    by_emitted = _by_multipliers(emitted, log, config)
+    by_emitted = {u: by_times[u] if k is None else k for u, k in by_emitted.items()}
+    yield by_emitted
+    keys = {u: rng.key(config.seed, rng.USER_SPLIT, log.user_key(u)) for u in users}
+    for most in (0.5, 1):
+        yield search(emitted, most, by_emitted, keys, config)
+
+
+def _by_multipliers(counts: dict[int, list[int]], log: Log, config: Any) -> dict[int, int | None]:
+    by_key = {log.user_key(user): n for user, n in counts.items()}
+    multipliers = find_multipliers(by_key, config)
     return {
-        user: best_split(key := log.user_key(user), counts[key], multipliers, config.seed)
-        for user in users
+        user: best_split(log.user_key(user), n, multipliers, config.seed)
+        for user, n in counts.items()
     }
+
+
+def search(
+    emitted: dict[int, list[int]],
+    most: float,
+    start: dict[int, int | None],
+    keys: dict[int, int],
+    config: Any,
+) -> dict[int, int | None]:
+    """Every way to fill the splits by the users with the largest parts of a window, as far as the
+    best states of each step lead; nobody gets a split of whose window they have more than `most`.
+    """
+    totals = [sum(n[window] for n in emitted.values()) for window in range(3)]
+    parts = {
+        user: max(count / max(1, total) for count, total in zip(n, totals, strict=True))
+        for user, n in emitted.items()
+    }
+    users = sorted((u for u in emitted if parts[u] > 0), key=lambda u: (-parts[u], keys[u], u))
+    settled = users[MOST_SEARCHED:]
+    wanted = _wanted(config)
+    first = tuple(sum(emitted[u][k] for u in settled if start[u] == k) for k in range(3))
+    # state -> how it was reached: the user, the split, and how the state before was reached
+    states: dict[tuple[int, ...], Any] = {first: None}
+    for user in users[:MOST_SEARCHED]:
+        n = emitted[user]
+        options = [k for k in range(3) if n[k] > 0 and n[k] <= most * totals[k]]
+        reached: dict[tuple[int, ...], Any] = {}
+        for state in sorted(states):
+            for option in (*options, None):
+                new = tuple(state[k] + n[k] * (k == option) for k in range(3))
+                reached.setdefault(new, (user, option, states[state]))
+        if len(reached) > MOST_STATES:
+            best = sorted(reached, key=lambda state: _rank(state, wanted))[:MOST_STATES]
+            reached = {state: reached[state] for state in best}
+        states = reached
+    assignment, way = dict(start), states[min(states, key=lambda state: _rank(state, wanted))]
+    while way is not None:
+        user, assignment[user], way = way
+    return assignment
+
+
+def _rank(state: tuple[int, ...], wanted: list[float]) -> tuple:
+    return state.count(0), _excess(state, wanted), -sum(state), state
 
 
 def _hashed_split(user_key: int, config: Any) -> int:
