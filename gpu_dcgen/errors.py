@@ -179,6 +179,18 @@ def command_line_errors() -> Iterator[None]:
         _is_command_line = before
 
 
+def spell_setting(name: str, value: str) -> str:
+    """Name a setting with its value as the caller of a build writes it.
+
+    `split.windows` with the value `rows` is `--set split.windows=rows` on the command line and
+    `DatasetConfig(split={"windows": "rows"})` from Python.
+    """
+    if _is_command_line:
+        return f"--set {name}={value}"
+    section, _, key = name.partition(".")
+    return f'DatasetConfig({section}={{"{key}": "{value}"}})'
+
+
 def spell_option(option: str, value: str | None = None) -> str:
     """Name an option of a build as its caller writes it.
 

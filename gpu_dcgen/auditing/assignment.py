@@ -43,13 +43,13 @@ def assign_splits(
 
     n_good = count(is_good)
     best: tuple[tuple[int, float, bool], np.ndarray] | None = None
-    for split in _list_assignments(
+    for split, is_partial in _list_assignments(
         np.minimum(count(is_long_enough), config.filtering.max_user_interactions),
         n_good,
         log.user_key,
         config,
     ):
-        faults = _measure_faults(split, n_good, config)
+        faults = _measure_faults(split, is_partial, n_good, config)
         if best is None or faults < best[0]:
             best = faults, split
         if not any(faults):
@@ -60,16 +60,16 @@ def assign_splits(
 
 def _list_assignments(
     n_available: np.ndarray, n_good: np.ndarray, user_key: np.ndarray, config: DatasetConfig
-) -> Iterator[np.ndarray]:
-    """Yield the assignments to try in turn, until one has no fault."""
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield assignments to try until one has no fault, and whether they leave users out."""
     by_times = _assign_by_availability(n_available, user_key, config)
-    yield by_times
+    yield by_times, False
     by_positives = _assign_by_availability(n_good, user_key, config)
     by_positives[by_positives < 0] = by_times[by_positives < 0]
-    yield by_positives
+    yield by_positives, False
     half = n_good.sum(axis=1, keepdims=True) / 2
-    yield _fill_splits(n_good, n_good <= half, by_positives, user_key, config)
-    yield _fill_splits(n_good, n_good >= 0, by_positives, user_key, config)
+    for is_open in (n_good <= half, n_good >= 0):
+        yield _fill_splits(n_good, is_open, by_positives, user_key, config), True
 
 
 def _wanted(config: DatasetConfig) -> list[float]:
@@ -85,13 +85,17 @@ def _excess(state: list[int] | _State, wanted: list[float]) -> float:
 
 
 def _measure_faults(
-    split: np.ndarray, n_good: np.ndarray, config: DatasetConfig
+    split: np.ndarray, is_partial: bool, n_good: np.ndarray, config: DatasetConfig
 ) -> tuple[int, float, bool]:
-    """Return the empty splits, how far shares are off, and whether a user has most of a split."""
+    """Return the empty splits, how far shares are off, and whether a user has most of a split.
+
+    Where users were left out and the shares are off nevertheless, they are infinitely far off.
+    """
     parts = [n_good[k, split == k] for k in range(3)]
     sums = [int(part.sum()) for part in parts]
     has_most = any(2 * int(part.max(initial=0)) > n for part, n in zip(parts, sums, strict=True))
-    return sums.count(0), _excess(sums, _wanted(config)), has_most
+    excess = _excess(sums, _wanted(config))
+    return sums.count(0), math.inf if is_partial and excess else excess, has_most
 
 
 def _fill_splits(

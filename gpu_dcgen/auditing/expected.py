@@ -62,7 +62,7 @@ class ExpectedDataset:
 
 def derive_dataset(inputs: Path, config: DatasetConfig) -> ExpectedDataset:
     """Read the inputs and derive the dataset. InputError if they allow none."""
-    tables = read_tables(inputs, config.inputs)
+    tables = read_tables(inputs, config)
     if not len(tables.time):
         raise InputError(f"{inputs}: transactions has no acceptable row.\n{NAME_THE_FOLDER}")
     cuts = find_cuts(tables.time, config.split)

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..config import InputsConfig
+from ..config import DatasetConfig, InputsConfig
 from ..contract.manifest import InputFile, TableRows
 from ..errors import InputError
+from .far_rows import mark_far_rows
 from .input_columns import (
     EPOCH,
     NS_PER_DAY,
@@ -84,11 +85,12 @@ class AcceptedTables:
     files: list[InputFile]
 
 
-def read_tables(folder: Path, inputs: InputsConfig) -> AcceptedTables:
-    """Read the tables of a build by its `inputs` settings.
+def read_tables(folder: Path, config: DatasetConfig) -> AcceptedTables:
+    """Read the tables of a build by its settings.
 
     InputError where a table or a column is missing or unreadable.
     """
+    inputs = config.inputs
     if not folder.is_dir():
         raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
     names = ["articles", "customers", "transactions"]
@@ -97,10 +99,10 @@ def read_tables(folder: Path, inputs: InputsConfig) -> AcceptedTables:
     tables = {name: _Table(folder, name, inputs) for name in names}
     items = _read_entities(tables["articles"], "article_id", ITEM_COLUMNS)
     users = _read_entities(tables["customers"], "customer_id", USER_COLUMNS)
-    log = _read_log(tables["transactions"], items.ids, users.ids, inputs)
+    log = _read_log(tables["transactions"], items.ids, users.ids, config)
     views = None
     if "views" in tables:
-        viewed = _read_log(tables["views"], items.ids, users.ids, inputs)
+        viewed = _read_log(tables["views"], items.ids, users.ids, config)
         views = Views(viewed.user, viewed.item, viewed.time)
     return AcceptedTables(
         user_ids=users.ids,
@@ -186,7 +188,10 @@ class _Table:
         return chunks
 
     def accept(
-        self, checks: list[tuple[str, np.ndarray]], is_copy: np.ndarray | None = None
+        self,
+        checks: list[tuple[str, np.ndarray]],
+        is_copy: np.ndarray | None = None,
+        is_left_out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the rows that pass all checks; the others count under their first reason."""
         is_accepted = np.ones(len(self), dtype=bool)
@@ -194,15 +199,19 @@ class _Table:
             if n := int((is_accepted & is_bad).sum()):
                 self.rejects[reason] = n
             is_accepted &= ~is_bad
-        n_rejected, n_collapsed = len(self) - int(is_accepted.sum()), 0
+        n_rejected, n_collapsed, n_left_out = len(self) - int(is_accepted.sum()), 0, 0
         if is_copy is not None:
             n_collapsed = int((is_accepted & is_copy).sum())
             is_accepted &= ~is_copy
+        if is_left_out is not None:
+            n_left_out = int(is_left_out.sum())
+            is_accepted &= ~is_left_out
         self.counts = TableRows(
             read=len(self),
             accepted=int(is_accepted.sum()),
             rejected=n_rejected,
             collapsed=n_collapsed,
+            left_out=n_left_out,
         )
         return np.flatnonzero(is_accepted)
 
@@ -290,8 +299,9 @@ class _LogRows(NamedTuple):
 
 
 def _read_log(
-    table: _Table, item_ids: pa.Array, user_ids: pa.Array, inputs: InputsConfig
+    table: _Table, item_ids: pa.Array, user_ids: pa.Array, config: DatasetConfig
 ) -> _LogRows:
+    inputs = config.inputs
     articles, customers = read_keys(table, "article_id"), read_keys(table, "customer_id")
     item = np.append(find_positions(articles.values, item_ids), -1)[articles.codes]
     user = np.append(find_positions(customers.values, user_ids), -1)[customers.codes]
@@ -317,7 +327,16 @@ def _read_log(
         else np.full(len(table), math.nan)
     )
     channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
-    rows = table.accept(checks)
+    is_outside = np.zeros(len(table), dtype=bool)
+    if inputs.period is not None:
+        is_outside = is_known & ((time < inputs.period[0]) | (time >= inputs.period[1]))
+        checks = [(reason, is_bad & ~is_outside) for reason, is_bad in checks]
+    if table.name == "transactions" and _sets_far_rows_aside(config):
+        is_good = ~np.logical_or.reduce([is_outside, *(is_bad for _, is_bad in checks)])
+        is_far = np.zeros(len(table), dtype=bool)
+        is_far[is_good] = mark_far_rows(time[is_good])
+        checks.append(("far_from_others", is_far))
+    rows = table.accept(checks, is_left_out=is_outside)
     return _LogRows(
         user=user[rows],
         item=item[rows],
@@ -325,3 +344,10 @@ def _read_log(
         price=None if price is None else price[rows],
         channel=channel[rows],
     )
+
+
+def _sets_far_rows_aside(config: DatasetConfig) -> bool:
+    """Return whether purchases far from all others are bad rows (D7)."""
+    split = config.split
+    is_cut_by_time = split.windows == "calendar" and split.cuts is None
+    return config.inputs.on_bad_rows == "reject" and is_cut_by_time

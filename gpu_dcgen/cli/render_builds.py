@@ -105,6 +105,8 @@ def _describe_hard_negatives(negatives: Negatives) -> str:
     """Give the shares of their sources, the shortfall, and uses beyond the group limit."""
     total = max(1, sum(negatives.by_source.values()))
     shares = ", ".join(f"{source} {n / total:.1%}" for source, n in negatives.by_source.items())
+    if negatives.similar_share is not None:
+        shares += f"; {negatives.similar_share:.1%} have a similarity of 0.3 or more"
     return f"{shares}; shortfall {negatives.shortfall:,}, group limit relaxed {negatives.relaxed:,}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -9,11 +10,32 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..contract.schema import InputTable
-from .section import Count, Days, Section, Share
+from .section import Count, Days, Section, Share, to_fraction
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MIN_TIME, _MAX_TIME = -(2**63), 2**63 - 1  # nanoseconds in int64
 Channel = Annotated[int, Field(ge=0, le=127)]  # the contract's column is int8
+
+
+def _require_date(value: Any) -> Any:
+    """Refuse the numbers that pydantic would read as seconds since 1970."""
+    if not (isinstance(value, date) or (isinstance(value, str) and _DATE.match(value))):
+        raise ValueError(
+            f"found {value!r:.80}; expected a date such as 2020-08-01, or a date and time in UTC"
+        )
+    return value
+
+
+def _to_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _to_nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+Moment = Annotated[datetime, BeforeValidator(_require_date), AfterValidator(_to_utc)]
 
 
 class InputsConfig(Section):
@@ -40,8 +62,32 @@ class InputsConfig(Section):
     min_quality_score: Share = 0.95
     """With `on_bad_rows: reject`, the build stops unless clean rows / all rows is above this share.
     The default is the contract's."""
+    time_from: Moment | None = None
+    """First moment of the rows to read: a date, or a date and time, in UTC. Earlier transactions
+    and views are left out, and are no bad rows. Null: all are read."""
+    time_until: Moment | None = None
+    """End of the rows to read: a date, or a date and time, in UTC. Transactions and views at or
+    after it are left out, and are no bad rows. Null: all are read."""
     views: bool = True
     """Whether views.parquet is read where the folder holds it; views add to similarities (D9)."""
+
+    @model_validator(mode="after")
+    def _require_a_period(self) -> Self:
+        if self.time_from and self.time_until and self.time_from >= self.time_until:
+            raise ValueError(
+                f"found time_from {self.time_from.isoformat()} and time_until "
+                f"{self.time_until.isoformat()}; expected time_from before time_until"
+            )
+        return self
+
+    @property
+    def period(self) -> tuple[int, int] | None:
+        """The times to read, from and until in nanoseconds since 1970 UTC; None: all."""
+        if self.time_from is None and self.time_until is None:
+            return None
+        start = _MIN_TIME if self.time_from is None else _to_nanoseconds(self.time_from)
+        end = _MAX_TIME if self.time_until is None else _to_nanoseconds(self.time_until)
+        return max(start, _MIN_TIME), min(end, _MAX_TIME)
 
 
 class FilteringConfig(Section):
@@ -60,26 +106,6 @@ class FilteringConfig(Section):
     counts: Literal["log", "window"] = "log"
     """Up to when interactions are counted. `log`: over the whole log, which drops fewest rows.
     `window`: up to the end of each split's window, so that later rows change no earlier split."""
-
-
-def _require_date(value: Any) -> Any:
-    """Refuse the numbers that pydantic would read as seconds since 1970."""
-    if not (isinstance(value, date) or (isinstance(value, str) and _DATE.match(value))):
-        raise ValueError(
-            f"found {value!r:.80}; expected a date such as 2020-08-01, or a date and time in UTC"
-        )
-    return value
-
-
-def _to_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _to_nanoseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-Moment = Annotated[datetime, BeforeValidator(_require_date), AfterValidator(_to_utc)]
 
 
 class SplitConfig(Section):
@@ -125,6 +151,12 @@ class SplitConfig(Section):
                 f"{self.test_from.isoformat()}; expected val_from before test_from"
             )
         return self
+
+    def cut_calendar(self, first: int, last: int) -> tuple[int, int]:
+        """Return where the time from `first` to `last` is cut by the shares, in nanoseconds."""
+        train, val = to_fraction(self.train_share), to_fraction(self.val_share)
+        span = last - first
+        return math.ceil(first + train * span), math.ceil(first + (train + val) * span)
 
     @property
     def cuts(self) -> tuple[int, int] | None:

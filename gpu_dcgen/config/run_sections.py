@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, model_validator
 
-from ..contract.gates import GATE_NAMES, Severity
+from ..contract.gate_rows import Severity
+from ..contract.gates import GATE_NAMES
 from .section import Section, Share
 
 

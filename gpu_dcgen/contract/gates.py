@@ -6,18 +6,10 @@ Gates of the contract's "Quality Gates & Validation" quote its words, others a d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 from .budgets import REQUIREMENTS
-
-Severity = Literal["critical", "warning", "info"]
-Relation = Literal[">=", ">", "<=", "<"]
-
-OURS = "This is a defect of gpu-dcgen, not of your data: please report it."
-_DRIFT = (
-    "Compare the shares in quality_report.json: seasons and new ranges of goods cause this, and so "
-    "do mistakes in the log."
-)
+from .gate_rows import OURS, GateRow, Relation, Severity, require_all, require_none
+from .split_gates import SPLIT_GATES
 
 
 @dataclass(frozen=True)
@@ -34,62 +26,40 @@ class Gate:
     remedy: str
 
 
-class _Row(NamedTuple):
-    """A gate without its section."""
-
-    name: str
-    line: str
-    metric: str
-    relation: Relation
-    threshold: float | None
-    severity: Severity
-    remedy: str
-
-
-def _require_none(name: str, line: str, metric: str) -> _Row:
-    """Return a gate that counts defects of the build: there must be none."""
-    return _Row(name, line, metric, "<=", 0, "critical", OURS)
-
-
-def _require_all(name: str, line: str, metric: str) -> _Row:
-    """Return a gate on a share that only a defect of the build can lower."""
-    return _Row(name, line, metric, ">=", 1.0, "critical", OURS)
-
-
-def _check_requirement(name: str, metric: str, severity: Severity, remedy: str) -> _Row:
+def _check_requirement(name: str, metric: str, severity: Severity, remedy: str) -> GateRow:
     """Return the gate of one of the contract's performance requirements."""
     asked = REQUIREMENTS[name]
-    return _Row(name, asked.line, metric, asked.relation, asked.limit, severity, remedy)
+    return GateRow(name, asked.line, metric, asked.relation, asked.limit, severity, remedy)
 
 
-def _warn_of_time(name: str) -> _Row:
+def _warn_of_time(name: str) -> GateRow:
     remedy = "Raise resources.num_workers, or use a GPU."
     return _check_requirement(name, "seconds", "warning", remedy)
 
 
 _STRUCTURE = (
-    _require_all(
+    require_all(
         "no_missing_labels",
         "100% complete",
         "rows neither missing nor too many / rows expected",
     ),
-    _require_all(
+    require_all(
         "valid_user_item_pairs",
         "100% reference integrity",
         "groups of known items only, share",
     ),
-    _require_all(
+    require_all(
         "proper_data_types",
         "100% schema compliance",
         "files with the contract's schema, share",
     ),
-    _require_none(
+    require_none(
         "reasonable_value_ranges",
         "validated against domain knowledge",
         "values outside their range",
     ),
-    _require_none("no_duplicates", "D12: distinct items in a group", "groups with an item twice"),
-    _require_none(
+    require_none("no_duplicates", "D12: distinct items in a group", "groups with an item twice"),
+    require_none(
         "accounted_for",
         "D4, D7: where every transaction went",
         "transactions in no account",
@@ -97,7 +67,7 @@ _STRUCTURE = (
 )
 
 _STATISTICS = (
-    _Row(
+    GateRow(
         "positive_negative_ratio",
         "1:11 minimum",
         "negatives written per positive",
@@ -107,7 +77,7 @@ _STATISTICS = (
         "Raise negative_sampling.random_negatives_per_positive; if fewer than 11 negatives are "
         "configured, this is a warning.",
     ),
-    _Row(
+    GateRow(
         "category_distribution",
         "similar to source data",
         "total variation of product groups, positives against filtered purchases",
@@ -117,7 +87,7 @@ _STATISTICS = (
         "See the ledger: purchases that are not emitted (short_history, over_cap) take more from "
         "some groups than from others.",
     ),
-    _Row(
+    GateRow(
         "temporal_coverage",
         "maintain original time distribution",
         "weeks of the log with a positive, share",
@@ -126,7 +96,7 @@ _STATISTICS = (
         "warning",
         "Lower sequence_processing.min_sequence_length, or bring a log without gaps.",
     ),
-    _Row(
+    GateRow(
         "temporal_distribution",
         "maintain original time distribution",
         "total variation of weeks, positives against filtered purchases",
@@ -136,7 +106,7 @@ _STATISTICS = (
         "Disjoint splits leave out a user's purchases in other windows: split.strategy temporal "
         "emits all.",
     ),
-    _Row(
+    GateRow(
         "user_coverage",
         "> 80% of users",
         "users with a positive / users with enough history for one",
@@ -145,7 +115,7 @@ _STATISTICS = (
         "warning",
         "See the ledger for what was not emitted, and why.",
     ),
-    _Row(
+    GateRow(
         "user_coverage_of_all",
         "> 80% of users",
         "users with a positive / users after filtering",
@@ -155,7 +125,7 @@ _STATISTICS = (
         "Users with too few earlier purchases cannot have a positive: "
         "sequence_processing.min_sequence_length.",
     ),
-    _Row(
+    GateRow(
         "item_coverage",
         "> 90% of items",
         "items in any row / items after filtering",
@@ -164,7 +134,7 @@ _STATISTICS = (
         "warning",
         "Items that were on sale only before the first positive are in no row: bring a longer log.",
     ),
-    _Row(
+    GateRow(
         "category_coverage",
         ">= 90% of product categories",
         "product groups in any row, share",
@@ -176,7 +146,7 @@ _STATISTICS = (
 )
 
 _READINESS = (
-    _Row(
+    GateRow(
         "feature_cardinality",
         "reasonable for embedding layers; D20: up to 10,000 values",
         "most values of a categorical feature",
@@ -185,7 +155,7 @@ _READINESS = (
         "warning",
         "Map rare values of that column to one value before the build.",
     ),
-    _Row(
+    GateRow(
         "class_balance",
         "category weights applied correctly",
         "largest difference of a segment's weighted share from the one computed",
@@ -194,7 +164,7 @@ _READINESS = (
         "critical",
         OURS,
     ),
-    _Row(
+    GateRow(
         "sequence_lengths_at_cap",
         "appropriate distribution; D20: no more than 50% at the cap",
         "positives with a history that fills the sequence, share",
@@ -203,7 +173,7 @@ _READINESS = (
         "warning",
         "Raise sequence_processing.max_sequence_length.",
     ),
-    _Row(
+    GateRow(
         "sequence_lengths_median",
         "appropriate distribution; D20: median of 5 or more",
         "median length of a history",
@@ -212,7 +182,7 @@ _READINESS = (
         "warning",
         "Raise filtering.min_user_interactions or sequence_processing.min_sequence_length.",
     ),
-    _Row(
+    GateRow(
         "negative_quality",
         "diversity metrics > 0.7",
         "mean Gini-Simpson index of a group's departments / its maximum",
@@ -222,7 +192,7 @@ _READINESS = (
         "Raise negative_sampling.random_negatives_per_positive or "
         "negative_sampling.score.diversity.",
     ),
-    _Row(
+    GateRow(
         "diverse_negatives",
         ">= 80% diverse negatives",
         "negatives of another product group or department than the positive, share",
@@ -231,7 +201,7 @@ _READINESS = (
         "warning",
         "Lower negative_sampling.diversity_threshold, or the share of hard negatives.",
     ),
-    _Row(
+    GateRow(
         "hard_shortfall",
         "D13: too few candidates",
         "hard negatives drawn at random for want of candidates, share",
@@ -241,7 +211,17 @@ _READINESS = (
         "Widen the similarity range, or raise collaborative_days or category_draws in "
         "negative_sampling.",
     ),
-    _Row(
+    GateRow(
+        "hard_similarity",
+        "similarity > 0.3",
+        "hard negatives with a similarity of 0.3 or more to the positive, share",
+        ">=",
+        None,
+        "info",
+        "Items bought together have it, others are chosen by co-purchases and categories: raise "
+        "negative_sampling.similarity_threshold or item_cf_top_k for more.",
+    ),
+    GateRow(
         "later_bought",
         "D8: later purchases are not looked at",
         "negatives that the user buys after the window, share",
@@ -252,99 +232,8 @@ _READINESS = (
     ),
 )
 
-_SPLITS = (
-    _require_none("temporal_order", "temporal_splitting", "groups outside their split's window"),
-    _Row(
-        "temporal_periods",
-        "earliest 80%, next 10%, latest 10% of time",
-        "largest difference of a window's share of time from the configured one",
-        "<=",
-        0.02,
-        "warning",
-        "split.windows: rows cuts by rows; calendar cuts by time.",
-    ),
-    _Row(
-        "positive_shares",
-        "Train (80%), Validation (10%), Test (10%); D7: within 2 points",
-        "largest difference of a split's share of positives from the configured one",
-        "<=",
-        0.02,
-        "warning",
-        "The log's windows do not allow it: change split.train_share or split.windows.",
-    ),
-    _require_none(
-        "no_user_overlap", "users unique across splits", "users with positives in two splits"
-    ),
-    _require_none(
-        "no_future_history", "D6: strictly before", "groups with a history not strictly earlier"
-    ),
-    _require_none(
-        "no_future_knowledge",
-        "D8: nothing after a split's window may touch it",
-        "sources of values that know of purchases after their window",
-    ),
-    _require_none(
-        "no_owned_negatives", "D8: false negatives", "groups with a negative that the user owns"
-    ),
-    _require_none(
-        "no_sold_out_items",
-        "D11: on sale at the moment",
-        "groups with an item that is not on sale",
-    ),
-    _require_none(
-        "no_siblings",
-        "D13: hard negatives",
-        "groups with a variant of the positive as a hard negative",
-    ),
-    _Row(
-        "category_consistency",
-        "KS test p > 0.05; D20: total variation <= 0.10",
-        "largest total variation of product groups between two splits",
-        "<=",
-        0.10,
-        "warning",
-        _DRIFT,
-    ),
-    _Row(
-        "category_ks_p",
-        "KS test p > 0.05",
-        "smallest p of a KS test of product group codes between two splits",
-        ">",
-        None,
-        "info",
-        "Over many rows p is near 0 for any seasonal shop (D20).",
-    ),
-    _Row(
-        "category_share_ks_p",
-        "KS test p > 0.05",
-        "smallest p of a KS test of the product groups' shares between two splits",
-        ">",
-        None,
-        "info",
-        "It can hardly fail (D20).",
-    ),
-    _Row(
-        "user_activity_distribution",
-        "similar across splits",
-        "largest total variation of earlier purchases between two splits",
-        "<=",
-        None,
-        "info",
-        "Windows of unequal length make it differ (D20).",
-    ),
-    _Row(
-        "price_distribution",
-        "maintain original characteristics",
-        "largest total variation of normalized prices between two splits",
-        "<=",
-        0.10,
-        "warning",
-        _DRIFT,
-    ),
-)
-
 _PERFORMANCE = (
-    _Row(
+    GateRow(
         "no_regression",
         "performance_regression",
         "gates that are worse than in the baseline",
@@ -380,7 +269,7 @@ GATES = tuple(
         ("structural_integrity", _STRUCTURE),
         ("statistical_properties", _STATISTICS),
         ("machine_learning_readiness", _READINESS),
-        ("split_validation", _SPLITS),
+        ("split_validation", SPLIT_GATES),
         ("performance", _PERFORMANCE),
     )
     for row in rows
@@ -403,5 +292,8 @@ OUR_THRESHOLDS = {
         "a tenth of the hard negatives being random still leaves four or five hard ones in a group"
     ),
     "temporal_periods": "D7's two points for the shares of positives, used for the shares of time",
+    "split_size": "of 100 positives, a rate is known to about 10 points",
+    "split_share": "D7's two points: a split of less has missed any share that is worth wanting",
+    "split_floor": "a rate of fewer than 10 positives says nothing",
     "price_distribution": "D20's 0.10 for categories, used for prices in twenty bins",
 }

@@ -44,6 +44,8 @@ class TableRows(Section):
     """Bad rows that were set aside in rejects.parquet (D2)."""
     collapsed: int = 0
     """Identical copies of an article or customer."""
+    left_out: int = 0
+    """Rows outside `inputs.time_from` and `inputs.time_until`."""
 
 
 class Inputs(Section):
@@ -218,6 +220,8 @@ class Negatives(Section):
     """Hard negatives that no source had, drawn at random instead."""
     relaxed: int
     """Hard negatives for which the similarity range was widened."""
+    similar_share: float | None = None
+    """Share of the hard negatives with a similarity of 0.3 or more, as the contract asks."""
 
 
 class SplitCounts(Section):

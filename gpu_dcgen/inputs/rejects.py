@@ -23,6 +23,7 @@ from .hints import UnknownIds, explain_unknown_ids, explain_unread_times
 from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
+LEFT_OUT = 254  # and of a row outside the period that is read
 # Dearer than anything in any currency; `preparation.features` says what sums of prices may reach.
 MAX_PRICE = 1e9
 _MAX_SHOWN = 120  # characters of a bad value in a message
@@ -38,6 +39,8 @@ class Reason(NamedTuple):
     meaning: str
     columns: tuple[str, ...]  # that show it
 
+
+FAR_FROM_OTHERS = "far_from_others"  # only with `on_bad_rows: reject` (D7)
 
 # Reasons in their order of precedence; the first that holds is the row's.
 _KEYS = ("customer_id", "article_id")
@@ -70,6 +73,7 @@ REASONS: dict[InputTable, dict[str, Reason]] = {
         "bad_price": Reason(
             f"the price is infinite, zero, negative or above {MAX_PRICE:,.0f}", ("price",)
         ),
+        FAR_FROM_OTHERS: Reason("the time is far from those of all other rows", ("t_dat",)),
     },
     "views": _LOG_REASONS,
 }
@@ -86,12 +90,13 @@ REJECTS_SCHEMA = pa.schema(
 
 
 class RowCounts(NamedTuple):
-    """Where the rows of a table went; read = accepted + rejected + collapsed."""
+    """Where the rows of a table went; read is the sum of the others."""
 
     read: int
     accepted: int
     rejected: int
     collapsed: int  # identical copies of an article or customer
+    left_out: int = 0  # outside the period that is read
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def count_reasons(
         accepted=counts[0],
         rejected=sum(rejects.values()),
         collapsed=counts[COLLAPSED],
+        left_out=counts[LEFT_OUT],
     )
     return CheckedTable(source, reason, rows, rejects, unknown_ids)
 
@@ -315,7 +321,7 @@ def _write_rejects(tables: Sequence[CheckedTable], backend: Backend, path: Path)
     with pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd") as writer:
         for table in tables:
             names = [None, *REASONS[table.source.table]]
-            bad = backend.xp.nonzero((table.reason > 0) & (table.reason < COLLAPSED))[0]
+            bad = backend.xp.nonzero((table.reason > 0) & (table.reason < LEFT_OUT))[0]
             positions = backend.to_host(bad).tolist()
             numbers = backend.to_host(table.reason[bad]).tolist()
             rows = zip(_read_rows(table.source, positions), numbers, strict=True)

@@ -17,14 +17,16 @@ import pyarrow.compute as pc
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_starts
-from ..config import DatasetConfig, InputsConfig
+from ..config import DatasetConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
 from ..contract.schema import CLUB_STATUS, INPUT_COLUMNS, NEWS_FREQUENCY
 from ..errors import InputError, Problems
 from .columns import ColumnReader, drop_unused_values, encode_texts, map_codes
 from .hints import UnknownIds, find_lost_units, warn_of_integer_ids
+from .periods import check_ends
 from .rejects import (
     COLLAPSED,
+    LEFT_OUT,
     MAX_PRICE,
     CheckedTable,
     RowCounts,
@@ -137,9 +139,9 @@ def load_shop(
     with _hash_files(sources.values()) as hashes:
         items = _load_entities(sources["articles"], backend, width=inputs.article_id_width)
         users = _load_entities(sources["customers"], backend, width=inputs.customer_id_width)
-        log = _load_log(sources["transactions"], items, users, inputs, backend)
+        log = _load_log(sources["transactions"], items, users, config, backend)
         views = (
-            _load_log(sources["views"], items, users, inputs, backend)
+            _load_log(sources["views"], items, users, config, backend)
             if "views" in sources
             else None
         )
@@ -278,9 +280,9 @@ class _Log:
 
 
 def _load_log(
-    source: Source, items: _Entities, users: _Entities, inputs: InputsConfig, backend: Backend
+    source: Source, items: _Entities, users: _Entities, config: DatasetConfig, backend: Backend
 ) -> _Log:
-    xp = backend.xp
+    xp, inputs = backend.xp, config.inputs
     reader = ColumnReader(source, backend)
     item, unknown_items = _match_ids(reader, "article_id", inputs.article_id_width, items)
     user, unknown_users = _match_ids(reader, "customer_id", inputs.customer_id_width, users)
@@ -302,6 +304,9 @@ def _load_log(
         price == _UNKNOWN,
     )
     reason = find_first_reasons(xp, source.n_rows, checks)
+    if inputs.period is not None:
+        reason[has_time & ((time < inputs.period[0]) | (time >= inputs.period[1]))] = LEFT_OUT
+    warnings = [*source.warnings, *check_ends(time, reason, source, config, backend)]
     checked = count_reasons(source, reason, backend, (unknown_items, unknown_users))
     faults = tuple(find_lost_units(source, time))
     if checked.counts.accepted < source.n_rows:
@@ -311,7 +316,7 @@ def _load_log(
         )
     if has_price:
         price, prices = drop_unused_values(backend, price, prices)
-    warnings = [*source.warnings, *channels.warn(f"{source.label}: sales_channel_id")]
+    warnings += channels.warn(f"{source.label}: sales_channel_id")
     if "sales_channel_id" in source.names and (n_unknown := int((channel < 0).sum())):
         known = ", ".join(map(str, sorted(inputs.channels)))
         warnings.append(

@@ -194,7 +194,7 @@ def build_manifest(
             unit=f"2^-{PRICE_UNIT.bit_length() - 1}",
             edges_p1_p25_p50_p75_p99=list(results.features.price_edges),
         ),
-        negatives=_negatives(built.written.metrics),
+        negatives=_negatives(built.written.metrics, built.statistics.values["hard_similarity"]),
         counts={
             p.split: SplitCounts(groups=len(p), rows=len(p) * config.rows_per_positive)
             for p in results.plan.positives
@@ -244,13 +244,14 @@ def _split(plan: SplitPlan, strategy: str) -> SplitSummary:
     )
 
 
-def _negatives(metrics: QualityMetrics) -> Negatives:
+def _negatives(metrics: QualityMetrics, similar_share: float | None) -> Negatives:
     return Negatives(
         verified=metrics.negatives_verified,
         violations=sum(metrics.violations.values()),
         by_source=metrics.hard_by_source,
         shortfall=metrics.hard_by_source["fallback"],
         relaxed=metrics.relaxed,
+        similar_share=similar_share,
     )
 
 

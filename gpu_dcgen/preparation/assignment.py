@@ -41,8 +41,11 @@ def assign_users(
     if config.split.strategy == "hash":
         return _assign_by_hash(key, shares, backend)
     best, least = None, None
-    for choice in _list_candidates(available, emitted, key, shares, backend):
+    for choice, is_searched in _list_candidates(available, emitted, key, shares, backend):
         distance = _measure(choice, emitted, shares, backend)
+        if is_searched and distance.excess:
+            # It leaves customers out in vain.
+            distance = distance._replace(excess=math.inf)
         if least is None or distance < least:
             best, least = choice, distance
         if distance == _Distance(0, 0.0, False):
@@ -52,21 +55,24 @@ def assign_users(
 
 def _list_candidates(
     available: Array, emitted: Array, key: Array, shares: Sequence[Fraction], backend: Backend
-) -> Iterator[Array]:
-    """Yield assignments, each to be tried where those before it miss the shares."""
+) -> Iterator[tuple[Array, bool]]:
+    """Yield assignments to try in turn, and whether each is searched for.
+
+    One is needed where those before it miss the shares. A searched one may leave customers out.
+    """
     by_times = _assign_to_emit_most(available, key, shares, backend)
-    yield by_times
+    yield by_times, False
     # Who emits nothing anywhere is where times alone have put them.
     by_emitted = _assign_to_emit_most(emitted, key, shares, backend)
     by_emitted = backend.xp.where(by_emitted < 0, by_times, by_emitted).astype(backend.xp.int8)
-    yield by_emitted
+    yield by_emitted, False
     is_open = emitted > 0
     has_half = 2 * emitted > emitted.sum(axis=1)[:, None]
     for is_allowed in (is_open & ~has_half, is_open):
         arrays = (emitted, is_allowed, by_emitted, key)
         counts, allowed, start, keys = (backend.to_host(array).tolist() for array in arrays)
         choice = search_assignment(counts, allowed, start, keys, [float(w) for w in shares])
-        yield backend.from_host(choice).astype(backend.xp.int8)
+        yield backend.from_host(choice).astype(backend.xp.int8), True
 
 
 def _measure(

@@ -66,7 +66,7 @@ def cut_windows(
             int(ranked[min(n - 1, math.floor(share * n))]) for share in (train, until_val)
         )
     else:
-        cut1, cut2 = (math.ceil(first + share * (last - first)) for share in (train, until_val))
+        cut1, cut2 = split.cut_calendar(first, last)
     if first < cut1 < cut2 <= last:
         return Windows(first, cut1, cut2, last)
     if split.cuts is not None:

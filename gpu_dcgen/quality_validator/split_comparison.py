@@ -68,6 +68,9 @@ def measure_splits(
         "positive_shares": None
         if temporal
         else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
+        "split_size": (smallest := min(len(p) for p in results.plan.positives)),
+        "split_share": min(shares),
+        "split_floor": smallest,
         "no_future_knowledge": _future_knowledge(results),
         "no_user_overlap": None
         if temporal

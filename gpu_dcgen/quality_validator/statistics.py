@@ -17,10 +17,11 @@ from ..preparation.splits import positive_users
 from ..samples import ITEM_CATEGORIES, StageResults
 from .candidate_funnel import describe_candidates
 from .distances import total_variation
-from .metrics import DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
+from .metrics import BINS, DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
 from .split_comparison import compare_splits, measure_splits
 
 _TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
+_SIMILAR_BIN = round(0.3 * BINS)  # the first bin of the similarity that the contract asks for
 _KINDS = ("positive", "hard", "random")  # of rows
 _DISTRIBUTIONS = ("weeks", "activity", "history", "price", "similarity")  # tallies by value
 
@@ -128,9 +129,16 @@ def _negative_values(
             measured[SAME_PLACE_PAIRS], metrics.groups, counts.n_negatives
         ),
         "diverse_negatives": 1 - measured[SAME_KIND] / n_negatives,
+        "hard_similarity": _share_similar(counts.total["similarity"], metrics),
         "hard_shortfall": metrics.hard_by_source["fallback"] / n_hard,
         "later_bought": sum(counts.total["later"]) / n_negatives,
     }
+
+
+def _share_similar(similarity: list[int], metrics: QualityMetrics) -> float | None:
+    """Return the share of hard negatives that are as similar as the contract asks."""
+    n_hard = sum(metrics.hard_by_source.values())
+    return sum(similarity[_SIMILAR_BIN:BINS]) / n_hard if n_hard else None
 
 
 def _distribution_values(
@@ -260,9 +268,9 @@ def _unaccounted(results: StageResults, report: InputReport) -> int:
     rows = report.rows["transactions"]
     emitted = sum(ledger["emitted"].values())
     n_interactions = emitted + sum(n for reason, n in ledger.items() if reason != "emitted")
-    rejected_or_collapsed = abs(rows.read - rows.accepted - rows.rejected - rows.collapsed)
+    unknown = abs(rows.read - rows.accepted - rows.rejected - rows.collapsed - rows.left_out)
     return (
-        rejected_or_collapsed
+        unknown
         + abs(rows.accepted - log.n_accepted)
         + abs(log.n_accepted - sum(log.dropped.values()) - n_interactions)
     )

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from ..config import DatasetConfig
 from ..contract.budgets import MIN_RATED_SECONDS
-from ..contract.gates import GATES, OUR_THRESHOLDS, Gate, Severity
+from ..contract.gate_rows import Severity
+from ..contract.gates import GATES, OUR_THRESHOLDS, Gate
 from ..contract.manifest import Performance
 from ..errors import GateError
 

@@ -60,8 +60,19 @@ def assign(log: Log, config: Any) -> dict[int, int | None]:
     # min takes the first of equals
     return min(
         _candidates(log, config, emitted),
-        key=lambda assignment: measure(assignment, emitted, config),
-    )
+        key=lambda candidate: _measure_candidate(*candidate, emitted, config),
+    )[0]
+
+
+def _measure_candidate(
+    assignment: dict[int, int | None],
+    is_searched: bool,
+    emitted: dict[int, list[int]],
+    config: Any,
+) -> tuple[int, float, bool]:
+    """A search that misses the shares has left users out in vain."""
+    n_empty, excess, is_dominated = measure(assignment, emitted, config)
+    return n_empty, math.inf if is_searched and excess else excess, is_dominated
 
 
 def measure(
@@ -95,7 +106,7 @@ def _wanted(config: Any) -> list[float]:
 
 def _candidates(
     log: Log, config: Any, emitted: dict[int, list[int]]
-) -> Iterator[dict[int, int | None]]:
+) -> Iterator[tuple[dict[int, int | None], bool]]:
     """By times; by what is emitted; by a search without users who have half of a window; by a
     search with them. Each is needed only where those before it miss the shares.
     """
@@ -105,15 +116,15 @@ def _candidates(
         log,
         config,
     )
-    yield by_times
+    yield by_times, False
     if measure(by_times, emitted, config) == (0, 0.0, False):
         return
     by_emitted = _by_multipliers(emitted, log, config)
     by_emitted = {u: by_times[u] if k is None else k for u, k in by_emitted.items()}
-    yield by_emitted
+    yield by_emitted, False
     keys = {u: rng.key(config.seed, rng.USER_SPLIT, log.user_key(u)) for u in users}
     for most in (0.5, 1):
-        yield search(emitted, most, by_emitted, keys, config)
+        yield search(emitted, most, by_emitted, keys, config), True
 
 
 def _by_multipliers(counts: dict[int, list[int]], log: Log, config: Any) -> dict[int, int | None]:
