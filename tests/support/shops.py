@@ -73,6 +73,7 @@ TINY: dict[str, dict[str, Any]] = {
         "min_samples_per_segment": 0,
     },
     "output": {"groups_per_part": 7, "groups_per_row_group": 3},
+    "quality": {"thresholds": {"split_floor": 1}},
     "resources": {"num_workers": 2, "batch_size": 5, "chunk_size": 4},
 }
 
