@@ -32,7 +32,7 @@ def is_color_disabled() -> bool:
 
 
 def make_console(stream: ResilientStream) -> Console:
-    """Make a console on a stream that emits no escape codes when NO_COLOR is set."""
+    """Make a console on a stream; it emits no escape codes when NO_COLOR is set."""
     file = cast(TextIO, stream)
     if is_color_disabled():
         # rich's own `no_color` still emits codes for bold and dim text and for progress bars.
@@ -49,7 +49,7 @@ def show(content: RenderableType) -> None:
 
 
 def show_result(content: RenderableType) -> None:
-    """Print what a command has written to files; a stdout that cannot be written to is a warning.
+    """Print what a command has written to files; a stdout that fails is a warning.
 
     The files are there, and tell the same.
     """

@@ -1,7 +1,6 @@
-"""Write to stdout and stderr, of which either may be closed, full or a pipe that nobody reads.
+"""Write to stdout and stderr, either of which may be closed, full or read by nobody.
 
-What a command has made stays made: a stream that fails ends no build, and only the command whose
-output it is.
+A stream that fails ends no build: what a command has made stays made.
 """
 
 from __future__ import annotations
