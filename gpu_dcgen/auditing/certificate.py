@@ -73,9 +73,10 @@ def read_key(path: str | Path | None) -> bytes | None:
 
 
 def write_certificate(path: Path, certificate: dict[str, Any]) -> None:
-    """Write a certificate. OutputError if the file cannot be written."""
+    """Write a certificate, and make its folder. OutputError if the file cannot be written."""
     text = json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(

@@ -76,14 +76,14 @@ def checks(
 
 
 def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> list[Check]:
-    """Check what may slow a build down, or leave it short of memory or disk space.
+    """Check what may leave a build short of memory or disk space.
 
     What makes a build impossible is left to the build, which explains it better.
     """
     sources = {} if is_url(inputs) else _check_tables(Path(inputs), config)[0]
     folder = Path(tempfile.gettempdir()) if is_url(output) else Path(output)
     disk = _check_disk(sources, nearest_existing(folder), config)
-    return [_check_memory(), _check_cores(), *disk]
+    return [_check_memory(), *disk]
 
 
 def _judge(

@@ -139,7 +139,9 @@ def _compute_segment_weights(
     reachable = math.fsum(
         target for target, n in zip(settings.target_distribution, samples, strict=True) if n
     )
-    weights, segments, warnings = [], {}, []
+    weights: list[float] = []
+    segments: dict[str, dict[str, float]] = {}
+    described: list[str] = []
     for name, target, n, mass in zip(
         SEGMENTS, settings.target_distribution, samples, masses, strict=True
     ):
@@ -152,17 +154,16 @@ def _compute_segment_weights(
             "target": target,
             "weight": weights[-1],
         }
+        faults = []
         if n < settings.min_samples_per_segment:
-            warnings.append(
-                f"balancing: {name} has {n} train positives, fewer than "
-                f"{settings.min_samples_per_segment}"
-            )
+            faults.append(f"{n:,} train positives, fewer than {settings.min_samples_per_segment:,}")
         if abs(share - target) > settings.balance_threshold * target:
-            warnings.append(
-                f"balancing: {name} has a weighted share of {share:.1%}, target {target:.1%}"
-            )
+            faults.append(f"a weighted share of {share:.1%}, target {target:.1%}")
+        if faults:
+            described.append(f"{name} has {' and '.join(faults)}")
     new, active, churned = weights
-    return (new, active, churned), {"segments": segments}, tuple(warnings)
+    warnings = (f"balancing: {'; '.join(described)}",) if described else ()
+    return (new, active, churned), {"segments": segments}, warnings
 
 
 def positive_weights(

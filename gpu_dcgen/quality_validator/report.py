@@ -133,13 +133,15 @@ def _alerts(statistics: Statistics, balancing: Balancing | None) -> tuple[str, .
             f"low_negative_diversity: the diversity score is {diversity:.3f}; "
             f"below {LOW_DIVERSITY} warns"
         )
-    for name, segment in (balancing.segments if balancing else {}).items():
-        distance = abs(segment.share_after - segment.target)
-        if distance > IMBALANCE * segment.target:
-            alerts.append(
-                f"category_imbalance: {name} has a weighted share of {segment.share_after:.1%}, "
-                f"target {segment.target:.1%}; more than {IMBALANCE:.0%} off warns"
-            )
+    segments = balancing.segments if balancing else {}
+    imbalanced = [
+        f"{name} has a weighted share of {segment.share_after:.1%}, target {segment.target:.1%}"
+        for name, segment in segments.items()
+        if abs(segment.share_after - segment.target) > IMBALANCE * segment.target
+    ]
+    if imbalanced:
+        listed = "; ".join(imbalanced)
+        alerts.append(f"category_imbalance: {listed}; more than {IMBALANCE:.0%} off warns")
     return tuple(alerts)
 
 

@@ -12,6 +12,7 @@ Form = Literal["count", "share", "bytes", "bytes/s", "seconds", "number", "hundr
 
 NONE = "–"
 MAX_LENGTH = 60  # characters of a name
+_SMALLEST = 0.0001  # number that is shown with its digits
 _BYTES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 # Unicode categories: controls, marks that turn the direction of text, surrogates, line ends.
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -54,7 +55,7 @@ def format_value(value: float | None, form: Form) -> str:
     if form == "count":
         return f"{value:,}"
     if form == "share":
-        return f"{value:.1%}" if value == 0 or value >= 0.001 else f"{value:.2g}"
+        return f"{value:.1%}" if value == 0 or value >= 0.001 else "< 0.1%"
     if form == "hundredths":
         return f"{value:.2f}"
     if form == "seconds":
@@ -64,15 +65,18 @@ def format_value(value: float | None, form: Form) -> str:
         amount = value / unit
         name += form.removeprefix("bytes")
         return f"{amount:,.3g} {name}" if amount < 1000 else f"{amount:,.0f} {name}"
-    is_whole = isinstance(value, int) or (value >= 1000 and value == int(value))
-    return f"{value:,}" if is_whole else f"{value:.4g}"
+    if 0 < abs(value) < _SMALLEST:
+        return f"< {_SMALLEST}"
+    is_whole = isinstance(value, int) or value == int(value)
+    return f"{int(value):,}" if is_whole else f"{value:.4g}"
 
 
 def choose_form(metric: str) -> Form:
     """Return the form of a gate's value, by the unit that its metric names."""
     if metric in _FORMS:
         return _FORMS[metric]
-    return "share" if metric.startswith("share of") or metric.endswith("share") else "number"
+    is_share = metric.startswith("share of") or metric.endswith("share") or " / " in metric
+    return "share" if is_share else "number"
 
 
 def shorten(text: Any, max_length: int = MAX_LENGTH) -> str:

@@ -25,6 +25,7 @@ VERDICTS = {
     "info": ("i", "for information"),
 }
 OUTCOMES = {
+    "left_out": "outside inputs.time_from and inputs.time_until",
     "rejected": "bad rows, set aside",
     "collapsed": "same user, item and time: counted once",
     "cold_user": "user with too few purchases",
@@ -46,6 +47,9 @@ SOURCES = {
     "random": "at random from the items on sale",
 }
 _MAX_ALERTS = 30
+_SEVERITIES = ("critical", "warning", "info")  # the most important first
+_SIMILAR_BIN = round(0.3 * SIMILARITY_BINS)  # the first that the contract calls hard
+_POPULARITY_GAP = 0.1  # between shares of rows, below which popularity tells little
 _SHARE_OF_POSITIVES = "share of positives"
 
 
@@ -123,10 +127,14 @@ def render(documents: Documents, n_samples: int) -> str:
         report=report,
         certificate=documents.certificate,
         probe=documents.probe,
-        failed=[row for row in gates if row.gate.verdict == "fail"],
+        failed=sorted(
+            (row for row in gates if row.gate.verdict == "fail"),
+            key=lambda row: _SEVERITIES.index(row.gate.severity),
+        ),
         gates=gates,
         sections=list(dict.fromkeys(gate.section for gate in report.gates)),
-        alerts=report.alerts[:_MAX_ALERTS],
+        # The sort is stable: within a level, in the order of the build.
+        alerts=sorted(report.alerts, key=lambda alert: alert.level != "critical")[:_MAX_ALERTS],
         n_hidden_alerts=max(0, len(report.alerts) - _MAX_ALERTS),
         funnel=_list_funnel(documents, n),
         timeline=_chart_timeline(documents, n),
@@ -162,7 +170,11 @@ def _list_funnel(documents: Documents, n: Numbers) -> list[FunnelStep]:
         steps.append(FunnelStep(title, meaning, number, *shares, is_positive))
 
     # `collapsed` is here copies of a row, in the funnel below duplicate lines of a purchase.
-    for name, n_lost in (("rejected", rows.rejected), ("collapsed", rows.collapsed)):
+    for name, n_lost in (
+        ("left_out", rows.left_out),
+        ("rejected", rows.rejected),
+        ("collapsed", rows.collapsed),
+    ):
         if n_lost:
             add(name, n_lost, n("manifest", "inputs", "rows", "transactions", name))
     for name, n_lost in funnel.to_dict().items():
@@ -310,13 +322,21 @@ def _chart_hardness(documents: Documents, n: Numbers) -> list[Chart]:
     counts = _get_counts(documents.quality_report, "similarity").values()
     n_unknown = sum(vector[-1] for vector in counts)
     n_hard = sum(map(sum, counts))
+    n_similar = sum(sum(vector[_SIMILAR_BIN:-1]) for vector in counts)
+    share = n_similar / max(1, n_hard)
     note = Markup(
-        "Similarity of a hard negative to its positive; {} have none: too few buyers in common."
+        "{} Similarity of a hard negative to its positive: {} have 0.3 or more, which the contract "
+        "calls hard; {} have none, for too few buyers in common."
     )
+    verdict = "Most are hard." if share >= 0.5 else "Most are hard by category or co-purchase only."
     hardness = Distribution(
         "similarity",
         "Hardness",
-        note.format(format_number(n_unknown / max(1, n_hard), "share")),
+        note.format(
+            verdict,
+            format_number(share, "share"),
+            format_number(n_unknown / max(1, n_hard), "share"),
+        ),
         [k / SIMILARITY_BINS for k in range(SIMILARITY_BINS)],
         "similarity to the positive",
         "share of those known",
@@ -351,10 +371,21 @@ def _chart_popularity(popularity: dict[str, dict[str, float]], n: Numbers) -> Ch
         for share in popularity[kinds[0]]
     ]
     note = (
-        "The higher the line, the more a kind of row consists of the most popular items; dotted: "
-        "all items equally popular."
+        f"{_judge_popularity(popularity)} The higher the line, the more a kind of row consists of "
+        "the most popular items; dotted: all items equally popular."
     )
     return Chart("Popularity", note, svg, ["most popular", *kinds], rows, colors=kinds)
+
+
+def _judge_popularity(popularity: dict[str, dict[str, float]]) -> str:
+    """Say whether popularity alone tells positives from negatives."""
+    shares = {kind: shares["10.0%"] for kind, shares in popularity.items()}
+    gap = shares["positive"] - shares["random"]
+    listed = ", ".join(f"{share:.0%} of the {kind} rows" for kind, share in shares.items())
+    verdict = "Popularity alone tells most positives from random negatives"
+    if gap < _POPULARITY_GAP:
+        verdict = "Popularity alone hardly tells positives from random negatives"
+    return f"{verdict}: the most popular tenth of the items has {listed}."
 
 
 def _list_settings(config: dict[str, Any]) -> list[tuple[str, str]]:

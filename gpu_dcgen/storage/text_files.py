@@ -21,8 +21,9 @@ def require_absent(paths: Iterable[Path], overwrite: bool, remedy: str) -> None:
 
 
 def write_text(path: Path, text: str, remedy: str) -> None:
-    """Write UTF-8 text; OutputError with `remedy`, without a period, where that fails."""
+    """Write UTF-8 text, and make the folder; OutputError with `remedy`, without a period."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}).\n{remedy}.") from error

@@ -65,6 +65,7 @@ def export(
     write = _write_inter if form == "inter" else _write_tuples
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         n_rows = write(files, unfinished)
         unfinished.replace(output)
     finally:

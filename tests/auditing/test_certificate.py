@@ -102,11 +102,12 @@ def test_a_key_must_exist_and_be_long_enough(tmp_path):
 
 
 def test_a_certificate_that_cannot_be_written_is_an_error(audited, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="the certificate cannot be written"):
         audit(
             audited / "input",
             audited / "output",
-            certificate=tmp_path / "no" / "such" / "folder.json",
+            certificate=tmp_path / "file" / "folder.json",
         )
 
 

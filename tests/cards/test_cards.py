@@ -214,7 +214,9 @@ def test_a_readme_of_somebody_is_not_replaced_unasked(built, tmp_path):
     with pytest.raises(InputError, match="manifest.json: does not exist; expected a dataset"):
         write_cards(tmp_path, tmp_path / "other")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_cards(built("whole"), tmp_path / "nowhere")
+        write_cards(built("whole"), tmp_path / "README.md" / "below")
+    paths = write_cards(built("whole"), tmp_path / "a" / "new folder")
+    assert all(path.parent == tmp_path / "a" / "new folder" and path.is_file() for path in paths)
 
 
 @pytest.mark.parametrize("form", FORMS)

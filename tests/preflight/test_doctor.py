@@ -189,7 +189,7 @@ def test_unusable_tables_are_left_to_the_build_which_says_more(tmp_path, big_mac
         shop = tmp_path / "nowhere" if damage == "no folder" else shop
         (tmp_path / "shop" / "transactions.parquet").rename(tmp_path / "elsewhere")
     checks = by_name(doctor.prebuild(shop, tmp_path, DatasetConfig()))
-    assert set(checks) == {"memory", "cores", "disk"}
+    assert set(checks) == {"memory", "disk"}
     assert {check.verdict for check in checks.values()} == {"ok"}
 
 
@@ -204,7 +204,6 @@ def test_less_than_the_contract_asks_is_a_warning(tmp_path, big_machine, monkeyp
     checks = by_name(doctor.prebuild(write_shop(tmp_path / "shop"), tmp_path, DatasetConfig()))
     assert {name for name, check in checks.items() if check.verdict == "warn"} == {
         "memory",
-        "cores",
         "disk",
     }
     assert all(check.remedy for check in checks.values() if check.verdict == "warn")

@@ -112,7 +112,8 @@ def test_the_share_of_an_empty_segment_goes_to_the_others(backend):
     balance = balance_of(stages_of("one segment", backend))
     assert [part["share_after"] for part in balance.info["segments"].values()] == [1.0, 0.0, 0.0]
     assert balance.segment[1:] == (0.0, 0.0)
-    assert len(balance.warnings) == 3
+    (warning,) = balance.warnings
+    assert all(f"{name} has" in warning for name in ("new_users", "active_users", "churned_users"))
 
 
 def test_segments_are_known_at_the_cut(backend):

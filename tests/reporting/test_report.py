@@ -346,7 +346,8 @@ def test_the_command_writes_beside_the_dataset_and_replaces_nothing_unasked(data
     assert "A few samples" not in text and "What to look at" in text
     assert CliRunner().invoke(app, ["report", str(copy)]).exit_code == 2
     with pytest.raises(OutputError, match="cannot be written"):
-        write_report(copy, tmp_path / "nowhere" / "page.html")
+        write_report(copy, tmp_path / "training.report.html" / "page.html")
+    assert write_report(copy, tmp_path / "a" / "new folder" / "page.html").is_file()
     with pytest.raises(InputError, match="holds no manifest.json"):
         write_report(tmp_path)
 
@@ -357,14 +358,15 @@ def test_the_command_writes_beside_the_dataset_and_replaces_nothing_unasked(data
         (1234567, "count", "1,234,567"),
         (None, "share", "–"),
         (0.7939, "share", "79.4%"),
-        (0.00028, "share", "0.00028"),
+        (0.00028, "share", "< 0.1%"),
         (868331520, "bytes", "868 MB"),
         (16 * 10**9, "bytes", "16 GB"),
         (12, "bytes", "12 bytes"),
         (642128.58, "bytes/s", "642 kB/s"),
         (45.58, "seconds", "45.6 s"),
         (0.1168796, "number", "0.1169"),
-        (3e-24, "number", "3e-24"),
+        (3e-24, "number", "< 0.0001"),
+        (1.0, "number", "1"),
     ],
 )
 def test_numbers_are_written_for_readers(value, form, text):
