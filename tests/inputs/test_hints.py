@@ -174,9 +174,9 @@ def test_bands_of_ages_are_read_and_other_texts_are_counted(tmp_path, backend):
     assert "(for example '34,5')" in warnings[1]
 
     from gpu_dcgen.auditing.input_tables import read_tables
-    from gpu_dcgen.config import InputsConfig
+    from gpu_dcgen.config import DatasetConfig
 
-    assert read_tables(folder, InputsConfig()).age.tolist() == YEARS
+    assert read_tables(folder, DatasetConfig()).age.tolist() == YEARS
 
 
 def test_numbers_in_paths_that_are_none_are_counted(tmp_path, backend):
