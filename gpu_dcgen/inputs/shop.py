@@ -39,9 +39,9 @@ from .sources import Source, find_sources
 # They describe an item; a null in them says nothing.
 _NO_CATEGORIES = ("product_code", "section", "name")
 
-# Values beyond the contract's are used as they are, with a warning (D17). H&M's log has PRE-CREATE
-# where the contract lists PRE-CREATION.
-_KNOWN_VALUES = {"club_status": (*CLUB_STATUS, "PRE-CREATE"), "news_frequency": NEWS_FREQUENCY}
+# Values beyond the contract's are used as they are, with a warning (D17).
+_CONTRACT_VALUES = {"club_status": CLUB_STATUS, "news_frequency": NEWS_FREQUENCY}
+_HM_VALUES = ("PRE-CREATE",)  # in H&M's log, where the contract lists PRE-CREATION: no surprise
 
 # H&M's index groups, for files that only have `index_name`; any other index is its own group.
 _INDEX_GROUPS = {
@@ -257,8 +257,9 @@ def _warn_of_category(source: Source, name: str, column: str, category: Category
             f"{source.label}: {column} is null in {n_null} rows; null acts as a category of its "
             "own."
         )
-    listed = _KNOWN_VALUES.get(name)
-    if listed and (unlisted := [value for value in category.values if value not in listed]):
+    listed = _CONTRACT_VALUES.get(name)
+    known = (*(listed or ()), *_HM_VALUES)
+    if listed and (unlisted := [value for value in category.values if value not in known]):
         yield (
             f"{source.label}: {column} has {', '.join(map(repr, unlisted))}; the contract lists "
             f"{', '.join(map(repr, listed))}. The values are used as they are."
