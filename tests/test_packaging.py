@@ -22,7 +22,9 @@ OPTIONAL = {
     "fsspec": "fsspec",
     "jinja2": "jinja2",
     "markupsafe": "markupsafe",
+    "deltalake": "deltalake",
     "prometheus_client": "prometheus-client",
+    "pyiceberg": "pyiceberg",
     "torch": "torch",
     "vl_convert": "vl-convert-python",
 }
