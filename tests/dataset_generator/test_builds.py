@@ -20,7 +20,7 @@ from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import Tables, random_shop, tiny_config, write_shop
 from tests.support.strict_backend import StrictBackend
 
-GOLDEN = "969e35ded120aa2228901d52707a61ec78da00f1df895c91f404f494de0565a9"
+GOLDEN = "e7b6552683b33dcceff94e2adf27104e4a53876895226aaa408ebb21fc1220e7"
 
 
 def shop(seed: int = 4) -> Tables:
