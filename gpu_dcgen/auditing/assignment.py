@@ -15,7 +15,8 @@ from .purchase_log import PurchaseLog
 MIN_MULTIPLIER, FIRST_MULTIPLIER, MAX_MULTIPLIER = 2**4, 2**14, 2**24
 MAX_ROUNDS = 12
 TOLERANCE = 0.02
-MAX_SEARCHED, MAX_STATES = 32, 2**12
+MAX_SEARCHED = 32
+MAX_STATES, MANY_USERS, MAX_STATES_OF_MANY = 2**12, 9, 2**7
 
 _State = tuple[int, int, int]  # positives of train, val and test
 
@@ -107,7 +108,7 @@ def _fill_splits(
 ) -> np.ndarray:
     """Place the users with the largest parts of a window, one by one, in every open way.
 
-    The best MAX_STATES ways remain at each step; the other users stay where they start.
+    The best ways remain at each step; the other users stay where they start.
     """
     key = make_keys(config.seed, USER_SPLIT, user_key)
     part = (n_good / np.maximum(1, n_good.sum(axis=1, keepdims=True))).max(axis=0)
@@ -117,11 +118,12 @@ def _fill_splits(
     def rank(state: _State) -> tuple[int, float, int, _State]:
         return state.count(0), _excess(state, wanted), -sum(state), state
 
-    settled = users[MAX_SEARCHED:]
+    settled, users = users[MAX_SEARCHED:], users[:MAX_SEARCHED]
+    max_states = MAX_STATES_OF_MANY if len(users) >= MANY_USERS else MAX_STATES
     first = [sum(int(n_good[k, user]) for user in settled if start[user] == k) for k in range(3)]
     reached: list[dict[_State, tuple[_State, int]]] = []  # by user: state -> state before, split
     states: list[_State] = [(first[0], first[1], first[2])]
-    for user in users[:MAX_SEARCHED]:
+    for user in users:
         n = n_good[:, user].tolist()
         new: dict[_State, tuple[_State, int]] = {}
         for state in states:
@@ -135,10 +137,10 @@ def _fill_splits(
             new.setdefault(state, (state, -1))
         reached.append(new)
         states = sorted(new)
-        if len(states) > MAX_STATES:
-            states = sorted(sorted(states, key=rank)[:MAX_STATES])
+        if len(states) > max_states:
+            states = sorted(sorted(states, key=rank)[:max_states])
     split, state = start.copy(), min(states, key=rank)
-    for user, before in zip(reversed(users[:MAX_SEARCHED]), reversed(reached), strict=True):
+    for user, before in zip(reversed(users), reversed(reached), strict=True):
         state, split[user] = before[state]
     return split
 

@@ -9,7 +9,8 @@ TOLERANCE = 0.02  # shares of positives further than this from those wanted are 
 # Users who are decided again, those with the largest parts of a window: each of the others is too
 # small to miss the shares by.
 _MAX_SEARCHED = 32
-_MAX_STATES = 1 << 12  # that remain after each user; up to six users cannot exceed them
+# States that remain after each user. Seven users cannot exceed them but for the last one.
+_FEW_USERS, _MAX_STATES_OF_FEW, _MAX_STATES = 8, 1 << 12, 1 << 7
 
 _State = tuple[int, int, int]  # positives of train, val and test
 _Step = dict[_State, tuple[_State, int]]  # state -> the state before it, and the user's split
@@ -44,14 +45,15 @@ def search_assignment(
     for user, k in enumerate(start):
         if k >= 0 and user not in undecided:
             sums[k] += counts[k][user]
+    max_states = _MAX_STATES_OF_FEW if len(users) <= _FEW_USERS else _MAX_STATES
     states: list[_State] = [(sums[0], sums[1], sums[2])]
     steps: list[_Step] = []
     for user in users:
         step = _add_user(states, [counts[k][user] * is_allowed[k][user] for k in range(3)])
         steps.append(step)
         states = list(step)
-        if len(states) > _MAX_STATES:
-            states = heapq.nsmallest(_MAX_STATES, states, key=lambda state: _rank(state, shares))
+        if len(states) > max_states:
+            states = heapq.nsmallest(max_states, states, key=lambda state: _rank(state, shares))
         states.sort()
     state = min(states, key=lambda state: _rank(state, shares))
     for user, step in zip(reversed(users), reversed(steps), strict=True):

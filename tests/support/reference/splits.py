@@ -18,7 +18,7 @@ from .world import SPLITS, Interaction, Log, share
 
 LEAST, START, MOST = 2**4, 2**14, 2**24  # multipliers are integers in LEAST..MOST
 TOLERANCE = 0.02
-MOST_SEARCHED, MOST_STATES = 32, 2**12
+MOST_SEARCHED = 32
 LOSSES = ("short_history", "over_cap", "not_on_sale", "repurchase", "corpus_too_small")
 
 
@@ -165,8 +165,9 @@ def search(
             for option in (*options, None):
                 new = tuple(state[k] + n[k] * (k == option) for k in range(3))
                 reached.setdefault(new, (user, option, states[state]))
-        if len(reached) > MOST_STATES:
-            best = sorted(reached, key=lambda state: _rank(state, wanted))[:MOST_STATES]
+        most_states = 2**12 if len(users[:MOST_SEARCHED]) <= 8 else 2**7
+        if len(reached) > most_states:
+            best = sorted(reached, key=lambda state: _rank(state, wanted))[:most_states]
             reached = {state: reached[state] for state in best}
         states = reached
     assignment, way = dict(start), states[min(states, key=lambda state: _rank(state, wanted))]
