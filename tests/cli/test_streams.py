@@ -48,7 +48,7 @@ def require_dataset(output: Path) -> None:
         assert file.read_bytes()[:4] == file.read_bytes()[-4:] == b"PAR1"
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--json",), marks=pytest.mark.slow)])
 def test_a_pipe_that_nobody_reads_ends_no_build(more, inputs, abandoned, tmp_path):
     """With --json it fails at the first event, otherwise at the summary."""
     done = subprocess.run(

@@ -117,6 +117,7 @@ def test_the_tasks_of_a_killed_worker_are_run_again(during, address, inputs, tmp
     assert cluster_entry(tmp_path)["lost_workers"] == 1
 
 
+@pytest.mark.slow
 @needs_dask
 @pytest.mark.parametrize("stopped", [False, True], ids=["hangs in its task", "stopped as a whole"])
 @pytest.mark.parametrize("during", ["similarity", "samples"])
@@ -160,6 +161,7 @@ class Harm(RecordingTracker):
             time.sleep(self._wait_s)
 
 
+@pytest.mark.slow
 @needs_dask
 @pytest.mark.parametrize("victim", ["worker", "scheduler"])
 def test_a_worker_or_scheduler_that_fails_after_the_last_task_delays_nothing(
@@ -180,6 +182,7 @@ def test_a_worker_or_scheduler_that_fails_after_the_last_task_delays_nothing(
         assert build_on(scheduler_address, inputs, tmp_path, harm) == straight
 
 
+@pytest.mark.slow
 @needs_dask
 @pytest.mark.parametrize(
     "wait_s", [0, 8], ids=["just now", "so long ago that the client has given up"]
