@@ -23,7 +23,6 @@ from .sorting import stable_argsort
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
-_MIN_ROWS = 2048  # fewer rows take less time than their dispatch to a thread
 
 
 class NumpyBackend:
@@ -53,12 +52,13 @@ class NumpyBackend:
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:
         """Run `kernel(row, *arrays)`, or `(row, lane, *arrays)`, for every row in 0..n-1."""
-        if not kernel.scratch:
-            self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, *arrays), n)
-        elif lanes < self.n_threads:
+        if kernel.scratch and lanes < self.n_threads:
             raise ValueError(f"{lanes} lanes of scratch for {self.n_threads} threads")
-        else:
-            self.in_chunks(lambda start, stop, lane: kernel.loop(start, stop, lane, *arrays), n)
+
+        def work(start: int, stop: int, lane: int) -> None:
+            kernel.loop(start, stop, *((lane,) if kernel.scratch else ()), *arrays)
+
+        self.in_chunks(work, n, kernel.min_rows)
 
     def count_lanes(self, lane_bytes: int) -> int:
         """Return one lane a thread."""
@@ -79,9 +79,7 @@ class NumpyBackend:
         """Count an out-of-memory error; there is nothing to free."""
         self._n_out_of_memory += 1
 
-    def in_chunks(
-        self, work: Callable[[int, int, int], None], n: int, min_rows: int = _MIN_ROWS
-    ) -> None:
+    def in_chunks(self, work: Callable[[int, int, int], None], n: int, min_rows: int) -> None:
         """Call work(start, stop, lane) over 0..n-1; a lane is a thread that takes free chunks."""
         if self._pool is None or n < 2 * min_rows:
             work(0, n, 0)

@@ -16,7 +16,8 @@ from .contract.schema import (
     SEASONS,
 )
 from .digest import vocabulary
-from .kernels.pool import SOURCES
+from .kernels.candidates import SOURCES
+from .kernels.logarithms import log_ratio, make_table
 from .negative_sampler import Negatives, SamplerInputs, sample_negatives
 from .preparation.balancing import Balance, positive_weights
 from .preparation.interactions import Interactions
@@ -41,6 +42,7 @@ class StageResults(SamplerInputs):
     sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
     vocabularies: dict[str, Vocabulary]
     user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
+    random_log_q: Array  # (K,) float32  log of a random negative's probability, by snapshot (D13)
     generated_at: int  # nanoseconds since 1970 UTC
 
 
@@ -50,6 +52,7 @@ def collect_results(
     balance: Balance | None,
     calendar: Calendar,
     generated_at: int,
+    config: DatasetConfig,
     backend: Backend,
 ) -> StageResults:
     """Encode what blocks look up: vocabularies with their hashes, codes of users and items.
@@ -84,8 +87,18 @@ def collect_results(
         sequence_items=item_codes[interactions.item],
         vocabularies=vocabularies,
         user_categories={"age_group": age_group, **{name: columns[name].codes for name in columns}},
+        random_log_q=_random_log_q(inputs, config, backend),
         generated_at=generated_at,
     )
+
+
+def _random_log_q(inputs: SamplerInputs, config: DatasetConfig, backend: Backend) -> Array:
+    """Compute log(n / C) of n random negatives from the C items on sale at each snapshot."""
+    n = config.negative_sampling.random_negatives_per_positive
+    xp, table = backend.xp, make_table()
+    sizes = backend.to_host(xp.diff(inputs.features.snapshots.corpus.offsets)).tolist()
+    log_q = [float(log_ratio(max(n, 1), max(size, 1), table)) for size in sizes]
+    return backend.from_host(log_q).astype(xp.float32)
 
 
 def _number_items(interactions: Interactions, plan: SplitPlan, backend: Backend) -> Array:
@@ -144,7 +157,7 @@ def labeled_pairs(
     snapshot = xp.broadcast_to(group.negatives.snapshot[:, None], (n, width)).reshape(-1)
     label = xp.zeros((n, width), dtype=xp.float32)
     label[:, 0] = 1
-    source, detail, similarity = _negative_columns(group, backend)
+    source, detail, similarity, log_q = _negative_columns(group, results, backend)
     columns = {
         **_user_columns(group, results, width, backend),
         **_item_columns("item", item, snapshot, results, backend),
@@ -160,6 +173,7 @@ def labeled_pairs(
         columns["negative_detail"] = Codes(
             detail.reshape(-1), results.vocabularies["negative_detail"]
         )
+        columns["negative_log_q"] = Values(log_q.reshape(-1), (source >= 0).reshape(-1))
         columns["is_repurchase"] = Values(results.features.is_repurchase[group.row], repeats=width)
     return Block(group.rows.start * width, n * width, columns)
 
@@ -170,7 +184,9 @@ def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend
     negative = group.item[:, 1:]
     snapshots, snapshot = results.features.snapshots, group.negatives.snapshot
     price = snapshots.price[snapshot[:, None], negative]
-    source, detail, similarity = (column[:, 1:] for column in _negative_columns(group, backend))
+    source, detail, similarity, log_q = (
+        column[:, 1:] for column in _negative_columns(group, results, backend)
+    )
     columns = {
         **_positive_columns(group, results, backend),
         "negative_item_id": Matrix(negative, vocabulary=results.vocabularies["item_id"]),
@@ -187,6 +203,7 @@ def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend
         columns["negative_detail"] = Matrix(
             detail, vocabulary=results.vocabularies["negative_detail"]
         )
+        columns["negative_log_q"] = Matrix(log_q)
         columns["is_repurchase"] = Values(results.features.is_repurchase[group.row])
     return Block(group.rows.start, n, columns)
 
@@ -194,7 +211,9 @@ def n_tuples(group: Group, results: StageResults, config: DatasetConfig, backend
 def triplets(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Block:
     """Lay out one row a positive, beside it its first hard negative (D19)."""
     n = int(group.row.shape[0])
-    source, detail, similarity = (column[:, 1] for column in _negative_columns(group, backend))
+    source, detail, similarity, _ = (
+        column[:, 1] for column in _negative_columns(group, results, backend)
+    )
     columns = {
         **_positive_columns(group, results, backend),
         **_item_columns(
@@ -288,8 +307,13 @@ def _time_columns(group: Group, results: StageResults, width: int) -> dict[str, 
     }
 
 
-def _negative_columns(group: Group, backend: Backend) -> tuple[Array, Array, Array]:
-    """Return source and detail codes int8, similarity float32: (n, 1 + negatives); -1 is null."""
+def _negative_columns(
+    group: Group, results: StageResults, backend: Backend
+) -> tuple[Array, Array, Array, Array]:
+    """Return source and detail int8, similarity and log_q float32: (n, 1 + negatives).
+
+    Codes and similarities of -1 are null; log_q of the positive, in column 0, means nothing.
+    """
     xp = backend.xp
     n, width = group.item.shape
     n_hard = int(group.negatives.source.shape[1])
@@ -302,7 +326,9 @@ def _negative_columns(group: Group, backend: Backend) -> tuple[Array, Array, Arr
     detail[:, 0] = -1
     similarity = xp.full((n, width), -1, dtype=xp.float32)
     similarity[:, 1 : 1 + n_hard] = group.negatives.similarity
-    return source, detail, similarity
+    log_q = xp.repeat(results.random_log_q[group.negatives.snapshot][:, None], width, axis=1)
+    log_q[:, 1 : 1 + n_hard] = group.negatives.log_q
+    return source, detail, similarity, log_q
 
 
 def _generated(n: int, results: StageResults, width: int, backend: Backend) -> Values:

@@ -35,8 +35,8 @@ NOT_IN_THE_CONTEXT = (
     "gpu_dcgen/__pycache__/cli.cpython-312.pyc",
     # as Python writes it, before it has its name
     "gpu_dcgen/__pycache__/cli.cpython-312.pyc.139872",
-    "gpu_dcgen/kernels/__pycache__/pool.draw-61.py312.1.nbc",
-    "gpu_dcgen/kernels/pool.draw-61.py312.nbi",
+    "gpu_dcgen/kernels/__pycache__/draws.draw-61.py312.1.nbc",
+    "gpu_dcgen/kernels/draws.draw-61.py312.nbi",
     "gpu_dcgen.egg-info/PKG-INFO",
     "tests/cli/test_cli.py",
 )

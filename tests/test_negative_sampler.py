@@ -1,6 +1,4 @@
-"""Stage 7: hard negatives from three sources, chosen for diversity, and uniform random ones (D12,
-D13).
-"""
+"""Stages 6 and 7: hard negatives from lists of candidates, and uniform random ones (D12, D13)."""
 
 from __future__ import annotations
 
@@ -8,9 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pytest
 
-from gpu_dcgen.kernels.pool import SOURCES
+from gpu_dcgen.kernels.candidates import SOURCES
 from gpu_dcgen.negative_sampler import Negatives, sample_negatives
 from tests.support import reference
 from tests.support.reference.negatives import Miner
@@ -41,13 +40,30 @@ CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
     "no prices": (shop(), {"inputs": {"price": "none"}}),
     "null groups": (groups_of(None), {}),
     "one group": (groups_of("Shoes"), sampling(diversity_threshold=0.5)),
-    "no own group": (shop(), sampling(diversity_threshold=0, hard_negatives_per_positive=4)),
+    "no own group": (
+        shop(),
+        sampling(diversity_threshold=0, hard_negatives_per_positive=4, candidates=6),
+    ),
     "only fallback": (shop(), sampling(item_cf_top_k=0, collaborative_buyers=0, category_draws=0)),
     "many hard": (shop(), sampling(hard_negatives_per_positive=8, live_days=90)),
     "whole corpus": (shop(), sampling(corpus="all")),
     "another score": (
         shop(),
         sampling(score={"similarity": 0.1, "collaborative": 1, "popularity": 0.9, "diversity": 0}),
+    ),
+    "greedy": (shop(), sampling(selection="greedy", candidates=12)),
+    "greedy, one group": (
+        groups_of("Shoes"),
+        sampling(selection="greedy", diversity_threshold=0.5, score={"diversity": 0.3}),
+    ),
+    "greedy, no own group": (
+        shop(),
+        sampling(selection="greedy", diversity_threshold=0, hard_negatives_per_positive=4),
+    ),
+    "short lists": (shop(), sampling(candidates=4)),
+    "uneven sources": (
+        shop(),
+        sampling(source_weights={"item_cf": 16, "collaborative": 1, "category_crossing": 3}),
     ),
     "many buyers": (
         shop(),
@@ -75,32 +91,39 @@ class Draw:
         return sample_negatives(positives, rows, s.sampler_inputs, s.config, self.backend)
 
     def rows(self, negatives: Negatives) -> list[tuple]:
-        """(items, sources, similarities) of each group."""
+        """(items, sources, similarities, log_q) of each group."""
         host = self.stages.host
         sources = [[SOURCES[code] for code in row] for row in host(negatives.source)]
         similarity = [
             [None if value < 0 else value for value in row] for row in host(negatives.similarity)
         ]
-        return list(zip(host(negatives.item), sources, similarity, strict=True))
+        log_q = host(negatives.log_q)
+        return list(zip(host(negatives.item), sources, similarity, log_q, strict=True))
 
     @cached_property
     def positives(self) -> list[list[reference.Positive]]:
         s = self.stages
         return emit(s.oracle, s.config, s.oracle_snapshots, assign(s.oracle, s.config))[0]
 
+    @cached_property
+    def miner(self) -> Miner:
+        s = self.stages
+        neighbors = find_neighbors(s.oracle, s.config)
+        return Miner(s.oracle, s.config, s.oracle_snapshots, neighbors, self.positives[0])
+
     def expected(self, split: int, copy: int = 0) -> tuple[list[tuple], int]:
         """The oracle's groups, and how often it relaxed the cap."""
-        s = self.stages
-        miner = Miner(s.oracle, s.config, s.oracle_snapshots, find_neighbors(s.oracle, s.config))
+        miner = self.miner
+        miner.relaxed = 0
         groups = [miner.negatives(replace(p, copy=copy)) for p in self.positives[split]]
         hard = [[n for n in group if n.source == "hard"] for group in groups]
         similarity = [
             [None if n.similarity is None else float(n.similarity) for n in group] for group in hard
         ]
         details = [[n.detail for n in group] for group in hard]
-        return list(
-            zip([[n.item for n in group] for group in groups], details, similarity, strict=True)
-        ), miner.relaxed
+        log_q = [[float(n.log_q) for n in group] for group in hard]
+        items = [[n.item for n in group] for group in groups]
+        return list(zip(items, details, similarity, log_q, strict=True)), miner.relaxed
 
 
 def everything(draw: Draw, split: int) -> slice:
@@ -109,8 +132,10 @@ def everything(draw: Draw, split: int) -> slice:
 
 @pytest.mark.parametrize("case", CASES)
 def test_negatives_are_the_oracles(case, backend):
-    """Items in order, sources, similarities and relaxed choices, of all splits."""
+    """Items in order, sources, similarities, log_q and relaxed choices, of all splits."""
     draw = Draw(backend, *CASES[case])
+    weight = draw.stages.sampler_inputs.candidates.mining_weight
+    assert draw.stages.host(weight) == draw.miner.hard.mining_weights
     seen: set[str] = set()
     n_relaxed = 0
     for split in range(3):
@@ -118,7 +143,7 @@ def test_negatives_are_the_oracles(case, backend):
         expected, relaxed = draw.expected(split)
         assert draw.rows(ours) == expected
         assert sum(draw.stages.host(ours.n_relaxed)) == relaxed
-        seen |= {detail for _, details, _ in expected for detail in details}
+        seen |= {detail for _, details, *_ in expected for detail in details}
         n_relaxed += relaxed
     assert seen == SEEN.get(case, set(SOURCES))
     assert (n_relaxed > 0) == (case in RELAXED)
@@ -127,9 +152,11 @@ def test_negatives_are_the_oracles(case, backend):
 SEEN = {
     "one group": {"item_cf", "collaborative", "fallback"},
     "null groups": {"item_cf", "collaborative", "fallback"},
+    "greedy, one group": {"item_cf", "collaborative", "fallback"},
     "only fallback": {"fallback"},
+    "no prices": {"item_cf", "collaborative", "category_crossing"},
 }
-RELAXED = {"one group", "null groups", "no own group"}
+RELAXED = {"one group", "null groups", "greedy, one group", "greedy, no own group"}
 
 
 def test_blocks_and_order_do_not_show(backend):
@@ -166,3 +193,28 @@ def test_no_negative_is_owned_a_sibling_or_off_sale(backend):
             assert not any(s.oracle.siblings(p.item, j) for j in items[:n_hard])
             assert set(items) <= set(s.oracle_snapshots.on_sale(p.snapshot))
             assert len({p.item, *items}) == 1 + len(items)
+
+
+@pytest.mark.parametrize("group", [None, "own group capped"])
+def test_items_are_drawn_as_often_as_log_q_says(group, backend):
+    """One positive is drawn again and again, as copies: shares of draws against probabilities."""
+    if backend.name != "cpu":
+        pytest.skip("the strict backend draws the same, slowly")
+    settings = {"diversity_threshold": 0.5 if group else 1, "hard_negatives_per_positive": 2}
+    draw, n, n_uncertain = Draw(backend, shop(), sampling(**settings)), 30_000, 0
+    s = draw.stages
+    positives = s.plan.positives[0]
+    for row in positives.row[::2]:
+        rows = np.full(n, row)
+        copies = replace(positives, row=rows, copy=np.arange(n, dtype=np.int32))
+        drawn = sample_negatives(copies, slice(0, n), s.sampler_inputs, s.config, backend)
+        is_listed = drawn.source != SOURCES.index("fallback")
+        item, log_qs = drawn.item[:, :2][is_listed], drawn.log_q[is_listed]
+        items, counts = np.unique(item, return_counts=True)
+        for j, count in zip(items, counts, strict=True):
+            log_q = np.unique(log_qs[item == j])
+            assert len(log_q) == 1
+            p = float(np.exp(log_q[0]))
+            n_uncertain += p < 0.999
+            assert abs(count - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1
+    assert n_uncertain > 30

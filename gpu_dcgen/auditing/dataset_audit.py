@@ -27,10 +27,11 @@ from .dataset_files import (
 from .expected import ExpectedDataset, derive_dataset
 from .findings import Findings
 from .manifest_checks import ManifestChecker, check_inputs
+from .mining_weights import check_mining_weights, read_mining_weights
 from .sequence_checks import check_user_sequences
 from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
 from .similarity_checks import check_similarities, select_items
-from .split_checks import PROBE_GROUPS, SampleSize, SplitResult, check_split
+from .split_checks import PROBE_GROUPS, MiningInputs, SampleSize, SplitResult, check_split
 from .vocabulary_checks import check_vocabularies
 
 DEFAULT_SAMPLE = 500  # groups a split
@@ -95,14 +96,18 @@ def audit(
     with progress.stage("tables"):
         if "user_sequences" in tables:
             check_user_sequences(tables["user_sequences"], expected, written.config, findings)
-        check_vocabularies(written, tables.get("item_vocabulary"), expected, findings)
+        vocabulary = tables.get("item_vocabulary")
+        check_vocabularies(written, vocabulary, expected, findings)
+        if vocabulary is not None:
+            check_mining_weights(vocabulary, expected, pairs, sample, written.config, findings)
     size = SampleSize(sample, seed)
+    mining = MiningInputs(pairs, read_mining_weights(vocabulary, expected.log))
     results: list[SplitResult] = []
     n_rows = sum(split.n_groups for split in expected.splits) * written.config.rows_per_positive
     with progress.stage("samples", total=n_rows):
         for split in expected.splits:
             if split.table in readable:
-                result = check_split(written, split, pairs, size, findings, progress)
+                result = check_split(written, split, mining, size, findings, progress)
                 results.append(result)
                 digests[split.table] = result.digests
     _check_disjoint_users(written, results, findings)

@@ -1,7 +1,8 @@
-"""Explain the negatives of one positive: candidates, scores, refusals and choice.
+"""Explain the negatives of one positive: candidates, scores, refusals and probabilities.
 
-A build does not write its candidates. They are derived again from the inputs by the audit's
-implementation of the rules (D12, D13), and the result is compared with the dataset.
+A build does not write its candidates. They are derived again from the inputs and the dataset's
+mining weights by the audit's implementation of the rules (D12, D13), and the result is compared
+with the dataset.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import pyarrow.parquet as pq
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..errors import InputError
+from .candidates import PART_BITS, SCORE_BITS, Candidate, rank_by_score
 from .dataset_files import WrittenDataset, open_dataset
 from .expected import ExpectedSplit, derive_dataset
-from .negatives import ONE, Candidate, MiningResult, NegativeMiner, Positive
+from .mining_weights import COLUMN, NEUTRAL, read_mining_weights
+from .negatives import MiningResult, NegativeMiner, Positive
 from .purchase_log import PurchaseLog
 from .similarity import SimilarityPairs
 from .similarity_checks import read_pairs
 
 SAMPLE_ID = re.compile(rf"({'|'.join(SPLITS)})-(\d{{10}})-(\d{{2,}})")
-SCORE_SCALE = ONE * ONE  # a score is a product of two numbers in 16-bit fixed point
+SCORE_SCALE, PART_SCALE = 1 << SCORE_BITS, 1 << PART_BITS
 
 
 class ExplainedItem(TypedDict):
@@ -47,12 +50,14 @@ class ExplainedCandidate(ExplainedItem):
     """An item that was offered as a hard negative."""
 
     sources: list[str]
-    refused: str | None  # itself, not_on_sale, owned, sibling; None if allowed
+    refused: str | None  # itself, not_on_sale, sibling, low_score, owned; None if allowed
     similarity: float | None  # of the pair in the matrix
     buyers: int  # who brought it in by `collaborative`
     parts: dict[str, float]  # of the score, by name
-    score: float
-    round: int | None  # in which it was chosen, from 1
+    score: float  # their sum, to 2^-14
+    weight: float | None  # of its source x its own; None if refused, and with `selection: greedy`
+    probability: float  # of being drawn for this positive
+    slot: int | None  # in which it is written, if drawn
 
 
 class ExplainedNegative(TypedDict):
@@ -63,8 +68,8 @@ class ExplainedNegative(TypedDict):
     source: str
     detail: str
     similarity: float | None
-    score: float | None  # less the diversity penalty, when it was chosen
-    relaxed: bool  # chosen beyond the limit on the positive's own product group
+    score: float | None  # of a candidate
+    log_q: float  # logarithm of the probability that it is drawn
     written: str  # item_id in the dataset
     agrees: bool
 
@@ -83,13 +88,14 @@ class Explanation:
     history: int  # purchases before
     corpus: int  # items on sale
     allowed: int  # of them, those the user does not buy before the window's end
+    relaxed: int  # hard negatives beyond the limit on the positive's product group
     candidates: list[ExplainedCandidate]  # best score first
     negatives: list[ExplainedNegative]  # by slot
     agrees: bool  # whether all derived negatives are those of the dataset
 
 
 def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanation:
-    """Derive the negatives of one group again, with every candidate, its score and its fate.
+    """Derive the negatives of one group again, with every candidate's score and probability.
 
     Needs memory for the whole log, and some seconds for millions of rows.
 
@@ -134,10 +140,11 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
             "'gpu-dcgen audit' says what differs."
         )
     pairs = _read_similarity_pairs(written, log.item_ids)
-    result = NegativeMiner(log, split.snapshots, pairs, written.config).mine(positive)
+    weights = _read_mining_weights(written, log)
+    result = NegativeMiner(log, split.snapshots, pairs, written.config, weights).mine(positive)
     negatives = _explain_negatives(rows, result, log.item_ids, written.config)
     price_category = rows["item_price_category"][0].as_py()
-    candidates = sorted(result.candidates, key=lambda c: (-c.score, c.item))
+    candidates = sorted(result.candidates, key=rank_by_score)
     return Explanation(
         sample_id=sample_id,
         split=split.name,
@@ -149,6 +156,7 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
         history=_count_history(log, positive),
         corpus=result.n_on_sale,
         allowed=result.n_allowed,
+        relaxed=result.n_relaxed,
         candidates=[_explain_candidate(log, candidate) for candidate in candidates],
         negatives=negatives,
         agrees=all(negative["agrees"] for negative in negatives),
@@ -198,6 +206,17 @@ def _read_similarity_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> Simil
     return read_pairs(pq.read_table(path, columns=columns), item_ids)
 
 
+def _read_mining_weights(dataset: WrittenDataset, log: PurchaseLog) -> np.ndarray:
+    path = dataset.folder / "item_vocabulary.parquet"
+    weights = read_mining_weights(pq.read_table(path), log)
+    if weights is None:
+        raise InputError(
+            f"{path}: has no column {COLUMN}; expected one.\n"
+            "Build the dataset with this version, or explain it with the version that built it."
+        )
+    return weights
+
+
 def _count_history(log: PurchaseLog, positive: Positive) -> int:
     """Count the user's purchases strictly before the positive."""
     place = (np.array([code]) for code in (positive.user, positive.time, positive.item))
@@ -220,9 +239,11 @@ def _explain_candidate(log: PurchaseLog, candidate: Candidate) -> ExplainedCandi
         "refused": candidate.refused,
         "similarity": None if candidate.similarity is None else float(candidate.similarity),
         "buyers": candidate.buyers,
-        "parts": {name: part / SCORE_SCALE for name, part in candidate.parts.items()},
+        "parts": {name: part / PART_SCALE for name, part in candidate.parts.items()},
         "score": candidate.score / SCORE_SCALE,
-        "round": candidate.round,
+        "weight": None if candidate.weight is None else candidate.weight / NEUTRAL,
+        "probability": candidate.probability,
+        "slot": candidate.slot,
     }
 
 
@@ -232,10 +253,12 @@ def _explain_negatives(
     """Return the derived negatives by slot, beside the items of the dataset."""
     written_ids = _read_negatives(rows, "item_id", config)
     written_details = _read_negatives(rows, "negative_detail", config)
+    written_log_q = _read_negatives(rows, "negative_log_q", config)
     negatives: list[ExplainedNegative] = []
-    written = zip(result.negatives, written_ids, written_details, strict=True)
-    for slot, (negative, written_id, written_detail) in enumerate(written, 1):
+    written = zip(result.negatives, written_ids, written_details, written_log_q, strict=True)
+    for slot, (negative, written_id, detail, log_q) in enumerate(written, 1):
         item_id = item_ids[negative.item].as_py()
+        agrees = written_id == item_id and detail in (None, negative.detail)
         negatives.append(
             {
                 "slot": slot,
@@ -243,10 +266,10 @@ def _explain_negatives(
                 "source": negative.source,
                 "detail": negative.detail,
                 "similarity": None if negative.similarity is None else float(negative.similarity),
-                "score": None if negative.value is None else negative.value / SCORE_SCALE,
-                "relaxed": negative.relaxed,
+                "score": None if negative.score is None else negative.score / SCORE_SCALE,
+                "log_q": float(negative.log_q),
                 "written": written_id,
-                "agrees": written_id == item_id and written_detail in (None, negative.detail),
+                "agrees": agrees and log_q in (None, float(negative.log_q)),
             }
         )
     return negatives

@@ -63,7 +63,7 @@ class ItemSnapshots:
         price_units = log.price_units
         last_days = None if price_units is None else _LastDays(log, price_units)
         for k in range(n):
-            instant = self.origin + (self.first + k) * self.step
+            instant = self.instant(k)
             rows = self._rows_before(instant, config.features.popularity_days)
             counts = np.bincount(log.item[rows], minlength=log.n_items)
             self.popularity[k] = _scale_logarithms(counts)
@@ -87,6 +87,10 @@ class ItemSnapshots:
     def at(self, time: int | np.ndarray) -> int | np.ndarray:
         """Return the tables' row for each time: that of the latest snapshot not after it."""
         return (time - self.origin) // self.step - self.first
+
+    def instant(self, row: int) -> int:
+        """Return when the snapshot of a row of the tables was taken, in ns."""
+        return self.origin + (self.first + row) * self.step
 
     def _rows_before(self, instant: int, days: int) -> np.ndarray:
         """Return the rows of the log in the `days` before an instant."""

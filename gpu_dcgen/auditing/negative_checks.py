@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..config import DatasetConfig
 from ..contract.schema import NEGATIVE_DETAILS
+from .draws import log_ratio
 from .expected import ExpectedSplit
 from .findings import Findings
 from .group_comparer import GroupCodes, GroupComparer
@@ -39,6 +40,8 @@ class NegativeChecker(GroupComparer):
         """Check a batch."""
         self._check_ownership(groups)
         self._check_siblings(groups)
+        if self._config.output.extra_columns:
+            self._check_log_q(groups)
         if self._pairs is None:
             return
         similarity = self._look_up_similarities(self._pairs, groups)
@@ -108,6 +111,43 @@ class NegativeChecker(GroupComparer):
 
         self._report_groups("negative_details", groups, np.any(is_bad, axis=1), show)
 
+    def _check_log_q(self, groups: GroupCodes) -> None:
+        """Check logarithms that follow from numbers of items, and the range of the others."""
+        settings, width = self._config.negative_sampling, groups.item.shape[1]
+        hard, random = slice(1, 1 + self._n_hard), slice(1 + self._n_hard, None)
+        n_on_sale = self._snapshots.on_sale.sum(axis=1)[self._snapshot_of(groups)].clip(1)
+        details = self._encode_items(groups.batch, None, "negative_detail", DETAILS)
+        is_fallback = details == DETAIL_CODES["fallback"]
+        is_fallback[:, 0], is_fallback[:, random] = False, False
+        n_fallback = is_fallback.sum(axis=1, keepdims=True).clip(1)
+        expected = np.zeros(groups.item.shape, dtype=np.float32)
+        expected[:, 0] = np.nan
+        n_random = max(1, settings.random_negatives_per_positive)
+        expected[:, random] = log_ratio(n_random, n_on_sale)
+        fallback_log_q = np.repeat(log_ratio(n_fallback, n_on_sale), width, axis=1)
+        expected = np.where(is_fallback, fallback_log_q, expected)
+
+        values = self._encode_items(groups.batch, None, "negative_log_q")
+        column = expect_floats(expected)
+        is_bad = values != column.values
+        if settings.selection == "sampled":
+            # The probability of a draw is known only where it is drawn again.
+            is_drawn = np.zeros(values.shape, dtype=bool)
+            is_drawn[:, hard] = ~is_fallback[:, hard]
+            floats = np.where(values == NULL, 0, values).astype(np.uint32).view(np.float32)
+            is_possible = (values != NULL) & (floats <= 0) & np.isfinite(floats)
+            is_bad = np.where(is_drawn, ~is_possible, is_bad)
+        is_bad &= self._is_in_window(groups)[:, None]
+
+        def show(g: int) -> tuple[Any, Any]:
+            slot = int(np.argmax(is_bad[g]))
+            shown = column.show(column.values[g, slot])
+            if slot in range(1, 1 + self._n_hard) and not is_fallback[g, slot]:
+                shown = "0" if settings.selection == "greedy" else "at most 0"
+            return f"slot {slot}: {column.show(values[g, slot])}", f"slot {slot}: {shown}"
+
+        self._report_groups("negative_log_q", groups, np.any(is_bad, axis=1), show)
+
 
 class NegativeRedraw(GroupComparer):
     """Draws the negatives of a seeded sample of groups again and compares them."""
@@ -115,15 +155,14 @@ class NegativeRedraw(GroupComparer):
     def __init__(
         self,
         split: ExpectedSplit,
-        pairs: SimilarityPairs,
+        miner: NegativeMiner,
         sample: np.ndarray,
         config: DatasetConfig,
         findings: Findings,
     ) -> None:
         """Draw again for the groups `sample`, numbers within the split, rising."""
         super().__init__(split, config, findings)
-        self._sample = sample
-        self._miner = NegativeMiner(split.log, split.snapshots, pairs, config)
+        self._miner, self._sample = miner, sample
 
     def check(self, groups: GroupCodes) -> None:
         """Check the sampled groups of a batch."""
@@ -142,27 +181,29 @@ class NegativeRedraw(GroupComparer):
         if actual != expected[:3]:
             return  # the rule `positives` reports it
         drawn = self._miner.mine(expected).negatives
-        self._findings.count("negatives", 1)
-        items, details = groups.item[group, 1:].tolist(), self._read_details(groups, group)
-        drawn_items = [negative.item for negative in drawn]
+        shown = [ids[j].as_py() if j >= 0 else "unknown" for j in groups.item[group, 1:].tolist()]
+        drawn_ids = [ids[negative.item].as_py() for negative in drawn]
+        details = self._read_extra_column(groups, group, "negative_detail")
         drawn_details = None if details is None else [negative.detail for negative in drawn]
-        if items == drawn_items and details == drawn_details:
-            return
-        shown = [ids[j].as_py() if j >= 0 else "unknown" for j in items]
-        drawn_ids = [ids[j].as_py() for j in drawn_items]
-        self._findings.add_fault(
-            "negatives",
-            groups.batch.file,
-            groups.batch.first_row + group * self._n_rows,
-            f"{shown} {details}",
-            f"{drawn_ids} {drawn_details}",
-        )
+        self._compare("negatives", groups, group, (shown, details), (drawn_ids, drawn_details))
+        log_q = self._read_extra_column(groups, group, "negative_log_q")
+        if log_q is not None:
+            drawn_log_q = [float(negative.log_q) for negative in drawn]
+            self._compare("negative_log_q", groups, group, log_q, drawn_log_q)
 
-    def _read_details(self, groups: GroupCodes, group: int) -> list[str | None] | None:
-        """Return the details of a group's negatives; None where the dataset has none."""
+    def _compare(
+        self, rule: str, groups: GroupCodes, group: int, actual: Any, expected: Any
+    ) -> None:
+        self._findings.count(rule, 1)
+        if actual != expected:
+            row = groups.batch.first_row + group * self._n_rows
+            self._findings.add_fault(rule, groups.batch.file, row, f"{actual}", f"{expected}")
+
+    def _read_extra_column(self, groups: GroupCodes, group: int, name: str) -> list[Any] | None:
+        """Return a column of a group's negatives; None where the dataset has none."""
         if not self._config.output.extra_columns:
             return None
-        column = as_array(groups.batch.table["negative_detail"])
+        column = as_array(groups.batch.table[name])
         if self._is_tuple:
             return column[group].as_py()
         return column[group * self._n_rows + 1 : (group + 1) * self._n_rows].to_pylist()

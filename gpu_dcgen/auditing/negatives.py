@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ..config import DatasetConfig, to_fraction
-from .hashes import CATEGORY_CROSSING, FALLBACK_NEGATIVE, RANDOM_NEGATIVE, draw_below, make_key
+from .candidates import SCORE_BITS, Candidate, CandidateLister, rank_by_score
+from .draws import DrawLimits, RejectionSampler, choose_greedily, log_ratio, plan_draw
+from .hashes import FALLBACK_NEGATIVE, HARD_NEGATIVE, RANDOM_NEGATIVE, make_key
 from .item_snapshots import ItemSnapshots
-from .purchase_log import DAY, PurchaseLog
+from .purchase_log import PurchaseLog
 from .similarity import SimilarityPairs
-
-ONE = 1 << 16  # 1.0 in 16-bit fixed point; a score is a product of two such numbers
-MAX_TRIES = 32
-MAX_COUNTED_BUYERS = 8
 
 
 class Positive(NamedTuple):
@@ -29,21 +26,6 @@ class Positive(NamedTuple):
     copy: int = 0  # of a resampled positive
 
 
-@dataclass
-class Candidate:
-    """An item that sources offered, the parts of its score, and why it was refused."""
-
-    item: int
-    sources: list[str]
-    refused: str | None = None  # itself, not_on_sale, owned, sibling; None if allowed
-    similarity: np.float32 | None = None  # of the pair in the matrix
-    buyers: int = 0  # who brought it in by `collaborative`
-    # similarity, collaborative, price, popularity: add up to `score`
-    parts: dict[str, int] = field(default_factory=dict)
-    score: int = 0
-    round: int | None = None  # in which it was chosen, from 1
-
-
 @dataclass(frozen=True)
 class Negative:
     """An item drawn as a negative."""
@@ -52,21 +34,23 @@ class Negative:
     source: str  # hard or random
     detail: str
     similarity: np.float32 | None
-    relaxed: bool = False  # chosen beyond the limit on the positive's own product group
-    value: int | None = None  # score less the diversity penalty when it was chosen
+    log_q: np.float32  # logarithm of the probability that it is drawn
+    score: int | None = None  # of a candidate, in 2^-14
 
 
 @dataclass(frozen=True)
 class MiningResult:
     """The candidates of one positive and its negatives.
 
-    Hard negatives come first, in order of choice, then random ones, in order of drawing.
+    Hard negatives come first, by falling score or in order of choice, then random ones, in order
+    of drawing.
     """
 
-    candidates: list[Candidate]
+    candidates: list[Candidate]  # all that were offered, refused ones too
     negatives: list[Negative]
     n_on_sale: int
     n_allowed: int  # items on sale that the user does not own by the end of the window
+    n_relaxed: int  # hard negatives beyond the limit on the positive's own product group
 
 
 class NegativeMiner:
@@ -78,57 +62,78 @@ class NegativeMiner:
         snapshots: ItemSnapshots,
         pairs: SimilarityPairs,
         config: DatasetConfig,
+        mining_weights: np.ndarray,
     ) -> None:
+        """Take the `mining_weight` of the dataset's items: (I,) int64."""
         self._log, self._snapshots, self._pairs = log, snapshots, pairs
         self._settings, self._seed = config.negative_sampling, config.seed
-        self._weights = {name: to_fixed_point(weight) for name, weight in self._settings.score}
+        self._lister = CandidateLister(log, snapshots, pairs, config)
+        self._mining_weights = mining_weights
         self._group = log.item_columns["product_group"].codes
-        self._code = log.item_columns["product_code"].codes
-
-    @cached_property
-    def _by_item(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the log by (item, time, user), and the offsets of each item's rows."""
-        order = np.lexsort((self._log.user, self._log.time, self._log.item))
-        return order, np.searchsorted(self._log.item[order], np.arange(self._log.n_items + 1))
+        n = self._settings.hard_negatives_per_positive
+        share = to_fraction(self._settings.diversity_threshold)
+        self.limits = DrawLimits(n, math.floor(share * n))
 
     def mine(self, positive: Positive) -> MiningResult:
-        """Collect the candidates of a positive, choose hard negatives and draw random ones."""
+        """List the candidates of a positive, and draw hard and random negatives."""
         snapshot = self._snapshots.at(positive.time)
         on_sale = self._snapshots.on_sale[snapshot]
         corpus = np.flatnonzero(on_sale)
         is_owned = self._mark_owned(positive)
-        is_sibling = self._mark_siblings(positive.item)
+        candidates: list[Candidate] = []
+        hard: list[Negative] = []
+        n_relaxed = 0
+        if self.limits.n:
+            candidates = self._lister.list_candidates(positive.item, snapshot)
+            allowed = self.allow(candidates, positive)
+            n_relaxed = self._select(allowed, positive)
+            drawn = sorted((c for c in allowed if c.slot), key=lambda c: c.slot or 0)
+            hard = [_make_negative(candidate) for candidate in drawn]
 
-        candidates = self._collect_candidates(positive, snapshot, corpus)
-        for candidate in candidates.values():
-            j = candidate.item
-            reasons = {
-                "itself": j == positive.item,
-                "not_on_sale": not on_sale[j],
-                "owned": is_owned[j],
-                "sibling": is_sibling[j],
-            }
-            candidate.refused = next((reason for reason, holds in reasons.items() if holds), None)
-            self._score(candidate, positive, snapshot)
-        hard = self._choose(candidates, positive)
-
-        is_allowed = ~is_owned & ~is_sibling
+        is_allowed = ~is_owned & ~self._lister.mark_siblings(positive.item)
         is_allowed[[negative.item for negative in hard]] = False
-        sampler = _RejectionSampler(self._make_key(FALLBACK_NEGATIVE, positive), corpus)
-        while len(hard) < self._settings.hard_negatives_per_positive:
+        n_missing = self.limits.n - len(hard)
+        sampler = RejectionSampler(self._make_key(FALLBACK_NEGATIVE, positive), corpus)
+        log_q = log_ratio(max(1, n_missing), len(corpus))[0]
+        for _ in range(n_missing):
             j = sampler.draw(is_allowed)
-            hard.append(Negative(j, "hard", "fallback", self._pairs.find(positive.item, j)))
+            similarity = self._pairs.find(positive.item, j)
+            hard.append(Negative(j, "hard", "fallback", similarity, log_q))
 
         is_allowed = ~is_owned
         is_allowed[[negative.item for negative in hard]] = False
-        sampler = _RejectionSampler(self._make_key(RANDOM_NEGATIVE, positive), corpus)
+        sampler = RejectionSampler(self._make_key(RANDOM_NEGATIVE, positive), corpus)
+        n_random = self._settings.random_negatives_per_positive
+        log_q = log_ratio(max(1, n_random), len(corpus))[0]
         random = [
-            Negative(sampler.draw(is_allowed), "random", "random", None)
-            for _ in range(self._settings.random_negatives_per_positive)
+            Negative(sampler.draw(is_allowed), "random", "random", None, log_q)
+            for _ in range(n_random)
         ]
-        return MiningResult(
-            list(candidates.values()), hard + random, len(corpus), int((on_sale & ~is_owned).sum())
-        )
+        n_allowed = int((on_sale & ~is_owned).sum())
+        return MiningResult(candidates, hard + random, len(corpus), n_allowed, n_relaxed)
+
+    def list_allowed(self, positive: Positive) -> list[Candidate]:
+        """Return the candidates that the user does not own, in stored order."""
+        snapshot = self._snapshots.at(positive.time)
+        return self.allow(self._lister.list_candidates(positive.item, snapshot), positive)
+
+    def allow(self, candidates: list[Candidate], positive: Positive) -> list[Candidate]:
+        """Refuse the candidates that the user owns, and return those that remain."""
+        is_owned = self._mark_owned(positive)
+        for candidate in candidates:
+            if candidate.refused is None and is_owned[candidate.item]:
+                candidate.refused = "owned"
+        return [candidate for candidate in candidates if candidate.refused is None]
+
+    def weigh_sources(self, candidates: list[Candidate]) -> np.ndarray:
+        """Return the weight of each candidate's first source: (m,) int64."""
+        weights = dict(self._settings.source_weights)
+        return np.array([weights[c.sources[0]] for c in candidates], dtype=np.int64)
+
+    def mark_own_group(self, candidates: list[Candidate], positive: Positive) -> np.ndarray:
+        """Mark the candidates of the positive's product group: (m,) bool."""
+        items = np.array([candidate.item for candidate in candidates], dtype=np.int64)
+        return self._group[items] == self._group[positive.item]
 
     def _mark_owned(self, positive: Positive) -> np.ndarray:
         """Mark the items that the user buys before the end of the window: (I,) bool."""
@@ -138,168 +143,47 @@ class NegativeMiner:
         is_owned[positive.item] = True
         return is_owned
 
-    def _mark_siblings(self, item: int) -> np.ndarray:
-        """Mark the items with the product code of an item, if it has one: (I,) bool."""
-        if self._code[item] < 0:
-            return np.zeros(self._log.n_items, dtype=bool)
-        return self._code == self._code[item]
-
     def _make_key(self, purpose: int, positive: Positive) -> int:
         user, item, time, copy = positive
         user_key, item_key = self._log.user_key[user], self._log.item_key[item]
         return make_key(self._seed, purpose, user_key, item_key, time, copy)
 
-    # Sources of candidates
+    def _select(self, allowed: list[Candidate], positive: Positive) -> int:
+        """Set slots and probabilities of those drawn; return how many are beyond the limit."""
+        if self._settings.selection == "greedy":
+            return self._select_greedily(allowed, positive)
+        weight = self.weigh_sources(allowed) * self._mining_weights[[c.item for c in allowed]]
+        plan = plan_draw(weight, self.mark_own_group(allowed, positive), self.limits)
+        log_q = log_ratio(plan.numerator.clip(1), plan.denominator)
+        for place, candidate in enumerate(allowed):
+            candidate.weight = int(weight[place])
+            candidate.probability = float(plan.numerator[place] / plan.denominator[place])
+            candidate.log_q = log_q[place]
+        places = plan.draw(weight, self._make_key(HARD_NEGATIVE, positive))
+        drawn = sorted((allowed[place] for place in places), key=rank_by_score)
+        for slot, candidate in enumerate(drawn, 1):
+            candidate.slot = slot
+        return plan.n_relaxed
 
-    def _collect_candidates(
-        self, positive: Positive, snapshot: int, corpus: np.ndarray
-    ) -> dict[int, Candidate]:
-        """Collect what each source offers: item -> candidate, in order of the first offer."""
-        if not self._settings.hard_negatives_per_positive:
-            return {}
-        candidates: dict[int, Candidate] = {}
-        buyers = self._count_co_buyers(positive)
-        for source, items in (
-            ("item_cf", self._list_similar(positive.item)),
-            ("collaborative", buyers),
-            ("category_crossing", self._draw_crossing(positive, snapshot, corpus)),
-        ):
-            for j in items:
-                candidates.setdefault(int(j), Candidate(int(j), [])).sources.append(source)
-        neighbors, similarity = self._pairs.neighbors_of(positive.item)
-        similarities = dict(zip(neighbors.tolist(), similarity, strict=True))
-        for j, candidate in candidates.items():
-            candidate.buyers, candidate.similarity = buyers.get(j, 0), similarities.get(j)
-        return candidates
-
-    def _list_similar(self, item: int) -> np.ndarray:
-        """List the nearest neighbors within the configured band."""
-        settings = self._settings
-        neighbors, similarity = self._pairs.neighbors_of(item)
-        if settings.hard_band == "percentile":
-            first, last = (
-                math.floor(to_fraction(share) * len(neighbors))
-                for share in settings.percentile_range
-            )
-            return neighbors[first:last][: settings.item_cf_top_k]
-        low = np.float32(settings.similarity_threshold)
-        high = np.float32(settings.similarity_ceiling)
-        return neighbors[(similarity > low) & (similarity <= high)][: settings.item_cf_top_k]
-
-    def _count_co_buyers(self, positive: Positive) -> dict[int, int]:
-        """Count by item how many of the positive's latest other buyers bought it lately."""
-        settings, log = self._settings, self._log
-        order, offsets = self._by_item
-        rows = order[offsets[positive.item] : offsets[positive.item + 1]]
-        rows = rows[: np.searchsorted(log.time[rows], positive.time)]
-        n_buyers: dict[int, int] = {}
-        seen = {positive.user}
-        for row in rows[::-1].tolist():
-            buyer = int(log.user[row])
-            if len(seen) > settings.collaborative_buyers:
-                break
-            if buyer in seen:
-                continue
-            seen.add(buyer)
-            first, last = log.user_offsets[buyer : buyer + 2]
-            stop = first + np.searchsorted(log.time[first:last], positive.time)
-            latest = np.arange(max(first, stop - settings.collaborative_items), stop)
-            earliest = positive.time - settings.collaborative_days * DAY
-            for j in set(log.item[latest[log.time[latest] >= earliest]].tolist()):
-                n_buyers[j] = n_buyers.get(j, 0) + 1
-        return n_buyers
-
-    def _draw_crossing(self, positive: Positive, snapshot: int, corpus: np.ndarray) -> list[int]:
-        """Draw items of the same price category and another product group."""
-        category = self._snapshots.category[snapshot]
-        items = corpus[
-            (category[corpus] == category[positive.item])
-            & (self._group[corpus] != self._group[positive.item])
-        ]
-        items = items[np.argsort(self._group[items], kind="stable")]
-        if not len(items):
-            return []
-        key = self._make_key(CATEGORY_CROSSING, positive)
-        drawn = (
-            int(items[draw_below(key, counter, len(items))])
-            for counter in range(self._settings.category_draws)
-        )
-        return list(dict.fromkeys(drawn))
-
-    # Choice of hard negatives
-
-    def _score(self, candidate: Candidate, positive: Positive, snapshot: int) -> None:
-        weights, j = self._weights, candidate.item
-        own, other = (float(self._snapshots.price[snapshot, i]) for i in (positive.item, j))
-        is_unknown = math.isnan(own) or math.isnan(other)
-        nearness = (
-            ONE // 2 if is_unknown else ONE - abs(to_fixed_point(own) - to_fixed_point(other))
-        )
-        n_buyers = min(MAX_COUNTED_BUYERS, candidate.buyers)
-        popularity = to_fixed_point(self._snapshots.popularity[snapshot, j])
-        candidate.parts = {
-            "similarity": weights["similarity"] * to_fixed_point(candidate.similarity or 0.0),
-            "collaborative": weights["collaborative"] * n_buyers * (ONE // MAX_COUNTED_BUYERS),
-            "price": weights["price"] * nearness,
-            "popularity": -weights["popularity"] * popularity,
-        }
-        candidate.score = sum(candidate.parts.values())
-
-    def _choose(self, candidates: dict[int, Candidate], positive: Positive) -> list[Negative]:
-        """Choose hard negatives one by one: the highest score less the diversity penalty.
-
-        At most a share of them is of the positive's product group, unless nothing else remains.
-        """
-        n_hard = self._settings.hard_negatives_per_positive
-        cap = math.floor(to_fraction(self._settings.diversity_threshold) * n_hard)
-        penalty = self._weights["diversity"] * ONE
-        own_group = int(self._group[positive.item])
-        remaining = {j: c for j, c in candidates.items() if c.refused is None}
-        chosen: list[Negative] = []
-        n_by_group: dict[int, int] = {}
-        while remaining and len(chosen) < n_hard:
-            is_full = n_by_group.get(own_group, 0) >= cap
-            allowed = [j for j in remaining if not is_full or self._group[j] != own_group]
-            relaxed = not allowed
-            values = {
-                j: remaining[j].score - penalty * n_by_group.get(int(self._group[j]), 0)
-                for j in allowed or remaining
-            }
-            best = min(values, key=lambda j: (-values[j], j))
-            candidate, group = remaining.pop(best), int(self._group[best])
-            n_by_group[group] = n_by_group.get(group, 0) + 1
-            source, similarity = candidate.sources[0], candidate.similarity
-            chosen.append(Negative(best, "hard", source, similarity, relaxed, values[best]))
-            candidate.round = len(chosen)
-        return chosen
+    def _select_greedily(self, allowed: list[Candidate], positive: Positive) -> int:
+        by_item = sorted(allowed, key=lambda candidate: candidate.item)
+        items = np.array([candidate.item for candidate in by_item], dtype=np.int64)
+        score = np.array([candidate.score for candidate in by_item], dtype=np.int64)
+        penalty = round(self._settings.score.diversity * (1 << SCORE_BITS))
+        group, own_group = self._group[items], int(self._group[positive.item])
+        places, n_relaxed = choose_greedily(score, group, own_group, self.limits, penalty)
+        for slot, place in enumerate(places, 1):
+            by_item[place].slot, by_item[place].probability = slot, 1.0
+            by_item[place].log_q = np.float32(0)
+        return n_relaxed
 
 
-class _RejectionSampler:
-    """Draws allowed items of a corpus with a counter that runs on (procedure P of D12).
-
-    A draw tries the whole corpus up to MAX_TRIES times, then draws among the allowed items.
-    """
-
-    def __init__(self, key: int, corpus: np.ndarray) -> None:
-        self._key, self._corpus, self._counter = key, corpus, 0
-
-    def _draw_below(self, n: int) -> int:
-        self._counter += 1
-        return draw_below(self._key, self._counter - 1, n)
-
-    def draw(self, is_allowed: np.ndarray) -> int:
-        """Draw an allowed item, and mark it as no longer allowed."""
-        for _ in range(MAX_TRIES):
-            j = int(self._corpus[self._draw_below(len(self._corpus))])
-            if is_allowed[j]:
-                break
-        else:
-            allowed = self._corpus[is_allowed[self._corpus]]
-            j = int(allowed[self._draw_below(len(allowed))])
-        is_allowed[j] = False
-        return j
-
-
-def to_fixed_point(x: float | np.float32) -> int:
-    """Convert to 16-bit fixed point, halves to even."""
-    return round(float(x) * ONE)
+def _make_negative(candidate: Candidate) -> Negative:
+    return Negative(
+        candidate.item,
+        "hard",
+        candidate.sources[0],
+        candidate.similarity,
+        candidate.log_q,
+        candidate.score,
+    )

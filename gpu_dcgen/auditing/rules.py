@@ -79,6 +79,14 @@ RULES = {
         "D13",
         "a hard negative's similarity is that of the matrix; other rows have none",
     ),
+    "negative_log_q": Rule(
+        "D12, D13",
+        "a negative's log_q is the logarithm of the probability that it is drawn",
+    ),
+    "mining_weights": Rule(
+        "D13",
+        "mining weights make items be drawn as often as they are bought, by train positives alone",
+    ),
     "negatives": Rule(
         "D12, D13, D22",
         "drawn again from the seed, the negatives are the same in the same order",

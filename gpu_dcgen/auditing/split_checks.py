@@ -15,6 +15,7 @@ from .group_comparer import GroupCodes, GroupComparer
 from .hashes import ColumnDigests
 from .label_probe import ProbeSample, probe_labels
 from .negative_checks import NegativeChecker, NegativeRedraw
+from .negatives import NegativeMiner
 from .output_columns import ExpectedColumn, as_array, expect_numbers
 from .similarity import SimilarityPairs
 from .structure_checks import StructureChecker
@@ -37,6 +38,14 @@ class SampleSize:
 
 
 @dataclass(frozen=True)
+class MiningInputs:
+    """What the dataset itself says of pairs and items; None where it cannot be read."""
+
+    pairs: SimilarityPairs | None
+    weights: np.ndarray | None  # (I,) int64  `mining_weight` of the items
+
+
+@dataclass(frozen=True)
 class SplitResult:
     """What was read of a split, for the checks across splits and of the manifest."""
 
@@ -49,7 +58,7 @@ class SplitResult:
 def check_split(
     dataset: WrittenDataset,
     split: ExpectedSplit,
-    pairs: SimilarityPairs | None,
+    mining: MiningInputs,
     sample: SampleSize,
     findings: Findings,
     progress: ProgressTracker,
@@ -58,16 +67,17 @@ def check_split(
     config = dataset.config
     schema, digests = dataset.schema_of(split.table), ColumnDigests()
     structure = StructureChecker(split, config, findings)
-    negatives = NegativeChecker(split, pairs, config, findings)
+    negatives = NegativeChecker(split, mining.pairs, config, findings)
     checkers: list[GroupComparer] = [
         structure,
         FeatureChecker(split, config, findings),
         negatives,
         ExtraColumnChecker(split, config, findings),
     ]
-    if pairs is not None:
+    if mining.pairs is not None and mining.weights is not None:
+        miner = NegativeMiner(split.log, split.snapshots, mining.pairs, config, mining.weights)
         chosen = sample.select(split.n_groups, split.number)
-        checkers.append(NegativeRedraw(split, pairs, chosen, config, findings))
+        checkers.append(NegativeRedraw(split, miner, chosen, config, findings))
     probe = None
     if split.number == 0 and config.output.shape == "labeled_pair":
         probe = ProbeSample(split.n_groups, PROBE_GROUPS, sample.seed)

@@ -192,8 +192,8 @@ def explain(
 ) -> None:
     """Explain how a positive got its negatives.
 
-    Shows the candidates, their scores, and the reasons why others were refused. Exits with code 3
-    if the derived negatives differ from the dataset's.
+    Shows the candidates, their scores and how probable each was, and why others were refused.
+    Exits with code 3 if the derived negatives differ from the dataset's.
     """
     with handle_errors(debug):
         import dataclasses

@@ -15,7 +15,7 @@ from .layout import VERDICT_STYLE, make_fields, make_table
 if TYPE_CHECKING:
     from ..auditing import Explanation
 
-_MAX_CANDIDATES = 20  # of the pool, beside those that were chosen
+_MAX_CANDIDATES = 20  # beside those that were drawn
 _RULE_VERDICTS = {"holds": "ok", "fails": "fail", "skipped": "warn"}
 _METRICS = {"recall@10": "recall@10", "recall@50": "recall@50", "ndcg@10": "NDCG@10"}
 # Parts of a candidate's score: key -> heading and width of its column. They add up to the score.
@@ -123,7 +123,7 @@ def _describe_label_probe(facts: Mapping[str, Any]) -> str:
 
 
 def render_explanation(explanation: Explanation) -> RenderableType:
-    """Render the pool of a positive, best candidates first, and its negatives."""
+    """Render the candidates of a positive, best ones first, and its negatives."""
     head = Text(f"How {explanation.sample_id} came about", style="bold")
     verdict = Text("The derived negatives are those of the dataset.", style=VERDICT_STYLE["ok"])
     if not explanation.agrees:
@@ -155,53 +155,65 @@ def _make_fields_of_explanation(explanation: Explanation) -> RenderableType:
             or "nothing",
             "refused": ", ".join(f"{n:,} {reason}" for reason, n in n_refused.most_common())
             or "nothing",
-            "pool": f"{len(candidates) - n_refused.total():,} items; below, the best"
-            f" {_MAX_CANDIDATES} by score and those that were chosen, with the slot they got",
+            "candidates": f"{len(candidates) - n_refused.total():,} items; below, the best"
+            f" {_MAX_CANDIDATES} by score and those that were drawn, with their slots",
+            "group limit": f"exceeded by {explanation.relaxed}, since others are too few"
+            if explanation.relaxed
+            else "not exceeded",
         }
     )
 
 
 def _make_table_of_candidates(explanation: Explanation) -> RenderableType:
-    """Show on two lines per candidate the parts of its score, and its name and sources."""
+    """Show score, its parts, weight and probability of each candidate, then its sources."""
     headings = [f"{'score':>6}", *(f"{text:>{width}}" for text, width in _SCORE_PARTS.values())]
+    headings += [f"{'weight':>8}", f"{'chance':>6}"]
     table = make_table(">slot", "  ".join(headings))
-    pool = [candidate for candidate in explanation.candidates if candidate["refused"] is None]
-    for place, candidate in enumerate(pool):
-        slot = candidate["round"]
+    allowed = [candidate for candidate in explanation.candidates if candidate["refused"] is None]
+    for place, candidate in enumerate(allowed):
+        slot, weight = candidate["slot"], candidate["weight"]
         if place >= _MAX_CANDIDATES and slot is None:
             continue
-        numbers = [
+        parts = [
             f"{candidate['parts'][part]:>+{width}.3f}" for part, (_, width) in _SCORE_PARTS.items()
         ]
-        score = "  ".join([f"{candidate['score']:>6.4f}", *numbers])
+        numbers = "  ".join(
+            [
+                f"{candidate['score']:>6.4f}",
+                *parts,
+                f"{'' if weight is None else f'{weight:.3f}':>8}",
+                f"{candidate['probability']:>6.1%}",
+            ]
+        )
         name = f"{_describe_item(candidate)} by {', '.join(candidate['sources'])}"
         table.add_row(
             "" if slot is None else str(slot),
-            Text(f"{score}\n{name}"),
+            Text(f"{numbers}\n{name}"),
             style="" if slot is None else "bold",
         )
     return table
 
 
 def _make_table_of_negatives(explanation: Explanation) -> RenderableType:
-    table = make_table(">slot", "item", "source", ">similarity", ">score less penalty", "in file")
+    table = make_table(">slot", "item", "source", ">similarity", ">score", ">log q", "in file")
     for negative in explanation.negatives:
         source, detail = negative["source"], negative["detail"]
         if detail != source:
             detail = f"{source}: {detail}"
-        if negative["relaxed"]:
-            detail += " (beyond the limit on the product group)"
         similarity, score = (
             "" if negative[name] is None else f"{negative[name]:.4f}"
             for name in ("similarity", "score")
         )
+        written, item_id = negative["written"], negative["item_id"]
+        differs = f"differs: {written}" if written != item_id else "differs"
         table.add_row(
             str(negative["slot"]),
-            Text(negative["item_id"]),
+            Text(item_id),
             detail,
             similarity,
             score,
-            "same" if negative["agrees"] else f"differs: {negative['written']}",
+            f"{negative['log_q']:.4f}",
+            "same" if negative["agrees"] else differs,
             style="reverse" if negative["slot"] == explanation.slot else "",
         )
     return table

@@ -24,7 +24,6 @@ from ..context import BuildContext
 from ..errors import BackendError, OutputError
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
-from ..negative_sampler import MiningIndex
 from ..outputs.part_writer import write_parts
 from ..outputs.parts import Part, PartRecord
 from ..preparation.balancing import Balance
@@ -82,13 +81,13 @@ class TaskResult:
 class SharedResults:
     """The StageResults that are in no checkpoint of a stage."""
 
-    mining_index: MiningIndex
     balance: Balance | None
     calendar: Calendar
     item_codes: Array
     sequence_items: Array
     vocabularies: dict[str, Vocabulary]
     user_categories: dict[str, Array]
+    random_log_q: Array
     generated_at: int
 
     @classmethod
@@ -104,12 +103,13 @@ class SharedResults:
             interactions=interactions,
             features=stages["features"],
             neighbors=stages["similarity"],
+            candidates=stages["candidates"],
             plan=plan,
             **{field.name: getattr(self, field.name) for field in fields(self)},
         )
 
 
-_STAGES = ("interactions", "features", "splits", "similarity")
+_STAGES = ("interactions", "features", "splits", "similarity", "candidates")
 
 # What this process has loaded, by the job's folder and the checkpoint's name.
 _loaded: dict[tuple[Path, str], Any] = {}

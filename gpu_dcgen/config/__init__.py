@@ -17,6 +17,7 @@ from .sample_sections import (
     ScoreWeights,
     SequenceProcessingConfig,
     SimilarityConfig,
+    SourceWeights,
 )
 from .section import Section, to_fraction
 
@@ -34,6 +35,7 @@ __all__ = [
     "QualityConfig",
     "ResourcesConfig",
     "ScoreWeights",
+    "SourceWeights",
     "Section",
     "SequenceProcessingConfig",
     "SimilarityConfig",

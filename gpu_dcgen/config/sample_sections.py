@@ -58,7 +58,7 @@ class SimilarityConfig(Section):
 
 
 class ScoreWeights(Section):
-    """Weights of a hard negative's score; candidates of the highest score are chosen (D13)."""
+    """Weights of a candidate's score; a list keeps the candidates of the highest score (D13)."""
 
     similarity: Share = 0.5
     """Weight of the candidate's similarity to the positive."""
@@ -69,8 +69,22 @@ class ScoreWeights(Section):
     popularity: Share = 0.1
     """Weight of the candidate's popularity; subtracted."""
     diversity: Share = 0.1
-    """Subtracted for each negative of the candidate's product group that has been chosen before
-    it."""
+    """With `selection: greedy`: subtracted for each negative of the candidate's product group that
+    has been chosen before it."""
+
+
+SourceWeight = Annotated[int, Field(ge=1, le=16)]
+
+
+class SourceWeights(Section):
+    """With `selection: sampled`: how much more often candidates of a source are drawn (D13)."""
+
+    item_cf: SourceWeight = 4
+    """Weight of candidates that are neighbors of the positive's item, within the band."""
+    collaborative: SourceWeight = 1
+    """Weight of what the item's latest buyers bought."""
+    category_crossing: SourceWeight = 1
+    """Weight of items of the same price category and another product group."""
 
 
 class NegativeSamplingConfig(Section):
@@ -81,6 +95,13 @@ class NegativeSamplingConfig(Section):
     the contract's."""
     hard_negatives_per_positive: Annotated[int, Field(ge=0, le=64)] = 5
     """Negatives per positive that resemble it (D13). The default is the contract's."""
+    selection: Literal["sampled", "greedy"] = "sampled"
+    """How hard negatives are taken from a list of candidates. `sampled`: drawn with known
+    probabilities, which `negative_log_q` tells, and no item more often than it is bought. `greedy`:
+    the hardest by score; models learn from them to avoid popular items."""
+    candidates: Annotated[int, Field(ge=1, le=256)] = 64
+    """Length of a list: the candidates of the highest score for an item and a snapshot."""
+    source_weights: SourceWeights = SourceWeights()
     in_batch_negatives: bool = True
     """Whether the vocabulary of `negative_source` lists `in_batch`; the loader makes such
     negatives, no row holds one (D14)."""
@@ -101,12 +122,12 @@ class NegativeSamplingConfig(Section):
     """Most similar neighbors within the band that become candidates of source `item_cf`; 0 turns
     the source off. The default is the contract's."""
     collaborative_buyers: Annotated[int, Field(ge=0, le=256)] = 64
-    """Latest buyers of the positive. Their other purchases become candidates of source
-    `collaborative`; 0 turns the source off."""
+    """Latest buyers of the positive's item before the snapshot. Their other purchases become
+    candidates of source `collaborative`; 0 turns the source off."""
     collaborative_items: Annotated[int, Field(ge=1, le=64)] = 8
     """Latest purchases of each such buyer that become candidates."""
     collaborative_days: Days = 7
-    """Days before the positive in which those purchases lie. The default is the contract's."""
+    """Days before the snapshot in which those purchases lie. The default is the contract's."""
     category_draws: Annotated[int, Field(ge=0, le=1024)] = 32
     """Draws for source `category_crossing`: items of the positive's price category and another
     product group; 0 turns the source off."""

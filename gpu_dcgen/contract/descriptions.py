@@ -81,6 +81,14 @@ DESCRIPTIONS = {
         "Source of a negative: item_cf, collaborative, category_crossing, fallback or random; null "
         "for a positive."
     ),
+    "negative_log_q": (
+        "Logarithm of the probability that the item became a negative of this kind; null for a "
+        "positive."
+    ),
+    "mining_weight": (
+        "Weight of the item where hard negatives are drawn, so that none is drawn more often, for "
+        "how often it is bought, than others; 256 is neutral."
+    ),
     "recency": (
         "Weight of each purchase, halved with each half-life of its age at the end of the split's "
         "period."

@@ -212,14 +212,24 @@ _READINESS = (
         "negative_sampling.",
     ),
     GateRow(
+        "hard_item_auc",
+        "D13: the item alone must not tell hard negatives from positives",
+        "AUC of how often items of train are bought, relative to how often they are hard negatives",
+        "<=",
+        None,
+        "info",
+        "Raise negative_sampling.candidates: in short lists some items cannot be drawn as often as "
+        "they are bought. selection: greedy has no such balance.",
+    ),
+    GateRow(
         "hard_similarity",
         "similarity > 0.3",
         "hard negatives with a similarity of 0.3 or more to the positive, share",
         ">=",
         None,
         "info",
-        "Items bought together have it, others are chosen by co-purchases and categories: raise "
-        "negative_sampling.similarity_threshold or item_cf_top_k for more.",
+        "Items bought together have it, others are found by co-purchases and categories: raise "
+        "negative_sampling.source_weights.item_cf for more.",
     ),
     GateRow(
         "later_bought",

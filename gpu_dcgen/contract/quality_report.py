@@ -142,16 +142,10 @@ class CandidateOutcomes(Section):
 
     offered: int
     """Candidates."""
-    not_on_sale: int
-    """Not on sale at the snapshot."""
     owned: int
     """Bought by the user before the window's end."""
-    sibling: int
-    """Another size or color of the positive."""
-    over_cap: int
-    """Of the positive's own product group, which had its number of negatives."""
-    outscored: int
-    """Others had a better score."""
+    not_drawn: int
+    """Others were drawn, or chosen for their score."""
     chosen: int
     """Became a hard negative."""
 

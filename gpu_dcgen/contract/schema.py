@@ -189,6 +189,7 @@ SAMPLES = File(
     extra_columns=(
         _WEIGHT,
         Column("negative_detail", "category", "metadata", nullable=True),
+        Column("negative_log_q", "float32", "metadata", nullable=True),
         _REPURCHASE,
     ),
 )
@@ -207,7 +208,12 @@ N_TUPLES = File(
         Column("negative_similarity_score", "tuple[float32]", "metadata", encoding="PLAIN"),
         *_BUILD_COLUMNS,
     ),
-    extra_columns=(_WEIGHT, Column("negative_detail", "tuple[category]", "metadata"), _REPURCHASE),
+    extra_columns=(
+        _WEIGHT,
+        Column("negative_detail", "tuple[category]", "metadata"),
+        Column("negative_log_q", "tuple[float32]", "metadata"),
+        _REPURCHASE,
+    ),
 )
 
 TRIPLETS = File(
@@ -270,6 +276,7 @@ FILES: dict[str, File] = {
                 Column(f"item_{name}", "string", "metadata", nullable=True)
                 for name in ("product_code", "section", "name")
             ),
+            Column("mining_weight", "int32", "metadata"),
         ),
     ),
 }

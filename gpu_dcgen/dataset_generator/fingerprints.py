@@ -16,6 +16,7 @@ from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..digest import code_hashes, vocabulary
 from ..kernels.rng import mix_array
+from ..negative_sampler import WEIGHT_ONE
 from ..preparation.balancing import positive_weights
 from ..quality_validator.candidate_funnel import sampled_bits
 from ..quality_validator.metrics import place_column
@@ -44,7 +45,7 @@ def trace_provenance(results: StageResults, config: DatasetConfig, backend: Back
     plan, origin = results.plan, results.features.snapshots.origin
     windows = plan.windows
     similarities = _hash_similarities(results, backend)
-    categories = _hash_categories(results, backend)
+    categories, mining_weights = _hash_categories(results, backend), _hash_weights(results, backend)
     purchases, users = _hash_purchases(results, backend), _hash_users(results, backend)
     items, snapshots = _hash_items(results, config, backend), _hash_snapshots(results, backend)
     report = [sampled_bits(plan), place_column(results)]
@@ -58,6 +59,7 @@ def trace_provenance(results: StageResults, config: DatasetConfig, backend: Back
             "snapshots": snapshots[k],
             "similarities": similarities,
             "positives": _hash_positives(results, k, backend),
+            "mining_weights": mining_weights,
             "report": report,
         }
         for k, positives in enumerate(plan.positives)
@@ -173,6 +175,14 @@ def _hash_similarities(results: StageResults, backend: Backend) -> list[Any]:
     item = xp.nonzero(xp.diff(neighbors.offsets) > 0)[0]
     by_item = before[neighbors.offsets[item + 1]] - before[neighbors.offsets[item]]
     return [n_pairs, _hex(int(_hash_columns(xp, key[item], by_item).sum()))]
+
+
+def _hash_weights(results: StageResults, backend: Backend) -> list[Any]:
+    """Hash the weights of items as hard negatives, where they are not neutral."""
+    xp, key = backend.xp, results.interactions.item_key
+    weight = results.candidates.mining_weight
+    item = xp.nonzero(weight != WEIGHT_ONE)[0]
+    return [int(item.shape[0]), _hex(int(_hash_columns(xp, key[item], weight[item]).sum()))]
 
 
 def _hash_positives(results: StageResults, k: int, backend: Backend) -> list[Any]:

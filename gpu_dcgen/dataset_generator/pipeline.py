@@ -16,7 +16,7 @@ from ..contract.schema import SPLITS
 from ..digest import ContentDigest, vocabulary
 from ..errors import OutputError
 from ..inputs.shop import InputReport, load_shop
-from ..negative_sampler import SamplerInputs, build_mining_index
+from ..negative_sampler import Candidates, SamplerInputs, find_candidates
 from ..outputs.manifest import PipelineResult, category_mappings, vocabularies
 from ..outputs.parts import ReusedSplit, lay_out_parts, require_rows
 from ..outputs.samples import Workers, WrittenSamples, write_samples
@@ -162,14 +162,18 @@ def run_stages(
     neighbors = _load_or_compute(
         "similarity", partial(_neighbors, log, windows, context, workers), context
     )
+    candidates = _load_or_compute(
+        "candidates", partial(_candidates, log, features, neighbors, plan, context), context
+    )
     config, backend = context.config, context.backend
     with timer.stage("prepare"):
         calendar = build_calendar(log.first_time, log.last_time, config, backend)
         sequences = build_user_sequences(log, plan, config, backend)
-        index = build_mining_index(log, features.snapshots, backend)
         weights = balance if config.category_balancing.mode == "weights" else None
-        sampler_inputs = SamplerInputs(log, features, neighbors, index)
-        results = collect_results(sampler_inputs, plan, weights, calendar, generated_at, backend)
+        sampler_inputs = SamplerInputs(log, features, neighbors, candidates)
+        results = collect_results(
+            sampler_inputs, plan, weights, calendar, generated_at, config, backend
+        )
     return PreparedStages(report, results, balance, sequences)
 
 
@@ -228,6 +232,17 @@ def _neighbors(
         return compute_neighbors(
             log, windows.cut1, context.config, context.backend, context.progress, workers
         )
+
+
+def _candidates(
+    log: Interactions,
+    features: AsOfFeatures,
+    neighbors: Neighbors,
+    plan: SplitPlan,
+    context: BuildContext,
+) -> Candidates:
+    with context.timer.stage("candidates"):
+        return find_candidates(log, features, neighbors, plan, context.config, context.backend)
 
 
 def write_tables(

@@ -50,6 +50,7 @@ _REASONS = {
     "items": "what the tables say of some articles has changed",
     "categories": "values were added, removed or renamed, and the files number them in order",
     "similarities": "views have changed, or similarity.engine is approximate",
+    "mining_weights": "other positives of train; hard negatives are drawn by their numbers",
 }
 
 

@@ -35,6 +35,8 @@ if hasattr(CPUDispatcher.targetdescr.options, "_nrt"):
     # NamedTuple costs two atomic operations, by all threads on the same few counters.
     OPTIONS["_nrt"] = False
 
+_MIN_ROWS = 2048  # of kernels with little work a row
+
 
 @dataclass(frozen=True)
 class RowKernel:
@@ -46,6 +48,7 @@ class RowKernel:
     loop: Any
     # whether the kernel takes (row, lane, *arrays), `lane` naming its row in scratch arrays
     scratch: bool
+    min_rows: int  # fewer take less time than their dispatch to another thread
 
 
 def map_arrays(function: Callable, argument: Any) -> Any:
@@ -83,10 +86,12 @@ def _serial_scratch(start, stop, lane, *arrays):
         kernel(row, lane, *arrays)  # noqa: F821
 
 
-def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> Any:
+def row_kernel(
+    function: Callable | None = None, *, scratch: bool = False, min_rows: int = _MIN_ROWS
+) -> Any:
     """Compile `function(row, *arguments)`; with `scratch` `function(row, lane, *arguments)`."""
     if function is None:
-        return lambda f: row_kernel(f, scratch=scratch)
+        return lambda f: row_kernel(f, scratch=scratch, min_rows=min_rows)
     template = (_serial_scratch if scratch else _serial).__code__
     name = f"{function.__name__}_loop"
     origin = function.__code__
@@ -103,4 +108,4 @@ def row_kernel(function: Callable | None = None, *, scratch: bool = False) -> An
     }
     loop = types.FunctionType(code, names, name)
     loop.__module__, loop.__qualname__ = function.__module__, name
-    return RowKernel(function, _njit(cache=True, **OPTIONS)(loop), scratch)
+    return RowKernel(function, _njit(cache=True, **OPTIONS)(loop), scratch, min_rows)

@@ -1,4 +1,9 @@
-"""Row kernel that mines hard negatives; a row is a positive (D13)."""
+"""Draw the hard negatives of a positive from its list of candidates (D13).
+
+Row kernels; a row is a positive. Systematic sampling (Madow 1949) gives each candidate exactly the
+probability that its weight asks for: candidates lie on a line, each as long as its weight times the
+number to draw, and points at the distance of the total weight, from a random start, hit them.
+"""
 
 from __future__ import annotations
 
@@ -7,139 +12,334 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import kernel_helper, row_kernel
-from .draws import are_siblings, draw_from_corpus, fold_positive, is_owned
-from .pool import (
-    BUYERS_MASK,
-    BUYERS_SHIFT,
-    FALLBACK,
-    FIXED_ONE,
-    GROUP_SHIFT,
-    PART_MASK,
-    PRICE_SHIFT,
-    SOURCE_MASK,
-    pool_candidates,
-    select_lane,
-)
+from .arguments import DrawTables, PositiveRows
+from .candidates import FALLBACK
+from .draws import draw_from_corpus, fold_positive, is_owned
+from .logarithms import log_ratio
+from .rng import below, draw
 
-_MAX_SCORED_BUYERS = 8  # more buyers of a candidate add nothing to its score
-_NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
-_BEYOND_CAP = 1 << 50  # taken off scores that may be chosen only when no others are left
-_REMOVED = -(1 << 62)  # the score of a candidate that is chosen or not allowed
+PROBABILITY_ONE = 1 << 16  # 1.0 in the fixed point of probabilities
+_OTHERS, _OWN, _ALL = 0, 1, 2  # parts of the candidates: of the positive's product group, or not
 _NO_ITEM = (1 << 31) - 1  # above every item
+_LOWEST = -(1 << 62)  # below every score
+N_OWNED_FLAGS = 2048  # places of `DrawScratch.owned`; a power of two
+
+
+class DrawSettings(NamedTuple):
+    """The settings of hard negatives as numbers."""
+
+    n_hard: int
+    max_own_group: int  # hard negatives of the positive's own product group
+    is_greedy: bool
+    diversity_weight: int  # in units of 1 / SCORE_ONE
+    draw_key: Any  # uint64  seeds the draws from the lists
+    fallback_key: Any  # uint64  seeds the draws that fill up
+
+
+class HardRows(NamedTuple):
+    """Positives, and where the lists of their items and snapshots are."""
+
+    positives: PositiveRows
+    first: Any  # (n,) int64  a list's run of candidates in `HardTables`
+    stop: Any  # (n,) int64
+    own_first: Any  # (n,) int16  the run in the list of the positive's own product group
+    own_stop: Any  # (n,) int16
+
+
+class HardTables(NamedTuple):
+    """Everything that hard negatives are drawn from."""
+
+    draws: DrawTables
+    item: Any  # (C,) int32  candidates, by (product group, item) in each list
+    source: Any  # (C,) int8  code into SOURCES
+    score: Any  # (C,) int16
+    rank: Any  # (C,) int16  among the neighbors of the list's item, -1 for none
+    source_weight: Any  # (sources,) int64
+    mining_weight: Any  # (I,) int32
+    product_group: Any  # (I,) int32  -1 unknown
+    neighbors: Any  # NeighborLists
+    log_table: Any  # int64  `logarithms.make_table`
+
+
+class DrawScratch(NamedTuple):
+    """Scratch space, a lane each, for lists of W candidates at most.
+
+    But for `is_free` it is about the candidates that may be drawn.
+    """
+
+    is_free: Any  # (lanes, W) int8  by position in the list: whether it may be drawn
+    owned: Any  # (lanes, N_OWNED_FLAGS) int8  a filter of the user's items: 0 for none of this hash
+    at: Any  # (lanes, W) int32  position in the list
+    weight: Any  # (lanes, W) int64
+    is_certain: Any  # (lanes, W) int8
+    log_q: Any  # (lanes, W) float32
+    chosen: Any  # (lanes, hard) int32  number of each chosen candidate, in the order of writing
 
 
 class HardNegatives(NamedTuple):
-    """The hard negatives of n positives, in order of choice."""
+    """The hard negatives of n positives."""
 
     item: Any  # (n, hard + random) int32  the first n_hard are written
     source: Any  # (n, hard) int8  code into SOURCES
     similarity: Any  # (n, hard) float32  with the positive, -1 where they are not neighbors
+    log_q: Any  # (n, hard) float32  logarithm of the inclusion probability
     n_relaxed: Any  # (n,) int32  choices beyond the cap on the positive's own product group
 
 
-@kernel_helper
-def round_half_even(x):
-    """Round x in 0..2^51 to the nearest integer, halves to even.
+class Allowed(NamedTuple):
+    """The candidates that may be drawn: how many, and their weights.
 
-    The addition rounds; both steps are single operations.
+    Those of the positive's own product group are side by side.
     """
-    return np.int64((x + _NO_FRACTION) - _NO_FRACTION)
+
+    n: Any
+    own_first: Any
+    own_stop: Any
+    total: Any
+    own_total: Any
+    highest: Any
+
+
+class DrawPlan(NamedTuple):
+    """How many are drawn from which parts, besides those that are certain."""
+
+    has_certain: Any  # bool
+    is_split: Any  # bool  whether own and others are drawn separately, else all as one
+    n_first: Any  # of own, or of all
+    first_weight: Any  # that is left
+    n_second: Any  # of others, if own and others are drawn separately
+    second_weight: Any
+    n_relaxed: Any
 
 
 @kernel_helper
-def _score_pool(n_pool, item, features, settings, pool):
-    """Score the candidates, and note their product groups."""
-    own_price = (features[item] >> PRICE_SHIFT) & PART_MASK
-    for candidate in range(n_pool):
-        packed = features[np.uint32(pool.item[candidate])]
-        pool.group[candidate] = (packed >> GROUP_SHIFT) - 1
-        price = (packed >> PRICE_SHIFT) & PART_MASK
-        is_unknown = own_price == 0 or price == 0
-        nearness = FIXED_ONE // 2 if is_unknown else FIXED_ONE - abs(own_price - price)
-        cosine = pool.similarity[candidate]
-        similarity = round_half_even(np.float64(cosine) * FIXED_ONE) if cosine > 0 else np.int64(0)
-        n_buyers = min(
-            np.int64(_MAX_SCORED_BUYERS),
-            np.int64((pool.state[candidate] >> BUYERS_SHIFT) & BUYERS_MASK),
-        )
-        pool.score[candidate] = (
-            settings.similarity_weight * similarity
-            + settings.collaborative_weight * n_buyers * (FIXED_ONE // _MAX_SCORED_BUYERS)
-            + settings.price_weight * nearness
-            - settings.popularity_weight * (packed & PART_MASK)
-        )
+def _select_lane(scratch, lane):
+    """Return a lane's part of the scratch, every field with one dimension less."""
+    return DrawScratch(
+        scratch.is_free[lane],
+        scratch.owned[lane],
+        scratch.at[lane],
+        scratch.weight[lane],
+        scratch.is_certain[lane],
+        scratch.log_q[lane],
+        scratch.chosen[lane],
+    )
 
 
 @kernel_helper
-def _find_best(n_pool, pool):
-    """Return the item of the highest score, the smallest on ties; _NO_ITEM if all are removed.
+def _mark_free(row, rows, tables, owned, is_free):
+    """Mark the candidates that the user does not own before the window's end.
 
-    Two passes, which vectorize.
+    A filter tells most apart from the items of the user, without a search.
     """
-    items, scores = pool.item, pool.score
-    highest = _REMOVED >> 1
-    for candidate in range(n_pool):
-        highest = max(highest, scores[candidate])
-    best = np.int32(_NO_ITEM)
-    for candidate in range(n_pool):
-        best = min(best, items[candidate] if scores[candidate] == highest else np.int32(_NO_ITEM))
-    return best
+    positives, ownership = rows.positives, tables.draws.ownership
+    first, user, end = rows.first[row], positives.user[row], positives.window_end
+    for place in range(N_OWNED_FLAGS):
+        owned[place] = 0
+    for position in range(ownership.offsets[user], ownership.offsets[user + 1]):
+        owned[ownership.item[position] & (N_OWNED_FLAGS - 1)] = 1
+    for at in range(rows.stop[row] - first):
+        j = tables.item[first + at]
+        is_free[at] = 1
+        if owned[j & (N_OWNED_FLAGS - 1)] != 0 and is_owned(user, j, end, ownership):
+            is_free[at] = 0
 
 
 @kernel_helper
-def _lower_group(n_pool, group, amount, pool):
-    """Lower the scores of a product group's candidates."""
-    groups, scores = pool.group, pool.score
-    for candidate in range(n_pool):
-        scores[candidate] -= amount if groups[candidate] == group else 0
+def _collect(row, rows, tables, is_free, scratch):
+    """Collect the free candidates with their weights."""
+    first, own_first, own_stop = rows.first[row], rows.own_first[row], rows.own_stop[row]
+    n, total, own_total, highest = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    start, stop = np.int64(0), np.int64(0)
+    for at in range(rows.stop[row] - first):
+        start = n if at == own_first else start
+        stop = n if at == own_stop else stop
+        if is_free[at] != 0:
+            weight = tables.source_weight[tables.source[first + at]]
+            weight *= tables.mining_weight[tables.item[first + at]]
+            scratch.at[n] = at
+            scratch.weight[n] = weight
+            n += 1
+            total += weight
+            own_total += weight if own_first <= at < own_stop else 0
+            highest = max(highest, weight)
+    length = rows.stop[row] - first
+    start, stop = n if own_first == length else start, n if own_stop == length else stop
+    return Allowed(n, start, stop, total, own_total, highest)
 
 
 @kernel_helper
-def _choose(row, n_pool, positives, tables, settings, pool, negatives):
-    """Choose candidates one by one for score and diversity; returns their number.
+def _is_in(c, part, allowed):
+    """Return whether a candidate is in a part of those allowed."""
+    is_own = allowed.own_first <= c < allowed.own_stop
+    return part == _ALL or is_own == (part == _OWN)
 
-    Ownership and siblings are looked up only for a candidate that would be chosen.
+
+@kernel_helper
+def _settle(part, n_wanted, allowed, scratch):
+    """Mark what is drawn for certain; returns how many are left to draw, and the weight left.
+
+    A candidate is certain if its share of the weight is that of a whole draw or more. Once one is
+    taken out, the others that were certain still are.
     """
-    user, item, k = positives.user[row], positives.item[row], positives.snapshot[row]
-    own_group = (tables.snapshots.packed_features[k, item] >> GROUP_SHIFT) - 1
-    n_chosen, n_own, n_relaxed = 0, 0, 0
-    if settings.max_own_group == 0:
-        _lower_group(n_pool, own_group, _BEYOND_CAP, pool)
-    while n_chosen < settings.n_hard:
-        j = _find_best(n_pool, pool)
-        if j == _NO_ITEM:
+    n_left, total = np.int64(n_wanted), np.int64(0)
+    for c in range(allowed.n):
+        if _is_in(c, part, allowed):
+            scratch.is_certain[c] = 0
+            total += scratch.weight[c]
+    has_changed = True
+    while has_changed:
+        has_changed = False
+        for c in range(allowed.n):
+            is_open = _is_in(c, part, allowed) and scratch.is_certain[c] == 0
+            if is_open and total > 0 and n_left * scratch.weight[c] >= total:
+                scratch.is_certain[c] = 1
+                n_left -= 1
+                total -= scratch.weight[c]
+                has_changed = True
+    return n_left, total
+
+
+@kernel_helper
+def _plan_draw(allowed, settings, scratch):
+    """Plan the draw from more candidates than are wanted.
+
+    All are one part unless the positive's own product group would get more than its cap.
+    """
+    zero, cap, n_left = np.int64(0), np.int64(settings.max_own_group), np.int64(settings.n_hard)
+    n_own, own_weight, total = zero, allowed.own_total, allowed.total
+    has_certain = n_left * allowed.highest >= total
+    if has_certain:
+        n_left, total = _settle(_ALL, n_left, allowed, scratch)
+        own_weight = zero
+        for c in range(allowed.own_first, allowed.own_stop):
+            n_own += scratch.is_certain[c]
+            own_weight += scratch.weight[c] if scratch.is_certain[c] == 0 else 0
+    if n_own * total + n_left * own_weight <= cap * total:
+        return DrawPlan(has_certain, False, n_left, total, zero, zero, zero)
+    n_others = allowed.n - (allowed.own_stop - allowed.own_first)
+    n_own = max(cap, settings.n_hard - n_others)
+    own_left, own_weight = _settle(_OWN, n_own, allowed, scratch)
+    others_left, others_weight = _settle(_OTHERS, settings.n_hard - n_own, allowed, scratch)
+    return DrawPlan(True, True, own_left, own_weight, others_left, others_weight, n_own - cap)
+
+
+@kernel_helper
+def _insert(c, n_chosen, first, tables, scratch):
+    """Insert a candidate among those chosen, by falling score, then rising item."""
+    at, slot = first + scratch.at[c], n_chosen
+    while slot > 0:
+        other = first + scratch.at[scratch.chosen[slot - 1]]
+        is_better = tables.score[at] > tables.score[other]
+        is_tied = tables.score[at] == tables.score[other]
+        if not (is_better or (is_tied and tables.item[at] < tables.item[other])):
             break
-        best = np.int64(pool.position[j]) - 1
-        is_beyond_cap = pool.score[best] < -(_BEYOND_CAP >> 1)
-        pool.score[best] = _REMOVED
-        if are_siblings(tables.draws.product_code, item, j) or is_owned(
-            user, j, positives.window_end, tables.draws.ownership
-        ):
-            continue
-        group = pool.group[best]
-        _lower_group(n_pool, group, settings.diversity_weight * FIXED_ONE, pool)
-        if group == own_group:
-            n_own += 1
-            n_relaxed += 1 if is_beyond_cap else 0
-            if n_own == settings.max_own_group:
-                _lower_group(n_pool, own_group, _BEYOND_CAP, pool)
-        negatives.item[row, n_chosen] = j
-        negatives.source[row, n_chosen] = pool.state[best] & SOURCE_MASK
-        negatives.similarity[row, n_chosen] = pool.similarity[best]
-        n_chosen += 1
-    negatives.n_relaxed[row] = n_relaxed
+        scratch.chosen[slot] = scratch.chosen[slot - 1]
+        slot -= 1
+    scratch.chosen[slot] = c
+
+
+@kernel_helper
+def _take_certain(is_all, first, allowed, tables, scratch):
+    """Choose the certain candidates, or all; returns their number."""
+    n_chosen = 0
+    for c in range(allowed.n):
+        if is_all or scratch.is_certain[c] != 0:
+            scratch.log_q[c] = 0.0
+            _insert(c, n_chosen, first, tables, scratch)
+            n_chosen += 1
     return n_chosen
 
 
 @kernel_helper
+def _draw_part(n_chosen, wanted, plan, key, first, allowed, tables, scratch):
+    """Draw candidates of a part that are not certain; returns the number chosen so far.
+
+    `wanted`: the part, how many of it, and the weight of those not certain.
+    """
+    part, n_left, total = wanted
+    if n_left == 0:
+        return n_chosen
+    point, end = below(draw(key, 1 if part == _OTHERS else 0), total), np.int64(0)
+    for c in range(allowed.n):
+        is_certain = plan.has_certain and scratch.is_certain[c] != 0
+        if not is_certain and _is_in(c, part, allowed):
+            length = n_left * scratch.weight[c]
+            end += length
+            if point < end:
+                scratch.log_q[c] = log_ratio(length, total, tables.log_table)
+                _insert(c, n_chosen, first, tables, scratch)
+                n_chosen += 1
+                point += total
+    return n_chosen
+
+
+@kernel_helper
+def _draw_sampled(row, allowed, rows, tables, settings, scratch):
+    """Draw from more candidates than are wanted; returns the choices beyond the cap."""
+    first, key = rows.first[row], fold_positive(settings.draw_key, row, rows.positives)
+    plan, n = _plan_draw(allowed, settings, scratch), 0
+    if plan.has_certain:
+        n = _take_certain(False, first, allowed, tables, scratch)
+    wanted = (_OWN if plan.is_split else _ALL, plan.n_first, plan.first_weight)
+    n = _draw_part(n, wanted, plan, key, first, allowed, tables, scratch)
+    wanted = (_OTHERS, plan.n_second, plan.second_weight)
+    _draw_part(n, wanted, plan, key, first, allowed, tables, scratch)
+    return plan.n_relaxed
+
+
+@kernel_helper
+def _find_best(part, first, allowed, tables, scratch):
+    """Return the candidate of a part with the highest value, the smallest item on ties; or -1.
+
+    Values are in `DrawScratch.weight`; what is chosen is marked as certain.
+    """
+    best, highest, smallest = np.int64(-1), np.int64(_LOWEST), np.int64(_NO_ITEM)
+    for c in range(allowed.n):
+        if scratch.is_certain[c] == 0 and _is_in(c, part, allowed):
+            value, j = scratch.weight[c], np.int64(tables.item[first + scratch.at[c]])
+            if value > highest or (value == highest and j < smallest):
+                best, highest, smallest = np.int64(c), value, j
+    return best
+
+
+@kernel_helper
+def _choose_greedily(first, allowed, tables, settings, scratch):
+    """Choose candidates one by one for score and diversity; returns choices beyond the cap."""
+    groups = tables.product_group
+    for c in range(allowed.n):
+        scratch.weight[c] = tables.score[first + scratch.at[c]]
+        scratch.is_certain[c] = 0
+    n_own, n_relaxed = np.int64(0), np.int64(0)
+    for n_chosen in range(min(allowed.n, settings.n_hard)):
+        is_capped = n_own >= settings.max_own_group
+        best = _find_best(_OTHERS if is_capped else _ALL, first, allowed, tables, scratch)
+        if best < 0:
+            best = _find_best(_OWN, first, allowed, tables, scratch)
+            n_relaxed += 1
+        group = groups[tables.item[first + scratch.at[best]]]
+        n_own += 1 if _is_in(best, _OWN, allowed) else 0
+        for c in range(allowed.n):
+            is_same = groups[tables.item[first + scratch.at[c]]] == group
+            scratch.weight[c] -= settings.diversity_weight if is_same else 0
+        scratch.is_certain[best] = 1
+        scratch.log_q[best] = 0.0
+        scratch.chosen[n_chosen] = best
+    return n_relaxed
+
+
+@kernel_helper
 def _fill_up(row, n_chosen, positives, tables, settings, negatives):
-    """Draw the hard negatives that the pool was too small for from the corpus."""
-    key = fold_positive(settings.fallback_key, row, positives)
-    chosen = negatives.item[row, : settings.n_hard]
+    """Draw the hard negatives that the list was too short for from the corpus."""
+    key, corpus = fold_positive(settings.fallback_key, row, positives), tables.draws.corpus
+    chosen, k = negatives.item[row, : settings.n_hard], positives.snapshot[row]
     draw_from_corpus(chosen, n_chosen, key, row, positives, tables.draws, True)
-    neighbors, item = tables.neighbors, positives.item[row]
+    n_items, neighbors = corpus.offsets[k + 1] - corpus.offsets[k], tables.neighbors
+    item = positives.item[row]
+    log_q = log_ratio(np.int64(settings.n_hard - n_chosen), n_items, tables.log_table)
     for slot in range(n_chosen, settings.n_hard):
         negatives.source[row, slot] = FALLBACK
+        negatives.log_q[row, slot] = log_q
         negatives.similarity[row, slot] = -1.0
         for position in range(neighbors.offsets[item], neighbors.offsets[item + 1]):
             if neighbors.item[position] == chosen[slot]:
@@ -147,19 +347,70 @@ def _fill_up(row, n_chosen, positives, tables, settings, negatives):
 
 
 @row_kernel(scratch=True)
-def mine_hard(turn, lane, order, rows, tables, settings, pools, negatives):
-    """Mine the hard negatives of a positive: pool three sources, score, choose (D13).
+def mine_hard(turn, lane, order, rows, tables, settings, scratch, negatives):
+    """Draw the hard negatives of a positive from the list of its item and snapshot.
 
     `order` (n,) int64 says which row has this turn: every permutation gives the same negatives.
     """
     row = order[turn]
-    pool, positives = select_lane(pools, lane), rows.positives
-    k = positives.snapshot[row]
-    n_pool = pool_candidates(row, rows, tables.snapshots.on_sale[k], tables, settings, pool)
-    features = tables.snapshots.packed_features[k]
-    _score_pool(n_pool, positives.item[row], features, settings, pool)
-    n_chosen = _choose(row, n_pool, positives, tables, settings, pool, negatives)
-    for candidate in range(n_pool):
-        pool.position[pool.item[candidate]] = 0
+    own, positives, first = _select_lane(scratch, lane), rows.positives, rows.first[row]
+    _mark_free(row, rows, tables, own.owned, own.is_free)
+    allowed, n_relaxed = _collect(row, rows, tables, own.is_free, own), np.int64(0)
+    n_chosen = min(allowed.n, settings.n_hard)
+    if settings.is_greedy:
+        n_relaxed = _choose_greedily(first, allowed, tables, settings, own)
+    elif allowed.n <= settings.n_hard:
+        _take_certain(True, first, allowed, tables, own)
+    else:
+        n_relaxed = _draw_sampled(row, allowed, rows, tables, settings, own)
+    negatives.n_relaxed[row] = n_relaxed
+    start = tables.neighbors.offsets[positives.item[row]]
+    for slot in range(n_chosen):
+        at = first + own.at[own.chosen[slot]]
+        rank, similarity = tables.rank[at], np.float32(-1.0)
+        if rank >= 0:
+            similarity = tables.neighbors.similarity[start + rank]
+        negatives.item[row, slot] = tables.item[at]
+        negatives.source[row, slot] = tables.source[at]
+        negatives.similarity[row, slot] = similarity
+        negatives.log_q[row, slot] = own.log_q[own.chosen[slot]]
     if n_chosen < settings.n_hard:
         _fill_up(row, n_chosen, positives, tables, settings, negatives)
+
+
+@row_kernel(scratch=True)
+def mark_free_candidates(row, lane, rows, tables, scratch, is_free):
+    """Mark the candidates that a positive's user does not own: is_free (n, W) int8."""
+    _mark_free(row, rows, tables, scratch.owned[lane], is_free[row])
+
+
+class Probabilities(NamedTuple):
+    """The probability of each candidate of n positives; in unused cells item and value are 0."""
+
+    is_free: Any  # (n, W) int8  of `mark_free_candidates`
+    item: Any  # (n, W) int32
+    value: Any  # (n, W) int32  in units of 1 / PROBABILITY_ONE
+
+
+@row_kernel(scratch=True)
+def find_probabilities(row, lane, rows, tables, settings, scratch, probabilities):
+    """Find the probabilities with which `mine_hard` draws a positive's candidates."""
+    own, zero = _select_lane(scratch, lane), np.int64(0)
+    allowed = _collect(row, rows, tables, probabilities.is_free[row], own)
+    is_all = allowed.n <= settings.n_hard
+    plan = DrawPlan(False, False, zero, np.int64(1), zero, zero, zero)
+    if not is_all:
+        plan = _plan_draw(allowed, settings, own)
+    for c in range(probabilities.item.shape[1]):
+        item = value = zero
+        if c < allowed.n:
+            item = np.int64(tables.item[rows.first[row] + own.at[c]])
+            is_others = plan.is_split and _is_in(c, _OTHERS, allowed)
+            n_left = plan.n_second if is_others else plan.n_first
+            total = plan.second_weight if is_others else plan.first_weight
+            if is_all or (plan.has_certain and own.is_certain[c] != 0):
+                value = np.int64(PROBABILITY_ONE)
+            elif n_left > 0:
+                value = n_left * own.weight[c] * PROBABILITY_ONE // total
+        probabilities.item[row, c] = item
+        probabilities.value[row, c] = value

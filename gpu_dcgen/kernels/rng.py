@@ -34,6 +34,8 @@ SHUFFLE = 5
 RESAMPLE = 6
 ITEM_VECTORS = 7
 FUNNEL_SAMPLE = 8  # which positives the report looks at: no dataset depends on it
+HARD_NEGATIVE = 9
+CALIBRATION_SAMPLE = 10
 
 
 @kernel_helper

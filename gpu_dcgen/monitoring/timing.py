@@ -103,12 +103,13 @@ class BuildTimer:
         for timing in self.timings:
             stage_s[timing.stage] = stage_s.get(timing.stage, 0.0) + timing.seconds
         drawing_s = self._drawing_share * stage_s.get("samples", 0.0)
+        mining_s = stage_s.get("candidates", 0.0) + drawing_s
         construction_s = sum(stage_s.get(stage, 0.0) for stage in _CONSTRUCTION_STAGES)
         cpu_s = time.process_time() - self._start_cpu_s
         values = {
             "total_generation_time": total_s,
             "similarity_computation": stage_s.get("similarity", 0.0),
-            "negative_sampling": drawing_s,
+            "negative_sampling": mining_s,
             "dataset_construction": construction_s - drawing_s,
             "minimum_rate": n_rows / total_s,
             "target_rate": n_rows / total_s,

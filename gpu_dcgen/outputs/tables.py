@@ -106,5 +106,6 @@ def item_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
             f"item_{name}": _text(log.item_columns[name], order, backend)
             for name in ("product_code", "section", "name")
         },
+        "mining_weight": Values(results.candidates.mining_weight[order]),
     }
     yield Block(0, log.n_items, columns)

@@ -189,7 +189,7 @@ def _budgets(
     values: dict[str, float] = {
         "total_generation_time": sum(seconds.values()),
         "similarity_computation": seconds["similarity"],
-        "negative_sampling": drawing_s,
+        "negative_sampling": seconds["candidates"] + drawing_s,
         "dataset_construction": construction_s - drawing_s,
     }
     if peak is not None:

@@ -1,9 +1,9 @@
 """Count candidates of hard negatives by source and outcome, on sampled positives (D13).
 
-Mining is the build's bottleneck, so nothing is counted there. A positive (user, item, time, copy)
-is in the sample if the highest b bits of its hash are zero, hash = key(seed, FUNNEL_SAMPLE, user,
-item, time, copy) of `rng` and b the greatest of 0..6 that leaves n >> b >= 4096 of the build's n
-positives: about one in 2^b, the same ones in blocks of any size.
+A positive (user, item, time, copy) is in the sample if the highest b bits of its hash are zero,
+hash = key(seed, FUNNEL_SAMPLE, user, item, time, copy) of `rng` and b the greatest of 0..6 that
+leaves n >> b >= 4096 of the build's n positives: about one in 2^b, the same ones in blocks of any
+size.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..kernels import rng
+from ..kernels.candidates import FALLBACK, SOURCES
 from ..kernels.funnel import OUTCOMES, CandidateTrace, trace_candidates
-from ..kernels.pool import FALLBACK, SOURCES
-from ..negative_sampler import gather_positives, prepare_mining
+from ..negative_sampler import find_lists, gather_hard_tables, gather_positives
 from ..preparation.splits import SplitPlan
 from ..samples import Group, StageResults
 
@@ -47,14 +47,14 @@ def count_candidates(
     if n:
         row, copy = group.row[picked], group.positives.copy[group.rows][picked]
         positives = gather_positives(row, copy, group.positives.window_end, results)
-        mining = prepare_mining(row, positives, results, config, backend)
+        rows = find_lists(positives, results, backend)
+        tables = gather_hard_tables(results, config, backend)
         trace = CandidateTrace(
-            every_item=xp.ones(results.interactions.n_items, dtype=bool),
             item=group.negatives.item[picked],
-            source=group.negatives.source[picked],
+            n_hard=int(group.negatives.source.shape[1]),
             n_candidates=n_candidates,
         )
-        backend.for_each(trace_candidates, n, *mining, trace, lanes=mining.n_lanes)
+        backend.for_each(trace_candidates, n, rows, tables, trace)
     n_positives = xp.full(1, n, dtype=xp.int64)
     return xp.concatenate([n_positives, n_candidates.astype(xp.int64).sum(axis=0).reshape(-1)])
 

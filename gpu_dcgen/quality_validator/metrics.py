@@ -10,6 +10,7 @@ from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..kernels.arguments import Log
+from ..kernels.candidates import SOURCES
 from ..kernels.checks import (
     UNKNOWN_ITEM,
     VIOLATIONS,
@@ -18,7 +19,6 @@ from ..kernels.checks import (
     GroupRows,
     check_group,
 )
-from ..kernels.pool import SOURCES
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults

@@ -16,7 +16,7 @@ from ..preparation.balancing import SEGMENTS, Balance
 from ..preparation.splits import positive_users
 from ..samples import ITEM_CATEGORIES, StageResults
 from .candidate_funnel import describe_candidates
-from .distances import total_variation
+from .distances import separability, total_variation
 from .metrics import BINS, DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
 from .split_comparison import compare_splits, measure_splits
 
@@ -121,7 +121,7 @@ def _negative_values(
 ) -> dict[str, float | None]:
     """Compute the gates' values on negatives: ratio, diversity, shortfall, bought later."""
     measured, n_negatives = counts.total["measured"], max(1, metrics.negatives_verified)
-    n_hard = max(1, sum(metrics.hard_by_source.values()))
+    n_hard, train = max(1, sum(metrics.hard_by_source.values())), counts.tallies[0]
     ratio = n_negatives / max(1, metrics.groups)
     return {
         "positive_negative_ratio": 1 if config.output.shape == "triplet" else ratio,
@@ -131,6 +131,7 @@ def _negative_values(
         "diverse_negatives": 1 - measured[SAME_KIND] / n_negatives,
         "hard_similarity": _share_similar(counts.total["similarity"], metrics),
         "hard_shortfall": metrics.hard_by_source["fallback"] / n_hard,
+        "hard_item_auc": separability(train["positive_items"], train["hard_items"]),
         "later_bought": sum(counts.total["later"]) / n_negatives,
     }
 

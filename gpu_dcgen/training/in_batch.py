@@ -84,6 +84,8 @@ class InBatch:
         torch.Size([256, 256])
     """
 
+    needs_probabilities = True  # of hard negatives: `ContrastiveStream` looks at it
+
     def __init__(
         self,
         path: Path | str,

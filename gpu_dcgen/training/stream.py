@@ -153,6 +153,7 @@ class ContrastiveStream(IterableDataset[Batch]):
         )
         self._shuffle, self._seed, self._window = shuffle, seed, window
         self._batches = _resolve_batches(batches, collate)
+        _check_probabilities(self._choice, self.files.n_hard, collate)
         self._snapshots = (
             read_snapshots(self.files, self.vocabularies) if self._batches == "snapshot" else None
         )
@@ -331,6 +332,19 @@ def _resolve_batches(
             f"Leave out batches, or give {type(collate).__name__} batches={batches!r} as well."
         )
     return batches or rule or "shuffled"
+
+
+def _check_probabilities(
+    choice: NegativeChoice, n_stored: int, collate: Callable[[CandidateGroups], Batch] | None
+) -> None:
+    """Refuse hard negatives that are chosen by score where their probabilities are needed."""
+    is_by_score = not choice.is_fresh and 0 < choice.n_hard < n_stored
+    if is_by_score and getattr(collate, "needs_probabilities", False):
+        raise ConfigError(
+            f"n_hard {choice.n_hard} with fresh_negatives=False: those of the highest score of"
+            f" {n_stored} are taken, so that {type(collate).__name__} cannot know how likely they"
+            f" were.\nLeave out fresh_negatives, or give n_hard={n_stored} or n_hard=0."
+        )
 
 
 def _check_at_least(name: str, value: int, minimum: int) -> None:

@@ -20,6 +20,7 @@ from gpu_dcgen.auditing.input_columns import parse_time
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
 from tests.support.audited_shops import build_shop, get_check, get_faults, shop_with_views
+from tests.support.seeds import spread_seeds
 from tests.support.shops import random_shop, shops, tiny_config, write_shop
 from tests.support.variants import VARIANTS
 
@@ -30,6 +31,13 @@ MORE_VARIANTS = {
     "n-tuples of the contract alone": {"output": {"shape": "n_tuple", "extra_columns": False}},
     "the contract's columns alone": {"output": {"extra_columns": False}},
     "no neighbors": {"similarity": {"min_common_users": 100}},
+    "the hardest by score": {"negative_sampling": {"selection": "greedy"}},
+    "few candidates": {"negative_sampling": {"candidates": 3, "hard_negatives_per_positive": 3}},
+    "heavy scores": {
+        "negative_sampling": {
+            "score": {"similarity": 1.0, "collaborative": 1.0, "price": 1.0, "popularity": 0.0}
+        }
+    },
     "no in-batch negatives": {"negative_sampling": {"in_batch_negatives": False}},
     "resampled and shuffled": {
         "category_balancing": {"mode": "resample"},
@@ -42,12 +50,12 @@ MAY_BE_SKIPPED = {
     "weights",
     "repurchases",
     "negative_details",
+    "negative_log_q",
     "similarity_matrix",
 }
 
 
-@pytest.mark.parametrize("variant", MORE_VARIANTS)
-@pytest.mark.parametrize("seed", (1, 2))
+@pytest.mark.parametrize(("variant", "seed"), spread_seeds(MORE_VARIANTS, (1, 2)))
 def test_what_was_built_passes(variant, seed, tmp_path):
     output = build_shop(shop_with_views(seed), tmp_path, tiny_config(**MORE_VARIANTS[variant]))
     certificate = audit(tmp_path / "input", output)

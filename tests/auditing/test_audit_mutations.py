@@ -14,8 +14,8 @@ from gpu_dcgen.auditing import audit
 from gpu_dcgen.dataset_generator.builder import build
 from tests.support import defects_of_files, defects_of_samples, reference
 from tests.support.audited_shops import get_check, get_faults
-from tests.support.forgery import CONFIG, DEFECTS, WIDTH, Forgery
-from tests.support.shops import random_shop, write_shop
+from tests.support.forgery import CONFIG, DEFECTS, TRAIN, WIDTH, Forgery
+from tests.support.shops import random_shop, tiny_config, write_shop
 
 assert defects_of_samples and defects_of_files  # importing them fills DEFECTS
 
@@ -65,6 +65,127 @@ def test_a_planted_defect_is_caught(rule, defect, shop, tmp_path):
     assert "digests" not in failing(certificate) or rule == "schema"
     check = get_check(certificate, rule)
     assert check["n_bad"] >= 1 and check["offenders"] and certificate["verdict"] == "fails"
+
+
+def test_beyond_the_sample_a_wrong_weight_shows_in_the_draws(shop, tmp_path):
+    """Weights are derived again only where the sample holds all train positives."""
+    folder, world = shop
+    n_train = len(world.positives[0])
+    for sample, rules in ((n_train, {"mining_weights"}), (n_train - 1, set())):
+        shutil.copytree(folder / "output", tmp_path / str(sample))
+        forgery = Forgery(tmp_path / str(sample), world, WIDTH)
+        item = a_heavy_candidate(world)
+        forgery.set("item_vocabulary", "mining_weight", item, lambda weight: weight * 3)
+        forgery.update_manifest()
+        certificate = audit(folder / "input", tmp_path / str(sample), sample=sample)
+        assert failing(certificate) == {"negatives", "negative_log_q"} | rules
+        scope = get_check(certificate, "mining_weights")["scope"]
+        assert (scope == "all") == (rules != set())
+
+
+def a_heavy_candidate(world: reference.World) -> int:
+    """Return the row of item_vocabulary of the item that is a hard negative most often."""
+    hard = [
+        world.item_index[row["item_id"]] - 1
+        for rows in world.rows
+        for row in rows
+        if row["negative_source"] == "hard"
+    ]
+    return max(set(hard), key=hard.count)
+
+
+def test_items_that_no_train_positive_could_have_drawn_are_neutral(tmp_path):
+    tables = random_shop(7, n_users=26, n_items=30, n_rows=520, minutes=True)
+    config = tiny_config(
+        split={"train_share": 0.45, "val_share": 0.25}, output=CONFIG.output.model_dump()
+    )
+    write_shop(tables, tmp_path / "input")
+    output = build(tmp_path / "input", tmp_path / "output", config, backend="cpu").output
+    world = reference.build(tables, config)
+    late = late_item(world)
+    assert not failing(audit(tmp_path / "input", output, sample=1))
+    forgery = Forgery(output, world, WIDTH)
+    forgery.set("item_vocabulary", "mining_weight", late, 257)
+    forgery.update_manifest()
+    check = get_check(audit(tmp_path / "input", output, sample=1), "mining_weights")
+    assert check["offenders"] == [
+        {"file": "item_vocabulary.parquet", "row": late, "found": 257, "expected": 256}
+    ]
+
+
+def late_item(world: reference.World) -> int:
+    """Return the row of item_vocabulary of an item that is on sale after train only."""
+    last = world.snapshots.at(world.cuts.cut1 - 1)
+    on_sale = set().union(*(world.snapshots.on_sale(k) for k in range(last + 1)))
+    return next(
+        world.item_index[world.items[j]] - 1 for j in range(len(world.items)) if j not in on_sale
+    )
+
+
+def test_impossible_numbers_are_found_without_drawing_again(shop, tmp_path):
+    """Logarithms: of a drawn negative above 0, of a random one of another corpus, of a positive.
+    Weights: below and above the limits.
+    """
+    folder, world = shop
+    shutil.copytree(folder / "output", tmp_path / "output")
+    drawn = [
+        row
+        for row, cells in enumerate(world.rows[0])
+        if cells["negative_detail"] in ("item_cf", "collaborative", "category_crossing")
+    ]
+    forgery = Forgery(tmp_path / "output", world, WIDTH)
+    groups = sorted({row // WIDTH for row in drawn})
+    changes = {
+        next(row for row in drawn if row // WIDTH == groups[0]): 0.5,
+        groups[1] * WIDTH + WIDTH - 1: lambda log_q: log_q - 0.5,
+        groups[2] * WIDTH: -0.5,
+    }
+    forgery.set_rows(TRAIN, "negative_log_q", changes)
+    forgery.set_rows("item_vocabulary", "mining_weight", {3: 0, 4: 65_537})
+    forgery.update_manifest()
+    certificate = audit(folder / "input", tmp_path / "output", sample=0)
+    assert failing(certificate) == {"negative_log_q", "mining_weights"}
+    assert get_check(certificate, "mining_weights")["n_bad"] == 2
+    assert get_check(certificate, "negative_log_q")["n_bad"] == 3
+
+
+@pytest.mark.parametrize("shape", ["labeled_pair", "n_tuple"])
+def test_without_a_draw_every_weight_and_every_log_q_is_known(shape, tmp_path):
+    config = tiny_config(
+        negative_sampling={"selection": "greedy"},
+        output={**CONFIG.output.model_dump(), "shape": shape},
+    )
+    tables = random_shop(7, n_users=26, n_items=30, n_rows=520, minutes=True)
+    write_shop(tables, tmp_path / "input")
+    output = build(tmp_path / "input", tmp_path / "output", config, backend="cpu").output
+    assert not failing(audit(tmp_path / "input", output, sample=0))
+    forgery = Forgery(output, reference.build(tables, config), WIDTH)
+    forgery.set("item_vocabulary", "mining_weight", 0, 257)
+    if shape == "n_tuple":
+        forgery.set(TRAIN, "negative_log_q", 5, lambda log_q: [-0.5, *log_q[1:]])
+    else:
+        forgery.set(TRAIN, "negative_log_q", 5 * WIDTH + 1, -0.5)
+    forgery.update_manifest()
+    certificate = audit(tmp_path / "input", output, sample=0)
+    assert failing(certificate) == {"mining_weights", "negative_log_q"}
+    (offender,) = get_check(certificate, "negative_log_q")["offenders"]
+    assert (offender["found"], offender["expected"]) == ("slot 1: -0.5", "slot 1: 0")
+
+
+def test_a_fallback_is_as_probable_as_their_number_among_the_items_on_sale(tmp_path):
+    """Without sources all hard negatives are fallbacks; one wrong log_q in one group is found."""
+    sampling = {"item_cf_top_k": 0, "collaborative_buyers": 0, "category_draws": 0}
+    config = tiny_config(negative_sampling=sampling, output=CONFIG.output.model_dump())
+    tables = random_shop(7, n_users=26, n_items=30, n_rows=520, minutes=True)
+    write_shop(tables, tmp_path / "input")
+    output = build(tmp_path / "input", tmp_path / "output", config, backend="cpu").output
+    assert not failing(audit(tmp_path / "input", output, sample=0))
+    forgery = Forgery(output, reference.build(tables, config), WIDTH)
+    forgery.set(TRAIN, "negative_log_q", 5 * WIDTH + 2, lambda log_q: log_q - 0.5)
+    forgery.update_manifest()
+    certificate = audit(tmp_path / "input", output, sample=0)
+    assert failing(certificate) == {"negative_log_q"}
+    assert get_check(certificate, "negative_log_q")["n_bad"] == 1
 
 
 def test_a_changed_value_without_a_changed_manifest_breaks_the_digests(shop, tmp_path):

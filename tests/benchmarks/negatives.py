@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_dcgen.negative_sampler import SamplerInputs, build_mining_index, sample_negatives
+from gpu_dcgen.negative_sampler import SamplerInputs, find_candidates, sample_negatives
 
 from .measure import Case, Log, Work
 from .stages import load_results, make_setting, spread_blocks
@@ -47,8 +47,8 @@ def ours(log: Log, *, threads: int, hard: int) -> Work:
         log, "log", "features", "plan", "neighbors"
     )
     config, backend = make_setting(threads, negative_sampling={"hard_negatives_per_positive": hard})
-    index = build_mining_index(interactions, features.snapshots, backend)
-    inputs = SamplerInputs(interactions, features, neighbors, index)
+    stages = interactions, features, neighbors
+    inputs = SamplerInputs(*stages, find_candidates(*stages, plan, config, backend))
     positives = plan.positives[0]
     blocks = spread_blocks(len(positives), config.resources.batch_size, MAX_POSITIVES)
     thread = local()

@@ -17,7 +17,7 @@ from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.shop import load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
-from gpu_dcgen.negative_sampler import SamplerInputs, build_mining_index
+from gpu_dcgen.negative_sampler import SamplerInputs, find_candidates
 from gpu_dcgen.preparation.balancing import compute_balance
 from gpu_dcgen.preparation.features import compute_features
 from gpu_dcgen.preparation.interactions import build_interactions
@@ -99,10 +99,10 @@ def load_stage_results(log: Log, config: DatasetConfig, backend: Backend) -> Sta
     interactions, features, plan, balance, neighbors = load_results(
         log, "log", "features", "plan", "balance", "neighbors"
     )
-    index = build_mining_index(interactions, features.snapshots, backend)
-    inputs = SamplerInputs(interactions, features, neighbors, index)
+    stages = interactions, features, neighbors
+    inputs = SamplerInputs(*stages, find_candidates(*stages, plan, config, backend))
     calendar = build_calendar(interactions.first_time, interactions.last_time, config, backend)
-    return collect_results(inputs, plan, balance, calendar, 0, backend)
+    return collect_results(inputs, plan, balance, calendar, 0, config, backend)
 
 
 def spread_blocks(n: int, size: int, max_rows: int) -> list[slice]:

@@ -71,5 +71,6 @@ def test_shared_results_and_those_of_stages_are_all_results():
         "features": "features",
         "splits": ("plan", "balance"),
         "similarity": "neighbors",
+        "candidates": "candidates",
     }
     assert SharedResults.select(results).combine(stages) == results

@@ -87,6 +87,7 @@ def test_extra_columns_follow_the_contracts():
     assert schema.names[len(CONTRACT_TYPES) :] == [
         "sample_weight",
         "negative_detail",
+        "negative_log_q",
         "is_repurchase",
     ]
 
@@ -97,6 +98,7 @@ def test_what_gives_the_label_away_is_never_a_feature(shape):
         "similarity_score",
         "negative_source",
         "negative_detail",
+        "negative_log_q",
         "sample_id",
         "is_repurchase",
         "negative_similarity_score",
@@ -137,7 +139,7 @@ def test_ids_of_sequences_and_negatives_are_strings_in_every_file():
 def test_n_tuples_have_one_entry_a_negative():
     schema = contract.make_arrow_schema("train_dataset", shape="n_tuple", n_negatives=7)
     negatives = [f for f in schema if f.name.startswith("negative_")]
-    assert len(negatives) == 7
+    assert len(negatives) == 8
     assert all(f.type.list_size == 7 for f in negatives)
     assert "label" not in schema.names
 

@@ -15,6 +15,7 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.errors import InputError
 from tests.support import reference
+from tests.support.seeds import spread_seeds
 from tests.support.shops import random_shop, shops, tiny_config, write_shop
 from tests.support.variants import VARIANTS
 
@@ -107,6 +108,13 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
         mismatches += [
             f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)
         ]
+    weights = [
+        {"mining_weight": world.mining_weights[item]}
+        for item in sorted(range(len(world.items)), key=lambda j: world.item_index[world.items[j]])
+    ]
+    vocabulary = read(result.output / "item_vocabulary.parquet")
+    weight_column = {"mining_weight": vocabulary["mining_weight"]}
+    mismatches += [f"vocabulary {line}" for line in differences(weight_column, weights)]
     assert not mismatches, "\n".join(mismatches)
     ledger = result.manifest.ledger.to_dict()
     emitted = ledger.pop("emitted")
@@ -120,8 +128,7 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
     return result
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("variant", "seed"), spread_seeds(VARIANTS, range(3)))
 def test_build_equals_the_oracle(variant, seed, tmp_path):
     tables = random_shop(seed, n_users=16, n_items=24, n_rows=260)
     result = compare(tables, tiny_config(**VARIANTS[variant]), tmp_path)
@@ -153,6 +160,7 @@ def test_a_single_wrong_cell_is_a_difference(tmp_path):
         "item_price_normalized",
         "sample_weight",
         "negative_detail",
+        "negative_log_q",
     ):
         row = next(r for r, value in enumerate(got[name]) if value)
         spoiled = {**got, name: list(got[name])}
@@ -204,7 +212,13 @@ def test_other_shapes_say_the_same_in_fewer_rows(shape, tmp_path):
         assert differences(read(output / f"{name}_dataset.parquet"), expected) == []
 
 
-OF_A_NEGATIVE = ("label", "negative_source", "negative_detail", "similarity_score")
+OF_A_NEGATIVE = (
+    "label",
+    "negative_source",
+    "negative_detail",
+    "negative_log_q",
+    "similarity_score",
+)
 
 
 def _of_the_positive(group: list[dict]) -> dict[str, Any]:
@@ -221,6 +235,7 @@ def _tuple_row(group: list[dict], item_index: dict[str, int]) -> dict[str, Any]:
         "negative_price_normalized": [row["item_price_normalized"] for row in negatives],
         "negative_source": [row["negative_source"] for row in negatives],
         "negative_detail": [row["negative_detail"] for row in negatives],
+        "negative_log_q": [row["negative_log_q"] for row in negatives],
         "negative_similarity_score": [row["similarity_score"] for row in negatives],
     }
 

@@ -20,7 +20,7 @@ from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import Tables, random_shop, tiny_config, write_shop
 from tests.support.strict_backend import StrictBackend
 
-GOLDEN = "e7b6552683b33dcceff94e2adf27104e4a53876895226aaa408ebb21fc1220e7"
+GOLDEN = "be5c334a732659994e989f6a7107786cf2b6bf8ecf1314503a19ba6c959015ac"
 
 
 def shop(seed: int = 4) -> Tables:

@@ -32,7 +32,7 @@ STAGES = (
     "compute_features",
     "plan_splits",
     "compute_neighbors",
-    "build_mining_index",
+    "find_candidates",
 )
 LATER = ("write_tables", "describe", "require_rows")
 
@@ -52,7 +52,7 @@ def test_a_build_goes_on_after_the_last_finished_stage(stage, inputs, tmp_path, 
         calls = {name: fail_at_call(patched, pipeline, name, at=-1) for name in STAGES}
         assert build_and_hash(inputs, tmp_path / "output", resume=True) == straight
     ran = [name for name in STAGES if calls[name]]
-    first = STAGES.index(stage) if stage in STAGES else len(STAGES) - 1
+    first = STAGES.index(stage) if stage in STAGES else len(STAGES)
     assert ran == list(STAGES[0 if stage == "build_interactions" else first :]), (
         "stages that had ended run again, or are missing"
     )
@@ -74,7 +74,8 @@ def test_parts_that_were_closed_are_not_written_again(at, inputs, tmp_path, monk
     assert len(calls) == n_files - (at - 1)
     manifest = json.loads((tmp_path / "output" / "manifest.json").read_text())
     restored = {timing["stage"] for timing in manifest["timings"] if timing.get("restored")}
-    assert restored - {"samples"} == {"interactions", "features", "splits", "similarity"}
+    stages = {"interactions", "features", "splits", "similarity", "candidates"}
+    assert restored - {"samples"} == stages
     assert ("samples" in restored) == (at > 1)
     assert manifest["performance"]["restored_seconds"] > 0
 
@@ -209,7 +210,7 @@ def test_a_resumed_build_reports_what_it_reuses(inputs, tmp_path, monkeypatch):
     tracker = RecordingTracker()
     build_and_hash(inputs, tmp_path / "output", config=config, resume=True, progress=tracker)
     (text,) = [text for text in tracker.texts if text.startswith("resume=True")]
-    stages = "interactions, features, splits, similarity"
+    stages = "interactions, features, splits, similarity, candidates"
     assert re.fullmatch(
         rf"resume=True: reused stages {stages} and 2 of \d+ sample files; saved \d+\.\d s", text
     )

@@ -180,7 +180,7 @@ def test_inputs_that_change_after_they_were_read_change_nothing(shop, tmp_path):
     assert contents(output) == contents(tmp_path / "straight" / "output")
 
 
-@pytest.mark.parametrize("megabytes", [1, 8])
+@pytest.mark.parametrize("megabytes", [16, 32])
 def test_a_limit_on_memory_loses_nothing(megabytes, shop, tmp_path):
     assert outcome(shop, Case(None), tmp_path / "set", memory=megabytes << 20) in (
         "finished",

@@ -25,7 +25,7 @@ STAGES = (
     "compute_features",
     "plan_splits",
     "compute_neighbors",
-    "build_mining_index",
+    "find_candidates",
     "write_samples",
     "require_rows",
     "write_tables",

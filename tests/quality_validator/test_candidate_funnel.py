@@ -23,11 +23,8 @@ from tests.support.strict_backend import StrictBackend
 
 SETTINGS = {
     "usual": {},
-    "one of the own group": {
-        "negative_sampling": {
-            **tiny_config().negative_sampling.model_dump(),
-            "diversity_threshold": 0.4,
-        }
+    "greedy": {
+        "negative_sampling": {**tiny_config().negative_sampling.model_dump(), "selection": "greedy"}
     },
 }
 
@@ -45,25 +42,16 @@ def expected(folder, config) -> Counter:
     dataset, found = derive_dataset(folder / "input", config), Counter()
     matrix = pq.read_table(folder / "output" / "item_similarity_matrix.parquet")
     pairs = read_pairs(matrix, dataset.log.item_ids)
-    cap = int(
-        config.negative_sampling.diversity_threshold
-        * config.negative_sampling.hard_negatives_per_positive
-    )
+    vocabulary = pq.read_table(folder / "output" / "item_vocabulary.parquet").sort_by("item_id")
+    weights = vocabulary["mining_weight"].to_numpy()
     for split in dataset.splits:
-        miner = NegativeMiner(split.log, split.snapshots, pairs, config)
-        group = split.log.item_columns["product_group"].codes
+        miner = NegativeMiner(split.log, split.snapshots, pairs, config, weights)
         columns = (split.user, split.item, split.time, split.copy)
         for positive in map(Positive, *(column.tolist() for column in columns)):
-            candidates = miner.mine(positive).candidates
-            own = group[positive.item]
-            n_own = sum(c.round is not None and group[c.item] == own for c in candidates)
-            for c in candidates:
-                full = n_own >= cap and group[c.item] == own
-                if c.refused != "itself":
-                    fate = c.refused or (
-                        "chosen" if c.round else "over_cap" if full else "outscored"
-                    )
-                    found[c.sources[0], fate] += 1
+            for c in miner.mine(positive).candidates:
+                fate = "not_drawn" if c.slot is None else "chosen"
+                if c.refused in (None, "owned"):
+                    found[c.sources[0], c.refused or fate] += 1
     return found
 
 

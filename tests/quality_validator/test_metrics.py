@@ -65,7 +65,7 @@ class Finished:
 def finished() -> Finished:
     s = Stages(CPU, random_shop(5, n_users=14, n_items=26, n_rows=280, minutes=True), tiny_config())
     calendar = build_calendar(s.log.first_time, s.log.last_time, s.config, CPU)
-    results = collect_results(s.sampler_inputs, s.plan, None, calendar, 0, CPU)
+    results = collect_results(s.sampler_inputs, s.plan, None, calendar, 0, s.config, CPU)
     return Finished(
         s,
         results,

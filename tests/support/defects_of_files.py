@@ -157,6 +157,21 @@ def a_category_weight_of_another_shop(f):
     )
 
 
+@breaks("mining_weights")
+def a_weight_of_no_draw(f):
+    f.set("item_vocabulary", "mining_weight", 3, 0)
+
+
+@breaks("mining_weights")
+def a_weight_beyond_the_limit(f):
+    f.set("item_vocabulary", "mining_weight", 3, 65_537)
+
+
+@breaks("mining_weights")
+def a_weight_of_another_calibration(f):
+    f.set("item_vocabulary", "mining_weight", 3, lambda weight: weight + 1)
+
+
 @breaks("counts")
 def a_loss_that_the_ledger_lacks(f):
     f.json(

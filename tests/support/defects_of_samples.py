@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from tests.support.forgery import HARD, RANDOM, TEST, TRAIN, VAL, WIDTH, Forgery, breaks, set_group
+from tests.support.forgery import (
+    CONFIG,
+    HARD,
+    RANDOM,
+    TEST,
+    TRAIN,
+    VAL,
+    WIDTH,
+    Forgery,
+    breaks,
+    set_group,
+)
+from tests.support.reference import Positive
+from tests.support.reference.candidates import Candidate, Candidates
 from tests.support.shops import DAY
 
 
@@ -253,6 +267,84 @@ def random_negatives_in_another_order(f):
 @breaks("negatives")
 def negatives_of_another_seed(f):
     f.json("manifest.json", lambda m: (m.update(seed=43), m["config"].update(seed=43)))
+
+
+@breaks("negatives")
+def another_hard_negative_that_is_a_candidate(f):
+    """The draw took others; the candidate is as allowed as they are."""
+    group, p, allowed = a_group_with_a_choice(f)
+    row = group * WIDTH + HARD
+    candidate = next(c for c in allowed if c.item not in in_group(f, 0, group))
+    f.replace_item(0, group, HARD, candidate.item)
+    f.set(TRAIN, "negative_detail", row, candidate.detail)
+    similarity = {n.item: float(n.similarity) for n in f.world.neighbors[p.item]}
+    f.set(TRAIN, "similarity_score", row, similarity.get(candidate.item))
+
+
+@breaks("negatives")
+def hard_negatives_by_rising_score(f):
+    group, _, _ = a_group_with_a_choice(f)
+    first = group * WIDTH + HARD
+    order = [first + 1, first]
+    f.take(TRAIN, lambda rows: [*rows[:first], *order, *rows[first + 2 :]])
+    f.set_rows(
+        TRAIN,
+        "sample_id",
+        {first + n: f"train-{group:010d}-{HARD + n:02d}" for n in range(2)},
+    )
+
+
+def a_group_with_a_choice(f: Forgery) -> tuple[int, Positive, list[Candidate]]:
+    """Return a train group with more candidates than it has hard negatives, and these."""
+    listed = Candidates(f.world.snapshots.log, CONFIG, f.world.snapshots, f.world.neighbors)
+    for group, p in enumerate(f.world.positives[0]):
+        bought = owned(f, 0, group)
+        allowed = [c for c in listed.listed(p.item, p.snapshot) if c.item not in bought]
+        if len(allowed) > RANDOM:
+            return group, p, allowed
+    raise AssertionError("the shop has no such group: use another shop")
+
+
+def a_row(f: Forgery, detail: str | None) -> int:
+    """Return the first row of train with such a negative."""
+    for row, values in enumerate(f.world.rows[0]):
+        if values["negative_detail"] == detail:
+            return row
+    raise AssertionError("the shop has no such row: use another shop")
+
+
+# Probabilities
+
+
+@breaks("negative_log_q")
+def a_log_q_of_other_weights(f):
+    """Possible in itself: only a draw shows that it is wrong."""
+    row = next(
+        r
+        for r, row in enumerate(f.world.rows[0])
+        if row["negative_source"] == "hard" and row["negative_log_q"]
+    )
+    f.set(TRAIN, "negative_log_q", row, lambda log_q: log_q / 2)
+
+
+@breaks("negative_log_q")
+def a_positive_log_q(f):
+    f.set(TRAIN, "negative_log_q", a_row(f, "collaborative"), 0.5)
+
+
+@breaks("negative_log_q")
+def a_log_q_of_one_random_negative_of_all_items(f):
+    f.set(TRAIN, "negative_log_q", a_row(f, "random"), -math.log(len(f.world.items)))
+
+
+@breaks("negative_log_q")
+def a_log_q_on_a_positive(f):
+    f.set(TRAIN, "negative_log_q", 0, 0.0)
+
+
+@breaks("negative_log_q")
+def a_hard_negative_without_a_log_q(f):
+    f.set(TRAIN, "negative_log_q", a_row(f, "collaborative"), None)
 
 
 @breaks("negative_details")

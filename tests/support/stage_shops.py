@@ -20,7 +20,7 @@ import pyarrow as pa
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.shop import Category, InputReport, Shop, load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
-from gpu_dcgen.negative_sampler import SamplerInputs, build_mining_index
+from gpu_dcgen.negative_sampler import SamplerInputs, find_candidates
 from gpu_dcgen.preparation.features import AsOfFeatures, compute_features
 from gpu_dcgen.preparation.interactions import Interactions, build_interactions
 from gpu_dcgen.preparation.splits import SplitPlan, plan_splits
@@ -147,8 +147,9 @@ class Stages:
 
     @cached_property
     def sampler_inputs(self) -> SamplerInputs:
-        index = build_mining_index(self.log, self.features.snapshots, self.backend)
-        return SamplerInputs(self.log, self.features, self.neighbors, index)
+        stages = self.log, self.features, self.neighbors
+        candidates = find_candidates(*stages, self.plan, self.config, self.backend)
+        return SamplerInputs(*stages, candidates)
 
     @cached_property
     def oracle(self) -> reference.Log:

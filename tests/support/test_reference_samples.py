@@ -156,6 +156,7 @@ def test_a_whole_group_by_hand():
             np.exp2(np.float64(-3 / 10))
         ),  # one category, one segment; 3 days before the cut
         "negative_detail": None,
+        "negative_log_q": None,
         "is_repurchase": False,
     }
     names = ("item_id", "label", "negative_source", "negative_detail", "sample_id")
@@ -169,13 +170,17 @@ def test_a_whole_group_by_hand():
         "random",
     )
     assert random["similarity_score"] is None
+    # c is the only candidate; the random one is drawn from four items on sale
+    assert hard["negative_log_q"] == 0
+    assert float(random["negative_log_q"]) == pytest.approx(math.log(1 / 4), abs=1e-6)
     assert (hard["item_product_group"], hard["item_color_group"], random["item_department"]) == (
         None,
         "Red",
         "Socks",
     )
     assert hard["item_price_normalized"] == np.float32(1 / 3)
-    item_columns = {"label", "similarity_score", "sample_id", "negative_source", "negative_detail"}
+    item_columns = {"label", "similarity_score", "sample_id"}
+    item_columns |= {"negative_source", "negative_detail", "negative_log_q"}
     shared = [name for name in row if not name.startswith("item_") and name not in item_columns]
     assert all(row[name] == hard[name] == random[name] for name in shared)
 

@@ -191,7 +191,21 @@ def test_hard_negatives_have_their_own_log_q_and_random_ones_none(from_batch, n_
 
 def test_hard_negatives_without_a_probability_are_refused():
     with pytest.raises(ConfigError, match="no column negative_log_q.*\n.*n_hard=0"):
-        list(ContrastiveStream(get_dataset(), collate=InBatch(get_dataset())))
+        triplets = get_dataset("triplet")
+        list(ContrastiveStream(triplets, layout="groups", collate=InBatch(triplets)))
+    columns = ["user_id", "item_id", "user_interaction_sequence", "timestamp"]
+    with pytest.raises(ConfigError, match="gives hard negatives, but no negative_log_q"):
+        stream = ContrastiveStream(get_dataset(), columns=columns, collate=InBatch(get_dataset()))
+        list(stream)
+
+
+def test_hard_negatives_chosen_by_score_are_refused():
+    """Of those stored, the best by score are more likely than their share."""
+    collate = InBatch(get_dataset())
+    with pytest.raises(ConfigError, match="n_hard 1 with fresh_negatives=False"):
+        ContrastiveStream(get_dataset(), n_hard=1, fresh_negatives=False, collate=collate)
+    for n_hard in (0, 2):
+        ContrastiveStream(get_dataset(), n_hard=n_hard, fresh_negatives=False, collate=collate)
 
 
 def test_without_the_batch_there_are_only_the_stored_negatives():

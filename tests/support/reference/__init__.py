@@ -50,6 +50,7 @@ class World:
     users: list[str]  # kept user ids, sorted
     items: list[str]  # kept item ids, sorted
     item_index: dict[str, int]  # by id, from 1
+    mining_weights: list[int]  # by item: how much more often than others it is drawn, x 256
     interactions: list[Interaction]  # in (user, item, time) order
     dropped: dict[str, int]  # collapsed lines; cold_user and cold_item interactions
     cuts: Cuts  # t0, cut1, cut2, t1
@@ -92,7 +93,7 @@ def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
     _require(partly or planned[0], "resampling leaves no train positive")
     positives = [samples.in_file_order(planned[split], split, config) for split in range(3)]
     neighbors = find_neighbors(log, config)
-    miner = Miner(log, config, snapshots, neighbors)
+    miner = Miner(log, config, snapshots, neighbors, positives[0])
     rows = [
         [
             row
@@ -105,6 +106,7 @@ def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
         users=log.users,
         items=log.items,
         item_index={log.items[item]: index for index, item in enumerate(log.in_order, start=1)},
+        mining_weights=miner.hard.mining_weights,
         interactions=log.interactions,
         dropped=log.dropped,
         cuts=log.cuts,

@@ -50,20 +50,20 @@ def group_rows(
 ) -> list[dict]:
     """The rows of one group: slot 0 the positive, then hard and random negatives."""
     shared = _group_columns(log, config, p)
-    candidates = [(p.item, 1.0, None, None, None)]
-    candidates += [(n.item, 0.0, n.source, n.detail, n.similarity) for n in miner.negatives(p)]
     rows = []
-    for slot, (item, label, source, detail, similarity) in enumerate(candidates):
+    for slot, negative in enumerate([None, *miner.negatives(p)]):
+        item = p.item if negative is None else negative.item
         rows.append(
             {
                 **shared,
                 **_item_columns(log, snapshots, p.snapshot, item),
-                "label": np.float32(label),
-                "negative_source": source,
-                "similarity_score": similarity,
+                "label": np.float32(negative is None),
+                "negative_source": negative and negative.source,
+                "similarity_score": negative and negative.similarity,
                 "sample_id": f"{SPLITS[p.split]}-{group:010d}-{slot:02d}",
                 "generation_timestamp": None,
-                "negative_detail": detail,
+                "negative_detail": negative and negative.detail,
+                "negative_log_q": negative and negative.log_q,
             }
         )
     return rows

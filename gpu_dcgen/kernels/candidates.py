@@ -1,0 +1,383 @@
+"""Candidates of hard negatives for an item at a snapshot: three sources, scored (D13).
+
+A row is a list of candidates. Each source offers items to the pool of a lane, which holds each item
+once; the best by score become the list. What is on sale comes as a table of its own, (I,) bool: it
+is read for every purchase that is met, and stays in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import kernel_helper, row_kernel
+from .draws import are_siblings
+from .rng import below, draw, fold
+
+SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
+ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
+FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights, similarities, prices and popularity
+SCORE_SHIFT = 18  # from a product of two such numbers to a score
+SCORE_ONE = 1 << 14  # 1.0 in the fixed point of scores
+
+# A candidate's state packs the first of SOURCES that offered it (2 bits), how many buyers bought
+# it (14 bits), and the number of the last of these buyers, from 1.
+SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16
+
+# What a snapshot knows of an item, besides whether it is on sale, packed into an int64, so that
+# scoring a candidate takes one read: popularity in 0..FIXED_ONE, normalized price + 1 in the same
+# units (0 unknown), product group + 1.
+PRICE_SHIFT, GROUP_SHIFT = 17, 34
+PART_MASK = (1 << 17) - 1
+
+ITEM_BITS, ITEM_MASK = 32, (1 << 32) - 1  # of a key that candidates are sorted by
+
+_MAX_SCORED_BUYERS = 8  # more buyers of a candidate add nothing to its score
+_NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
+_HASH = np.uint64(2654435761)  # 2^32 / the golden ratio: spreads neighboring numbers
+_LOW = np.uint64(0xFFFFFFFF)
+_MAX_SCORE = (1 << 15) - 1  # scores are int16
+_SCORE_ORDER = 1 << 20  # above every score
+
+
+class CandidateSettings(NamedTuple):
+    """The settings of candidates as numbers; weights in units of 1 / FIXED_ONE."""
+
+    max_neighbors: int  # offered by item_cf
+    max_buyers: int
+    max_items_per_buyer: int
+    n_category_draws: int
+    similarity_weight: int
+    collaborative_weight: int
+    price_weight: int
+    popularity_weight: int
+    by_percentile: bool  # whether the band is of percentiles or of similarities
+    band_first: int  # the band's percentiles as fractions of `band_denominator`
+    band_last: int
+    band_denominator: int
+    similarity_above: float  # the band's similarities, rounded to float32 where they are compared
+    similarity_up_to: float
+    crossing_key: Any  # uint64  seeds the draws of category_crossing
+    hash_shift: int  # 32 - log2 of `CandidatePools.slot`'s length
+
+
+class Purchases(NamedTuple):
+    """The purchases before a snapshot, as lists of candidates are made from them.
+
+    All by item, and by user those of the last days.
+    """
+
+    item_start: Any  # (I,) int64  each item's first buyer in `buyer`
+    item_stop: Any  # (I,) int64  behind its last buyer before the snapshot
+    buyer: Any  # (E,) int32  users in (item, time, user) order
+    recent_offsets: Any  # (U+1,) int64  each user's run in `recent_item`
+    recent_item: Any  # (R,) int32  in (user, time, item) order
+
+
+class NeighborLists(NamedTuple):
+    """Each item's neighbors by falling similarity, then rising item."""
+
+    offsets: Any  # (I+1,) int64
+    item: Any  # (E,) int32
+    similarity: Any  # (E,) float32
+
+
+class SnapshotTables(NamedTuple):
+    """What each item snapshot knows of the items."""
+
+    on_sale: Any  # (K, I) bool
+    packed_features: Any  # (K, I) int64  popularity, price and product group (`GROUP_SHIFT`)
+    price_category: Any  # (K, I) int8  0..3, -1 unknown
+
+
+class CandidateTables(NamedTuple):
+    """Everything that candidates at a snapshot are found in."""
+
+    corpus: Any  # Corpus
+    product_code: Any  # (I,) int32  items of one code are siblings; -1 unknown
+    item_key: Any  # (I,) uint64  seeds draws
+    purchases: Purchases
+    neighbors: NeighborLists
+    snapshots: SnapshotTables
+
+
+class CandidatePools(NamedTuple):
+    """Scratch space, a lane each; a lane's part is the pool of one list.
+
+    W candidates at most, B buyers at most, H a power of two of at least 2 W. `slot` is a hash
+    table, zero between rows.
+    """
+
+    slot: Any  # (lanes, H) int32  number of a candidate + 1, 0 if free
+    place: Any  # (lanes, W) int32  each candidate's slot
+    item: Any  # (lanes, W) int32
+    state: Any  # (lanes, W) int32  packed as described above
+    score: Any  # (lanes, W) int32
+    rank: Any  # (lanes, W) int32  among the item's neighbors, -1 for none
+    order: Any  # (lanes, W) int64  keys that candidates are sorted by
+    buyer_user: Any  # (lanes, B) int32
+
+
+class CandidateLists(NamedTuple):
+    """The lists that are made, by (product group, item)."""
+
+    length: Any  # (n,) int32
+    own_first: Any  # (n,) int16  the run of the item's own product group
+    own_stop: Any  # (n,) int16
+    item: Any  # (n, width) int32
+    source: Any  # (n, width) int8  code into SOURCES
+    score: Any  # (n, width) int16  in units of 1 / SCORE_ONE
+    rank: Any  # (n, width) int16  among the item's neighbors, -1 for none
+
+
+@kernel_helper
+def _select_lane(pools, lane):
+    """Return a lane's part of the pools, every field with one dimension less."""
+    return CandidatePools(
+        pools.slot[lane],
+        pools.place[lane],
+        pools.item[lane],
+        pools.state[lane],
+        pools.score[lane],
+        pools.rank[lane],
+        pools.order[lane],
+        pools.buyer_user[lane],
+    )
+
+
+@kernel_helper
+def _find_slot(item, settings, pool):
+    """Return the slot of an item, or the free slot where it belongs."""
+    mask = np.uint64(pool.slot.shape[0] - 1)
+    slot = ((np.uint64(item) * _HASH) & _LOW) >> np.uint64(settings.hash_shift)
+    while pool.slot[slot] != 0 and pool.item[pool.slot[slot] - 1] != item:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@kernel_helper
+def _offer(item, source, n_pool, settings, pool):
+    """Return the number of an item in the pool; a new one is appended for `source`."""
+    slot = _find_slot(item, settings, pool)
+    if pool.slot[slot] != 0:
+        return np.int64(pool.slot[slot]) - 1
+    pool.slot[slot] = n_pool + 1
+    pool.place[n_pool] = slot
+    pool.item[n_pool] = item
+    pool.state[n_pool] = source
+    pool.rank[n_pool] = -1
+    return np.int64(n_pool)
+
+
+@kernel_helper
+def _first_at_most(similarity, low, high, bound):
+    """Return the first position in low..high with similarity <= bound; they fall there."""
+    while low < high:
+        middle = (low + high) >> 1
+        if similarity[middle] > bound:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel_helper
+def _offer_neighbors(item, on_sale, neighbors, settings, pool):
+    """Pool the first neighbors in the band; returns the size of the pool."""
+    start, stop = neighbors.offsets[item], neighbors.offsets[item + 1]
+    if settings.by_percentile:
+        first = start + settings.band_first * (stop - start) // settings.band_denominator
+        last = start + settings.band_last * (stop - start) // settings.band_denominator
+    else:
+        highest = np.float32(settings.similarity_up_to)
+        lowest = np.float32(settings.similarity_above)
+        first = _first_at_most(neighbors.similarity, start, stop, highest)
+        last = _first_at_most(neighbors.similarity, first, stop, lowest)
+    n_pool = 0
+    for position in range(first, min(last, first + settings.max_neighbors)):
+        j = neighbors.item[position]
+        if on_sale[j]:
+            candidate = _offer(j, ITEM_CF, n_pool, settings, pool)
+            n_pool = max(n_pool, candidate + 1)
+    return n_pool
+
+
+@kernel_helper
+def _find_buyers(item, purchases, settings, pool):
+    """Note the latest buyers of the item before the snapshot; returns their number."""
+    first, position = purchases.item_start[item], purchases.item_stop[item] - 1
+    n_buyers = 0
+    while position >= first and n_buyers < settings.max_buyers:
+        buyer = purchases.buyer[position]
+        is_known = False
+        for b in range(n_buyers):  # to the end, so that the loop vectorizes
+            is_known |= pool.buyer_user[b] == buyer
+        if not is_known:
+            pool.buyer_user[n_buyers] = buyer
+            n_buyers += 1
+        position -= 1
+    return n_buyers
+
+
+@kernel_helper
+def _offer_collaborative(item, n_pool, on_sale, purchases, settings, pool):
+    """Pool what the latest buyers of the item bought in the days before the snapshot."""
+    n_buyers = _find_buyers(item, purchases, settings, pool)
+    for b in range(n_buyers):
+        buyer = pool.buyer_user[b]
+        first, stop = purchases.recent_offsets[buyer], purchases.recent_offsets[buyer + 1]
+        for position in range(max(first, stop - settings.max_items_per_buyer), stop):
+            j = purchases.recent_item[position]
+            if j != item and on_sale[j]:
+                candidate = _offer(j, COLLABORATIVE, n_pool, settings, pool)
+                n_pool = max(n_pool, candidate + 1)
+                state = pool.state[candidate]
+                if state >> LAST_SHIFT != b + 1:
+                    counted = (state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)
+                    pool.state[candidate] = counted + BUYER
+    return n_pool
+
+
+@kernel_helper
+def _offer_crossing(item, k, n_pool, tables, settings, pool):
+    """Pool draws from the items on sale in the price category and another product group."""
+    corpus = tables.corpus
+    group = tables.snapshots.packed_features[k, item] >> GROUP_SHIFT  # + 1
+    category, n_groups = tables.snapshots.price_category[k, item] + 1, corpus.n_groups + 1
+    first, offsets = corpus.offsets[k], corpus.cell_offsets[k]
+    low, high = offsets[category * n_groups], offsets[(category + 1) * n_groups]
+    own, own_stop = offsets[category * n_groups + group], offsets[category * n_groups + group + 1]
+    n_others = (high - low) - (own_stop - own)
+    if n_others > 0:
+        key = fold(fold(settings.crossing_key, tables.item_key[item]), k)
+        for counter in range(settings.n_category_draws):
+            position = low + below(draw(key, counter), n_others)
+            position += own_stop - own if position >= own else 0
+            j = corpus.cell_item[first + position]
+            candidate = _offer(j, CATEGORY_CROSSING, n_pool, settings, pool)
+            n_pool = max(n_pool, candidate + 1)
+    return n_pool
+
+
+@kernel_helper
+def _note_ranks(item, neighbors, settings, pool):
+    """Note the rank of every pooled neighbor, in the band or not."""
+    start = neighbors.offsets[item]
+    for rank in range(neighbors.offsets[item + 1] - start):
+        slot = _find_slot(neighbors.item[start + rank], settings, pool)
+        if pool.slot[slot] != 0:
+            pool.rank[pool.slot[slot] - 1] = rank
+
+
+@kernel_helper
+def _round_half_even(x):
+    """Round x in 0..2^51 to the nearest integer, halves to even.
+
+    The addition rounds. x must be exact, because a GPU may fuse its product with the addition.
+    """
+    return np.int64((x + _NO_FRACTION) - _NO_FRACTION)
+
+
+@kernel_helper
+def _score(candidate, cosine, own_features, features, settings, pool):
+    """Return a candidate's score in units of 1 / SCORE_ONE; `cosine` is 0 for no neighbor."""
+    own_price = (own_features >> PRICE_SHIFT) & PART_MASK
+    price = (features >> PRICE_SHIFT) & PART_MASK
+    is_unknown = own_price == 0 or price == 0
+    nearness = FIXED_ONE // 2 if is_unknown else FIXED_ONE - abs(own_price - price)
+    similarity = _round_half_even(np.float64(cosine) * FIXED_ONE)
+    n_buyers = np.int64((pool.state[candidate] >> BUYERS_SHIFT) & BUYERS_MASK)
+    score = (
+        settings.similarity_weight * similarity
+        + settings.collaborative_weight
+        * min(np.int64(_MAX_SCORED_BUYERS), n_buyers)
+        * (FIXED_ONE // _MAX_SCORED_BUYERS)
+        + settings.price_weight * nearness
+        - settings.popularity_weight * (features & PART_MASK)
+    )
+    return min(np.int64(_MAX_SCORE), (score + (1 << (SCORE_SHIFT - 1))) >> SCORE_SHIFT)
+
+
+@kernel_helper
+def _select_smallest(keys, n, n_kept):
+    """Move the n_kept smallest of n distinct keys to the front, in any order (Hoare 1961)."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot, left, right = keys[(low + high) >> 1], low, high
+        while left <= right:
+            while keys[left] < pivot:
+                left += 1
+            while keys[right] > pivot:
+                right -= 1
+            if left <= right:
+                swapped = keys[left]
+                keys[left] = keys[right]
+                keys[right] = swapped
+                left += 1
+                right -= 1
+        if n_kept - 1 <= right:
+            high = right
+        elif n_kept - 1 >= left:
+            low = left
+        else:
+            break
+
+
+@kernel_helper
+def _sort(keys, n):
+    """Sort n keys (Shell 1959)."""
+    gap = 1
+    while gap < n // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for start in range(gap, n):
+            key, position = keys[start], start
+            while position >= gap and keys[position - gap] > key:
+                keys[position] = keys[position - gap]
+                position -= gap
+            keys[position] = key
+        gap //= 3
+
+
+@row_kernel(scratch=True, min_rows=64)
+def list_candidates(row, lane, items, k, tables, settings, pools, lists):
+    """List the best candidates of items[row] at snapshot k (D13)."""
+    pool, item = _select_lane(pools, lane), items[row]
+    on_sale, features = tables.snapshots.on_sale[k], tables.snapshots.packed_features[k]
+    n_pool = _offer_neighbors(item, on_sale, tables.neighbors, settings, pool)
+    n_pool = _offer_collaborative(item, n_pool, on_sale, tables.purchases, settings, pool)
+    n_pool = _offer_crossing(item, k, n_pool, tables, settings, pool)
+    _note_ranks(item, tables.neighbors, settings, pool)
+
+    n_allowed = 0
+    for candidate in range(n_pool):
+        j = pool.item[candidate]
+        if j != item and not are_siblings(tables.product_code, item, j):
+            rank, cosine = pool.rank[candidate], np.float32(0.0)
+            if rank >= 0:
+                cosine = tables.neighbors.similarity[tables.neighbors.offsets[item] + rank]
+            score = _score(candidate, cosine, features[item], features[j], settings, pool)
+            pool.score[candidate] = score
+            pool.order[n_allowed] = ((_SCORE_ORDER - score) << ITEM_BITS) | j
+            n_allowed += 1
+    n_kept = min(n_allowed, lists.item.shape[1])
+    if n_kept < n_allowed:
+        _select_smallest(pool.order, n_allowed, n_kept)
+    for position in range(n_kept):
+        j = pool.order[position] & ITEM_MASK
+        pool.order[position] = (features[j] >> GROUP_SHIFT << ITEM_BITS) | j
+    _sort(pool.order, n_kept)
+    own_group, own_first, own_stop = features[item] >> GROUP_SHIFT, 0, 0
+    for position in range(n_kept):
+        group, j = pool.order[position] >> ITEM_BITS, np.int32(pool.order[position] & ITEM_MASK)
+        own_first += 1 if group < own_group else 0
+        own_stop += 1 if group <= own_group else 0
+        candidate = pool.slot[_find_slot(j, settings, pool)] - 1
+        lists.item[row, position] = j
+        lists.source[row, position] = pool.state[candidate] & SOURCE_MASK
+        lists.score[row, position] = pool.score[candidate]
+        lists.rank[row, position] = pool.rank[candidate]
+    lists.length[row], lists.own_first[row], lists.own_stop[row] = n_kept, own_first, own_stop
+    for candidate in range(n_pool):
+        pool.slot[pool.place[candidate]] = 0

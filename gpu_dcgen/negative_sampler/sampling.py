@@ -1,0 +1,215 @@
+"""Stage 7: draw the hard and random negatives of a block of positives (D12, D13)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..backend.protocol import Array, Backend
+from ..config import DatasetConfig, to_fraction
+from ..kernels import rng
+from ..kernels.arguments import DrawTables, PositiveRows
+from ..kernels.candidates import SCORE_ONE, SOURCES, NeighborLists
+from ..kernels.draws import draw_random
+from ..kernels.hard import (
+    N_OWNED_FLAGS,
+    DrawScratch,
+    DrawSettings,
+    HardNegatives,
+    HardRows,
+    HardTables,
+    mine_hard,
+)
+from ..kernels.logarithms import make_table
+from ..preparation.features import AsOfFeatures
+from ..preparation.interactions import Interactions
+from ..preparation.splits import Positives
+from ..similarity_computer.compute import Neighbors
+from .candidates import ItemLists, list_key
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What hard negatives are drawn from."""
+
+    lists: ItemLists
+    mining_weight: Array  # (I,) int32  of each item in every list (D13)
+
+
+@dataclass(frozen=True)
+class SamplerInputs:
+    """The stages' results that negatives are drawn from."""
+
+    interactions: Interactions
+    features: AsOfFeatures
+    neighbors: Neighbors
+    candidates: Candidates
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Negatives of n positives: the hard ones, then the random ones in order of drawing."""
+
+    item: Array  # (n, hard + random) int32
+    source: Array  # (n, hard) int8  code into `kernels.candidates.SOURCES`
+    similarity: Array  # (n, hard) float32  with the positive, -1 where they are not neighbors
+    log_q: Array  # (n, hard) float32  logarithm of the inclusion probability
+    n_relaxed: Array  # (n,) int32  hard ones beyond the cap on the positive's own product group
+    snapshot: Array  # (n,) int64  number of the positive's item snapshot
+
+
+def sample_negatives(
+    positives: Positives,
+    rows: slice,
+    inputs: SamplerInputs,
+    config: DatasetConfig,
+    backend: Backend,
+) -> Negatives:
+    """Draw the negatives of positives[rows].
+
+    They are on sale at the positive's snapshot, and the user does not buy them before the window's
+    end. Hard ones come first, so that the random ones avoid them. A draw depends on the seed and
+    on its positive alone.
+    """
+    xp, settings = backend.xp, config.negative_sampling
+    block = gather_positives(
+        positives.row[rows], positives.copy[rows], positives.window_end, inputs
+    )
+    n, n_hard = int(block.user.shape[0]), settings.hard_negatives_per_positive
+    negatives = HardNegatives(
+        item=xp.empty((n, n_hard + settings.random_negatives_per_positive), dtype=xp.int32),
+        source=xp.empty((n, n_hard), dtype=xp.int8),
+        similarity=xp.empty((n, n_hard), dtype=xp.float32),
+        log_q=xp.empty((n, n_hard), dtype=xp.float32),
+        n_relaxed=xp.zeros(n, dtype=xp.int32),
+    )
+    if n_hard:
+        drawing = prepare_drawing(block, inputs, config, backend)
+        # Positives with one list side by side: it then stays in the cache.
+        order = xp.argsort(drawing.rows.first, kind="stable")
+        backend.for_each(mine_hard, n, order, *drawing, negatives, lanes=drawing.n_lanes)
+    key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), gather_draw_tables(inputs)
+    backend.for_each(draw_random, n, key, n_hard, block, tables, negatives.item)
+    return Negatives(*negatives, block.snapshot)
+
+
+def gather_positives(
+    row: Array, copy: Array, window_end: int, inputs: SamplerInputs
+) -> PositiveRows:
+    """Return the positives at rows (n,) int64 of the interactions, as kernels read them."""
+    log = inputs.interactions
+    user, item, time = log.user[row], log.item[row], log.time[row]
+    return PositiveRows(
+        user=user,
+        item=item,
+        time=time,
+        copy=copy,
+        snapshot=inputs.features.snapshots.number_of(time),
+        user_key=log.user_key[user],
+        item_key=log.item_key[item],
+        window_end=window_end,
+    )
+
+
+class DrawArguments(NamedTuple):
+    """The arguments that the kernels share that draw from lists, or tell what would be drawn."""
+
+    rows: HardRows
+    tables: HardTables
+    settings: DrawSettings
+    scratch: DrawScratch
+
+    @property
+    def n_lanes(self) -> int:
+        """Rows that may run at the same time."""
+        return int(self.scratch.at.shape[0])
+
+
+def prepare_drawing(
+    positives: PositiveRows, inputs: SamplerInputs, config: DatasetConfig, backend: Backend
+) -> DrawArguments:
+    """Find the lists of positives, and allocate the scratch space to draw from them."""
+    return DrawArguments(
+        rows=find_lists(positives, inputs, backend),
+        tables=gather_hard_tables(inputs, config, backend),
+        settings=_convert_settings(config),
+        scratch=_allocate_scratch(config, backend),
+    )
+
+
+def find_lists(positives: PositiveRows, inputs: SamplerInputs, backend: Backend) -> HardRows:
+    """Find the list of each positive's item and snapshot."""
+    lists, n_items = inputs.candidates.lists, inputs.interactions.n_items
+    key = list_key(positives.item, positives.snapshot, n_items, backend.xp)
+    number = backend.xp.searchsorted(lists.key, key)
+    return HardRows(
+        positives,
+        lists.offsets[number],
+        lists.offsets[number + 1],
+        lists.own_first[number],
+        lists.own_stop[number],
+    )
+
+
+def gather_draw_tables(inputs: SamplerInputs) -> DrawTables:
+    """Return what decides which items may be drawn."""
+    return DrawTables(
+        inputs.features.snapshots.corpus,
+        inputs.features.ownership,
+        inputs.interactions.item_columns["product_code"].codes,
+    )
+
+
+def gather_hard_tables(
+    inputs: SamplerInputs, config: DatasetConfig, backend: Backend
+) -> HardTables:
+    """Return what hard negatives are drawn from."""
+    lists, neighbors = inputs.candidates.lists, inputs.neighbors
+    weights = dict(config.negative_sampling.source_weights)
+    return HardTables(
+        draws=gather_draw_tables(inputs),
+        item=lists.item,
+        source=lists.source,
+        score=lists.score,
+        rank=lists.rank,
+        source_weight=backend.from_host([weights.get(name, 0) for name in SOURCES]),
+        mining_weight=inputs.candidates.mining_weight,
+        product_group=inputs.features.snapshots.group,
+        neighbors=NeighborLists(neighbors.offsets, neighbors.item, neighbors.similarity),
+        log_table=backend.from_host(make_table()),
+    )
+
+
+def _convert_settings(config: DatasetConfig) -> DrawSettings:
+    settings, seed = config.negative_sampling, config.seed
+    n_hard = settings.hard_negatives_per_positive
+    return DrawSettings(
+        n_hard=n_hard,
+        max_own_group=math.floor(to_fraction(settings.diversity_threshold) * n_hard),
+        is_greedy=settings.selection == "greedy",
+        diversity_weight=round(settings.score.diversity * SCORE_ONE),
+        draw_key=rng.purpose_key(seed, rng.HARD_NEGATIVE),
+        fallback_key=rng.purpose_key(seed, rng.FALLBACK_NEGATIVE),
+    )
+
+
+def _allocate_scratch(config: DatasetConfig, backend: Backend) -> DrawScratch:
+    """Return scratch space, as many lanes as the backend runs rows at a time."""
+    settings, xp = config.negative_sampling, backend.xp
+    width, n_hard = settings.candidates, settings.hard_negatives_per_positive
+    # Bytes per entry of the arrays below.
+    lanes = backend.count_lanes((2 * 4 + 8 + 2 * 1) * width + N_OWNED_FLAGS + 4 * n_hard)
+
+    def allocate(n: int, dtype: type) -> Array:
+        return xp.empty((lanes, n), dtype=dtype, order=backend.scratch_order)
+
+    return DrawScratch(
+        is_free=allocate(width, xp.int8),
+        owned=allocate(N_OWNED_FLAGS, xp.int8),
+        at=allocate(width, xp.int32),
+        weight=allocate(width, xp.int64),
+        is_certain=allocate(width, xp.int8),
+        log_q=allocate(width, xp.float32),
+        chosen=allocate(n_hard, xp.int32),
+    )
