@@ -75,7 +75,7 @@ def test_beyond_the_sample_a_wrong_weight_shows_in_the_draws(shop, tmp_path):
         shutil.copytree(folder / "output", tmp_path / str(sample))
         forgery = Forgery(tmp_path / str(sample), world, WIDTH)
         item = a_heavy_candidate(world)
-        forgery.set("item_vocabulary", "mining_weight", item, lambda weight: weight * 3)
+        forgery.set("item_vocabulary", "mining_weight", item, lambda weight: 1 + weight // 99)
         forgery.update_manifest()
         certificate = audit(folder / "input", tmp_path / str(sample), sample=sample)
         assert failing(certificate) == {"negatives", "negative_log_q"} | rules
