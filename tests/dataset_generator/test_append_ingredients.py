@@ -27,6 +27,7 @@ from tests.support.growing import (
     make_log,
     select_rows,
 )
+from tests.support.seeds import spread_seeds
 from tests.support.shops import DAY, FIRST_DAY, Tables, write_shop
 
 
@@ -141,8 +142,7 @@ MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutation: mutation.__name__)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("mutate", "seed"), spread_seeds(MUTATIONS, range(2)))
 def test_a_split_of_other_ingredients_is_rebuilt(mutate, seed, tmp_path):
     tables = make_log(seed)
     before = cut_log(copy.deepcopy(tables), TODAY)
