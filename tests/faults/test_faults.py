@@ -54,7 +54,7 @@ OTHERS = (
     ("EIO", "append data/train_dataset.parquet/part-00002.parquet#2"),
     ("EIO", "fsync data/train_dataset.parquet#1"),
     ("ENOSPC", "write checkpoints/splits.bin#1"),
-    ("ENOSPC", "after finish data/val_dataset.parquet/part-00002.parquet#1"),
+    ("ENOSPC", "after finish data/val_dataset.parquet/part-00001.parquet#1"),
     ("ENOSPC", "write publishing#1"),
     ("ENOSPC", "exchange#1"),
     ("EIO", "remove publishing#1"),
