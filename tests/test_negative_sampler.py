@@ -154,7 +154,6 @@ SEEN = {
     "null groups": {"item_cf", "collaborative", "fallback"},
     "greedy, one group": {"item_cf", "collaborative", "fallback"},
     "only fallback": {"fallback"},
-    "no prices": {"item_cf", "collaborative", "category_crossing"},
 }
 RELAXED = {"one group", "null groups", "greedy, one group", "greedy, no own group"}
 
