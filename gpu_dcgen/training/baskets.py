@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .files import SplitFiles, open_split
-from .groups import SEQUENCE, CandidateGroups
+from .groups import SEQUENCE, CandidateGroups, expand_runs
 from .order import permute
 from .row_groups import RowGroupReader
 from .snapshots import SnapshotGrid, make_snapshot_grid
@@ -69,11 +69,7 @@ class Baskets:
 
     def find_positives(self, baskets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positives of baskets, and the place of each one's basket: (P,) int64 each."""
-        start = self.offsets[baskets]
-        counts = self.offsets[baskets + 1] - start
-        place = torch.arange(len(baskets)).repeat_interleave(counts)
-        nth = torch.arange(len(place)) - (counts.cumsum(0) - counts)[place]
-        return start[place] + nth, place
+        return expand_runs(self.offsets, baskets)
 
 
 def make_catalog(files: SplitFiles, vocabularies: DatasetVocabularies) -> Catalog:

@@ -136,3 +136,15 @@ def select_rows(batch: Batch, rows: int | slice) -> Batch:
         "label": batch["label"][rows],
         "metadata": {name: t[rows] for name, t in batch["metadata"].items()},
     }
+
+
+def expand_runs(offsets: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
+    """List the entries of runs (n,) int64, run i being offsets[i] : offsets[i + 1].
+
+    Returns the position of each entry, and the place of its run among `runs`: (m,) int64 each.
+    """
+    start, device = offsets[runs], offsets.device
+    counts = offsets[runs + 1] - start
+    place = torch.arange(len(runs), device=device).repeat_interleave(counts)
+    nth = torch.arange(len(place), device=device) - (counts.cumsum(0) - counts)[place]
+    return start[place] + nth, place

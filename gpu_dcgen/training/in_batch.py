@@ -36,7 +36,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .files import SplitFiles, open_split, read_table
 from .frequencies import PositiveShares
-from .groups import SEQUENCE, Batch, CandidateGroups, to_group_batch
+from .groups import SEQUENCE, Batch, CandidateGroups, expand_runs, to_group_batch
 from .history import compute_in_history
 from .row_groups import RowGroupReader
 from .snapshots import make_snapshot_grid
@@ -226,11 +226,8 @@ class InBatch:
             is_excluded[rows[is_offered], at[is_offered]] = True
 
         user = groups.user_features["user_index"].long()
-        start = self._offsets[user]
-        n_owned = self._offsets[user + 1] - start
-        rows = place.repeat_interleave(n_owned)
-        nth = torch.arange(len(rows), device=device) - (n_owned.cumsum(0) - n_owned)[rows]
-        exclude(rows, self._owned[start[rows] + nth].long())
+        owned, rows = expand_runs(self._offsets, user)
+        exclude(rows, self._owned[owned].long())
         for lists in (items[:, :1], groups.user_features[SEQUENCE].long()):
             exclude(place.repeat_interleave(lists.shape[1]), lists.reshape(-1))
         first = torch.full((len(offered),), n, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .baskets import Baskets, Catalog
 from .frequencies import PositiveShares
-from .groups import SEQUENCE
+from .groups import SEQUENCE, expand_runs
 from .history import describe_history
 from .order import permute
 from .stream import BatchRule
@@ -188,11 +188,8 @@ def _score_history(model: TwoTower, sequence: Tensor, basket: Tensor, item: Tens
 def _find_owned(data: TrainData, chosen: Tensor, offered: Tensor) -> Tensor:
     """Find which of the offered items the users of the baskets own: (n, m) bool."""
     user = data.baskets.user[chosen]
-    start = data.offsets[user]
-    counts = data.offsets[user + 1] - start
-    row = torch.arange(len(user)).repeat_interleave(counts)
-    nth = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    owned, row = expand_runs(data.offsets, user)
     is_owned = torch.zeros((len(user), data.catalog.n_items + 1), dtype=torch.bool)
-    is_owned[row, data.owned[start[row] + nth].long()] = True
+    is_owned[row, data.owned[owned].long()] = True
     is_owned.scatter_(1, data.baskets.user_features[SEQUENCE][chosen].long(), True)
     return is_owned[:, offered]
