@@ -9,32 +9,29 @@ from ..preparation.interactions import Interactions
 from ..preparation.splits import SplitPlan
 from ..similarity_computer.compute import Neighbors
 from .calibration import WEIGHT_ONE, weigh_items
-from .candidates import ItemLists, list_item_candidates
+from .candidates import list_item_candidates
 from .sampling import (
     Candidates,
-    DrawArguments,
     Negatives,
     SamplerInputs,
     find_lists,
-    gather_draw_tables,
     gather_hard_tables,
     gather_positives,
     sample_negatives,
+    select_by_hash,
 )
 
 __all__ = [
     "WEIGHT_ONE",
     "Candidates",
-    "DrawArguments",
-    "ItemLists",
     "Negatives",
     "SamplerInputs",
     "find_candidates",
     "find_lists",
-    "gather_draw_tables",
     "gather_hard_tables",
     "gather_positives",
     "sample_negatives",
+    "select_by_hash",
 ]
 
 

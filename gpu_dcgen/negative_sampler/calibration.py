@@ -26,11 +26,11 @@ from ..similarity_computer.compute import Neighbors
 from .candidates import ItemLists
 from .sampling import (
     Candidates,
-    DrawArguments,
     SamplerInputs,
     find_lists,
     gather_positives,
     prepare_drawing,
+    select_by_hash,
 )
 
 WEIGHT_ONE = 1 << 8  # the weight of an item that is drawn as often as it should be
@@ -74,21 +74,11 @@ def _sample_positives(
 
     One in 2^b, by the highest bits of their hash, with the smallest b that leaves few enough.
     """
-    xp, bits = backend.xp, 0
+    bits = 0
     while len(train) >> bits > _MAX_POSITIVES:
         bits += 1
-    if not bits:
-        return xp.arange(len(train), dtype=xp.int64)
-    user, item = interactions.user[train.row], interactions.item[train.row]
-    hashed = rng.purpose_key(seed, rng.CALIBRATION_SAMPLE)
-    for values in (
-        interactions.user_key[user],
-        interactions.item_key[item],
-        interactions.time[train.row],
-        train.copy,
-    ):
-        hashed = rng.fold_array(hashed, values)
-    return xp.nonzero(hashed >> xp.uint64(64 - bits) == 0)[0]
+    key = rng.purpose_key(seed, rng.CALIBRATION_SAMPLE)
+    return select_by_hash(train.row, train.copy, bits, key, interactions, backend)
 
 
 class _Calibration:
@@ -105,25 +95,27 @@ class _Calibration:
         """Find the lists of positives, and which of their candidates may be drawn."""
         xp, width = backend.xp, config.negative_sampling.candidates
         self._backend = backend
-        self._blocks: list[tuple[DrawArguments, Array]] = []
         self._cells = [xp.empty((_BLOCK, width), dtype=xp.int32) for _ in range(2)]
-        for block in blocks:
-            row, copy = train.row[block], train.copy[block]
-            positives = gather_positives(row, copy, train.window_end, inputs)
-            if not self._blocks:
-                self._drawing = prepare_drawing(positives, inputs, config, backend)
-            drawing = self._drawing._replace(rows=find_lists(positives, inputs, backend))
-            is_free = xp.zeros((int(block.shape[0]), width), dtype=xp.int8)
-            arguments = drawing.rows, drawing.tables, drawing.scratch, is_free
-            n = int(is_free.shape[0])
-            backend.for_each(mark_free_candidates, n, *arguments, lanes=drawing.n_lanes)
-            self._blocks.append((drawing, is_free))
+        rows = [
+            find_lists(
+                gather_positives(train.row[block], train.copy[block], train.window_end, inputs),
+                inputs,
+                backend,
+            )
+            for block in blocks
+        ]
+        drawing = prepare_drawing(rows[0], inputs, config, backend)
+        self._drawings = [drawing._replace(rows=each) for each in rows]
+        self._is_free = [xp.zeros((int(block.shape[0]), width), dtype=xp.int8) for block in blocks]
+        for each, is_free in zip(self._drawings, self._is_free, strict=True):
+            n, arguments = int(is_free.shape[0]), (each.rows, each.tables, each.scratch, is_free)
+            backend.for_each(mark_free_candidates, n, *arguments, lanes=each.n_lanes)
 
     def expect_draws(self, weight: Array) -> Array:
         """Sum each item's probabilities: (I,) int64, in units of 1 / PROBABILITY_ONE."""
         xp, n_items = self._backend.xp, int(weight.shape[0])
         total = xp.zeros(n_items, dtype=xp.int64)
-        for drawing, is_free in self._blocks:
+        for drawing, is_free in zip(self._drawings, self._is_free, strict=True):
             tables, n = drawing.tables._replace(mining_weight=weight), int(is_free.shape[0])
             probabilities = Probabilities(is_free, *(cells[:n] for cells in self._cells))
             arguments = *drawing._replace(tables=tables), probabilities

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..backend.halving import split_on_out_of_memory
+from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths
 from ..config import DatasetConfig, NegativeSamplingConfig, to_fraction
@@ -67,11 +68,9 @@ def list_item_candidates(
     xp, snapshots, settings = backend.xp, features.snapshots, config.negative_sampling
     n_snapshots = int(snapshots.on_sale.shape[0])
     has_positive = xp.zeros(interactions.n_items * n_snapshots, dtype=bool)
-    for positives in plan.positives:
+    for positives in plan.positives if settings.hard_negatives_per_positive else ():
         item, time = interactions.item[positives.row], interactions.time[positives.row]
         has_positive[list_key(item, snapshots.number_of(time), interactions.n_items, xp)] = True
-    if settings.hard_negatives_per_positive == 0:
-        has_positive[:] = False
     key = xp.nonzero(has_positive)[0].astype(xp.int64)
     del has_positive
 
@@ -79,17 +78,31 @@ def list_item_candidates(
     starts = offsets_from_lengths(xp, count_codes(xp, snapshot, n_snapshots))
     starts = backend.to_host(starts).tolist()
     item = (key - snapshot * interactions.n_items).astype(xp.int32)
-    lister = _Lister(interactions, features, neighbors, config, backend)
-    width, n = settings.candidates, int(key.shape[0])
+    n = int(key.shape[0])
     # Nearly all lists are full. On the host, memory that is not written to is not used.
-    listed = lister.allocate(n, n * width)
+    listed = _allocate_lists(xp, n, n * settings.candidates)
     at, end = 0, 0
-    for k in range(n_snapshots if n else 0):
-        for block in lister.list_items(item[starts[k] : starts[k + 1]], k):
-            at, end = _append(listed, at, end, block)
+    if n:
+        lister = _Lister(interactions, features, neighbors, config, backend)
+        for k in range(n_snapshots):
+            for block in lister.list_items(item[starts[k] : starts[k + 1]], k):
+                at, end = _append(listed, at, end, block)
     offsets = offsets_from_lengths(xp, listed.length)
     columns = (column[:end] for column in listed[_N_LIST_COLUMNS:])
     return ItemLists(key, offsets, listed.own_first, listed.own_stop, *columns)
+
+
+def _allocate_lists(xp: Any, n: int, *shape: int) -> CandidateLists:
+    """Return columns of n lists, and of candidates in the given shape."""
+    return CandidateLists(
+        length=xp.zeros(n, dtype=xp.int32),
+        own_first=xp.empty(n, dtype=xp.int16),
+        own_stop=xp.empty(n, dtype=xp.int16),
+        item=xp.empty(shape, dtype=xp.int32),
+        source=xp.empty(shape, dtype=xp.int8),
+        score=xp.empty(shape, dtype=xp.int16),
+        rank=xp.empty(shape, dtype=xp.int16),
+    )
 
 
 def _append(listed: CandidateLists, at: int, end: int, block: CandidateLists) -> tuple[int, int]:
@@ -144,19 +157,6 @@ class _Lister:
             ),
         )
 
-    def allocate(self, n: int, *shape: int) -> CandidateLists:
-        """Return columns of n lists, and of candidates in the given shape."""
-        xp = self._backend.xp
-        return CandidateLists(
-            length=xp.zeros(n, dtype=xp.int32),
-            own_first=xp.empty(n, dtype=xp.int16),
-            own_stop=xp.empty(n, dtype=xp.int16),
-            item=xp.empty(shape, dtype=xp.int32),
-            source=xp.empty(shape, dtype=xp.int8),
-            score=xp.empty(shape, dtype=xp.int16),
-            rank=xp.empty(shape, dtype=xp.int16),
-        )
-
     def list_items(self, items: Array, k: int) -> Iterator[CandidateLists]:
         """List the candidates of items (n,) int32 at snapshot k; snapshots must rise.
 
@@ -195,7 +195,7 @@ class _Lister:
     ) -> CandidateLists:
         """List the candidates of items[first:last]."""
         xp, n, width = self._backend.xp, last - first, self._width
-        lists = self.allocate(n, n, width)
+        lists = _allocate_lists(xp, n, n, width)
         self._backend.for_each(
             list_candidates,
             n,
@@ -263,21 +263,17 @@ def _count_offers(settings: NegativeSamplingConfig) -> int:
 def _allocate_pools(settings: CandidateSettings, backend: Backend) -> CandidatePools:
     """Return empty pools, as many lanes as the backend runs rows at a time."""
     n_slots, n_buyers = 1 << (32 - settings.hash_shift), max(1, settings.max_buyers)
-    width = n_slots // 2
-    # Bytes per entry of the arrays below.
-    lanes = backend.count_lanes(4 * n_slots + (5 * 4 + 8) * width + 4 * n_buyers)
-    xp = backend.xp
-
-    def allocate(n: int, dtype: Any) -> Array:
-        return xp.empty((lanes, n), dtype=dtype, order=backend.scratch_order)
-
+    width, xp = n_slots // 2, backend.xp
     return CandidatePools(
-        slot=xp.zeros((lanes, n_slots), dtype=xp.int32, order=backend.scratch_order),
-        place=allocate(width, xp.int32),
-        item=allocate(width, xp.int32),
-        state=allocate(width, xp.int32),
-        score=allocate(width, xp.int32),
-        rank=allocate(width, xp.int32),
-        order=allocate(width, xp.int64),
-        buyer_user=allocate(n_buyers, xp.int32),
+        **allocate_lanes(
+            backend,
+            slot=(n_slots, xp.int32),
+            place=(width, xp.int32),
+            item=(width, xp.int32),
+            state=(width, xp.int32),
+            score=(width, xp.int32),
+            rank=(width, xp.int32),
+            order=(width, xp.int64),
+            buyer_user=(n_buyers, xp.int32),
+        )
     )

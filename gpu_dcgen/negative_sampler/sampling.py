@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig, to_fraction
 from ..kernels import rng
@@ -23,7 +24,7 @@ from ..kernels.hard import (
 )
 from ..kernels.logarithms import make_table
 from ..preparation.features import AsOfFeatures
-from ..preparation.interactions import Interactions
+from ..preparation.interactions import Interactions, fold_purchases
 from ..preparation.splits import Positives
 from ..similarity_computer.compute import Neighbors
 from .candidates import ItemLists, list_key
@@ -85,11 +86,12 @@ def sample_negatives(
         n_relaxed=xp.zeros(n, dtype=xp.int32),
     )
     if n_hard:
-        drawing = prepare_drawing(block, inputs, config, backend)
+        lists = find_lists(block, inputs, backend)
+        drawing = prepare_drawing(lists, inputs, config, backend)
         # Positives with one list side by side: it then stays in the cache.
         order = xp.argsort(drawing.rows.first, kind="stable")
         backend.for_each(mine_hard, n, order, *drawing, negatives, lanes=drawing.n_lanes)
-    key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), gather_draw_tables(inputs)
+    key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), _gather_draw_tables(inputs)
     backend.for_each(draw_random, n, key, n_hard, block, tables, negatives.item)
     return Negatives(*negatives, block.snapshot)
 
@@ -112,6 +114,21 @@ def gather_positives(
     )
 
 
+def select_by_hash(
+    row: Array, copy: Array, bits: int, key: Any, interactions: Interactions, backend: Backend
+) -> Array:
+    """Select one positive in 2^bits; returns positions (m,) int64.
+
+    `row` (n,) int64 and `copy` (n,) int32 are those of the positives. One is selected if the
+    highest `bits` bits of its hash are zero. `key` is that of a seed and a purpose, uint64.
+    """
+    xp = backend.xp
+    if not bits:
+        return xp.arange(row.shape[0], dtype=xp.int64)
+    hashed = rng.fold_array(fold_purchases(key, row, interactions), copy)
+    return xp.nonzero(hashed >> xp.uint64(64 - bits) == 0)[0]
+
+
 class DrawArguments(NamedTuple):
     """The arguments that the kernels share that draw from lists, or tell what would be drawn."""
 
@@ -127,11 +144,11 @@ class DrawArguments(NamedTuple):
 
 
 def prepare_drawing(
-    positives: PositiveRows, inputs: SamplerInputs, config: DatasetConfig, backend: Backend
+    rows: HardRows, inputs: SamplerInputs, config: DatasetConfig, backend: Backend
 ) -> DrawArguments:
-    """Find the lists of positives, and allocate the scratch space to draw from them."""
+    """Collect what kernels draw from for rows, with their scratch space."""
     return DrawArguments(
-        rows=find_lists(positives, inputs, backend),
+        rows=rows,
         tables=gather_hard_tables(inputs, config, backend),
         settings=_convert_settings(config),
         scratch=_allocate_scratch(config, backend),
@@ -152,7 +169,7 @@ def find_lists(positives: PositiveRows, inputs: SamplerInputs, backend: Backend)
     )
 
 
-def gather_draw_tables(inputs: SamplerInputs) -> DrawTables:
+def _gather_draw_tables(inputs: SamplerInputs) -> DrawTables:
     """Return what decides which items may be drawn."""
     return DrawTables(
         inputs.features.snapshots.corpus,
@@ -168,7 +185,7 @@ def gather_hard_tables(
     lists, neighbors = inputs.candidates.lists, inputs.neighbors
     weights = dict(config.negative_sampling.source_weights)
     return HardTables(
-        draws=gather_draw_tables(inputs),
+        draws=_gather_draw_tables(inputs),
         item=lists.item,
         source=lists.source,
         score=lists.score,
@@ -196,20 +213,17 @@ def _convert_settings(config: DatasetConfig) -> DrawSettings:
 
 def _allocate_scratch(config: DatasetConfig, backend: Backend) -> DrawScratch:
     """Return scratch space, as many lanes as the backend runs rows at a time."""
-    settings, xp = config.negative_sampling, backend.xp
+    xp, settings = backend.xp, config.negative_sampling
     width, n_hard = settings.candidates, settings.hard_negatives_per_positive
-    # Bytes per entry of the arrays below.
-    lanes = backend.count_lanes((2 * 4 + 8 + 2 * 1) * width + N_OWNED_FLAGS + 4 * n_hard)
-
-    def allocate(n: int, dtype: type) -> Array:
-        return xp.empty((lanes, n), dtype=dtype, order=backend.scratch_order)
-
     return DrawScratch(
-        is_free=allocate(width, xp.int8),
-        owned=allocate(N_OWNED_FLAGS, xp.int8),
-        at=allocate(width, xp.int32),
-        weight=allocate(width, xp.int64),
-        is_certain=allocate(width, xp.int8),
-        log_q=allocate(width, xp.float32),
-        chosen=allocate(n_hard, xp.int32),
+        **allocate_lanes(
+            backend,
+            is_free=(width, xp.int8),
+            owned=(N_OWNED_FLAGS, xp.int8),
+            at=(width, xp.int32),
+            weight=(width, xp.int64),
+            is_certain=(width, xp.int8),
+            log_q=(width, xp.float32),
+            chosen=(n_hard, xp.int32),
+        )
     )

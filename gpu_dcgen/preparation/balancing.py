@@ -11,7 +11,7 @@ from ..backend.runs import count_codes, offsets_from_lengths, repeat_index, run_
 from ..config import CategoryBalancingConfig, DatasetConfig
 from ..errors import InputError
 from ..kernels import rng
-from .interactions import Interactions
+from .interactions import Interactions, fold_purchases
 from .splits import SplitPlan, measure_shares
 from .windows import DAY
 
@@ -195,12 +195,7 @@ def resample(
     weight = positive_weights(balance, interactions, train.row, plan.windows.cut1, backend)
     key = rng.purpose_key(config.seed, rng.RESAMPLE)
     row = train.row
-    for values in (
-        interactions.user_key[interactions.user[row]],
-        interactions.item_key[interactions.item[row]],
-        interactions.time[row],
-    ):
-        key = rng.fold_array(key, values)
+    key = fold_purchases(key, row, interactions)
     uniform = (key >> xp.uint64(11)).astype(xp.float64) / 2.0**53
     n_copies = xp.floor(weight + uniform).astype(xp.int64)
     source = repeat_index(xp, n_copies)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, run_offsets, run_starts, sort_order
 from ..config import DatasetConfig
@@ -97,8 +98,7 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
     """Return each user's most frequent channel strictly before each interaction (E,) int8."""
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
-    lanes = backend.count_lanes(128 * 4)
-    seen = xp.empty((lanes, 128), dtype=xp.int32, order=backend.scratch_order)
+    seen = allocate_lanes(backend, seen=(128, xp.int32))["seen"]
     backend.for_each(
         preferred_channels,
         interactions.n_users,
@@ -107,7 +107,7 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
         interactions.channel,
         seen,
         preferred,
-        lanes=lanes,
+        lanes=int(seen.shape[0]),
     )
     return preferred
 

@@ -12,6 +12,7 @@ from ..config import DatasetConfig, FilteringConfig
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.shop import Category, Shop
+from ..kernels import rng
 from .windows import DAY, cut_windows
 
 
@@ -285,3 +286,17 @@ def _new_codes(xp: Any, old_of_new: Array, n_old: int) -> Array:
     new = xp.full(n_old, -1, dtype=xp.int32)
     new[old_of_new] = xp.arange(old_of_new.shape[0], dtype=xp.int32)  # the indices are distinct
     return new
+
+
+def fold_purchases(key: Any, row: Array, interactions: Interactions) -> Array:
+    """Fold user, item and time of purchases into a key: (n,) uint64, as `draws.fold_positive`.
+
+    `row` (n,) int64 are rows of the interactions.
+    """
+    for values in (
+        interactions.user_key[interactions.user[row]],
+        interactions.item_key[interactions.item[row]],
+        interactions.time[row],
+    ):
+        key = rng.fold_array(key, values)
+    return key

@@ -15,7 +15,7 @@ from ..config import DatasetConfig
 from ..kernels import rng
 from ..kernels.candidates import FALLBACK, SOURCES
 from ..kernels.funnel import OUTCOMES, CandidateTrace, trace_candidates
-from ..negative_sampler import find_lists, gather_hard_tables, gather_positives
+from ..negative_sampler import find_lists, gather_hard_tables, gather_positives, select_by_hash
 from ..preparation.splits import SplitPlan
 from ..samples import Group, StageResults
 
@@ -41,12 +41,14 @@ def count_candidates(
     and outcome.
     """
     xp = backend.xp
-    picked = _sampled(group, results, config, backend)
+    copy, key = group.positives.copy[group.rows], rng.purpose_key(config.seed, rng.FUNNEL_SAMPLE)
+    bits, log = sampled_bits(results.plan), results.interactions
+    picked = select_by_hash(group.row, copy, bits, key, log, backend)
     n = int(picked.shape[0])
     n_candidates = xp.zeros((n, len(POOLED), len(OUTCOMES)), dtype=xp.int32)
     if n:
-        row, copy = group.row[picked], group.positives.copy[group.rows][picked]
-        positives = gather_positives(row, copy, group.positives.window_end, results)
+        row = group.row[picked]
+        positives = gather_positives(row, copy[picked], group.positives.window_end, results)
         rows = find_lists(positives, results, backend)
         tables = gather_hard_tables(results, config, backend)
         trace = CandidateTrace(
@@ -57,19 +59,6 @@ def count_candidates(
         backend.for_each(trace_candidates, n, rows, tables, trace)
     n_positives = xp.full(1, n, dtype=xp.int64)
     return xp.concatenate([n_positives, n_candidates.astype(xp.int64).sum(axis=0).reshape(-1)])
-
-
-def _sampled(group: Group, results: StageResults, config: DatasetConfig, backend: Backend) -> Array:
-    """Find the positions in the block of the sampled positives."""
-    xp, bits = backend.xp, sampled_bits(results.plan)
-    if not bits:
-        return xp.arange(group.row.shape[0], dtype=xp.int64)
-    log, copy = results.interactions, group.positives.copy[group.rows]
-    keys = (log.user_key[group.user], log.item_key[group.item[:, 0]], log.time[group.row], copy)
-    hashed = rng.purpose_key(config.seed, rng.FUNNEL_SAMPLE)
-    for values in keys:
-        hashed = rng.fold_array(hashed, values)
-    return xp.nonzero(hashed >> xp.uint64(64 - bits) == 0)[0]
 
 
 def describe_candidates(counted: list[int], plan: SplitPlan) -> dict[str, Any]:
