@@ -124,7 +124,7 @@ def inspect(job: Job, dask_worker: Any = None) -> None:
     """
     worker = dask_worker or _current_worker()
     name = f"worker {worker.address} on {socket.gethostname()}"
-    code = _cached_digest_of_code()
+    code = digest_of_code()
     if code != job.key["code"]:
         raise BackendError(
             f"{name} runs gpu-dcgen {__version__} (code {code[:12]}), "
@@ -241,10 +241,6 @@ def _select_backend(name: str, memory_limit: int | None, gpu_memory_limit: int |
     )
     backend.reset_counters()
     return backend
-
-
-# Of the code that this process has loaded, even where the files change later.
-_cached_digest_of_code = functools.cache(digest_of_code)
 
 
 def _make_result(file: Path, backend: Backend, n_halved_before: int) -> TaskResult:

@@ -38,7 +38,9 @@ def list_table_files(path: Path, problems: Problems) -> TableFiles:
     InputErrors about broken links, files or folders that are there twice and what is no file are
     added to `problems`. OSError for what may not be read.
     """
-    if not stat.S_ISDIR(_read_status(path).st_mode):
+    status = _read_status(path)
+    if not stat.S_ISDIR(status.st_mode):
+        _require_file(path, status)
         return TableFiles((path,), ())
     _require_text(path.name, path)
     if (lake := find_lake(path)) is not None:
@@ -98,11 +100,10 @@ class _Walk:
                     "Give the table that folder alone, or write its rows as plain Parquet files."
                 )
             self.visit(path, parents)
-        elif stat.S_ISREG(status.st_mode):
+        else:
+            _require_file(path, status)
             self._require_first(path, status)
             self.files.append(path)
-        else:
-            raise InputError(f"{path}: is neither a file nor a folder.\nRemove it.")
 
     def _require_first(self, path: Path, status: os.stat_result) -> None:
         """InputError where a file or folder was seen under another name: rows would count twice."""
@@ -126,6 +127,12 @@ def _read_status(path: Path) -> os.stat_result:
             f"{path}: is a link to {os.readlink(path)}, which cannot be opened "
             f"({error.strerror}).\nRestore what it points to, or remove the link."
         ) from error
+
+
+def _require_file(path: Path, status: os.stat_result) -> None:
+    """InputError for pipes, sockets and devices: reading them may take forever."""
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is neither a file nor a folder.\nRemove it.")
 
 
 def _require_text(name: str, path: Path) -> None:

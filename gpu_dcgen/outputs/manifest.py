@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -259,6 +260,7 @@ def _strings(results: StageResults, name: str) -> list[str]:
     return results.vocabularies[name].strings.to_pylist()
 
 
+@functools.cache  # reading metadata of packages takes milliseconds
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -18,9 +19,18 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@functools.cache
 def digest_of_code() -> str:
-    """Return the SHA-256 over the sources of this package, except `READERS`, and cpu_fallback."""
-    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    """Return `digest_sources` of the code that this process has loaded, as it was at first."""
+    return digest_sources(Path(__file__).parents[1])
+
+
+def digest_sources(package: Path) -> str:
+    """Return the SHA-256 over the sources of a package, except `READERS`.
+
+    Those of the package cpu_fallback beside it are part of it.
+    """
+    digest = hashlib.sha256()
     own = [
         file for file in package.rglob("*.py") if file.relative_to(package).parts[0] not in READERS
     ]

@@ -10,17 +10,18 @@ import pytest
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen import __version__
-from gpu_dcgen.cluster.tasks import Job, SharedResults, _cached_digest_of_code, inspect
+from gpu_dcgen.cluster.tasks import Job, SharedResults, inspect
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.samples import StageResults
 from gpu_dcgen.storage.checkpoints import Checkpoints
+from gpu_dcgen.storage.checksums import digest_of_code
 
 
 @pytest.fixture
 def job(tmp_path) -> Job:
     folder = tmp_path / "checkpoints" / "work-1"
-    key = {"code": _cached_digest_of_code(), "backend": "cpu"}
+    key = {"code": digest_of_code(), "backend": "cpu"}
     Checkpoints(folder.parent, NumpyBackend()).open(key)
     folder.mkdir()
     return Job(folder.parent, folder, key, "9.9", DatasetConfig())

@@ -25,6 +25,7 @@ from gpu_dcgen.storage.integrity import validate
 from tests.support.growing import (
     TODAY,
     build_and_append,
+    build_once,
     cut_log,
     growing_config,
     list_inodes,
@@ -93,12 +94,7 @@ def test_every_shape_of_a_data_set_can_grow(shape, tmp_path):
 
 def test_what_is_kept_is_the_same_file(tmp_path):
     config, tables = growing_config(output={"groups_per_part": 7}), make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "tables"),
-        tmp_path / "dataset",
-        config,
-        backend="cpu",
-    )
+    old = build_once(cut_log(tables, TODAY), tmp_path / "tables", tmp_path / "dataset", config)
     before = list_inodes(old.output)
     new = append(write_shop(tables, tmp_path / "tables"), old.output, backend="cpu")
     after = list_inodes(new.output)
@@ -203,11 +199,8 @@ def test_the_audit_holds_for_what_has_grown(tmp_path):
 
 def test_new_rows_alone_are_refused(tmp_path):
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     only = {**tables, "transactions": select_rows(tables, TODAY, 99)}
     with pytest.raises(InputError, match="INPUT must hold the old rows and the new ones"):
@@ -255,11 +248,8 @@ def an_append_that_dies(tmp_path, monkeypatch) -> Iterator[Path]:
     every other build.
     """
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     write_shop(tables, tmp_path / "now")
     with monkeypatch.context() as broken:
@@ -280,7 +270,7 @@ def test_a_build_that_dies_leaves_what_it_linked_alone(tmp_path, monkeypatch):
             )
         assert validate(old, checksums=True) == []
     new = append(tmp_path / "now", old, backend="cpu", resume=True)
-    whole = build(tmp_path / "now", tmp_path / "whole", growing_config(), backend="cpu")
+    whole = build_once(make_log(), tmp_path / "now", tmp_path / "whole", growing_config())
     assert (
         new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []
@@ -299,11 +289,8 @@ def test_an_append_that_died_is_gone_on_from(tmp_path, monkeypatch):
 
 def test_resources_can_be_others(tmp_path):
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     new = append(
         write_shop(tables, tmp_path / "now"),
@@ -346,12 +333,7 @@ def test_who_works_is_said_anew(tmp_path, monkeypatch):
 
 def test_the_command_says_what_was_kept_and_why_not(tmp_path):
     tables = make_log()
-    build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
-    )
+    build_once(cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config())
     now = str(write_shop(tables, tmp_path / "now"))
     shown = CliRunner().invoke(
         app, ["append", now, str(tmp_path / "dataset"), "--backend", "cpu", "--threads", "1"]

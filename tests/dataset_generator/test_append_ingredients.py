@@ -22,6 +22,7 @@ from tests.support.growing import (
     TODAY,
     VAL_FROM,
     build_and_append,
+    build_once,
     cut_log,
     growing_config,
     make_log,
@@ -223,11 +224,8 @@ def test_users_that_reach_the_minimum_of_the_whole_log_are_said(tmp_path):
 
 def test_another_version_keeps_nothing(tmp_path, monkeypatch):
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     monkeypatch.setattr(build_key, "digest_of_code", lambda: "another")
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
@@ -238,11 +236,8 @@ def test_another_version_keeps_nothing(tmp_path, monkeypatch):
 
 def test_other_settings_keep_nothing(tmp_path):
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     write_shop(tables, tmp_path / "now")
     options = {"backend": "cpu", "overwrite": True, "earlier": PreviousDataset(old.output)}
@@ -254,11 +249,8 @@ def test_other_settings_keep_nothing(tmp_path):
 
 def test_a_damaged_file_is_made_anew(tmp_path):
     tables = make_log()
-    old = build(
-        write_shop(cut_log(tables, TODAY), tmp_path / "before"),
-        tmp_path / "dataset",
-        growing_config(),
-        backend="cpu",
+    old = build_once(
+        cut_log(tables, TODAY), tmp_path / "before", tmp_path / "dataset", growing_config()
     )
     train = next(old.output.glob("train_dataset.parquet"), None)
     file = train if train.is_file() else sorted(train.iterdir())[0]
@@ -268,7 +260,7 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     new = append(write_shop(tables, tmp_path / "now"), old.output, backend="cpu")
     assert new.manifest.append.reused.keys() == {"val"}
     assert "was changed after the dataset was published" in new.manifest.append.rebuilt["train"]
-    whole = build(tmp_path / "now", tmp_path / "whole", growing_config(), backend="cpu")
+    whole = build_once(tables, tmp_path / "now", tmp_path / "whole", growing_config())
     assert (
         new.manifest.digests == whole.manifest.digests
         and validate(new.output, checksums=True) == []

@@ -20,7 +20,7 @@ from gpu_dcgen.kernels import RowKernel
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from tests.support.shops import random_shop, tiny_config, write_shop
 
-CAPABILITIES = [(8, 0), (9, 0)]
+CAPABILITIES = [(9, 0), pytest.param((8, 0), marks=pytest.mark.slow)]
 ON_THE_HOST = {"hash_texts"}  # hashes vocabularies, which are strings of the host
 INTEGERS, NARROW, FLOATS = "int64", "int32", "float32"
 
@@ -63,7 +63,7 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     return list(recorder.calls)
 
 
-@pytest.fixture(params=CAPABILITIES, ids=lambda capability: "sm_{}{}".format(*capability))
+@pytest.fixture(params=CAPABILITIES, ids=["sm_90", "sm_80"])
 def ptx(request, monkeypatch):
     """Compiles a kernel for one compute capability; numba-cuda asks the device for it where device
     functions are called.

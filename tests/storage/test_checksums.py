@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpu_dcgen.storage import checksums
-from gpu_dcgen.storage.checksums import READERS, digest_of_code
+from gpu_dcgen.storage.checksums import READERS, digest_of_code, digest_sources
 
 PACKAGE = Path(checksums.__file__).parents[1]
 
@@ -38,13 +38,10 @@ def test_no_module_of_a_build_imports_one_that_is_left_out():
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch) -> Path:
+def copy(tmp_path) -> Path:
     """The package as it would be installed elsewhere."""
     for name in ("gpu_dcgen", "cpu_fallback"):
         shutil.copytree(PACKAGE.parent / name, tmp_path / name)
-    monkeypatch.setattr(
-        checksums, "__file__", str(tmp_path / "gpu_dcgen" / "storage" / "checksums.py")
-    )
     return tmp_path
 
 
@@ -59,13 +56,17 @@ def copy(tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_an_edit_changes_the_digest_only_where_a_build_may_differ(file, changes, copy):
-    before = digest_of_code()
+    before = digest_sources(copy / "gpu_dcgen")
     with (copy / file).open("a") as source:
         source.write("# a comment\n")
-    assert (digest_of_code() != before) == changes
+    assert (digest_sources(copy / "gpu_dcgen") != before) == changes
+
+
+def test_the_code_of_this_process_is_digested(copy):
+    assert digest_of_code() == digest_sources(copy / "gpu_dcgen") == digest_of_code()
 
 
 def test_a_module_that_is_new_or_renamed_changes_the_digest(copy):
-    before = digest_of_code()
+    before = digest_sources(copy / "gpu_dcgen")
     (copy / "gpu_dcgen" / "new.py").write_text("")
-    assert digest_of_code() != before
+    assert digest_sources(copy / "gpu_dcgen") != before

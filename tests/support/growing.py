@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,8 @@ def growing_config(strategy: str = "temporal", **more: Any) -> DatasetConfig:
         "min_item_interactions": 4,
         **more.pop("filtering", {}),
     }
-    return tiny_config(split=split, filtering=filtering, **more)
+    output = {"groups_per_part": 40, **more.pop("output", {})}
+    return tiny_config(split=split, filtering=filtering, output=output, **more)
 
 
 def make_log(seed: int = 1) -> Tables:
@@ -76,9 +81,27 @@ def build_and_append(
     folder: Path, config: DatasetConfig, tables: Tables, before: Tables
 ) -> tuple[BuildResult, BuildResult, BuildResult]:
     """Return a build of `before`, a build of `tables`, and what append makes of the first."""
-    old = build(write_shop(before, folder / "before"), folder / "dataset", config, backend="cpu")
-    whole = build(write_shop(tables, folder / "now"), folder / "whole", config, backend="cpu")
+    old = build_once(before, folder / "before", folder / "dataset", config)
+    whole = build_once(tables, folder / "now", folder / "whole", config)
     return old, whole, append(folder / "now", folder / "dataset", backend="cpu")
+
+
+_built: dict[str, BuildResult] = {}
+_folder = tempfile.TemporaryDirectory(prefix="gpu-dcgen-tests-")
+
+
+def build_once(tables: Tables, inputs: Path, output: Path, config: DatasetConfig) -> BuildResult:
+    """Write the tables to a folder and build a dataset; the same one is built once a process.
+
+    Later ones are copies of the first.
+    """
+    key = json.dumps([tables, config.model_dump(mode="json")], sort_keys=True)
+    write_shop(tables, inputs)
+    if key not in _built:
+        first = Path(_folder.name) / str(len(_built))
+        _built[key] = build(inputs, first, config, backend="cpu")
+    shutil.copytree(_built[key].output, output)
+    return replace(_built[key], output=output)
 
 
 def list_inodes(dataset: Path) -> dict[str, int]:
