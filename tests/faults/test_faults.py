@@ -85,7 +85,17 @@ def test_the_chosen_points_lie_along_the_whole_river(shop, tmp_path):
     assert len({kind_of(point) for point in chosen}) >= 25
 
 
-@pytest.mark.parametrize("at", KILLS)
+def spare_every_other(cases: tuple) -> list:
+    """Make every second case a slow test: each is a build in a child, and one after it."""
+    return [
+        pytest.param(
+            *([case] if isinstance(case, str) else case), marks=[pytest.mark.slow] * (k % 2)
+        )
+        for k, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize("at", spare_every_other(KILLS))
 def test_a_build_that_is_killed_loses_nothing(at, shop, tmp_path):
     k = KILLS.index(at)
     case = Case("SIGKILL", at, resume=k % 4 != 3)
@@ -93,7 +103,7 @@ def test_a_build_that_is_killed_loses_nothing(at, shop, tmp_path):
     assert ended == ("published" if k >= KILLS.index("after exchange#1") else "kept the older one")
 
 
-@pytest.mark.parametrize(("fault", "at"), OTHERS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("fault", "at"), spare_every_other(OTHERS), ids=lambda value: str(value))
 def test_a_build_that_fails_or_is_interrupted_loses_nothing(fault, at, shop, tmp_path):
     ended = outcome(shop, Case(fault, at), tmp_path / "set")
     if "checkpoints" in at or at.startswith(("remove", "rmdir")):
