@@ -59,8 +59,8 @@ def search_assignment(
     for user in users:
         step = _add_user(states, [counts[k][user] * is_allowed[k][user] for k in range(3)])
         if len(step.states) > max_states:
-            kept = np.sort(_order(step.states, shares)[:max_states])
-            step = _Step(*(column[kept] for column in step))
+            places = np.sort(_order(step.states, shares)[:max_states])
+            step = _Step(*(column[places] for column in step))
         steps.append(step)
         states = step.states
     place = _order(states, shares)[0]
