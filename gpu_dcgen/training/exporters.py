@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -50,7 +51,7 @@ def export(
 
     Raises:
         InputError: The dataset cannot be used.
-        OutputError: `output` exists, or cannot hold the ids.
+        OutputError: `output` exists, cannot be written, or cannot hold the ids.
 
     Example:
         >>> export(Path("data/training"), Path("train.inter"), "inter")
@@ -68,8 +69,14 @@ def export(
         output.parent.mkdir(parents=True, exist_ok=True)
         n_rows = write(files, unfinished)
         unfinished.replace(output)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written ({error.strerror}).\n"
+            "Name another file, or make room and its folder writable."
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where its folder is a file, it does not exist either
+            unfinished.unlink(missing_ok=True)
     return n_rows
 
 

@@ -97,3 +97,11 @@ def test_a_file_that_is_there_is_not_replaced_unless_asked(tmp_path):
         ],
     )
     assert result.exit_code == 0 and result.stdout.startswith("Wrote ")
+
+
+@pytest.mark.parametrize("form", ["inter", "tuples"])
+def test_a_place_that_cannot_be_written_to_is_named(form, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    output = tmp_path / "file" / "train.inter"
+    with pytest.raises(OutputError, match=r"file/train.inter: cannot be written \(.*\)\.\nName"):
+        export(get_dataset(), output, form)
