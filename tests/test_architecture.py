@@ -50,6 +50,7 @@ STAGES = (  # in the order in which a build runs them
 )
 GPU_LIBRARIES = {"cupy", "cupyx", "cudf", "cuml", "faiss", "cuvs", "pylibcudf", "rmm"}
 MAY_IMPORT_NUMPY = {
+    "gpu_dcgen.preparation.split_search": "decides on a few large users, on the host",
     "gpu_dcgen.kernels.rng": "scalars of uint64 are typed the same for numba, NumPy and CuPy",
     "gpu_dcgen.kernels": "kernels name NumPy's scalar types, which numba compiles for CPU and GPU",
     "gpu_dcgen.digest": "hashes of host strings, and null values as uint64 scalars",

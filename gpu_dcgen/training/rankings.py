@@ -56,13 +56,14 @@ def rank_positives(scorer: Scorer, evaluation: Evaluation) -> Places:
     pieces = []
     for snapshot, rows in _cut(evaluation):
         features = {name: tensor[rows] for name, tensor in baskets.user_features.items()}
-        scores = scorer(features, snapshot).masked_fill(~catalog.is_on_sale[snapshot], -torch.inf)
+        scores = scorer(features, snapshot).masked_fill_(~catalog.is_on_sale[snapshot], -torch.inf)
         sequence = features[SEQUENCE].long()
+        history = torch.where(_find_first(sequence), sequence, 0)
         positives, basket = baskets.find_positives(rows)
         for at, place in zip(
             positives.split(_CHUNK_POSITIVES), basket.split(_CHUNK_POSITIVES), strict=True
         ):
-            pieces.append(rank(scores[place], baskets.item[at], sequence[place]))
+            pieces.append(rank(scores[place], baskets.item[at], history[place]))
     return Places(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
@@ -70,17 +71,30 @@ def rank(scores: Tensor, target: Tensor, history: Tensor) -> Places:
     """Return the place of each target among all items, and among new ones.
 
     Args:
-        scores: (n, n_items + 1) float; item 0 is padding.
+        scores: (n, n_items + 1) float; item 0 is padding. The target has a finite one.
         target: (n,) int64.
-        history: (n, max_length) int64, 0 at the end; items not in it are new.
+        history: (n, max_length) int64, each item once, 0 elsewhere; items not in it are new.
     """
+    scores[:, 0] = -torch.inf
     own = scores.gather(1, target[:, None])
-    items = torch.arange(scores.shape[1])
-    is_before = (scores > own) | ((scores == own) & (items < target[:, None]))
-    is_before[:, 0] = False
-    among_all = 1 + is_before.sum(dim=1)
-    is_before.scatter_(1, history, False)
-    return Places(among_all, 1 + is_before.sum(dim=1))
+    n_before = (scores > own).sum(dim=1)
+    is_tied = (scores >= own).sum(dim=1) > n_before + 1
+    if is_tied.any():
+        tied, items = scores[is_tied], torch.arange(scores.shape[1])
+        is_smaller = (tied == own[is_tied]) & (items < target[is_tied][:, None])
+        n_before[is_tied] += is_smaller.sum(dim=1)
+    theirs = scores.gather(1, history)
+    is_before = (theirs > own) | ((theirs == own) & (history < target[:, None]))
+    return Places(1 + n_before, 1 + n_before - is_before.sum(dim=1))
+
+
+def _find_first(sequence: Tensor) -> Tensor:
+    """Find where each item of a sequence comes first: (n, max_length) bool."""
+    order = torch.argsort(sequence, dim=1, stable=True)
+    ordered = sequence.gather(1, order)
+    is_first = torch.ones_like(sequence, dtype=torch.bool)
+    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.empty_like(is_first).scatter_(1, order, is_first)
 
 
 def compute_values(place: Tensor) -> dict[str, Tensor]:

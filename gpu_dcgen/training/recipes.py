@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .baskets import Baskets, Catalog
 from .frequencies import PositiveShares
@@ -127,23 +128,25 @@ def _compute_loss(
     keys = torch.cat([item[:, None], stored], dim=1).long() + (snapshot[basket] * width)[:, None]
     unique, column = torch.unique(keys, return_inverse=True)
     vectors = model.encode_items(catalog.select(unique % width, unique // width))
-    scores = users @ vectors.T
-    own = scores[basket, column[:, 0]]
+    own_users = functional.embedding(basket, users)
+    scores = (own_users[:, None] * functional.embedding(column, vectors)).sum(dim=2)
+    own = scores[:, 0]
     if recipe.has_history:
         sequence = baskets.user_features[SEQUENCE][chosen]
         own = own + _score_history(model, sequence, basket, item)
     own = own / settings.temperature
     logits = [own[:, None]]
     if stored.shape[1]:
-        stored_logits = scores[basket[:, None], column[:, 1:]] / settings.temperature
+        stored_logits = scores[:, 1:] / settings.temperature
         logits.append(stored_logits - _correct_stored(baskets, recipe, positives, data.n_hard))
     if recipe.has_in_batch:
         offered, first = _find_first(item)
         log_q = shares.compute_log_q(offered, int(snapshot[0]), len(item) - 1)
-        batch_logits = scores[:, column[first, 0]] / settings.temperature - log_q
+        batch_logits = users @ vectors[column[first, 0]].T / settings.temperature - log_q
         is_owned = _find_owned(data, chosen, offered)
         batch_logits = batch_logits.masked_fill(is_owned, -torch.inf)
-        logits.append(torch.logsumexp(batch_logits, dim=1)[basket][:, None])
+        in_batch = torch.logsumexp(batch_logits, dim=1)
+        logits.append(functional.embedding(basket, in_batch[:, None]))
     return (torch.logsumexp(torch.cat(logits, dim=1), dim=1) - own).mean()
 
 

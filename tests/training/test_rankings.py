@@ -42,7 +42,7 @@ def loaded():
 
 def test_the_rank_counts_what_is_better_and_of_equals_what_comes_first():
     scores = torch.tensor([[9.0, 0.5, 0.7, 0.5, 0.5], [9.0, 0.0, 0.0, 0.0, 1.0]])
-    history = torch.tensor([[2, 2, 0], [3, 1, 0]])
+    history = torch.tensor([[2, 0, 0], [3, 1, 0]])
     places = rank(scores, torch.tensor([3, 2]), history)  # item 0 is padding
     assert places.among_all.tolist() == [3, 3]
     assert places.among_new.tolist() == [2, 2]
