@@ -6,7 +6,7 @@ import json
 import shutil
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +16,14 @@ from gpu_dcgen import build
 from gpu_dcgen.contract.schema import SHAPES
 from tests.support.shops import random_shop, tiny_config, write_shop
 
+_folder = TemporaryDirectory(prefix="gpu-dcgen-tests-")
 CHANNELS = {1: "offline", 2: "online", 7: "online"}
 
 
 @cache
 def get_dataset(shape: str = "labeled_pair") -> Path:
     """Return a dataset of many small row groups and parts; to change one, use `copy_dataset`."""
-    folder = Path(mkdtemp(prefix="gpu-dcgen-training-"))
+    folder = Path(_folder.name) / shape
     tables = write_shop(
         random_shop(3, n_users=24, n_items=30, n_rows=700, dates=(30, 60), minutes=True),
         folder / "in",
