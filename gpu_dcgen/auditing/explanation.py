@@ -1,6 +1,6 @@
 """Explain the negatives of one positive: candidates, scores, refusals and probabilities.
 
-A build does not write its candidates. They are derived again from the inputs and the dataset's
+A build need not write its candidates. They are derived again from the inputs and the dataset's
 mining weights by the audit's implementation of the rules (D12, D13), and the result is compared
 with the dataset.
 """

@@ -35,9 +35,12 @@ class NegativeChecker(GroupComparer):
         super().__init__(split, config, findings)
         self._pairs = pairs
         self.n_by_detail = np.zeros(len(NEGATIVE_DETAILS), dtype=np.int64)  # hard ones
+        self.n_hard_by_item = np.zeros(split.log.n_items, dtype=np.int64)
 
     def check(self, groups: GroupCodes) -> None:
         """Check a batch."""
+        hard = groups.item[:, 1 : 1 + self._n_hard]
+        self.n_hard_by_item += np.bincount(hard[hard >= 0], minlength=self._log.n_items)
         self._check_ownership(groups)
         self._check_siblings(groups)
         if self._config.output.extra_columns:

@@ -78,7 +78,7 @@ def test_beyond_the_sample_a_wrong_weight_shows_in_the_draws(shop, tmp_path):
         forgery.set("item_vocabulary", "mining_weight", item, lambda weight: 1 + weight // 99)
         forgery.update_manifest()
         certificate = audit(folder / "input", tmp_path / str(sample), sample=sample)
-        assert failing(certificate) == {"negatives", "negative_log_q"} | rules
+        assert failing(certificate) == {"negatives", "negative_log_q", "hard_candidates"} | rules
         scope = get_check(certificate, "mining_weights")["scope"]
         assert (scope == "all") == (rules != set())
 
@@ -144,7 +144,7 @@ def test_impossible_numbers_are_found_without_drawing_again(shop, tmp_path):
     forgery.set_rows("item_vocabulary", "mining_weight", {3: 0, 4: 65_537})
     forgery.update_manifest()
     certificate = audit(folder / "input", tmp_path / "output", sample=0)
-    assert failing(certificate) == {"negative_log_q", "mining_weights"}
+    assert failing(certificate) == {"negative_log_q", "mining_weights", "hard_candidates"}
     assert get_check(certificate, "mining_weights")["n_bad"] == 2
     assert get_check(certificate, "negative_log_q")["n_bad"] == 3
 
@@ -167,7 +167,7 @@ def test_without_a_draw_every_weight_and_every_log_q_is_known(shape, tmp_path):
         forgery.set(TRAIN, "negative_log_q", 5 * WIDTH + 1, -0.5)
     forgery.update_manifest()
     certificate = audit(tmp_path / "input", output, sample=0)
-    assert failing(certificate) == {"mining_weights", "negative_log_q"}
+    assert failing(certificate) == {"mining_weights", "negative_log_q", "hard_candidates"}
     (offender,) = get_check(certificate, "negative_log_q")["offenders"]
     assert (offender["found"], offender["expected"]) == ("slot 1: -0.5", "slot 1: 0")
 
@@ -227,7 +227,14 @@ def test_an_approximate_search_may_miss_pairs_and_nothing_else(shop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", ["train_dataset", "item_similarity_matrix", "user_sequences", "item_vocabulary"]
+    "file",
+    [
+        "train_dataset",
+        "item_similarity_matrix",
+        "user_sequences",
+        "item_vocabulary",
+        "hard_candidates",
+    ],
 )
 def test_nulls_everywhere_are_findings_and_no_crash(file, shop, tmp_path):
     """All columns of a file null in one row, and each of them alone in another."""

@@ -15,12 +15,13 @@ from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
 from gpu_dcgen.outputs import part_writer
+from gpu_dcgen.outputs import tables as table_blocks
 from gpu_dcgen.samples import gather_groups
 from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import Tables, random_shop, tiny_config, write_shop
 from tests.support.strict_backend import StrictBackend
 
-GOLDEN = "be5c334a732659994e989f6a7107786cf2b6bf8ecf1314503a19ba6c959015ac"
+GOLDEN = "1d6181f8356e071ca5cf2830ecab2b5dabcbb512eb483bba64aa4c36b3ddaa27"
 
 
 def shop(seed: int = 4) -> Tables:
@@ -73,8 +74,25 @@ def test_order_of_input_rows_does_not_change_the_content(usual, tmp_path):
 
 def test_a_machine_with_the_habits_of_a_gpu_gives_the_same_content(tmp_path):
     tables = random_shop(4, n_users=16, n_items=24, n_rows=300, minutes=True, views=True)
-    strict = built(tables, tmp_path / "strict", backend=StrictBackend())
-    assert strict["digests"] == built(tables, tmp_path / "usual")["digests"]
+    config = tiny_config(output={"hard_candidates": True})
+    strict = built(tables, tmp_path / "strict", config, backend=StrictBackend())
+    assert "hard_candidates" in strict["digests"]
+    assert strict["digests"] == built(tables, tmp_path / "usual", config)["digests"]
+
+
+def test_lists_of_candidates_are_written_on_request_and_change_no_other_file(usual, tmp_path):
+    assert "hard_candidates.parquet" not in usual["files"]
+    manifest = built(shop(), tmp_path, tiny_config(output={"hard_candidates": True}))
+    assert manifest["files"].keys() - usual["files"].keys() == {"hard_candidates.parquet"}
+    del manifest["digests"]["hard_candidates"]
+    assert manifest["digests"] == usual["digests"]
+
+
+def test_lists_are_written_in_blocks_of_any_size(tmp_path, monkeypatch):
+    config = tiny_config(output={"hard_candidates": True})
+    whole = built(shop(), tmp_path / "whole", config)["digests"]["hard_candidates"]
+    monkeypatch.setattr(table_blocks, "_CANDIDATE_ROWS", 7)
+    assert built(shop(), tmp_path / "cut", config)["digests"]["hard_candidates"] == whole
 
 
 def test_another_seed_is_another_data_set(usual, tmp_path):
