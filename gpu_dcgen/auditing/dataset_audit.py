@@ -122,7 +122,7 @@ def audit(
     checker = ManifestChecker(written, findings)
     checker.check_splits(expected)
     checker.check_similarity(tables.get("item_similarity_matrix"), cosine_inputs)
-    checker.check_negatives(results)
+    checker.check_negatives(results, expected.log.views is not None)
     body = {
         **_describe_audit(findings, size),
         "content_digest": written.manifest["content_digest"],

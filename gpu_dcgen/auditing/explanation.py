@@ -52,7 +52,7 @@ class ExplainedCandidate(ExplainedItem):
     sources: list[str]
     refused: str | None  # itself, not_on_sale, sibling, low_score, owned; None if allowed
     similarity: float | None  # of the pair in the matrix
-    buyers: int  # who brought it in by `collaborative`
+    buyers: int  # who brought it in by `collaborative` or `viewed`
     parts: dict[str, float]  # of the score, by name
     score: float  # their sum, to 2^-14
     weight: float | None  # of its source x its own; None if refused, and with `selection: greedy`

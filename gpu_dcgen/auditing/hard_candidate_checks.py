@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import DatasetConfig
-from ..contract.schema import HARD_CANDIDATES, NEGATIVE_DETAILS, PRICE_CATEGORIES, SPLITS
+from ..contract.schema import CANDIDATE_SOURCES, HARD_CANDIDATES, PRICE_CATEGORIES, SPLITS
 from .candidates import SCORE_BITS, CandidateLister
 from .dataset_files import WrittenDataset, check_nulls, stream_side_table
 from .expected import ExpectedDataset
@@ -30,7 +30,6 @@ from .split_checks import MiningInputs, SampleSize
 
 FILE = f"{HARD_CANDIDATES}.parquet"
 RULE = "hard_candidates"
-SOURCES = NEGATIVE_DETAILS[:3]
 N_SHOWN = 3  # candidates of a list in a finding
 
 
@@ -144,7 +143,7 @@ class _ListChecker:
             encode_numbers(as_array(batch["snapshot"])) - grid.origin, grid.step
         )
         place = self._lists.find(number * self._log.n_items + item)
-        source = encode_texts(as_array(batch["source"]), pa.array(SOURCES))
+        source = encode_texts(as_array(batch["source"]), pa.array(CANDIDATE_SOURCES))
         is_bad = (item < 0) | (candidate < 0) | (rest != 0) | (place < 0) | (source < 0)
         self._findings.check_rows(
             RULE,
@@ -172,7 +171,8 @@ class _ListChecker:
             at = rows.number[of_split] - tables.first
             popularity[of_split], price[of_split] = tables.popularity[at, j], tables.price[at, j]
             category[of_split], on_sale[of_split] = tables.category[at, j], tables.on_sale[at, j]
-        source_weights = np.array([dict(settings.source_weights)[name] for name in SOURCES])
+        weights = dict(settings.source_weights)
+        source_weights = np.array([weights[name] for name in CANDIDATE_SOURCES])
         is_own = self._group[rows.item] == self._group[rows.candidate]
         categories = pa.array(PRICE_CATEGORIES)
         columns = {
@@ -205,7 +205,7 @@ class _ListChecker:
             split = self._splits[int(self._lists.split[k])]
             listed = listers[split.number].list_candidates(item, number - split.snapshots.first)
             wanted = [
-                (c.item, SOURCES.index(c.sources[0]), float(c.score))
+                (c.item, CANDIDATE_SOURCES.index(c.sources[0]), float(c.score))
                 for c in listed
                 if c.refused is None
             ]
@@ -227,7 +227,8 @@ class _ListChecker:
         """Show the first candidates that the other list does not have alike."""
         different = [row for row in rows if row not in compared][:N_SHOWN]
         texts = [
-            f"{self._log.item_ids[j].as_py()} by {SOURCES[source]}, {score / (1 << SCORE_BITS)}"
+            f"{self._log.item_ids[j].as_py()} by {CANDIDATE_SOURCES[source]}, "
+            f"{score / (1 << SCORE_BITS)}"
             for j, source, score in different
         ]
         return f"{len(rows)} candidates, {'; '.join(texts) or 'none that the other lacks'}"

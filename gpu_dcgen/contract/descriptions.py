@@ -78,8 +78,8 @@ DESCRIPTIONS = {
     "sequence_length": "Entries of the lists.",
     "item_index": "Index of the item in sequences, from 1; 0 is padding.",
     "negative_detail": (
-        "Source of a negative: item_cf, collaborative, category_crossing, fallback or random; null "
-        "for a positive."
+        "Source of a negative: item_cf, collaborative, viewed, category_crossing, fallback or "
+        "random; null for a positive."
     ),
     "negative_log_q": (
         "Logarithm of the probability that the item became a negative of this kind; null for a "
@@ -96,7 +96,7 @@ DESCRIPTIONS = {
     ),
     "snapshot": "When the list's item snapshot was taken (UTC); the list is as of this moment.",
     "candidate_id": "Id of an item that may be drawn as a hard negative of the list's item.",
-    "source": "First source that offered it: item_cf, collaborative or category_crossing.",
+    "source": "First source that offered it: item_cf, collaborative, viewed or category_crossing.",
     "score": "Score by which the list chose its candidates.",
     "weight": "Weight of its source times mining_weight; draws are proportional to it.",
     "is_own_group": "Whether the candidate is of the product group of the list's item.",

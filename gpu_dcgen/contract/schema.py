@@ -24,8 +24,17 @@ CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
 NEWS_FREQUENCY = ("NONE", "Regularly", "Monthly", "None")
 SEASONS = ("Spring", "Summer", "Fall", "Winter")
 NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names them twice, differently
-# D13, D17
-NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback", "random")
+# D13, D17. Their places are codes in files: a new source comes last.
+NEGATIVE_DETAILS = (
+    "item_cf",
+    "collaborative",
+    "category_crossing",
+    "fallback",
+    "random",
+    "viewed",
+)
+# Those that list candidates.
+CANDIDATE_SOURCES = tuple(name for name in NEGATIVE_DETAILS if name not in ("fallback", "random"))
 PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
 InputRole = Literal["key", "category", "number", "price", "time"]
