@@ -115,6 +115,7 @@ def digest_file(path: Path, backend: Any) -> dict[str, str]:
     for part in parts:
         with pq.ParquetFile(part) as file:
             columns = [name for name in file.schema_arrow.names if name not in NOT_DIGESTED]
+            digest.merge(ContentDigest(dict.fromkeys(columns, 0)))  # also where there is no row
             for index in range(file.num_row_groups):
                 table = file.read_row_group(index, columns=columns)
                 hashed = {

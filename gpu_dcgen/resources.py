@@ -45,8 +45,9 @@ CONTROL_GROUPS = (
 )
 
 # Bytes on disk, at the upper end of what builds have written: 7 to 11 per sample with its share of
-# the history, 6.3 to 7.4 per neighbor, up to 6.5 per element of a sequence.
+# the history, 6.3 to 7.4 per neighbor, up to 6.5 per element of a sequence, 9.5 per candidate.
 _SAMPLE_BYTES, _POSITIVE_BYTES, _NEIGHBOR_BYTES, _ELEMENT_BYTES = 12, 64, 9, 8
+_CANDIDATE_BYTES = 11
 _OTHER_BYTES = 16 << 20  # vocabularies, manifest, reports
 _DISK_MARGIN = 1.25  # on the estimate: other shops may compress less well
 FILES_PER_THREAD = 2  # the part that is written, and the next one
@@ -111,16 +112,26 @@ def nearest_existing(path: Path) -> Path:
 
 
 def estimate_dataset_bytes(
-    n_positives: int, config: DatasetConfig, n_neighbors: int = 0, n_users: int = 0
+    n_positives: int,
+    config: DatasetConfig,
+    n_neighbors: int = 0,
+    n_users: int = 0,
+    n_candidates: int | None = None,
 ) -> int:
     """Estimate the bytes of a dataset's files, at the upper end of those that were measured.
 
-    `n_neighbors` counts the rows of item_similarity_matrix, `n_users` those of user_sequences.
+    `n_neighbors` counts the rows of item_similarity_matrix, `n_users` those of user_sequences,
+    `n_candidates` those of hard_candidates if that is written; None for as many as there can be.
     """
+    if n_candidates is None:
+        n_candidates = n_positives * config.negative_sampling.candidates
+    if not config.output.hard_candidates:
+        n_candidates = 0
     return (
         n_positives * (config.rows_per_positive * _SAMPLE_BYTES + _POSITIVE_BYTES)
         + n_neighbors * _NEIGHBOR_BYTES
         + n_users * config.sequence_processing.max_sequence_length * _ELEMENT_BYTES
+        + n_candidates * _CANDIDATE_BYTES
         + _OTHER_BYTES
     )
 

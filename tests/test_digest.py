@@ -281,6 +281,13 @@ def test_a_folder_of_parts_has_the_digest_of_one_file(tmp_path):
     assert digest_file(tmp_path, CPU) != table_digest(table)
 
 
+def test_a_file_without_rows_has_a_digest_for_each_column(tmp_path):
+    schema = pa.schema([("x", pa.int32()), ("generation_timestamp", pa.timestamp("ns"))])
+    with pq.ParquetWriter(tmp_path / "empty.parquet", schema):
+        pass
+    assert digest_file(tmp_path / "empty.parquet", CPU) == {"x": "0" * 16}
+
+
 def test_a_folder_without_parquet_and_a_strange_type_are_named(tmp_path):
     with pytest.raises(InputError, match="has no Parquet files"):
         digest_file(tmp_path, CPU)

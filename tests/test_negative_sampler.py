@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpu_dcgen.kernels.arguments import Ownership
 from gpu_dcgen.kernels.candidates import SOURCES
 from gpu_dcgen.negative_sampler import Negatives, sample_negatives
+from gpu_dcgen.negative_sampler.views import find_recent_views
+from gpu_dcgen.preparation.interactions import Views
 from tests.support import reference
 from tests.support.reference.negatives import Miner
 from tests.support.reference.similarity import find_neighbors
 from tests.support.reference.splits import assign, emit
-from tests.support.shops import Tables, random_shop, tiny_config
+from tests.support.shops import DAY, Tables, random_shop, tiny_config
 from tests.support.stage_shops import Stages
 
 
@@ -27,6 +31,22 @@ def groups_of(name: str | None) -> Tables:
     tables = shop()
     for article in tables["articles"]:
         article["product_group_name"] = name
+    return tables
+
+
+def watched_shop(n_views: int = 900) -> Tables:
+    """Return the shop with views: some at midnight or at one time, many of what is bought."""
+    chance, tables = random.Random(2), shop()
+    lines = tables["transactions"]
+    tables["views"] = [
+        {
+            "t_dat": chance.choice(lines)["t_dat"] // DAY * DAY
+            + chance.choice((0, 0, 1, DAY // 2)),
+            "customer_id": chance.choice(lines)["customer_id"],
+            "article_id": chance.choice(tables["articles"])["article_id"],
+        }
+        for _ in range(n_views)
+    ]
     return tables
 
 
@@ -65,6 +85,16 @@ CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
         shop(),
         sampling(source_weights={"item_cf": 16, "collaborative": 1, "category_crossing": 3}),
     ),
+    "views": (watched_shop(), {}),
+    "views alone": (
+        watched_shop(),
+        sampling(item_cf_top_k=0, category_draws=0, collaborative_days=1, viewed_items=8),
+    ),
+    "views count": (watched_shop(), sampling(candidates=4, score={"collaborative": 1})),
+    "views weigh more": (watched_shop(), sampling(source_weights={"viewed": 16})),
+    "views not used": (watched_shop(), sampling(viewed_items=0)),
+    "views, greedy": (watched_shop(), sampling(selection="greedy", corpus="all")),
+    "no views yet": (watched_shop(0), {}),
     "many buyers": (
         shop(),
         sampling(collaborative_buyers=64, collaborative_items=8, collaborative_days=30),
@@ -145,11 +175,17 @@ def test_negatives_are_the_oracles(case, backend):
         assert sum(draw.stages.host(ours.n_relaxed)) == relaxed
         seen |= {detail for _, details, *_ in expected for detail in details}
         n_relaxed += relaxed
-    assert seen == SEEN.get(case, set(SOURCES))
+    assert seen == SEEN.get(case, WITHOUT_VIEWS)
     assert (n_relaxed > 0) == (case in RELAXED)
 
 
+WITHOUT_VIEWS = set(SOURCES) - {"viewed"}
 SEEN = {
+    "views": set(SOURCES),
+    "views alone": {"collaborative", "viewed", "fallback"},
+    "views count": set(SOURCES),
+    "views weigh more": set(SOURCES),
+    "views, greedy": set(SOURCES) - {"fallback"},
     "one group": {"item_cf", "collaborative", "fallback"},
     "null groups": {"item_cf", "collaborative", "fallback"},
     "greedy, one group": {"item_cf", "collaborative", "fallback"},
@@ -217,3 +253,34 @@ def test_items_are_drawn_as_often_as_log_q_says(group, backend):
             n_uncertain += p < 0.999
             assert abs(count - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1
     assert n_uncertain > 30
+
+
+def test_recent_views_are_the_latest_of_what_is_on_sale_and_not_yet_bought(backend):
+    """Of the period 10 to 20: user 0 views item 3 before it and at its end, item 2 off sale, item 4
+    owned; item 5 is bought at the end only. Item 1 was viewed again, after item 6; 6 and 5 were
+    viewed at one time. User 2 views nothing in the period, user 1 what user 0 owns.
+    """
+    rows = [
+        (9, 0, 3), (10, 0, 1), (11, 0, 4), (12, 0, 2), (13, 0, 6), (13, 0, 5), (14, 1, 4),
+        (19, 0, 1), (20, 0, 3), (21, 2, 1),
+    ]  # fmt: skip
+    columns = (
+        backend.from_host(np.array(column, dtype))
+        for column, dtype in zip(
+            zip(*rows, strict=True), (np.int64, np.int32, np.int32), strict=True
+        )
+    )
+    ownership = Ownership(
+        *(
+            backend.from_host(np.array(column, dtype))
+            for column, dtype in (
+                ([0, 2, 2, 2], np.int64),
+                ([4, 5], np.int32),
+                ([19, 20], np.int64),
+            )
+        )
+    )
+    on_sale = backend.from_host(np.array([True, True, False, True, True, True, True]))
+    found = find_recent_views(Views(*columns), (10, 20), on_sale, ownership, backend)
+    assert backend.to_host(found.offsets).tolist() == [0, 3, 4, 4]
+    assert backend.to_host(found.item).tolist() == [5, 6, 1, 4]

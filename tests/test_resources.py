@@ -68,6 +68,15 @@ def test_the_estimate_is_above_what_builds_took():
         assert seen < estimate_dataset_bytes(positives, CONFIG, neighbors, users) < 3 * seen
 
 
+def test_lists_of_candidates_need_room_where_they_are_written():
+    with_lists = DatasetConfig(output={"hard_candidates": True})
+    plain = estimate_dataset_bytes(1000, CONFIG, n_candidates=500)
+    assert plain == estimate_dataset_bytes(1000, CONFIG)
+    assert estimate_dataset_bytes(1000, with_lists, n_candidates=500) == plain + 500 * 11
+    # At most a list for each positive.
+    assert estimate_dataset_bytes(1000, with_lists) == plain + 1000 * 64 * 11
+
+
 def test_a_disk_that_is_too_small_is_said_before_it_is_full(tmp_path, monkeypatch):
     needed = add_disk_margin(10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,6 +20,7 @@ SCORE_BITS = 14  # 1.0 as a score is 2^14
 PART_BITS = 32
 MAX_SCORE = (1 << 15) - 1
 MAX_COUNTED_BUYERS = 8
+_NO_VIEWS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)  # items, times
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Candidate:
     # itself, not_on_sale, sibling or low_score; then, for one positive, owned; None if allowed
     refused: str | None = None
     similarity: np.float32 | None = None  # of the pair in the matrix
-    buyers: int = 0  # who brought it in by `collaborative`
+    buyers: int = 0  # who brought it in by `collaborative` or `viewed`
     # similarity, collaborative, price, popularity in 2^-32: add up to `score` before rounding
     parts: dict[str, int] = field(default_factory=dict)
     score: int = 0  # in 2^-14
@@ -86,10 +88,13 @@ class CandidateLister:
 
     def _collect(self, item: int, snapshot: int) -> list[Candidate]:
         offers: dict[int, Candidate] = {}
-        n_buyers = self._count_buyers(item, snapshot)
+        buyers = self._list_buyers(item, snapshot)
+        bought = Counter(j for buyer in buyers for j in self._list_bought(buyer, snapshot))
+        viewed = Counter(j for buyer in buyers for j in self._list_viewed(buyer, snapshot))
         for source, items in (
             ("item_cf", self._list_similar(item)),
-            ("collaborative", n_buyers),
+            ("collaborative", bought),
+            ("viewed", viewed),
             ("category_crossing", self._draw_crossing(item, snapshot)),
         ):
             for j in items:
@@ -97,7 +102,7 @@ class CandidateLister:
         neighbors, similarity = self._pairs.neighbors_of(item)
         similarities = dict(zip(neighbors.tolist(), similarity, strict=True))
         for j, candidate in offers.items():
-            candidate.buyers, candidate.similarity = n_buyers.get(j, 0), similarities.get(j)
+            candidate.buyers, candidate.similarity = bought[j] + viewed[j], similarities.get(j)
         return list(offers.values())
 
     def _list_similar(self, item: int) -> np.ndarray:
@@ -120,29 +125,43 @@ class CandidateLister:
         order = np.lexsort((self._log.user, self._log.time, self._log.item))
         return order, np.searchsorted(self._log.item[order], np.arange(self._log.n_items + 1))
 
-    def _count_buyers(self, item: int, snapshot: int) -> dict[int, int]:
-        """Count by item how many of the latest buyers of `item` bought it lately."""
-        settings, log = self._settings, self._log
-        instant = self._snapshots.instant(snapshot)
+    def _list_buyers(self, item: int, snapshot: int) -> list[int]:
+        """List the latest buyers of an item, the latest first."""
         order, offsets = self._by_item
         rows = order[offsets[item] : offsets[item + 1]]
-        rows = rows[: np.searchsorted(log.time[rows], instant)]
-        n_buyers: dict[int, int] = {}
-        seen: set[int] = set()
-        for row in rows[::-1].tolist():
-            buyer = int(log.user[row])
-            if len(seen) >= settings.collaborative_buyers:
-                break
-            if buyer in seen:
-                continue
-            seen.add(buyer)
-            first, last = log.user_offsets[buyer : buyer + 2]
-            stop = first + np.searchsorted(log.time[first:last], instant)
-            latest = np.arange(max(first, stop - settings.collaborative_items), stop)
-            latest = latest[log.time[latest] >= instant - settings.collaborative_days * DAY]
-            for j in set(log.item[latest].tolist()):
-                n_buyers[j] = n_buyers.get(j, 0) + 1
-        return n_buyers
+        rows = rows[: np.searchsorted(self._log.time[rows], self._snapshots.instant(snapshot))]
+        buyers = dict.fromkeys(self._log.user[rows[::-1]].tolist())
+        return list(buyers)[: self._settings.collaborative_buyers]
+
+    def _list_bought(self, buyer: int, snapshot: int) -> set[int]:
+        """List the items of a buyer's latest purchases in the days before a snapshot."""
+        settings, log = self._settings, self._log
+        instant = self._snapshots.instant(snapshot)
+        first, last = log.user_offsets[buyer : buyer + 2]
+        stop = first + np.searchsorted(log.time[first:last], instant)
+        latest = np.arange(max(first, stop - settings.collaborative_items), stop)
+        latest = latest[log.time[latest] >= instant - settings.collaborative_days * DAY]
+        return set(log.item[latest].tolist())
+
+    def _list_viewed(self, buyer: int, snapshot: int) -> list[int]:
+        """List what a buyer viewed latest in those days, of what was on sale and not bought."""
+        items, times = self._views_by_user.get(buyer, _NO_VIEWS)
+        instant = self._snapshots.instant(snapshot)
+        is_open = (times >= instant - self._settings.collaborative_days * DAY) & (times < instant)
+        is_open &= self._snapshots.on_sale[snapshot, items]
+        is_open &= self._log.owned_since(np.full(len(items), buyer), items) >= instant
+        latest_first = items[is_open][np.lexsort((items[is_open], times[is_open]))][::-1].tolist()
+        return list(dict.fromkeys(latest_first))[: self._settings.viewed_items]
+
+    @cached_property
+    def _views_by_user(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Items and times of each user's views."""
+        if self._log.views is None:
+            return {}
+        user, item, time = (column[np.argsort(self._log.views.user)] for column in self._log.views)
+        users, starts = np.unique(user, return_index=True)
+        runs = zip(np.split(item, starts[1:]), np.split(time, starts[1:]), strict=True)
+        return dict(zip(users.tolist(), runs, strict=False))
 
     def _draw_crossing(self, item: int, snapshot: int) -> list[int]:
         """Draw items of the same price category and another product group."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import __version__
-from ..contract.schema import CONTRACT
+from ..contract.schema import CONTRACT, HARD_CANDIDATES
 from ..monitoring.progress import ProgressTracker
 from .certificate import sign, write_certificate
 from .dataset_files import (
@@ -26,13 +26,14 @@ from .dataset_files import (
 )
 from .expected import ExpectedDataset, derive_dataset
 from .findings import Findings
+from .hard_candidate_checks import check_hard_candidates
 from .manifest_checks import ManifestChecker, check_inputs
 from .mining_weights import check_mining_weights, read_mining_weights
 from .sequence_checks import check_user_sequences
 from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
 from .similarity_checks import check_similarities, select_items
 from .split_checks import PROBE_GROUPS, MiningInputs, SampleSize, SplitResult, check_split
-from .vocabulary_checks import check_vocabularies
+from .vocabulary_checks import check_train_counts, check_vocabularies
 
 DEFAULT_SAMPLE = 500  # groups a split
 
@@ -100,8 +101,12 @@ def audit(
         check_vocabularies(written, vocabulary, expected, findings)
         if vocabulary is not None:
             check_mining_weights(vocabulary, expected, pairs, sample, written.config, findings)
-    size = SampleSize(sample, seed)
-    mining = MiningInputs(pairs, read_mining_weights(vocabulary, expected.log))
+        size = SampleSize(sample, seed)
+        mining = MiningInputs(pairs, read_mining_weights(vocabulary, expected.log))
+        if HARD_CANDIDATES in readable:
+            digests[HARD_CANDIDATES] = check_hard_candidates(
+                written, expected, mining, size, findings
+            )
     results: list[SplitResult] = []
     n_rows = sum(split.n_groups for split in expected.splits) * written.config.rows_per_positive
     with progress.stage("samples", total=n_rows):
@@ -110,12 +115,14 @@ def audit(
                 result = check_split(written, split, mining, size, findings, progress)
                 results.append(result)
                 digests[split.table] = result.digests
+    if vocabulary is not None and expected.splits[0].table in readable:
+        check_train_counts(vocabulary, expected, results[0].n_hard_by_item, findings)
     _check_disjoint_users(written, results, findings)
     check_digests(digests, written, findings)
     checker = ManifestChecker(written, findings)
     checker.check_splits(expected)
     checker.check_similarity(tables.get("item_similarity_matrix"), cosine_inputs)
-    checker.check_negatives(results)
+    checker.check_negatives(results, expected.log.views is not None)
     body = {
         **_describe_audit(findings, size),
         "content_digest": written.manifest["content_digest"],

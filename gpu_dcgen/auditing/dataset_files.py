@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import DatasetConfig
-from ..contract.schema import CARDS, FILES, SPLITS, make_arrow_schema
+from ..contract.schema import CARDS, SPLITS, list_tables, make_arrow_schema
 from ..errors import InputError
 from .findings import Findings
 from .hashes import ColumnDigests
@@ -22,7 +22,7 @@ from .input_tables import hash_file
 
 BATCH_GROUPS = 2048  # checked at a time: bounds the memory
 SIDE_TABLE_ROWS = 1 << 18
-SIDE_TABLES = tuple(name for name in FILES if not name.endswith("_dataset"))
+SIDE_TABLES = ("item_similarity_matrix", "user_sequences", "item_vocabulary")  # read whole
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
 NOT_AUDITED = ("certificate.json", *CARDS)  # written after the build, about the dataset
 NOT_LISTED = ("manifest.json", *NOT_AUDITED)  # in the manifest's own list of files
@@ -44,6 +44,11 @@ class WrittenDataset:
     folder: Path
     manifest: dict[str, Any]
     config: DatasetConfig
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the Parquet files that the configuration asks for, without suffix."""
+        return list_tables(hard_candidates=self.config.output.hard_candidates)
 
     def read_entry(self, path: str) -> Any:
         """Return an entry of the manifest by its dotted path, None where it is missing."""
@@ -131,7 +136,7 @@ def check_files(dataset: WrittenDataset, findings: Findings) -> list[dict[str, A
     for name in sorted((listed.keys() | files.keys()) - set(NOT_LISTED)):
         size = files[name].stat().st_size if name in files else None
         findings.check_equal("files", name, "bytes", size, listed.get(name))
-    for name in [*(f"{name}.parquet" for name in FILES), *JSON_FILES]:
+    for name in [*(f"{name}.parquet" for name in dataset.tables), *JSON_FILES]:
         if not (dataset.folder / name).exists():
             findings.add_fault("files", name, None, "missing", "a file of the contract")
     return [
@@ -144,7 +149,7 @@ def check_files(dataset: WrittenDataset, findings: Findings) -> list[dict[str, A
 def check_schemas(dataset: WrittenDataset, findings: Findings) -> set[str]:
     """Check each Parquet file's schema; return the tables that have the contract's columns."""
     readable = set()
-    for name in FILES:
+    for name in dataset.tables:
         parts, schema = dataset.parts_of(name), dataset.schema_of(name)
         faults = [
             (dataset.relative(part), *fault)
@@ -236,7 +241,7 @@ def stream_groups(
     for part in dataset.parts_of(f"{SPLITS[split]}_dataset"):
         file, first_row = dataset.relative(part), 0
         incomplete: list[pa.RecordBatch] = []  # rows of a group that the next rows complete
-        for rows in _stream_rows(part, BATCH_GROUPS * rows_per_group):
+        for rows in _stream_rows(part, BATCH_GROUPS * rows_per_group, ["user_id", "item_id"]):
             digests.add(rows, rows_per_group)
             (batch,) = _to_batches(pa.Table.from_batches([*incomplete, rows]))
             n = batch.num_rows // rows_per_group
@@ -257,9 +262,12 @@ def stream_groups(
             )
 
 
-def _stream_rows(part: Path, max_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield a file's rows, at most `max_rows` of one row group at a time."""
-    with pq.ParquetFile(part, read_dictionary=["user_id", "item_id"]) as parquet:
+def _stream_rows(part: Path, max_rows: int, dictionaries: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows, at most `max_rows` of one row group at a time.
+
+    Texts named in `dictionaries` become dictionary arrays.
+    """
+    with pq.ParquetFile(part, read_dictionary=dictionaries) as parquet:
         for number in range(parquet.num_row_groups):
             yield from _to_batches(parquet.read_row_group(number), max_rows)
 
@@ -277,3 +285,17 @@ def read_side_table(dataset: WrittenDataset, name: str) -> tuple[pa.Table, dict[
     for batch in _to_batches(table, SIDE_TABLE_ROWS) if table.num_rows else [table]:
         digests.add(batch)
     return table, digests.to_hex()
+
+
+def stream_side_table(
+    dataset: WrittenDataset, name: str, dictionaries: list[str], digests: ColumnDigests
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a large file beside the samples, and digest its columns.
+
+    Texts named in `dictionaries` become dictionary arrays.
+    """
+    (path,) = dataset.parts_of(name)
+    digests.add(pq.read_schema(path).empty_table())
+    for batch in _stream_rows(path, SIDE_TABLE_ROWS, dictionaries):
+        digests.add(batch)
+        yield batch

@@ -1,6 +1,6 @@
 """Explain the negatives of one positive: candidates, scores, refusals and probabilities.
 
-A build does not write its candidates. They are derived again from the inputs and the dataset's
+A build need not write its candidates. They are derived again from the inputs and the dataset's
 mining weights by the audit's implementation of the rules (D12, D13), and the result is compared
 with the dataset.
 """
@@ -52,7 +52,7 @@ class ExplainedCandidate(ExplainedItem):
     sources: list[str]
     refused: str | None  # itself, not_on_sale, sibling, low_score, owned; None if allowed
     similarity: float | None  # of the pair in the matrix
-    buyers: int  # who brought it in by `collaborative`
+    buyers: int  # who brought it in by `collaborative` or `viewed`
     parts: dict[str, float]  # of the score, by name
     score: float  # their sum, to 2^-14
     weight: float | None  # of its source x its own; None if refused, and with `selection: greedy`

@@ -78,8 +78,8 @@ class ManifestChecker:
         self._check("similarity.scale_bits", inputs.scale_bits)
         self._check("similarity.nonzeros", inputs.cells.nnz)
 
-    def check_negatives(self, splits: list[SplitResult]) -> None:
-        """Check the numbers of negatives."""
+    def check_negatives(self, splits: list[SplitResult], has_views: bool) -> None:
+        """Check the numbers of negatives; only a log with views has the source `viewed`."""
         config = self._config
         n_groups = sum(split.n_groups for split in splits)
         self._check("negatives.verified", n_groups * config.negatives_per_positive)
@@ -90,5 +90,7 @@ class ManifestChecker:
                 n_by_detail += split.n_by_detail
             hard = dict(zip(NEGATIVE_DETAILS, n_by_detail.tolist(), strict=True))
             del hard["random"]
+            if not has_views:
+                del hard["viewed"]
             self._check("negatives.by_source", hard)
             self._check("negatives.shortfall", hard["fallback"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .findings import Findings
 from .group_comparer import GroupCodes, GroupComparer
 from .negatives import NegativeMiner, Positive
 from .output_columns import NULL, as_array, expect_floats
+from .purchase_log import DAY
 from .similarity import SimilarityPairs
 
 DETAILS = pa.array(NEGATIVE_DETAILS)
@@ -35,9 +37,12 @@ class NegativeChecker(GroupComparer):
         super().__init__(split, config, findings)
         self._pairs = pairs
         self.n_by_detail = np.zeros(len(NEGATIVE_DETAILS), dtype=np.int64)  # hard ones
+        self.n_hard_by_item = np.zeros(split.log.n_items, dtype=np.int64)
 
     def check(self, groups: GroupCodes) -> None:
         """Check a batch."""
+        hard = groups.item[:, 1 : 1 + self._n_hard]
+        self.n_hard_by_item += np.bincount(hard[hard >= 0], minlength=self._log.n_items)
         self._check_ownership(groups)
         self._check_siblings(groups)
         if self._config.output.extra_columns:
@@ -100,6 +105,8 @@ class NegativeChecker(GroupComparer):
         is_crossing = (category == category[:, :1]) & (group != group[:, :1])
         is_in_window = self._is_in_window(groups)[:, None]
         is_bad |= (details == DETAIL_CODES["category_crossing"]) & ~is_crossing & is_in_window
+        was_viewed = self._was_viewed[self._snapshot_of(groups), item]
+        is_bad |= (details == DETAIL_CODES["viewed"]) & ~was_viewed & is_in_window
 
         def show(g: int) -> tuple[Any, Any]:
             slots = np.flatnonzero(is_bad[g]).tolist()
@@ -110,6 +117,21 @@ class NegativeChecker(GroupComparer):
             return f"slots {slots}: {texts}", "sources that could have offered these items"
 
         self._report_groups("negative_details", groups, np.any(is_bad, axis=1), show)
+
+    @cached_property
+    def _was_viewed(self) -> np.ndarray:
+        """Whether someone viewed an item in the days before a snapshot and had not bought it."""
+        snapshots, views = self._snapshots, self._log.views
+        was_viewed = np.zeros(snapshots.on_sale.shape, dtype=bool)
+        if views is None or not self._config.negative_sampling.viewed_items:
+            return was_viewed
+        owned_since = self._log.owned_since(views.user, views.item)
+        span = self._config.negative_sampling.collaborative_days * DAY
+        for row in range(len(was_viewed)):
+            instant = snapshots.instant(row)
+            is_open = (views.time >= instant - span) & (views.time < instant)
+            was_viewed[row, views.item[is_open & (owned_since >= instant)]] = True
+        return was_viewed
 
     def _check_log_q(self, groups: GroupCodes) -> None:
         """Check logarithms that follow from numbers of items, and the range of the others."""

@@ -32,7 +32,7 @@ RULES = {
     ),
     "vocabularies": Rule(
         "D17; Vocabulary Mappings",
-        "vocabularies, codes, item index and balancing weights are those of the inputs",
+        "vocabularies, codes, item index, counts and balancing weights are those of the inputs",
     ),
     "groups": Rule(
         "D16; Contrastive Learning Pairs",
@@ -86,6 +86,10 @@ RULES = {
     "mining_weights": Rule(
         "D13",
         "mining weights make items be drawn as often as they are bought, by train positives alone",
+    ),
+    "hard_candidates": Rule(
+        "D13",
+        "hard_candidates holds the lists that hard negatives are drawn from, with their weights",
     ),
     "negatives": Rule(
         "D12, D13, D22",

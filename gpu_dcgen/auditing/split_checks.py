@@ -53,6 +53,7 @@ class SplitResult:
     digests: dict[str, str]  # column -> content digest
     has_positive: np.ndarray  # (U,) bool  users with a positive in this split
     n_by_detail: np.ndarray  # hard negatives by source, in the order of NEGATIVE_DETAILS
+    n_hard_by_item: np.ndarray  # (I,) int64  hard negatives
 
 
 def check_split(
@@ -106,7 +107,9 @@ def check_split(
         )
     if probe is not None and probe.n_rows:
         probe_labels(probe, split.log.item_index, config, findings)
-    return SplitResult(n_groups, digests.to_hex(), has_positive, negatives.n_by_detail)
+    return SplitResult(
+        n_groups, digests.to_hex(), has_positive, negatives.n_by_detail, negatives.n_hard_by_item
+    )
 
 
 class ExtraColumnChecker(GroupComparer):

@@ -82,6 +82,27 @@ def check_item_vocabulary(table: pa.Table, log: PurchaseLog, findings: Findings)
         findings.check_column(RULE, file, name, actual, expect_texts(codes, vocabulary))
 
 
+def check_train_counts(
+    table: pa.Table, expected: ExpectedDataset, n_hard: np.ndarray, findings: Findings
+) -> None:
+    """Check how often each item is a positive and a hard negative of train.
+
+    `n_hard` (I,) int64 counts the hard negatives in the rows of train.
+    """
+    file, log = "item_vocabulary.parquet", expected.log
+    if table.num_rows != log.n_items:
+        return  # `check_item_vocabulary` reports it
+    items = np.argsort(log.item_index)
+    n_positives = np.bincount(expected.splits[0].item, minlength=log.n_items)
+    for name, counts in (
+        ("n_train_positives", n_positives),
+        ("n_train_hard_negatives", n_hard),
+    ):
+        values = encode_numbers(as_array(table[name]))
+        findings.count(RULE, log.n_items)
+        findings.check_column(RULE, file, name, values, expect_numbers(counts[items]))
+
+
 def _expect_vocabulary(
     log: PurchaseLog, values: dict[str, list[str]], config: DatasetConfig
 ) -> dict[str, Any]:

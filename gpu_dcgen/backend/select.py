@@ -17,8 +17,9 @@ def select_backend(
 ) -> tuple[Backend, str]:
     """Open the backend called `name`, and return it with the reason for its choice.
 
-    `auto` is the GPU if RAPIDS is installed and a device runs a first kernel, else the CPU. `gpu`
-    without a device raises BackendError with the exact reason (D24: never silently the CPU).
+    `auto` is the GPU if RAPIDS is installed and a device runs first operations, else the CPU,
+    whatever the GPU's libraries raise. `gpu` without a device raises BackendError with the exact
+    reason (D24: never silently the CPU).
     """
     if name not in ("auto", "cpu", "gpu"):
         raise BackendError(f"unknown backend {name!r}; expected auto, cpu or gpu.")
@@ -39,14 +40,14 @@ def select_backend(
 @functools.cache
 def _open_gpu(memory_limit: int | None) -> Backend:
     """Open the GPU, once a process and limit: it takes over the allocators of all libraries."""
-    from .gpu.device import find_device
+    from .gpu.device import find_device, quote_error
 
-    device = find_device()
     try:
+        device = find_device()
         from .gpu.cuda_backend import CudaBackend
 
         return CudaBackend(device, memory_limit)
-    except (ImportError, RuntimeError) as error:
-        raise BackendError(
-            f"{device.name} cannot be used: {type(error).__name__}: {error}"
-        ) from error
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(f"the GPU cannot be used: {quote_error(error)}") from error

@@ -8,7 +8,14 @@ from pathlib import Path
 from ..config import DatasetConfig
 from ..contract.manifest import Manifest
 from ..contract.quality_report import QUALITY_REPORT, QualityReport
-from ..contract.schema import FILES, SPLITS, Column, get_columns, get_file
+from ..contract.schema import (
+    HARD_CANDIDATES,
+    SPLITS,
+    Column,
+    get_columns,
+    get_file,
+    list_tables,
+)
 from ..errors import InputError
 
 _NO_DATASET = "Name a folder that 'gpu-dcgen build' published."
@@ -120,7 +127,8 @@ def describe(dataset: Path) -> DatasetDescription:
     quality_report = QualityReport.load(dataset / QUALITY_REPORT, _NO_DATASET)
     try:
         config = DatasetConfig.model_validate(manifest.config)
-        tables = tuple(_describe_table(name, manifest, config) for name in FILES)
+        names = list_tables(hard_candidates=config.output.hard_candidates)
+        tables = tuple(_describe_table(name, manifest, config) for name in names)
     except ValueError as error:
         raise InputError(
             f"{path}: is no manifest of this version ({error}).\n{_OTHER_VERSION}"
@@ -136,6 +144,8 @@ def _describe_table(name: str, manifest: Manifest, config: DatasetConfig) -> Tab
     n_rows = {f"{split}_dataset": counts.rows for split, counts in manifest.counts.items()}
     n_rows["item_similarity_matrix"] = manifest.similarity.pairs
     n_rows["item_vocabulary"] = manifest.vocabulary.items
+    if not config.negative_sampling.hard_negatives_per_positive:
+        n_rows[HARD_CANDIDATES] = 0
     shape = config.output.shape
     columns = get_columns(name, config.output.extra_columns, shape)
     return Table(name, get_file(name, shape).row, columns, files, n_rows.get(name))

@@ -18,6 +18,7 @@ _KEYS = {
     "item_similarity_matrix": ("item_id", "similar_item_id"),
     "user_sequences": ("user_id",),
     "item_vocabulary": ("item_index",),
+    "hard_candidates": ("item_id", "snapshot", "candidate_id"),
 }
 
 

@@ -69,7 +69,8 @@ class InputsConfig(Section):
     """End of the rows to read: a date, or a date and time, in UTC. Transactions and views at or
     after it are left out, and are no bad rows. Null: all are read."""
     views: bool = True
-    """Whether views.parquet is read where the folder holds it; views add to similarities (D9)."""
+    """Whether views.parquet is read where the folder holds it; views add to similarities (D9)
+    and offer hard negatives (D13)."""
 
     @model_validator(mode="after")
     def _require_a_period(self) -> Self:

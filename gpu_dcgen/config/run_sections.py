@@ -37,6 +37,10 @@ class OutputConfig(Section):
     appendable: bool = True
     """Whether append.json is written, without which `gpu-dcgen append` cannot reuse splits
     (D25)."""
+    hard_candidates: bool = False
+    """Whether hard_candidates.parquet is written: the lists that hard negatives are drawn from,
+    with weights (D13). The loader can then draw other hard negatives in each epoch. It doubles
+    small datasets."""
 
 
 class QualityConfig(Section):

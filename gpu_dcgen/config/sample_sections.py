@@ -63,7 +63,8 @@ class ScoreWeights(Section):
     similarity: Share = 0.5
     """Weight of the candidate's similarity to the positive."""
     collaborative: Share = 0.3
-    """Weight of the number of buyers who bought both, of eight at most."""
+    """Weight of the number of buyers who bought both, or viewed the candidate without buying it,
+    of eight at most."""
     price: Share = 0.2
     """Weight of nearness in price."""
     popularity: Share = 0.1
@@ -83,6 +84,8 @@ class SourceWeights(Section):
     """Weight of candidates that are neighbors of the positive's item, within the band."""
     collaborative: SourceWeight = 1
     """Weight of what the item's latest buyers bought."""
+    viewed: SourceWeight = 1
+    """Weight of what the item's latest buyers viewed and did not buy."""
     category_crossing: SourceWeight = 1
     """Weight of items of the same price category and another product group."""
 
@@ -123,11 +126,16 @@ class NegativeSamplingConfig(Section):
     the source off. The default is the contract's."""
     collaborative_buyers: Annotated[int, Field(ge=0, le=256)] = 64
     """Latest buyers of the positive's item before the snapshot. Their other purchases become
-    candidates of source `collaborative`; 0 turns the source off."""
+    candidates of source `collaborative`, and their views those of source `viewed`; 0 turns both
+    sources off."""
     collaborative_items: Annotated[int, Field(ge=1, le=64)] = 8
     """Latest purchases of each such buyer that become candidates."""
     collaborative_days: Days = 7
-    """Days before the snapshot in which those purchases lie. The default is the contract's."""
+    """Days before the snapshot in which those purchases and views lie. The default is the
+    contract's."""
+    viewed_items: Annotated[int, Field(ge=0, le=64)] = 8
+    """Where the log has views: items that each such buyer viewed latest, of those on sale that the
+    buyer had not bought, which become candidates of source `viewed`; 0 turns the source off."""
     category_draws: Annotated[int, Field(ge=0, le=1024)] = 32
     """Draws for source `category_crossing`: items of the positive's price category and another
     product group; 0 turns the source off."""

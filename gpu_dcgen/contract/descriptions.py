@@ -65,7 +65,7 @@ DESCRIPTIONS = {
     "similar_item_id": "Id of one of the most similar items.",
     "similarity": (
         "Cosine similarity of the two items by their buyers in the training period, above 0 and at "
-        "most 1."
+        "most 1; a candidate has none where item_similarity_matrix lacks the pair."
     ),
     "common_users": "Users who bought both items in the training period.",
     "rank": "Rank among the item's most similar items, from 1.",
@@ -78,8 +78,8 @@ DESCRIPTIONS = {
     "sequence_length": "Entries of the lists.",
     "item_index": "Index of the item in sequences, from 1; 0 is padding.",
     "negative_detail": (
-        "Source of a negative: item_cf, collaborative, category_crossing, fallback or random; null "
-        "for a positive."
+        "Source of a negative: item_cf, collaborative, viewed, category_crossing, fallback or "
+        "random; null for a positive."
     ),
     "negative_log_q": (
         "Logarithm of the probability that the item became a negative of this kind; null for a "
@@ -89,6 +89,20 @@ DESCRIPTIONS = {
         "Weight of the item where hard negatives are drawn, so that none is drawn more often, for "
         "how often it is bought, than others; 256 is neutral."
     ),
+    "n_train_positives": "How often the item is a positive of the training split.",
+    "n_train_hard_negatives": (
+        "How often the item was drawn as a hard negative of the training split; a triplet holds "
+        "one of those drawn."
+    ),
+    "snapshot": "When the list's item snapshot was taken (UTC); the list is as of this moment.",
+    "candidate_id": "Id of an item that may be drawn as a hard negative of the list's item.",
+    "source": "First source that offered it: item_cf, collaborative, viewed or category_crossing.",
+    "score": "Score by which the list chose its candidates.",
+    "weight": "Weight of its source times mining_weight; draws are proportional to it.",
+    "is_own_group": "Whether the candidate is of the product group of the list's item.",
+    "popularity_score": "Popularity of the candidate at the snapshot, as item_popularity_score.",
+    "price_category": "Price quartile of the candidate at the snapshot, as item_price_category.",
+    "price_normalized": "Price of the candidate at the snapshot, as item_price_normalized.",
     "recency": (
         "Weight of each purchase, halved with each half-life of its age at the end of the split's "
         "period."

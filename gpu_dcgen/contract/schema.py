@@ -24,8 +24,17 @@ CLUB_STATUS = ("ACTIVE", "PRE-CREATION", "LEFT CLUB")
 NEWS_FREQUENCY = ("NONE", "Regularly", "Monthly", "None")
 SEASONS = ("Spring", "Summer", "Fall", "Winter")
 NEGATIVE_SOURCES = ("random", "hard", "in_batch")  # D14: the contract names them twice, differently
-# D13, D17
-NEGATIVE_DETAILS = ("item_cf", "collaborative", "category_crossing", "fallback", "random")
+# D13, D17. Their places are codes in files: a new source comes last.
+NEGATIVE_DETAILS = (
+    "item_cf",
+    "collaborative",
+    "category_crossing",
+    "fallback",
+    "random",
+    "viewed",
+)
+# Those that list candidates.
+CANDIDATE_SOURCES = tuple(name for name in NEGATIVE_DETAILS if name not in ("fallback", "random"))
 PRICE_CATEGORIES = ("Q1", "Q2", "Q3", "Q4")  # D6
 
 InputRole = Literal["key", "category", "number", "price", "time"]
@@ -232,6 +241,8 @@ TRIPLETS = File(
 
 SHAPES = {"labeled_pair": SAMPLES, "n_tuple": N_TUPLES, "triplet": TRIPLETS}  # D19
 
+HARD_CANDIDATES = "hard_candidates"  # written where `output.hard_candidates` is true
+
 FILES: dict[str, File] = {
     **{f"{split}_dataset": SAMPLES for split in SPLITS},
     "item_similarity_matrix": File(
@@ -277,6 +288,24 @@ FILES: dict[str, File] = {
                 for name in ("product_code", "section", "name")
             ),
             Column("mining_weight", "int32", "metadata"),
+            Column("n_train_positives", "int32", "metadata"),
+            Column("n_train_hard_negatives", "int32", "metadata"),
+        ),
+    ),
+    HARD_CANDIDATES: File(
+        "a candidate in a list that hard negatives are drawn from",
+        (
+            Column("item_id", "string", "id"),
+            Column("snapshot", "datetime64[ns]", "metadata", statistics=True),
+            Column("candidate_id", "string", "id"),
+            Column("source", "category", "metadata"),
+            Column("score", "float32", "metadata", encoding="DICTIONARY"),
+            Column("similarity", "float32", "metadata", nullable=True),
+            Column("weight", "int32", "metadata", encoding="DICTIONARY"),
+            Column("is_own_group", "bool", "metadata"),
+            Column("popularity_score", "float32", "feature", encoding="DICTIONARY"),
+            Column("price_category", "category", "feature", nullable=True),
+            Column("price_normalized", "float32", "feature", nullable=True, encoding="DICTIONARY"),
         ),
     ),
 }
@@ -292,6 +321,11 @@ class WriterSettings:
     # Of columns that are not dictionary-encoded.
     encodings: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()  # columns with minima and maxima
+
+
+def list_tables(*, hard_candidates: bool) -> list[str]:
+    """Return the names of the files that a dataset has, with or without the optional one."""
+    return [name for name in FILES if hard_candidates or name != HARD_CANDIDATES]
 
 
 def get_file(file: str, shape: str = "labeled_pair") -> File:

@@ -48,6 +48,7 @@ def trace_provenance(results: StageResults, config: DatasetConfig, backend: Back
     categories, mining_weights = _hash_categories(results, backend), _hash_weights(results, backend)
     purchases, users = _hash_purchases(results, backend), _hash_users(results, backend)
     items, snapshots = _hash_items(results, config, backend), _hash_snapshots(results, backend)
+    views = _hash_views(results, config, backend)
     report = [sampled_bits(plan), place_column(results)]
     fingerprints: dict[str, Fingerprints] = {
         positives.split: {
@@ -57,6 +58,7 @@ def trace_provenance(results: StageResults, config: DatasetConfig, backend: Back
             "items": items[k],
             "categories": categories,
             "snapshots": snapshots[k],
+            "views": views[k],
             "similarities": similarities,
             "positives": _hash_positives(results, k, backend),
             "mining_weights": mining_weights,
@@ -159,6 +161,26 @@ def _hash_snapshots(results: StageResults, backend: Backend) -> list[list[Any]]:
             n_entries += int(item.shape[0])
             total += int(hashes.sum())
     return sums
+
+
+def _hash_views(results: StageResults, config: DatasetConfig, backend: Backend) -> list[list[Any]]:
+    """Before each window's end: views by those who buy before it, of items that may be drawn.
+
+    None where they offer no hard negatives.
+    """
+    xp, log, sampling = backend.xp, results.interactions, config.negative_sampling
+    offers = sampling.hard_negatives_per_positive and sampling.collaborative_buyers
+    if log.views is None or not (offers and sampling.viewed_items):
+        return [[0, _hex(0)] for _ in results.plan.windows.ends]
+    time, user, item = log.views
+    since = xp.maximum(time, log.time[log.user_offsets[:-1]][user])
+    if sampling.corpus == "live":
+        since = xp.maximum(since, log.time[log.by_item[log.item_offsets[:-1]]][item])
+
+    def hash_rows(rows: slice) -> Array:
+        return _hash_columns(xp, log.user_key[user[rows]], log.item_key[item[rows]], time[rows])
+
+    return _sum_before(results.plan.windows.ends, since, hash_rows, backend)
 
 
 def _hash_similarities(results: StageResults, backend: Backend) -> list[Any]:

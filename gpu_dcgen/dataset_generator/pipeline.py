@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..context import BuildContext
 from ..contract.json_files import write_json
-from ..contract.schema import SPLITS
+from ..contract.schema import HARD_CANDIDATES, SPLITS
 from ..digest import ContentDigest, vocabulary
 from ..errors import OutputError
 from ..inputs.shop import InputReport, load_shop
@@ -20,12 +20,19 @@ from ..negative_sampler import Candidates, SamplerInputs, find_candidates
 from ..outputs.manifest import PipelineResult, category_mappings, vocabularies
 from ..outputs.parts import ReusedSplit, lay_out_parts, require_rows
 from ..outputs.samples import Workers, WrittenSamples, write_samples
-from ..outputs.tables import item_blocks, sequence_blocks, similarity_blocks, write_file
+from ..outputs.tables import (
+    candidate_blocks,
+    item_blocks,
+    sequence_blocks,
+    similarity_blocks,
+    write_file,
+)
 from ..preparation.balancing import Balance, compute_balance, resample
 from ..preparation.features import AsOfFeatures, compute_features
 from ..preparation.interactions import Interactions, build_interactions
 from ..preparation.splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
 from ..preparation.windows import Windows, cut_windows
+from ..quality_validator.metrics import QualityMetrics
 from ..quality_validator.statistics import describe
 from ..resources import estimate_dataset_bytes, require_disk_space, require_open_files
 from ..samples import StageResults, collect_results
@@ -86,7 +93,7 @@ def run_pipeline(
             f"{split}_dataset": record.digest
             for split, record in zip(SPLITS, written.records, strict=True)
         }
-        files |= write_tables(folder, results, prepared.sequences, context)
+        files |= write_tables(folder, results, prepared.sequences, written.metrics, context)
         write_json(folder / "vocabulary.json", vocabularies(results, config))
         write_json(folder / "category_mappings.json", category_mappings(results, prepared.balance))
         if config.output.appendable and provenance is not None:
@@ -105,7 +112,10 @@ def _require_room(folder: Path, prepared: PreparedStages, context: BuildContext)
     written_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     n_neighbors = int(prepared.results.neighbors.item.shape[0])
     n_users = int(prepared.sequences.user.shape[0])
-    n_bytes = estimate_dataset_bytes(prepared.n_groups, context.config, n_neighbors, n_users)
+    n_candidates = int(prepared.results.candidates.lists.item.shape[0])
+    n_bytes = estimate_dataset_bytes(
+        prepared.n_groups, context.config, n_neighbors, n_users, n_candidates
+    )
     try:
         require_disk_space(folder, max(0, n_bytes - written_bytes))
         require_open_files(context.config.n_threads)
@@ -246,15 +256,24 @@ def _candidates(
 
 
 def write_tables(
-    folder: Path, results: StageResults, sequences: UserSequences, context: BuildContext
+    folder: Path,
+    results: StageResults,
+    sequences: UserSequences,
+    metrics: QualityMetrics,
+    context: BuildContext,
 ) -> dict[str, ContentDigest]:
-    """Write the Parquet files beside the samples into `folder`; return their digests by name."""
+    """Write the Parquet files beside the samples into `folder`; return their digests by name.
+
+    `metrics` are those of the samples.
+    """
     config, backend = context.config, context.backend
     tables = {
         "item_similarity_matrix": similarity_blocks(results, backend),
         "user_sequences": sequence_blocks(sequences, results, vocabulary(SPLITS, backend), backend),
-        "item_vocabulary": item_blocks(results, backend),
+        "item_vocabulary": item_blocks(results, metrics, backend),
     }
+    if config.output.hard_candidates:
+        tables[HARD_CANDIDATES] = candidate_blocks(results, config, backend)
     return {
         name: write_file(folder / f"{name}.parquet", blocks, config, backend)
         for name, blocks in tables.items()

@@ -49,6 +49,7 @@ _REASONS = {
     "users": "what the tables say of some customers has changed",
     "items": "what the tables say of some articles has changed",
     "categories": "values were added, removed or renamed, and the files number them in order",
+    "views": "rows of views were added, changed or left out",
     "similarities": "views have changed, or similarity.engine is approximate",
     "mining_weights": "other positives of train; hard negatives are drawn by their numbers",
 }

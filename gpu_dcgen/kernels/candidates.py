@@ -1,4 +1,4 @@
-"""Candidates of hard negatives for an item at a snapshot: three sources, scored (D13).
+"""Candidates of hard negatives for an item at a snapshot: four sources, scored (D13).
 
 A row is a list of candidates. Each source offers items to the pool of a lane, which holds each item
 once; the best by score become the list. What is on sale comes as a table of its own, (I,) bool: it
@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import kernel_helper, row_kernel
-from .draws import are_siblings
+from .draws import are_siblings, is_owned
 from .rng import below, draw, fold
 
-SOURCES = ("item_cf", "collaborative", "category_crossing", "fallback")
-ITEM_CF, COLLABORATIVE, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3
+SOURCES = ("item_cf", "collaborative", "viewed", "category_crossing", "fallback")
+ITEM_CF, COLLABORATIVE, VIEWED, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3, 4
 FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights, similarities, prices and popularity
 SCORE_SHIFT = 18  # from a product of two such numbers to a score
 SCORE_ONE = 1 << 14  # 1.0 in the fixed point of scores
 
-# A candidate's state packs the first of SOURCES that offered it (2 bits), how many buyers bought
-# it (14 bits), and the number of the last of these buyers, from 1.
+# A candidate's state packs the first of SOURCES that offered it (2 bits: no candidate is of
+# `fallback`), how many buyers bought or viewed it (14 bits), and the number of the last of those
+# who bought it, from 1.
 SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16
 
 # What a snapshot knows of an item, besides whether it is on sale, packed into an int64, so that
@@ -47,6 +48,7 @@ class CandidateSettings(NamedTuple):
     max_neighbors: int  # offered by item_cf
     max_buyers: int
     max_items_per_buyer: int
+    max_views_per_buyer: int  # 0 where the log has no views
     n_category_draws: int
     similarity_weight: int
     collaborative_weight: int
@@ -75,6 +77,13 @@ class Purchases(NamedTuple):
     recent_item: Any  # (R,) int32  in (user, time, item) order
 
 
+class RecentViews(NamedTuple):
+    """What users viewed in the days before a snapshot: items on sale that they had not bought."""
+
+    offsets: Any  # (U+1,) int64  each user's run in `item`
+    item: Any  # (V,) int32  distinct, by the user's latest view, then item
+
+
 class NeighborLists(NamedTuple):
     """Each item's neighbors by falling similarity, then rising item."""
 
@@ -98,6 +107,7 @@ class CandidateTables(NamedTuple):
     product_code: Any  # (I,) int32  items of one code are siblings; -1 unknown
     item_key: Any  # (I,) uint64  seeds draws
     purchases: Purchases
+    views: RecentViews
     neighbors: NeighborLists
     snapshots: SnapshotTables
 
@@ -221,9 +231,8 @@ def _find_buyers(item, purchases, settings, pool):
 
 
 @kernel_helper
-def _offer_collaborative(item, n_pool, on_sale, purchases, settings, pool):
+def _offer_collaborative(item, n_buyers, n_pool, on_sale, purchases, settings, pool):
     """Pool what the latest buyers of the item bought in the days before the snapshot."""
-    n_buyers = _find_buyers(item, purchases, settings, pool)
     for b in range(n_buyers):
         buyer = pool.buyer_user[b]
         first, stop = purchases.recent_offsets[buyer], purchases.recent_offsets[buyer + 1]
@@ -236,6 +245,22 @@ def _offer_collaborative(item, n_pool, on_sale, purchases, settings, pool):
                 if state >> LAST_SHIFT != b + 1:
                     counted = (state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)
                     pool.state[candidate] = counted + BUYER
+    return n_pool
+
+
+@kernel_helper
+def _offer_viewed(n_buyers, n_pool, views, settings, pool):
+    """Pool what the latest buyers of the item viewed in those days and had not bought.
+
+    A buyer names no item twice, and none that the same buyer offered by a purchase.
+    """
+    for b in range(n_buyers):
+        buyer = pool.buyer_user[b]
+        first, stop = views.offsets[buyer], views.offsets[buyer + 1]
+        for position in range(max(first, stop - settings.max_views_per_buyer), stop):
+            candidate = _offer(views.item[position], VIEWED, n_pool, settings, pool)
+            n_pool = max(n_pool, candidate + 1)
+            pool.state[candidate] += BUYER
     return n_pool
 
 
@@ -340,13 +365,23 @@ def _sort(keys, n):
         gap //= 3
 
 
+@row_kernel
+def mark_open_views(row, user, item, instant, on_sale, ownership, is_open):
+    """Mark views of items on sale that their user had not bought before `instant` (ns)."""
+    j = item[row]
+    is_open[row] = on_sale[j] and not is_owned(user[row], j, instant, ownership)
+
+
 @row_kernel(scratch=True, min_rows=64)
 def list_candidates(row, lane, items, k, tables, settings, pools, lists):
     """List the best candidates of items[row] at snapshot k (D13)."""
     pool, item = _select_lane(pools, lane), items[row]
     on_sale, features = tables.snapshots.on_sale[k], tables.snapshots.packed_features[k]
     n_pool = _offer_neighbors(item, on_sale, tables.neighbors, settings, pool)
-    n_pool = _offer_collaborative(item, n_pool, on_sale, tables.purchases, settings, pool)
+    n_buyers, purchases = _find_buyers(item, tables.purchases, settings, pool), tables.purchases
+    n_pool = _offer_collaborative(item, n_buyers, n_pool, on_sale, purchases, settings, pool)
+    if settings.max_views_per_buyer > 0:
+        n_pool = _offer_viewed(n_buyers, n_pool, tables.views, settings, pool)
     n_pool = _offer_crossing(item, k, n_pool, tables, settings, pool)
     _note_ranks(item, tables.neighbors, settings, pool)
 

@@ -17,6 +17,7 @@ from .sampling import (
     find_lists,
     gather_hard_tables,
     gather_positives,
+    list_sources,
     sample_negatives,
     select_by_hash,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "find_lists",
     "gather_hard_tables",
     "gather_positives",
+    "list_sources",
     "sample_negatives",
     "select_by_hash",
 ]

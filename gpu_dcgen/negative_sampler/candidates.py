@@ -24,14 +24,16 @@ from ..kernels.candidates import (
     CandidateTables,
     NeighborLists,
     Purchases,
+    RecentViews,
     SnapshotTables,
     list_candidates,
 )
 from ..preparation.features import AsOfFeatures, ItemSnapshots
-from ..preparation.interactions import Interactions
+from ..preparation.interactions import Interactions, Views
 from ..preparation.splits import SplitPlan
 from ..preparation.windows import DAY
 from ..similarity_computer.compute import Neighbors
+from .views import find_recent_views
 
 _BLOCK = 1 << 16  # lists made at a time, at most
 _N_LIST_COLUMNS = 3  # the first ones of `CandidateLists`: a value for each list
@@ -132,8 +134,11 @@ class _Lister:
     ) -> None:
         snapshots, settings = features.snapshots, config.negative_sampling
         self._log, self._snapshots, self._backend = interactions, snapshots, backend
-        self._settings = _convert_settings(settings, config.seed)
-        self._width, self._days = settings.candidates, settings.collaborative_days
+        offers_viewed = settings.viewed_items > 0 and settings.collaborative_buyers > 0
+        self._views = interactions.views if offers_viewed else None
+        self._ownership = features.ownership
+        self._settings = _convert_settings(settings, self._views is not None, config.seed)
+        self._width, self._span = settings.candidates, settings.collaborative_days * DAY
         self._pools = _allocate_pools(self._settings, backend)
         size = backend.choose_block_size(_BLOCK, _CANDIDATE_BYTES * self._width)
         self._block_size = min(_BLOCK, size)
@@ -151,6 +156,10 @@ class _Lister:
                 recent_offsets=xp.zeros(interactions.n_users + 1, dtype=xp.int64),
                 recent_item=xp.empty(0, dtype=xp.int32),
             ),
+            views=RecentViews(
+                offsets=xp.zeros(interactions.n_users + 1, dtype=xp.int64),
+                item=xp.empty(0, dtype=xp.int32),
+            ),
             neighbors=NeighborLists(neighbors.offsets, neighbors.item, neighbors.similarity),
             snapshots=SnapshotTables(
                 snapshots.on_sale, _pack_features(snapshots, xp), snapshots.price_category
@@ -162,8 +171,10 @@ class _Lister:
 
         Yields blocks of lists, their candidates end to end.
         """
-        tables = self._tables._replace(purchases=self._find_purchases(k))
         n, size = int(items.shape[0]), self._block_size
+        tables = self._tables._replace(purchases=self._find_purchases(k))
+        if n and self._views is not None:
+            tables = tables._replace(views=self._find_views(self._views, k))
         compute = partial(self._list_block, items, k, tables)
         for first in range(0, n, size):
             yield from split_on_out_of_memory(
@@ -177,9 +188,7 @@ class _Lister:
     def _find_purchases(self, k: int) -> Purchases:
         """Find the purchases before snapshot k, and by user those of the last days."""
         xp, log = self._backend.xp, self._log
-        until = self._snapshots.origin + k * self._snapshots.step
-        since = until - self._days * DAY
-        first, stop = (int(xp.searchsorted(self._time, time)) for time in (since, until))
+        first, stop = (int(xp.searchsorted(self._time, time)) for time in self._find_period(k))
         new = log.item[log.by_time[self._n_before : stop]]
         self._item_stop += count_codes(xp, new, log.n_items)
         self._n_before = stop
@@ -189,6 +198,16 @@ class _Lister:
             recent_offsets=offsets_from_lengths(xp, count_codes(xp, log.user[recent], log.n_users)),
             recent_item=log.item[recent],
         )
+
+    def _find_views(self, views: Views, k: int) -> RecentViews:
+        """Find what users viewed in the last days before snapshot k and had not bought."""
+        on_sale, ownership = self._snapshots.on_sale[k], self._ownership
+        return find_recent_views(views, self._find_period(k), on_sale, ownership, self._backend)
+
+    def _find_period(self, k: int) -> tuple[int, int]:
+        """Return where the last days before snapshot k begin, and where they end."""
+        until = self._snapshots.origin + k * self._snapshots.step
+        return until - self._span, until
 
     def _list_block(
         self, items: Array, k: int, tables: CandidateTables, first: int, last: int
@@ -229,15 +248,21 @@ def _to_fixed_point(share: Array, xp: Any) -> Array:
     return xp.rint(share.astype(xp.float64) * FIXED_ONE).astype(xp.int64)
 
 
-def _convert_settings(settings: NegativeSamplingConfig, seed: int) -> CandidateSettings:
+def _convert_settings(
+    settings: NegativeSamplingConfig, has_views: bool, seed: int
+) -> CandidateSettings:
     """Return the settings as integers and float64 for the kernel."""
-    score = settings.score
+    score, n_viewed = settings.score, settings.viewed_items if has_views else 0
+    n_per_buyer = settings.collaborative_items + n_viewed
+    n_offers = settings.item_cf_top_k + settings.collaborative_buyers * n_per_buyer
+    n_offers += settings.category_draws
     first, last = map(to_fraction, settings.percentile_range)
     denominator = math.lcm(first.denominator, last.denominator)
     return CandidateSettings(
         max_neighbors=settings.item_cf_top_k,
         max_buyers=settings.collaborative_buyers,
         max_items_per_buyer=settings.collaborative_items,
+        max_views_per_buyer=n_viewed,
         n_category_draws=settings.category_draws,
         similarity_weight=round(score.similarity * FIXED_ONE),
         collaborative_weight=round(score.collaborative * FIXED_ONE),
@@ -250,14 +275,8 @@ def _convert_settings(settings: NegativeSamplingConfig, seed: int) -> CandidateS
         similarity_above=settings.similarity_threshold,
         similarity_up_to=settings.similarity_ceiling,
         crossing_key=rng.purpose_key(seed, rng.CATEGORY_CROSSING),
-        hash_shift=32 - (2 * _count_offers(settings) - 1).bit_length(),
+        hash_shift=32 - (2 * max(1, n_offers) - 1).bit_length(),
     )
-
-
-def _count_offers(settings: NegativeSamplingConfig) -> int:
-    """Return how many candidates the sources offer at most."""
-    collaborative = settings.collaborative_buyers * settings.collaborative_items
-    return max(1, settings.item_cf_top_k + collaborative + settings.category_draws)
 
 
 def _allocate_pools(settings: CandidateSettings, backend: Backend) -> CandidatePools:

@@ -114,6 +114,11 @@ def gather_positives(
     )
 
 
+def list_sources(interactions: Interactions) -> tuple[str, ...]:
+    """List the sources that hard negatives of a log may have: `viewed` needs views."""
+    return tuple(name for name in SOURCES if name != "viewed" or interactions.views is not None)
+
+
 def select_by_hash(
     row: Array, copy: Array, bits: int, key: Any, interactions: Interactions, backend: Backend
 ) -> Array:

@@ -47,6 +47,7 @@ from ..contract.schema import (
 )
 from ..digest import ContentDigest
 from ..inputs.shop import InputReport
+from ..negative_sampler import list_sources
 from ..preparation.balancing import Balance
 from ..preparation.features import PRICE_UNIT
 from ..preparation.splits import SplitPlan
@@ -195,7 +196,9 @@ def build_manifest(
             unit=f"2^-{PRICE_UNIT.bit_length() - 1}",
             edges_p1_p25_p50_p75_p99=list(results.features.price_edges),
         ),
-        negatives=_negatives(built.written.metrics, built.statistics.values["hard_similarity"]),
+        negatives=_negatives(
+            built.written.metrics, built.statistics.values["hard_similarity"], results
+        ),
         counts={
             p.split: SplitCounts(groups=len(p), rows=len(p) * config.rows_per_positive)
             for p in results.plan.positives
@@ -245,11 +248,14 @@ def _split(plan: SplitPlan, strategy: str) -> SplitSummary:
     )
 
 
-def _negatives(metrics: QualityMetrics, similar_share: float | None) -> Negatives:
+def _negatives(
+    metrics: QualityMetrics, similar_share: float | None, results: StageResults
+) -> Negatives:
+    sources = list_sources(results.interactions)
     return Negatives(
         verified=metrics.negatives_verified,
         violations=sum(metrics.violations.values()),
-        by_source=metrics.hard_by_source,
+        by_source={name: metrics.hard_by_source[name] for name in sources},
         shortfall=metrics.hard_by_source["fallback"],
         relaxed=metrics.relaxed,
         similar_share=similar_share,

@@ -8,9 +8,12 @@ from pathlib import Path
 from ..backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
-from ..contract.schema import make_arrow_schema, make_writer_settings
+from ..contract.schema import SPLITS, make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
 from ..inputs.shop import Category
+from ..kernels.candidates import SCORE_ONE, SOURCES
+from ..negative_sampler import gather_hard_tables
+from ..quality_validator.metrics import QualityMetrics
 from ..resources import DiskRateLimiter
 from ..samples import ITEM_CATEGORIES, StageResults
 from ..sequence_builder import UserSequences
@@ -18,6 +21,7 @@ from ..sequence_builder import UserSequences
 # Rows of a block.
 _MATRIX_ROWS = 1 << 20
 _SEQUENCE_ROWS = 1 << 16
+_CANDIDATE_ROWS = 1 << 19
 
 Columns = dict[str, Values | Codes | Lists | Matrix | SampleIds]
 
@@ -91,10 +95,16 @@ def _text(column: Category, order: Array, backend: Backend) -> Codes:
     return Codes(column.codes[order], vocabulary(column.values, backend))
 
 
-def item_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
-    """Yield item_vocabulary: item_index 1..n with each item's id and static columns."""
-    log = results.interactions
+def item_blocks(
+    results: StageResults, metrics: QualityMetrics, backend: Backend
+) -> Iterator[Block]:
+    """Yield item_vocabulary: item_index 1..n with each item's id, static columns and counts."""
+    log, tallies = results.interactions, metrics.tallies[SPLITS[0]]
     order = backend.xp.argsort(results.item_codes, kind="stable")
+    counts = {
+        "n_train_positives": tallies["positive_items"],
+        "n_train_hard_negatives": tallies["hard_items"],
+    }
     columns: Columns = {
         "item_index": Values(results.item_codes[order]),
         "item_id": Codes(order.astype(results.item_codes.dtype), results.vocabularies["item_id"]),
@@ -107,5 +117,48 @@ def item_blocks(results: StageResults, backend: Backend) -> Iterator[Block]:
             for name in ("product_code", "section", "name")
         },
         "mining_weight": Values(results.candidates.mining_weight[order]),
+        **{name: Values(count[order].astype(backend.xp.int32)) for name, count in counts.items()},
     }
     yield Block(0, log.n_items, columns)
+
+
+def candidate_blocks(
+    results: StageResults, config: DatasetConfig, backend: Backend
+) -> Iterator[Block]:
+    """Yield hard_candidates: the lists by snapshot and item, each in its own order (D13)."""
+    xp, lists = backend.xp, results.candidates.lists
+    n_rows, sources = int(lists.item.shape[0]), vocabulary(SOURCES, backend)
+    tables = gather_hard_tables(results, config, backend)
+    neighbors, snapshots = tables.neighbors, results.features.snapshots
+    # One more value than there are pairs: that of no pair.
+    similarities = xp.concatenate([neighbors.similarity, xp.full(1, -1, dtype=xp.float32)])
+    n_pairs, n_items = int(neighbors.similarity.shape[0]), results.interactions.n_items
+    for first in range(0, max(1, n_rows), _CANDIDATE_ROWS):
+        block = slice(first, min(n_rows, first + _CANDIDATE_ROWS))
+        rows = xp.arange(block.start, block.stop, dtype=xp.int64)
+        number = xp.searchsorted(lists.offsets, rows, side="right") - 1
+        snapshot, place = lists.key[number] // n_items, rows - lists.offsets[number]
+        item, candidate = lists.key[number] - snapshot * n_items, lists.item[block]
+        rank, source = lists.rank[block].astype(xp.int64), lists.source[block]
+        similarity = similarities[xp.where(rank >= 0, neighbors.offsets[item] + rank, n_pairs)]
+        weight = tables.source_weight[source] * tables.mining_weight[candidate]
+        is_own = (place >= lists.own_first[number]) & (place < lists.own_stop[number])
+        price = snapshots.price[snapshot, candidate]
+        columns: Columns = {
+            "item_id": Codes(item, results.vocabularies["item_id"]),
+            "snapshot": Values(snapshots.origin + snapshot * snapshots.step),
+            "candidate_id": Codes(candidate, results.vocabularies["item_id"]),
+            "source": Codes(source, sources),
+            "score": Values(lists.score[block].astype(xp.float32) / SCORE_ONE),
+            "similarity": Values(similarity, similarity >= 0),
+            # At most 16 times 2^16.
+            "weight": Values(weight.astype(xp.int32)),
+            "is_own_group": Values(is_own),
+            "popularity_score": Values(snapshots.popularity[snapshot, candidate]),
+            "price_category": Codes(
+                snapshots.price_category[snapshot, candidate],
+                results.vocabularies["price_category"],
+            ),
+            "price_normalized": Values(price, price == price),
+        }
+        yield Block(first, int(rows.shape[0]), columns)

@@ -190,7 +190,7 @@ def _check_gpu() -> list[Check]:
         actual, *remedy = str(error).splitlines()
         installed = library_versions()
         # With one of these installed, the user meant to use a GPU.
-        if installed.keys() & {"cupy", "cudf"}:
+        if installed.keys() & {"cupy", "pylibcudf"}:
             actual = f"{actual} Installed: {_list_versions(installed)}"
             return [Check("GPU", actual, expected, "warn", " ".join(remedy))]
         return [Check("GPU", actual, expected, "ok")]
@@ -201,7 +201,7 @@ def _check_gpu() -> list[Check]:
     return [
         Check("GPU", gpu, expected, "ok"),
         Check("CUDA", cuda, "driver at or above the runtime", "ok"),
-        Check("RAPIDS", libraries, "cuDF, CuPy, RMM and numba-cuda", "ok"),
+        Check("RAPIDS", libraries, "pylibcudf, CuPy, RMM and numba-cuda", "ok"),
     ]
 
 

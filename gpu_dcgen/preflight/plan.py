@@ -20,7 +20,7 @@ from typing import Any
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..contract.budgets import evaluate_budgets
-from ..contract.schema import SPLITS
+from ..contract.schema import HARD_CANDIDATES, SPLITS
 from ..errors import InputError
 from ..example_data.fashion_shop import generate
 from ..inputs.sources import find_sources
@@ -152,11 +152,13 @@ def _estimate_bytes(
         "item_similarity_matrix": pairs / max(1, trial.n_pairs),
         "user_sequences": 1 / share,
         "item_vocabulary": 1.0,
+        # At most a list for each item on sale at each snapshot.
+        HARD_CANDIDATES: min(1 / share, trial.n_on_sale / max(1, trial.n_lists)),
     }
     per_positive = trial.sample_bytes / max(1, trial.n_written)
     samples = {f"{split}_dataset": round(positives[split] * per_positive) for split in SPLITS}
     return samples | {
-        name: round(factor * trial.table_bytes[name]) for name, factor in factors.items()
+        name: round(factors[name] * n_bytes) for name, n_bytes in trial.table_bytes.items()
     }
 
 

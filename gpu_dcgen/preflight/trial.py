@@ -33,6 +33,8 @@ class Trial:
     n_written: int  # positives
     sample_bytes: int  # of their files
     table_bytes: dict[str, int]  # by file
+    n_lists: int  # of candidates, one for each item and snapshot of a positive
+    n_on_sale: int  # items on sale, over all snapshots
     drawing_share: float  # of the seconds in `samples`
     base_bytes: int  # of memory, before the stages
     stage_bytes: int  # peak of the stages before the samples
@@ -63,7 +65,9 @@ def run_trial(inputs: Path, folder: Path, config: DatasetConfig, backend: Backen
             written = write_samples(parts, few.results, context)
         sample_bytes = _size(staging.path)
         with timer.stage("tables"):
-            write_tables(staging.path, prepared.results, prepared.sequences, context)
+            write_tables(
+                staging.path, prepared.results, prepared.sequences, written.metrics, context
+            )
         with timer.stage("flush"):
             staging.flush()
     files = {file.stem: file.stat().st_size for file in staging.path.glob("*.parquet")}
@@ -82,6 +86,8 @@ def run_trial(inputs: Path, folder: Path, config: DatasetConfig, backend: Backen
         n_written=few.n_groups,
         sample_bytes=sample_bytes,
         table_bytes={name: n for name, n in files.items() if not name.endswith("_dataset")},
+        n_lists=int(prepared.results.candidates.lists.key.shape[0]),
+        n_on_sale=int(snapshots.on_sale.sum()),
         drawing_share=written.drawing_share,
         base_bytes=stages.start_bytes,
         stage_bytes=stages.peak_bytes,

@@ -16,6 +16,14 @@ from ..kernels import rng
 from .windows import DAY, cut_windows
 
 
+class Views(NamedTuple):
+    """Views of items by users, by time."""
+
+    time: Array  # (V,) int64  nanoseconds, rising
+    user: Array  # (V,) int32
+    item: Array  # (V,) int32
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Interactions that pass the filters, in (user, time, item) order, and their users' data.
@@ -45,8 +53,7 @@ class Interactions:
     age: Array  # (U,) int16  -1 null
     user_columns: dict[str, Category]
     item_columns: dict[str, Category]
-    # time, user, item of the views of these users and items
-    views: tuple[Array, Array, Array] | None
+    views: Views | None  # of these users and items; None without a table of them
     first_time: int  # of all accepted rows, before duplicates are merged and rows filtered (D7)
     last_time: int
     n_accepted: int  # accepted transaction rows
@@ -139,7 +146,7 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         age=shop.age[user_of],
         user_columns=_take_rows(shop.user_columns, user_of),
         item_columns=_take_rows(shop.item_columns, item_of),
-        views=_select_views(xp, shop, user_of, item_of),
+        views=_select_views(shop, user_of, item_of, backend),
         first_time=first_time,
         last_time=last_time,
         n_accepted=int(shop.time.shape[0]),
@@ -269,17 +276,19 @@ def _take_rows(columns: dict[str, Category], rows: Array) -> dict[str, Category]
     return {name: Category(column.codes[rows], column.values) for name, column in columns.items()}
 
 
-def _select_views(
-    xp: Any, shop: Shop, user_of: Array, item_of: Array
-) -> tuple[Array, Array, Array] | None:
-    """Return the views of users and items that remain, with their new codes."""
+def _select_views(shop: Shop, user_of: Array, item_of: Array, backend: Backend) -> Views | None:
+    """Return the views of users and items that remain, by time, with their new codes."""
     if shop.views is None:
         return None
-    time, user, item = shop.views
+    xp, (time, user, item) = backend.xp, shop.views
     new_user = _new_codes(xp, user_of, shop.n_users)[user]
     new_item = _new_codes(xp, item_of, shop.n_items)[item]
     rows = xp.nonzero((new_user >= 0) & (new_item >= 0))[0]
-    return time[rows], new_user[rows], new_item[rows]
+    if rows.shape[0]:
+        time_of_rows = time[rows]
+        first, last = int(time_of_rows.min()), int(time_of_rows.max())
+        rows = rows[sort_order(backend, [_to_ticks(time_of_rows, first, last, xp)])]
+    return Views(time[rows], new_user[rows], new_item[rows])
 
 
 def _new_codes(xp: Any, old_of_new: Array, n_old: int) -> Array:

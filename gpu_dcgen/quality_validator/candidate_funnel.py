@@ -15,7 +15,13 @@ from ..config import DatasetConfig
 from ..kernels import rng
 from ..kernels.candidates import FALLBACK, SOURCES
 from ..kernels.funnel import OUTCOMES, CandidateTrace, trace_candidates
-from ..negative_sampler import find_lists, gather_hard_tables, gather_positives, select_by_hash
+from ..negative_sampler import (
+    find_lists,
+    gather_hard_tables,
+    gather_positives,
+    list_sources,
+    select_by_hash,
+)
 from ..preparation.splits import SplitPlan
 from ..samples import Group, StageResults
 
@@ -61,12 +67,14 @@ def count_candidates(
     return xp.concatenate([n_positives, n_candidates.astype(xp.int64).sum(axis=0).reshape(-1)])
 
 
-def describe_candidates(counted: list[int], plan: SplitPlan) -> dict[str, Any]:
+def describe_candidates(counted: list[int], results: StageResults) -> dict[str, Any]:
     """Name the counts of `count_candidates`, summed over the blocks (`quality_report`)."""
-    by_source = {}
+    by_source, sources = {}, list_sources(results.interactions)
     for k, source in enumerate(POOLED):
         outcomes = dict(
             zip(OUTCOMES, counted[1 + k * len(OUTCOMES) : 1 + (k + 1) * len(OUTCOMES)], strict=True)
         )
-        by_source[source] = {"offered": sum(outcomes.values()), **outcomes}
-    return {"positives": counted[0], "one_in": 1 << sampled_bits(plan), "by_source": by_source}
+        if source in sources:
+            by_source[source] = {"offered": sum(outcomes.values()), **outcomes}
+    one_in = 1 << sampled_bits(results.plan)
+    return {"positives": counted[0], "one_in": one_in, "by_source": by_source}

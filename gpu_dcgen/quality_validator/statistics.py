@@ -12,6 +12,7 @@ from ..config import DatasetConfig
 from ..contract.schema import SPLITS, get_columns, make_arrow_schema
 from ..inputs.shop import MAX_AGE, InputReport
 from ..kernels.checks import SAME_KIND, SAME_PLACE_PAIRS, UNPRICED, VIOLATIONS
+from ..negative_sampler import list_sources
 from ..preparation.balancing import SEGMENTS, Balance
 from ..preparation.splits import positive_users
 from ..samples import ITEM_CATEGORIES, StageResults
@@ -385,6 +386,7 @@ def _transactions(results: StageResults, report: InputReport) -> dict[str, Any]:
 def _negatives(
     metrics: QualityMetrics, total: dict[str, list[int]], results: StageResults
 ) -> dict[str, Any]:
+    sources = (*list_sources(results.interactions), "random")
     by_source = {
         source: {
             "drawn": drawn,
@@ -392,11 +394,12 @@ def _negatives(
             "later_bought_share": later / drawn if drawn else None,
         }
         for source, drawn, later in zip(DRAWN_SOURCES, total["drawn"], total["later"], strict=True)
+        if source in sources
     }
     return {
         "drawn": metrics.negatives_verified,
         "by_source": by_source,
-        "candidates": describe_candidates(total["candidates"], results.plan)
+        "candidates": describe_candidates(total["candidates"], results)
         if "candidates" in total
         else None,
         "shortfall": metrics.hard_by_source["fallback"],

@@ -42,6 +42,7 @@ OUTCOMES = {
 SOURCES = {
     "item_cf": "items bought by the same people",
     "collaborative": "items recently bought by other buyers of the positive",
+    "viewed": "items recently viewed, and not bought, by other buyers of the positive",
     "category_crossing": "same price category, another product group",
     "fallback": "at random, for lack of candidates",
     "random": "at random from the items on sale",

@@ -19,6 +19,7 @@ SHOWN_HISTORY = 6  # latest items
 REASONS = {
     "item_cf": "bought by the same people",
     "collaborative": "recently bought by others who bought the positive",
+    "viewed": "recently viewed, and not bought, by others who bought the positive",
     "category_crossing": "same price category, another product group",
     "fallback": "drawn at random, for lack of candidates",
     "random": "drawn from items on sale that the user did not own",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cpu_fallback.tables import parse_times as build_times
 from gpu_dcgen.auditing import audit, similarity_checks
 from gpu_dcgen.auditing.input_columns import parse_time
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError
 from tests.support.audited_shops import build_shop, get_check, get_faults, shop_with_views
@@ -39,6 +40,7 @@ MORE_VARIANTS = {
         }
     },
     "no in-batch negatives": {"negative_sampling": {"in_batch_negatives": False}},
+    "no lists of candidates": {"output": {"hard_candidates": False}},
     "resampled and shuffled": {
         "category_balancing": {"mode": "resample"},
         "output": {"order": "shuffled"},
@@ -52,12 +54,21 @@ MAY_BE_SKIPPED = {
     "negative_details",
     "negative_log_q",
     "similarity_matrix",
+    "hard_candidates",
 }
+
+
+def make_config(variant: str) -> DatasetConfig:
+    """Return the configuration of a variant, with lists of candidates unless it says otherwise."""
+    settings = MORE_VARIANTS[variant]
+    return tiny_config(
+        **{**settings, "output": {"hard_candidates": True, **settings.get("output", {})}}
+    )
 
 
 @pytest.mark.parametrize(("variant", "seed"), spread_seeds(MORE_VARIANTS, (1, 2)))
 def test_what_was_built_passes(variant, seed, tmp_path):
-    output = build_shop(shop_with_views(seed), tmp_path, tiny_config(**MORE_VARIANTS[variant]))
+    output = build_shop(shop_with_views(seed), tmp_path, make_config(variant))
     certificate = audit(tmp_path / "input", output)
     assert get_faults(certificate) == {}
     assert certificate["verdict"] == "holds"
@@ -71,7 +82,7 @@ def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
     """Shops of which no dataset can be made do not count as examples."""
     folder = tmp_path_factory.mktemp("shop")
     try:
-        output = build_shop(tables, folder, tiny_config(**MORE_VARIANTS[variant]))
+        output = build_shop(tables, folder, make_config(variant))
     except InputError:
         reject()
     assert get_faults(audit(folder / "input", output)) == {}
@@ -79,7 +90,6 @@ def test_what_was_built_of_any_shop_passes(tables, variant, tmp_path_factory):
 
 def test_the_default_settings_pass_too(tmp_path):
     """Groups of 16, five hard negatives, weekly snapshots: on a shop of its size."""
-    from gpu_dcgen.config import DatasetConfig
     from gpu_dcgen.example_data.fashion_shop import generate
 
     generate(tmp_path / "input", scale=0.001)

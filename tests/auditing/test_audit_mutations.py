@@ -15,7 +15,7 @@ from gpu_dcgen.dataset_generator.builder import build
 from tests.support import defects_of_files, defects_of_samples, reference
 from tests.support.audited_shops import get_check, get_faults
 from tests.support.forgery import CONFIG, DEFECTS, TRAIN, WIDTH, Forgery
-from tests.support.shops import random_shop, tiny_config, write_shop
+from tests.support.shops import DAY, random_shop, tiny_config, write_shop
 
 assert defects_of_samples and defects_of_files  # importing them fills DEFECTS
 
@@ -78,7 +78,7 @@ def test_beyond_the_sample_a_wrong_weight_shows_in_the_draws(shop, tmp_path):
         forgery.set("item_vocabulary", "mining_weight", item, lambda weight: 1 + weight // 99)
         forgery.update_manifest()
         certificate = audit(folder / "input", tmp_path / str(sample), sample=sample)
-        assert failing(certificate) == {"negatives", "negative_log_q"} | rules
+        assert failing(certificate) == {"negatives", "negative_log_q", "hard_candidates"} | rules
         scope = get_check(certificate, "mining_weights")["scope"]
         assert (scope == "all") == (rules != set())
 
@@ -131,7 +131,7 @@ def test_impossible_numbers_are_found_without_drawing_again(shop, tmp_path):
     drawn = [
         row
         for row, cells in enumerate(world.rows[0])
-        if cells["negative_detail"] in ("item_cf", "collaborative", "category_crossing")
+        if cells["negative_detail"] not in (None, "fallback", "random")
     ]
     forgery = Forgery(tmp_path / "output", world, WIDTH)
     groups = sorted({row // WIDTH for row in drawn})
@@ -144,7 +144,7 @@ def test_impossible_numbers_are_found_without_drawing_again(shop, tmp_path):
     forgery.set_rows("item_vocabulary", "mining_weight", {3: 0, 4: 65_537})
     forgery.update_manifest()
     certificate = audit(folder / "input", tmp_path / "output", sample=0)
-    assert failing(certificate) == {"negative_log_q", "mining_weights"}
+    assert failing(certificate) == {"negative_log_q", "mining_weights", "hard_candidates"}
     assert get_check(certificate, "mining_weights")["n_bad"] == 2
     assert get_check(certificate, "negative_log_q")["n_bad"] == 3
 
@@ -167,7 +167,7 @@ def test_without_a_draw_every_weight_and_every_log_q_is_known(shape, tmp_path):
         forgery.set(TRAIN, "negative_log_q", 5 * WIDTH + 1, -0.5)
     forgery.update_manifest()
     certificate = audit(tmp_path / "input", output, sample=0)
-    assert failing(certificate) == {"mining_weights", "negative_log_q"}
+    assert failing(certificate) == {"mining_weights", "negative_log_q", "hard_candidates"}
     (offender,) = get_check(certificate, "negative_log_q")["offenders"]
     assert (offender["found"], offender["expected"]) == ("slot 1: -0.5", "slot 1: 0")
 
@@ -186,6 +186,57 @@ def test_a_fallback_is_as_probable_as_their_number_among_the_items_on_sale(tmp_p
     certificate = audit(tmp_path / "input", output, sample=0)
     assert failing(certificate) == {"negative_log_q"}
     assert get_check(certificate, "negative_log_q")["n_bad"] == 1
+
+
+@pytest.fixture(scope="module")
+def watched_shop(tmp_path_factory) -> tuple[Path, reference.World]:
+    """As `shop`, of a log with views."""
+    tables = random_shop(7, n_users=26, n_items=30, n_rows=520, minutes=True, views=True)
+    folder = tmp_path_factory.mktemp("watched")
+    write_shop(tables, folder / "input")
+    build(folder / "input", folder / "output", CONFIG, backend="cpu")
+    return folder, reference.build(tables, CONFIG)
+
+
+@pytest.mark.parametrize("is_viewed", [True, False], ids=["viewed", "not viewed"])
+def test_a_wrong_item_that_is_called_viewed_is_found(is_viewed, watched_shop, tmp_path):
+    """Not viewed lately: the row alone shows it. Viewed, by others: a draw shows it."""
+    folder, world = watched_shop
+    shutil.copytree(folder / "output", tmp_path / "output")
+    forgery = Forgery(tmp_path / "output", world, WIDTH)
+    group, slot, item = a_wrong_viewed_item(world, is_viewed)
+    forgery.replace_item(0, group, slot, item)
+    forgery.update_manifest()
+    for sample, rules in ((0, set()), (1000, {"negatives"})):
+        faults = failing(audit(folder / "input", tmp_path / "output", sample=sample))
+        assert ("negative_details" in faults) == (not is_viewed)
+        assert rules <= faults
+
+
+def a_wrong_viewed_item(world: reference.World, is_viewed: bool) -> tuple[int, int, int]:
+    """Return group and slot of a negative of `viewed`, and another item that may be bought then.
+
+    It was viewed lately by someone who had not bought it, or by nobody.
+    """
+    log, snapshots = world.snapshots.log, world.snapshots
+    for row, cells in enumerate(world.rows[0]):
+        if cells["negative_detail"] != "viewed":
+            continue
+        group, slot = divmod(row, WIDTH)
+        p = world.positives[0][group]
+        start = snapshots.start(p.snapshot)
+        since = start - CONFIG.negative_sampling.collaborative_days * DAY
+        viewed = {
+            item
+            for user, item, time in log.views
+            if since <= time < start and item not in log.owned(user, start)
+        }
+        names = {cells["item_id"] for cells in world.rows[0][group * WIDTH : (group + 1) * WIDTH]}
+        for j in snapshots.on_sale(p.snapshot):
+            is_free = j not in log.owned(p.user, log.cuts.end(0)) and not log.siblings(p.item, j)
+            if is_free and world.items[j] not in names and (j in viewed) == is_viewed:
+                return group, slot, j
+    raise AssertionError("the shop has no such row: use another shop")
 
 
 def test_a_changed_value_without_a_changed_manifest_breaks_the_digests(shop, tmp_path):
@@ -227,7 +278,14 @@ def test_an_approximate_search_may_miss_pairs_and_nothing_else(shop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", ["train_dataset", "item_similarity_matrix", "user_sequences", "item_vocabulary"]
+    "file",
+    [
+        "train_dataset",
+        "item_similarity_matrix",
+        "user_sequences",
+        "item_vocabulary",
+        "hard_candidates",
+    ],
 )
 def test_nulls_everywhere_are_findings_and_no_crash(file, shop, tmp_path):
     """All columns of a file null in one row, and each of them alone in another."""

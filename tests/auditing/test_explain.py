@@ -18,7 +18,7 @@ from tests.support.reference.draw import inclusion
 from tests.support.reference.negatives import Miner
 from tests.support.shops import random_shop, tiny_config, write_shop
 
-SHOP = random_shop(3, n_users=20, n_items=26, n_rows=400, minutes=True)
+SHOP = random_shop(3, n_users=20, n_items=26, n_rows=400, minutes=True, views=True)
 REFUSALS = {"itself", "not_on_sale", "sibling", "low_score", "owned", None}
 
 
@@ -54,14 +54,16 @@ def test_candidates_have_their_sources_scores_and_refusals(shop, world):
     """Sources, scores, ownership and probabilities are those of the reference."""
     log, config = world.snapshots.log, tiny_config()
     miner = Miner(log, config, world.snapshots, world.neighbors, world.positives[0])
-    refusals = set()
+    refusals, seen = set(), set()
     for group in range(0, len(world.positives[0]), 9):
         p = world.positives[0][group]
         explanation = explain(shop / "output", f"train-{group:010d}-00", shop / "input")
         together = miner.candidates.together(p.item, p.snapshot)
+        viewed = miner.candidates.viewed(p.item, p.snapshot)
         offers = {
             "item_cf": set(miner.candidates.item_cf(p.item)),
             "collaborative": set(together),
+            "viewed": set(viewed),
             "category_crossing": miner.candidates.crossing(p.item, p.snapshot),
         }
         listed = {c.item for c in miner.candidates.listed(p.item, p.snapshot)}
@@ -76,7 +78,10 @@ def test_candidates_have_their_sources_scores_and_refusals(shop, world):
             j, refused = world.items.index(candidate["item_id"]), candidate["refused"]
             sources = [source for source, items in offers.items() if j in items]
             assert candidate["sources"] == sources
-            score = miner.candidates.score(p.item, p.snapshot, j, together.get(j, 0))
+            seen |= set(sources)
+            n_buyers = together.get(j, 0) + viewed.get(j, 0)
+            assert candidate["buyers"] == n_buyers
+            score = miner.candidates.score(p.item, p.snapshot, j, n_buyers)
             assert candidate["score"] * 2**14 == score
             total = sum(candidate["parts"].values())
             assert candidate["score"] == pytest.approx(total, abs=2**-15)
@@ -93,6 +98,7 @@ def test_candidates_have_their_sources_scores_and_refusals(shop, world):
         negatives = explanation.negatives[: len(drawn)]
         assert [c["item_id"] for c in drawn] == [negative["item_id"] for negative in negatives]
     assert refusals <= REFUSALS and {"owned", None} < refusals
+    assert seen == {"item_cf", "collaborative", "viewed", "category_crossing"}
 
 
 def test_candidates_beyond_the_limit_of_a_list_are_refused_for_their_score(tmp_path):

@@ -18,7 +18,14 @@ from gpu_dcgen.auditing import audit, verify
 from gpu_dcgen.cards import write_cards
 from gpu_dcgen.cards.readme import escape
 from gpu_dcgen.cli import app
-from gpu_dcgen.contract.schema import CARDS, FILES, SHAPES, get_columns, make_arrow_schema
+from gpu_dcgen.contract.schema import (
+    CARDS,
+    FILES,
+    SHAPES,
+    get_columns,
+    list_tables,
+    make_arrow_schema,
+)
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import InputError, OutputError
 from gpu_dcgen.storage.integrity import validate
@@ -33,7 +40,7 @@ CROISSANT = {
 }
 LOGICAL = {"string": "string", "float": "number", "bool": "boolean", "timestamp[ns]": "timestamp"}
 FORMS = {
-    "whole": {"groups_per_part": 262_144},
+    "whole": {"groups_per_part": 262_144, "hard_candidates": True},
     "parts": {"groups_per_part": 16, "groups_per_row_group": 8},
     "n_tuple": {"shape": "n_tuple"},
     "triplet": {"shape": "triplet"},
@@ -61,6 +68,10 @@ def built(tmp_path_factory):
     return build_once
 
 
+def list_tables_of(form: str) -> list[str]:
+    return list_tables(hard_candidates=FORMS[form].get("hard_candidates", False))
+
+
 def front_and_body(dataset: Path) -> tuple[dict, str]:
     _, front, body = (dataset / "README.md").read_text("utf-8").split("---\n", 2)
     return yaml.safe_load(front), body
@@ -85,8 +96,8 @@ def test_every_column_has_its_name_order_and_type_in_all_three(built, form):
     records = {entry["@id"]: entry["field"] for entry in croissant["recordSet"]}
     tables = {entry["name"]: entry["properties"] for entry in contract["schema"]}
     features = {entry["config_name"]: entry["features"] for entry in front["dataset_info"]}
-    assert tables.keys() == FILES.keys()
-    for table in FILES:
+    assert list(tables) == list_tables_of(form)
+    for table in tables:
         schema = schema_of(dataset, table)
         lists = [hasattr(t, "value_type") and not pa.types.is_dictionary(t) for t in schema.types]
         sizes = [getattr(t, "list_size", None) for t in schema.types]
@@ -236,7 +247,7 @@ def test_datasets_loads_every_table_by_the_readme(built, form, tmp_path):
     load = datasets.load_dataset
     rows = load(str(built(form)), "samples", split="validation", cache_dir=str(tmp_path))
     assert rows.num_rows == pq.read_table(built(form) / "val_dataset.parquet").num_rows
-    for table in ("item_similarity_matrix", "user_sequences", "item_vocabulary"):
+    for table in (name for name in list_tables_of(form) if not name.endswith("_dataset")):
         loaded = load(str(built(form)), table, split="train", cache_dir=str(tmp_path))
         assert loaded.num_rows == pq.read_table(built(form) / f"{table}.parquet").num_rows
 
@@ -247,7 +258,7 @@ def test_mlcroissant_accepts_it_and_reads_the_rows(built, form):
     mlc = pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
     dataset = mlc.Dataset(jsonld=built(form) / "croissant.json")
     assert not dataset.metadata.issues.errors
-    for table in FILES:
+    for table in list_tables_of(form):
         records = list(itertools.islice(dataset.records(record_set=f"{table}_records"), 3))
         ids = pq.read_table(built(form) / f"{table}.parquet").column(0).to_pylist()
         values = [next(iter(record.values())) for record in records]

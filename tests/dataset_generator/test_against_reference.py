@@ -82,9 +82,11 @@ def _same(a: Any, b: Any, name: str) -> bool:
 
 
 def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> BuildResult | None:
-    """Build, and fail where any file or count differs; None where both find that no dataset can be
-    made.
+    """Build with lists of candidates, and fail where any file or count differs; None where both
+    find that no dataset can be made.
     """
+    output = config.output.model_copy(update={"hard_candidates": True})
+    config = config.model_copy(update={"output": output})
     write_shop(tables, folder / "input")
     try:
         result = build(folder / "input", folder / "output", config, backend="cpu", overwrite=True)
@@ -103,18 +105,28 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
         ]
     similarity = read(result.output / "item_similarity_matrix.parquet")
     mismatches += [f"similarity {line}" for line in differences(similarity, world.similarity_rows)]
+    candidates = read(result.output / "hard_candidates.parquet")
+    mismatches += [
+        f"candidates {line}" for line in differences(candidates, world.hard_candidate_rows)
+    ]
     if config.split.strategy != "temporal":
         sequences = read(result.output / "user_sequences.parquet")
         mismatches += [
             f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)
         ]
-    weights = [
-        {"mining_weight": world.mining_weights[item]}
+    bought = [row["item_id"] for row in world.rows[0] if row["label"]]
+    drawn = [row["item_id"] for row in world.rows[0] if row["negative_source"] == "hard"]
+    expected = [
+        {
+            "mining_weight": world.mining_weights[item],
+            "n_train_positives": bought.count(world.items[item]),
+            "n_train_hard_negatives": drawn.count(world.items[item]),
+        }
         for item in sorted(range(len(world.items)), key=lambda j: world.item_index[world.items[j]])
     ]
     vocabulary = read(result.output / "item_vocabulary.parquet")
-    weight_column = {"mining_weight": vocabulary["mining_weight"]}
-    mismatches += [f"vocabulary {line}" for line in differences(weight_column, weights)]
+    columns = {name: vocabulary[name] for name in expected[0]}
+    mismatches += [f"vocabulary {line}" for line in differences(columns, expected)]
     assert not mismatches, "\n".join(mismatches)
     ledger = result.manifest.ledger.to_dict()
     emitted = ledger.pop("emitted")
@@ -130,7 +142,7 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
 
 @pytest.mark.parametrize(("variant", "seed"), spread_seeds(VARIANTS, range(3)))
 def test_build_equals_the_oracle(variant, seed, tmp_path):
-    tables = random_shop(seed, n_users=16, n_items=24, n_rows=260)
+    tables = random_shop(seed, n_users=16, n_items=24, n_rows=260, views=seed != 1)
     result = compare(tables, tiny_config(**VARIANTS[variant]), tmp_path)
     assert result is not None, "the shop gave no dataset: choose another seed"
 

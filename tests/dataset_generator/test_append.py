@@ -45,6 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "unbalanced": {"category_balancing": {"mode": "off"}},
     "no prices": {"inputs": {"price": "none"}},
     "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
+    "lists of candidates": {"output": {"hard_candidates": True}},
 }
 
 

@@ -121,6 +121,12 @@ def another_view(tables: Tables) -> None:
         tables["views"].append(view)
 
 
+def a_late_view_in_val(tables: Tables) -> None:
+    line = select_rows(tables, VAL_FROM, TEST_FROM)[2]
+    view = {name: line[name] for name in ("t_dat", "customer_id")}
+    tables["views"].append({**view, "article_id": regular(tables, "article_id")})
+
+
 def an_earlier_beginning(tables: Tables) -> None:
     tables["transactions"].append({**select_rows(tables, 0, 9)[0], "t_dat": (FIRST_DAY - 9) * DAY})
 
@@ -138,7 +144,8 @@ MUTATIONS: dict[Callable[[Tables], None], tuple[set[str], str]] = {
     an_unsold_article_of_a_new_group: (set(), " categories instead of "),
     a_new_customer_of_a_new_club: (set(), " categories instead of "),
     another_product_code: (set(), "not the same items"),
-    another_view: (set(), " similarities"),
+    another_view: (set(), " views instead of "),
+    a_late_view_in_val: ({"train"}, " views instead of "),
     an_earlier_beginning: (set(), "the log begins with 2018-09-1"),
 }
 

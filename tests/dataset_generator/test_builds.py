@@ -14,13 +14,16 @@ from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import GateError
+from gpu_dcgen.negative_sampler import candidates
+from gpu_dcgen.negative_sampler.views import find_recent_views
 from gpu_dcgen.outputs import part_writer
+from gpu_dcgen.outputs import tables as table_blocks
 from gpu_dcgen.samples import gather_groups
 from tests.dataset_generator.test_against_reference import read
-from tests.support.shops import Tables, random_shop, tiny_config, write_shop
+from tests.support.shops import DAY, Tables, random_shop, tiny_config, write_shop
 from tests.support.strict_backend import StrictBackend
 
-GOLDEN = "be5c334a732659994e989f6a7107786cf2b6bf8ecf1314503a19ba6c959015ac"
+GOLDEN = "5617b6c1ef541e72c42d0fb56fd8b45c4c1491a7d0e03ddf03b8471830da9756"
 
 
 def shop(seed: int = 4) -> Tables:
@@ -73,8 +76,25 @@ def test_order_of_input_rows_does_not_change_the_content(usual, tmp_path):
 
 def test_a_machine_with_the_habits_of_a_gpu_gives_the_same_content(tmp_path):
     tables = random_shop(4, n_users=16, n_items=24, n_rows=300, minutes=True, views=True)
-    strict = built(tables, tmp_path / "strict", backend=StrictBackend())
-    assert strict["digests"] == built(tables, tmp_path / "usual")["digests"]
+    config = tiny_config(output={"hard_candidates": True})
+    strict = built(tables, tmp_path / "strict", config, backend=StrictBackend())
+    assert "hard_candidates" in strict["digests"]
+    assert strict["digests"] == built(tables, tmp_path / "usual", config)["digests"]
+
+
+def test_lists_of_candidates_are_written_on_request_and_change_no_other_file(usual, tmp_path):
+    assert "hard_candidates.parquet" not in usual["files"]
+    manifest = built(shop(), tmp_path, tiny_config(output={"hard_candidates": True}))
+    assert manifest["files"].keys() - usual["files"].keys() == {"hard_candidates.parquet"}
+    del manifest["digests"]["hard_candidates"]
+    assert manifest["digests"] == usual["digests"]
+
+
+def test_lists_are_written_in_blocks_of_any_size(tmp_path, monkeypatch):
+    config = tiny_config(output={"hard_candidates": True})
+    whole = built(shop(), tmp_path / "whole", config)["digests"]["hard_candidates"]
+    monkeypatch.setattr(table_blocks, "_CANDIDATE_ROWS", 7)
+    assert built(shop(), tmp_path / "cut", config)["digests"]["hard_candidates"] == whole
 
 
 def test_another_seed_is_another_data_set(usual, tmp_path):
@@ -253,6 +273,34 @@ def test_a_defect_in_a_single_group_stops_the_build(gate, leak, tmp_path, monkey
     monkeypatch.setattr(part_writer, "gather_groups", faulty)
     with pytest.raises(GateError, match=rf"{gate}: .* is 1, expected <= 0"):
         built(shop(), tmp_path)
+
+
+@pytest.mark.parametrize("has_leak", [False, True], ids=["as of", "leak"])
+def test_later_views_change_no_earlier_split(has_leak, tmp_path, monkeypatch):
+    """Views of val and test are all others. One of the day after a snapshot is a leak."""
+
+    def find_too_late(views, period, *rest):
+        return find_recent_views(views, (period[0], period[1] + 2 * DAY), *rest)
+
+    tables, chance = shop(), random.Random(3)
+    if has_leak:
+        monkeypatch.setattr(candidates, "find_recent_views", find_too_late)
+    first = built(tables, tmp_path / "one")
+    cuts = first["split"]["windows_ns"]
+    for view in tables["views"]:
+        if view["t_dat"] >= cuts["cut1"]:
+            view["article_id"] = chance.choice(tables["articles"])["article_id"]
+    second = built(tables, tmp_path / "two")
+    is_same = {
+        name: first["digests"][name] == second["digests"][name]
+        for name in ("train_dataset", "item_similarity_matrix", "val_dataset", "test_dataset")
+    }
+    assert is_same == {
+        "train_dataset": not has_leak,
+        "item_similarity_matrix": True,
+        "val_dataset": False,
+        "test_dataset": False,
+    }
 
 
 def test_every_accepted_row_is_in_one_place(usual):

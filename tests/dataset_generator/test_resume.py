@@ -45,12 +45,14 @@ def build_until_it_dies(inputs: Path, output: Path, **options: Any) -> None:
 
 @pytest.mark.parametrize("stage", STAGES + LATER)
 def test_a_build_goes_on_after_the_last_finished_stage(stage, inputs, tmp_path, monkeypatch):
-    straight = build_and_hash(inputs, tmp_path / "straight")
+    config = tiny_config(output={"hard_candidates": True})
+    straight = build_and_hash(inputs, tmp_path / "straight", config=config)
     with monkeypatch.context() as patched:
         fail_at_call(patched, pipeline, stage)
-        build_until_it_dies(inputs, tmp_path / "output")
+        build_until_it_dies(inputs, tmp_path / "output", config=config)
         calls = {name: fail_at_call(patched, pipeline, name, at=-1) for name in STAGES}
-        assert build_and_hash(inputs, tmp_path / "output", resume=True) == straight
+        again = build_and_hash(inputs, tmp_path / "output", config=config, resume=True)
+        assert again == straight and "hard_candidates.parquet" in again
     ran = [name for name in STAGES if calls[name]]
     first = STAGES.index(stage) if stage in STAGES else len(STAGES)
     assert ran == list(STAGES[0 if stage == "build_interactions" else first :]), (

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ PROPERTIES = {
     "multiProcessorCount": 132,
     "totalGlobalMem": 80 << 30,
 }
+FIRST_OPERATIONS = "gpu_dcgen.backend.gpu.first_operations"
+
+
+def operation(words: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(description=f"adding {words}", run=lambda: 18, expected=18)
 
 
 class Machine:
@@ -38,13 +44,15 @@ class Machine:
             runtimeGetVersion=lambda: 12090,
         )
         self.runtime = runtime
-        self.cupy = types.SimpleNamespace(
-            __version__="14.2.0", cuda=types.SimpleNamespace(runtime=runtime), arange=np.arange
-        )
+        self.versions = {"cupy": "14.2.0", "pylibcudf": "26.10.2", "rmm": "26.10.0"}
+        monkeypatch.setattr(device, "library_versions", lambda: self.versions)
+        self.operations = [operation("with CuPy"), operation("with numba-cuda")]
         self.modules = {
-            "cupy": self.cupy,
-            "pylibcudf": types.SimpleNamespace(__version__="26.10.02"),
+            "cupy": types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime)),
+            "pylibcudf": types.SimpleNamespace(),
+            "rmm": types.SimpleNamespace(),
             "numba.cuda": types.SimpleNamespace(),
+            FIRST_OPERATIONS: types.SimpleNamespace(OPERATIONS=self.operations),
         }
         monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
         found = importlib.util.find_spec
@@ -107,19 +115,46 @@ def with_an_old_device(machine):
 
 
 def with_an_old_cudf(machine):
-    machine.modules["pylibcudf"].__version__ = "26.08.01"
+    machine.versions["pylibcudf"] = "26.8.1"
 
 
 def with_an_old_cupy(machine):
-    machine.cupy.__version__ = "14.1.1"
+    machine.versions["cupy"] = "14.1.1"
+
+
+def without_metadata(machine):
+    del machine.versions["pylibcudf"]
+
+
+def with_broken_metadata(machine):
+    machine.patch.setattr(device, "library_versions", fails("no such file: RECORD"))
 
 
 def with_streams_of_their_own(machine):
     machine.patch.setenv("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
 
 
+def with_another_library_of_streams_of_their_own(machine):
+    machine.patch.setenv("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
+
+
 def without_nvrtc(machine):
-    machine.cupy.arange = fails("libnvrtc.so.13 not found")
+    machine.operations[0].run = fails("libnvrtc.so.13 not found")
+
+
+def without_nvvm(machine):
+    machine.patch.setenv("CUDA_HOME", "/nowhere")
+    machine.patch.delenv("CUDA_PATH", raising=False)
+    machine.patch.delenv("CONDA_PREFIX", raising=False)
+    machine.operations[1].run = fails("libnvvm.so: not found")
+
+
+def with_a_numpy_that_numba_does_not_know(machine):
+    machine.operations[1].run = lambda: np.row_stacks
+
+
+def with_a_property_that_is_missing(machine):
+    del machine.properties["totalGlobalMem"]
 
 
 def with_a_broken_cudf(machine):
@@ -129,12 +164,12 @@ def with_a_broken_cudf(machine):
 
 def broken(package):
     if package == "pylibcudf":
-        raise AttributeError("numpy has no row_stack")
+        raise AttributeError("no symbol")
     return sys.modules[package]
 
 
 def with_wrong_results(machine):
-    machine.cupy.arange = lambda n: np.zeros(n, int)
+    machine.operations[1].run = lambda: 4
 
 
 @pytest.mark.parametrize(
@@ -156,7 +191,7 @@ def with_wrong_results(machine):
         (with_an_old_device, "NVIDIA Test has compute capability 7.0; RAPIDS needs 7.5"),
         (
             with_an_old_cudf,
-            "pylibcudf 26.08.01 is too old; 26.10 or later is needed.\nInstall it: pip install",
+            "pylibcudf 26.8.1 is too old; 26.10 or later is needed.\nInstall it: pip install",
         ),
         (
             with_an_old_cupy,
@@ -167,17 +202,45 @@ def with_wrong_results(machine):
             "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM is set: the libraries would not wait",
         ),
         (
+            with_another_library_of_streams_of_their_own,
+            "CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM is set: the libraries would not wait",
+        ),
+        (
             without_nvrtc,
-            "compiling and running a first kernel failed: RuntimeError: libnvrtc.so.13 not found\n",
+            "adding with CuPy failed: RuntimeError: libnvrtc.so.13 not found\n'gpu-dcgen doctor' ",
+        ),
+        (
+            without_nvvm,
+            "adding with numba-cuda failed: RuntimeError: libnvvm.so: not found\nnumba-cuda "
+            "compiles with NVVM, of the package nvidia-nvvm or of a CUDA toolkit "
+            "(CUDA_HOME=/nowhere has no folder nvvm).\nInstall it: pip install 'numba-cuda[cu13]'",
+        ),
+        (
+            with_a_numpy_that_numba_does_not_know,
+            "adding with numba-cuda failed: AttributeError: module 'numpy' has no attribute "
+            "'row_stacks'\nnumba-cuda names a function that this NumPy does not have; install an "
+            "earlier one: pip install 'numpy<2.5'",
+        ),
+        (
+            with_a_property_that_is_missing,
+            "describing the device failed: KeyError: 'totalGlobalMem'\n'gpu-dcgen doctor' shows",
+        ),
+        (
+            without_metadata,
+            "pylibcudf is installed without its metadata, so its version is unknown; 26.10 or "
+            "later is needed.\nInstall it: pip install",
+        ),
+        (
+            with_broken_metadata,
+            "reading the versions of the libraries failed: RuntimeError: no such file: RECORD\n",
         ),
         (
             with_a_broken_cudf,
-            "pylibcudf cannot be imported: AttributeError: numpy has no row_stack\nInstall RAPIDS "
-            "again",
+            "pylibcudf cannot be imported: AttributeError: no symbol\nInstall RAPIDS again",
         ),
         (
             with_wrong_results,
-            "NVIDIA Test computes wrongly: a first kernel returned 4, not 18.",
+            "NVIDIA Test computes wrongly: adding with numba-cuda returned 4, not 18.",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -207,6 +270,34 @@ def test_libraries_without_a_device_are_worth_a_warning(machine):
     machine.patch.setattr(device, "library_versions", dict)
     (check,) = doctor._check_gpu()
     assert check.verdict == "ok"
+
+
+def test_a_library_that_deprecates_something_is_no_reason_to_refuse_the_device(machine):
+    def warn():
+        warnings.warn("The 'generic' unit is deprecated", DeprecationWarning, stacklevel=1)
+        return 18
+
+    machine.operations[1].run = warn
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert device.find_device().name == "NVIDIA Test"
+
+
+def test_auto_takes_the_cpu_whatever_a_library_raises(machine):
+    backend = types.ModuleType("gpu_dcgen.backend.gpu.cuda_backend")
+    machine.patch.setitem(sys.modules, backend.__name__, backend)
+    for error in (AttributeError("no such name"), MemoryError("std::bad_alloc"), KeyError("x")):
+
+        def fail(*arguments, error=error):
+            raise error
+
+        backend.CudaBackend = fail
+        chosen, reason = select_backend("auto", n_threads=1)
+        assert chosen.name == "cpu"
+        assert reason == f"no GPU: the GPU cannot be used: {type(error).__name__}: {error}"
+        with pytest.raises(BackendError, match='^backend="gpu": the GPU cannot be used') as raised:
+            select_backend("gpu")
+        assert raised.value.__cause__.__cause__ is error
 
 
 def test_an_unknown_backend_is_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,8 @@ def trial_of_a_quarter() -> Trial:
         n_written=50,
         sample_bytes=5_000,
         table_bytes={"item_similarity_matrix": 100, "user_sequences": 300, "item_vocabulary": 40},
+        n_lists=20,
+        n_on_sale=50,
         drawing_share=0.5,
         base_bytes=1_000,
         stage_bytes=1_000 + 600 + 24 * 10 + 2_000,
@@ -154,6 +156,14 @@ def test_bytes_and_seconds_follow_what_they_depend_on():
     assert seconds["load"] == 4.0
     assert seconds["samples"] == pytest.approx(3.0 * 360 / 50)
     assert seconds["tables"] == pytest.approx(1_540 / 440)
+
+
+def test_lists_grow_with_the_log_until_every_item_on_sale_has_one():
+    positives = {"train": 320, "val": 24, "test": 16}
+    trial = replace(trial_of_a_quarter(), table_bytes={"hard_candidates": 200})
+    # 20 lists of 50 items on sale: at most 2.5 times as many, although the log is 4 times as long.
+    assert planning._estimate_bytes(trial, 0.25, positives, pairs=30)["hard_candidates"] == 500
+    assert planning._estimate_bytes(trial, 0.5, positives, pairs=30)["hard_candidates"] == 400
 
 
 def test_a_fault_seen_in_a_sample_is_told_as_such(shop, tmp_path, monkeypatch):

@@ -157,6 +157,16 @@ def a_category_weight_of_another_shop(f):
     )
 
 
+@breaks("vocabularies")
+def an_item_that_was_bought_once_more(f):
+    f.set("item_vocabulary", "n_train_positives", 3, lambda n: n + 1)
+
+
+@breaks("vocabularies")
+def an_item_that_was_drawn_once_more(f):
+    f.set("item_vocabulary", "n_train_hard_negatives", 3, lambda n: n + 1)
+
+
 @breaks("mining_weights")
 def a_weight_of_no_draw(f):
     f.set("item_vocabulary", "mining_weight", 3, 0)
@@ -170,6 +180,62 @@ def a_weight_beyond_the_limit(f):
 @breaks("mining_weights")
 def a_weight_of_another_calibration(f):
     f.set("item_vocabulary", "mining_weight", 3, lambda weight: weight + 1)
+
+
+@breaks("hard_candidates")
+def a_weight_of_another_source(f):
+    f.set("hard_candidates", "weight", 3, lambda weight: weight * 2)
+
+
+@breaks("hard_candidates")
+def a_score_that_ranks_higher(f):
+    f.set("hard_candidates", "score", 3, lambda score: score + 2**-14)
+
+
+@breaks("hard_candidates")
+def a_candidate_with_another_popularity(f):
+    f.set("hard_candidates", "popularity_score", 3, lambda popularity: popularity / 2 + 0.25)
+
+
+@breaks("hard_candidates")
+def a_candidate_without_its_similarity(f):
+    row = next(r for r, c in enumerate(f.world.hard_candidate_rows) if c["similarity"] is not None)
+    f.set("hard_candidates", "similarity", row, None)
+
+
+@breaks("hard_candidates")
+def a_candidate_that_changes_groups(f):
+    f.set("hard_candidates", "is_own_group", 3, lambda is_own: not is_own)
+
+
+@breaks("hard_candidates")
+def a_candidate_is_missing(f):
+    f.take("hard_candidates", lambda rows: rows[:5] + rows[6:])
+
+
+@breaks("hard_candidates")
+def candidates_out_of_order(f):
+    f.take("hard_candidates", lambda rows: [rows[1], rows[0], *rows[2:]])
+
+
+@breaks("hard_candidates")
+def a_list_of_a_moment_that_is_no_snapshot(f):
+    f.set("hard_candidates", "snapshot", 3, lambda time: time + DAY // 2)
+
+
+@breaks("hard_candidates")
+def a_list_for_no_positive(f):
+    f.set("hard_candidates", "snapshot", -1, lambda time: time + 1000 * DAY)
+
+
+@breaks("hard_candidates")
+def a_price_category_that_is_none(f):
+    f.set("hard_candidates", "price_category", 3, "Q9")
+
+
+@breaks("hard_candidates")
+def a_source_that_fills_up(f):
+    f.set("hard_candidates", "source", 3, "fallback")
 
 
 @breaks("counts")

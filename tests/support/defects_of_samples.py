@@ -357,6 +357,11 @@ def a_neighbor_outside_the_band(f):
     f.set(TRAIN, "negative_detail", row, "item_cf")
 
 
+@breaks("negative_details")
+def a_view_in_a_log_without_views(f):
+    f.set(TRAIN, "negative_detail", a_row(f, "collaborative"), "viewed")
+
+
 @breaks("similarity_scores")
 def a_similarity_of_the_whole_log(f):
     row = next(r for r, row in enumerate(f.world.rows[0]) if row["similarity_score"])

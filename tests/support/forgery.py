@@ -23,7 +23,7 @@ from tests.support.shops import tiny_config
 TRAIN, VAL, TEST = (f"{split}_dataset" for split in SPLITS)
 LARGE = 1_000_000
 CONFIG = tiny_config(
-    output={"groups_per_part": LARGE, "groups_per_row_group": LARGE},
+    output={"groups_per_part": LARGE, "groups_per_row_group": LARGE, "hard_candidates": True},
     resources={"batch_size": LARGE},
 )
 WIDTH = 1 + CONFIG.negatives_per_positive

@@ -59,6 +59,7 @@ TINY: dict[str, dict[str, Any]] = {
         "collaborative_buyers": 3,
         "collaborative_items": 2,
         "collaborative_days": 5,
+        "viewed_items": 2,
         "category_draws": 4,
         "live_days": 20,
     },

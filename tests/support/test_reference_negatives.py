@@ -104,6 +104,43 @@ def test_interactions_as_old_as_the_days_allow_still_count():
     assert listed.together(0, 7) == {2: 1}
 
 
+def test_viewed_candidates_are_what_the_latest_buyers_viewed_and_had_not_bought():
+    """Snapshot 3 is day 10. Of the latest buyers of a, x (9.5) and w (8), y (5) is left out. x
+    viewed d, then b and e at one time; c before day 5, f after the snapshot, g on it. x buys h on
+    day 11, and had bought i on day 9. With a limit of two, e and b are the latest. w viewed e
+    twice, and z, who is off sale.
+    """
+    tables = sales(
+        ("x", "a", 9.5), ("w", "a", 8), ("y", "a", 5), ("x", "i", 9), ("x", "h", 11),
+        *(("v", item, 9) for item in "bcdefgh"), ("v", "z", 4),
+        views=(
+            ("x", "d", 6), ("x", "b", 7), ("x", "e", 7), ("x", "c", 4), ("x", "f", 11),
+            ("x", "g", 10), ("x", "i", 9), ("w", "e", 5), ("w", "e", 6), ("w", "z", 9),
+            ("y", "f", 9), ("w", "h", 5),
+        ),
+    )  # fmt: skip
+    sampling = {"collaborative_buyers": 2, "collaborative_days": 5, "live_days": 5}
+    two = candidates_of(tables, negative_sampling={**sampling, "viewed_items": 2})
+    ids = {item: two.log.items.index(item) for item in "bdeh"}
+    assert two.viewed(0, 3) == {ids["e"]: 2, ids["b"]: 1, ids["h"]: 1}
+    three = candidates_of(tables, negative_sampling={**sampling, "viewed_items": 3})
+    assert three.viewed(0, 3) == {ids["e"]: 2, ids["b"]: 1, ids["h"]: 1, ids["d"]: 1}
+    none = candidates_of(tables, negative_sampling={**sampling, "viewed_items": 0})
+    assert none.viewed(0, 3) == {}
+
+
+def test_an_item_that_was_bought_and_viewed_is_collaborative_and_counts_both():
+    """Snapshot 1 is day 11. x bought b, w viewed it: two of eight buyers. c was viewed only."""
+    tables = sales(
+        ("x", "a", 9), ("w", "a", 9), ("x", "b", 9), ("v", "c", 9), ("u", "a", 11),
+        views=(("w", "b", 9), ("w", "c", 9)),
+    )  # fmt: skip
+    sampling = {"category_draws": 0, "score": {"price": 0, "popularity": 0}}
+    listed = candidates_of(tables, negative_sampling=sampling).listed(0, 1)
+    assert [(c.item, c.detail) for c in listed] == [(1, "collaborative"), (2, "viewed")]
+    assert [c.score for c in listed] == [round(n * 0.3 * 2**14 / 8) for n in (2, 1)]
+
+
 CROSSING = sales(
     *(("v", item, 1, 9.0 if item == "e" else 1.0) for item in "abcdef"),
     ("u", "a", 9),

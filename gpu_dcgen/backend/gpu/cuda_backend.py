@@ -12,7 +12,6 @@ import cupyx.scipy.sparse
 import numpy as np
 import pyarrow as pa
 from numba import cuda
-from numba.cuda import config as numba_config
 
 from cpu_fallback.vectors import Limits
 
@@ -26,9 +25,6 @@ from .libcudf import Vocabularies
 from .memory import DeviceMemory
 from .parquet import PartWriter
 from .transfers import Transfers
-
-# Small datasets make small grids.
-numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # set at import
 
 _MAX_BLOCK = 1 << 18  # entries of a block: enough rows to fill any device
 _BLOCK_SHARE = 0.25  # of free memory for a block of samples or of similarities

@@ -1,7 +1,7 @@
 """Find out whether a GPU can be used, what it is, and if not, exactly why.
 
-CuPy, cuDF and cuML import without a driver; only their first operation fails. So every step is
-tried, in the order in which the steps depend on each other, and the first failure is reported.
+CuPy, pylibcudf and cuML import without a driver; only their first operation fails. So every step
+is tried, in the order in which the steps depend on each other, and the first failure is reported.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from packaging.version import Version
@@ -28,6 +30,7 @@ MIN_VERSIONS = {
 }
 # With these, the libraries would not wait for each other's work.
 PER_THREAD_STREAMS = (
+    "CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM",
     "CUDF_PER_THREAD_STREAM",
     "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM",
     "NUMBA_CUDA_PER_THREAD_DEFAULT_STREAM",
@@ -36,7 +39,8 @@ INSTALL = (
     "pip install 'gpu-dcgen[gpu-cu13]' (or gpu-cu12 for a driver older than 580), "
     "or environment.yml"
 )
-PACKAGES = ("cupy", "cudf", "pylibcudf", "rmm", "numba_cuda")
+# Modules that the backend imports; cuDF itself is not one of them.
+PACKAGES = ("cupy", "pylibcudf", "rmm", "numba_cuda")
 OPTIONAL = ("cuml", "faiss")
 
 T = TypeVar("T")
@@ -68,43 +72,23 @@ class Device:
 
 
 def find_device() -> Device:
-    """Return the current CUDA device (CUDA_VISIBLE_DEVICES chooses) after a first kernel ran.
+    """Return the current CUDA device after first operations ran on it.
 
-    BackendError names what is missing and what to do.
+    CUDA_VISIBLE_DEVICES chooses it; CuPy, numba-cuda and libcudf each compute something small.
+    BackendError names what is missing and what to do, whatever the libraries raise.
     """
-    _require_prerequisites()
-    cupy = _import("cupy")
-    n_devices = _query("counting devices", cupy.cuda.runtime.getDeviceCount)
-    if n_devices == 0:
-        raise BackendError(
-            "the driver shows no CUDA device.\n"
-            "Check CUDA_VISIBLE_DEVICES; in a container, run with --gpus all."
-        )
-    index = _query("choosing a device", cupy.cuda.runtime.getDevice)
-    properties = _query("querying the device", lambda: cupy.cuda.runtime.getDeviceProperties(index))
-    name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
-    if capability < MIN_CAPABILITY:
-        raise BackendError(
-            f"{name} has compute capability {capability[0]}.{capability[1]}; "
-            "RAPIDS needs 7.5 (Turing) or later."
-        )
-    _require_versions()
-    result = _query(
-        "compiling and running a first kernel", lambda: int((cupy.arange(4) ** 2 + 1).sum())
-    )
-    if result != 18:
-        raise BackendError(f"{name} computes wrongly: a first kernel returned {result}, not 18.")
-    _import("numba.cuda")
-    return Device(
-        index=index,
-        name=name,
-        capability=capability,
-        n_multiprocessors=properties["multiProcessorCount"],
-        memory_bytes=properties["totalGlobalMem"],
-        driver=_format_cuda_version(cupy.cuda.runtime.driverGetVersion()),
-        runtime=_format_cuda_version(cupy.cuda.runtime.runtimeGetVersion()),
-        libraries=library_versions(),
-    )
+    with warnings.catch_warnings():
+        # What libraries deprecate among themselves is no reason to refuse a device, even where
+        # Python treats warnings as errors.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        _require_prerequisites()
+        cupy = _import("cupy")
+        properties = _find_properties(cupy)
+        _require_versions()
+        for package in ("rmm", "pylibcudf", "numba.cuda"):
+            _import(package)
+        _run_first_operations(properties["name"].decode())
+        return _query("describing the device", lambda: _describe(properties, cupy.cuda.runtime))
 
 
 def library_versions() -> dict[str, str]:
@@ -114,6 +98,11 @@ def library_versions() -> dict[str, str]:
         package: providers[package][0] for package in (*PACKAGES, *OPTIONAL) if package in providers
     }
     return {package: importlib.metadata.version(name) for package, name in names.items()}
+
+
+def quote_error(error: Exception) -> str:
+    """Return the type and the text of a library's error as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _require_prerequisites() -> None:
@@ -135,9 +124,59 @@ def _require_prerequisites() -> None:
         ) from error
 
 
+def _find_properties(cupy: Any) -> dict[str, Any]:
+    """Return properties of the current device; BackendError if there is none or it is too old."""
+    runtime = cupy.cuda.runtime
+    if _query("counting devices", runtime.getDeviceCount) == 0:
+        raise BackendError(
+            "the driver shows no CUDA device.\n"
+            "Check CUDA_VISIBLE_DEVICES; in a container, run with --gpus all."
+        )
+    properties: dict[str, Any] = _query(
+        "querying the device", lambda: runtime.getDeviceProperties(runtime.getDevice())
+    )
+    capability = (properties["major"], properties["minor"])
+    if capability < MIN_CAPABILITY:
+        raise BackendError(
+            f"{properties['name'].decode()} has compute capability "
+            f"{capability[0]}.{capability[1]}; RAPIDS needs 7.5 (Turing) or later."
+        )
+    return properties
+
+
+def _describe(properties: dict[str, Any], runtime: Any) -> Device:
+    return Device(
+        index=runtime.getDevice(),
+        name=properties["name"].decode(),
+        capability=(properties["major"], properties["minor"]),
+        n_multiprocessors=properties["multiProcessorCount"],
+        memory_bytes=properties["totalGlobalMem"],
+        driver=_format_cuda_version(runtime.driverGetVersion()),
+        runtime=_format_cuda_version(runtime.runtimeGetVersion()),
+        libraries=library_versions(),
+    )
+
+
+def _run_first_operations(name: str) -> None:
+    """Raise BackendError unless each library computes something small on the device."""
+    for operation in _import("gpu_dcgen.backend.gpu.first_operations").OPERATIONS:
+        result = _query(operation.description, operation.run)
+        if result != operation.expected:
+            raise BackendError(
+                f"{name} computes wrongly: {operation.description} returned {result}, "
+                f"not {operation.expected}."
+            )
+
+
 def _require_versions() -> None:
+    versions = _query("reading the versions of the libraries", library_versions)
     for package, minimum in MIN_VERSIONS.items():
-        version = _import(package).__version__
+        if package not in versions:
+            raise BackendError(
+                f"{package} is installed without its metadata, so its version is unknown; "
+                f"{minimum} or later is needed.\nInstall it: {INSTALL}."
+            )
+        version = versions[package]
         # A pre-release counts as the release that it leads to.
         if Version(Version(version).base_version) < Version(minimum):
             raise BackendError(
@@ -151,8 +190,7 @@ def _import(package: str) -> Any:
         return importlib.import_module(package)
     except Exception as error:
         raise BackendError(
-            f"{package} cannot be imported: {type(error).__name__}: {error}\n"
-            f"Install RAPIDS again: {INSTALL}."
+            f"{package} cannot be imported: {quote_error(error)}\nInstall RAPIDS again: {INSTALL}."
         ) from error
 
 
@@ -161,9 +199,36 @@ def _query(step: str, query: Callable[[], T]) -> T:
         return query()
     except Exception as error:
         raise BackendError(
-            f"{step} failed: {type(error).__name__}: {error}\n"
-            "'gpu-dcgen doctor' shows what is installed."
+            f"{step} failed: {quote_error(error)}\n{_suggest_remedy(error)}"
         ) from error
+
+
+def _suggest_remedy(error: Exception) -> str:
+    """Return what to do about an error of a first operation."""
+    text = str(error)
+    if isinstance(error, AttributeError) and "numpy" in text:
+        return (
+            "numba-cuda names a function that this NumPy does not have; install an earlier one: "
+            "pip install 'numpy<2.5'"
+        )
+    if "nvvm" in f"{type(error).__name__} {text}".lower():
+        return (
+            "numba-cuda compiles with NVVM, of the package nvidia-nvvm or of a CUDA toolkit "
+            f"({_list_toolkits()}).\n"
+            "Install it: pip install 'numba-cuda[cu13]' (or cu12), or set CUDA_HOME to a toolkit "
+            "that has a folder nvvm: export CUDA_HOME=/usr/local/cuda"
+        )
+    return "'gpu-dcgen doctor' shows what is installed."
+
+
+def _list_toolkits() -> str:
+    """Return where NVVM of a CUDA toolkit is looked for, and whether it is there."""
+    places = [
+        f"{variable}={folder} has {'a' if (Path(folder) / 'nvvm').is_dir() else 'no'} folder nvvm"
+        for variable in ("CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX")
+        if (folder := os.environ.get(variable))
+    ]
+    return "; ".join(places) or "CUDA_HOME, CUDA_PATH and CONDA_PREFIX are not set"
 
 
 def _format_cuda_version(number: int) -> str:

@@ -12,12 +12,15 @@ from types import FunctionType
 from typing import Any
 
 from numba import cuda
+from numba.cuda import config as numba_config
 
 from ...kernels import RowKernel, recompiled
 
 BLOCK_THREADS = 128  # a multiple of a warp; small, because most kernels need many registers
 # Grids are strided: blocks beyond those that the device holds at a time gain nothing.
 MAX_BLOCKS = 1 << 16
+# Small datasets make small grids.
+numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # set at import
 
 
 def run(

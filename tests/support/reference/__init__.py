@@ -66,6 +66,7 @@ class World:
     positives: list[list[Positive]]  # by split, in file order, resampled
     rows: list[list[dict[str, Any]]]  # by split, in file order
     similarity_rows: list[dict[str, Any]]
+    hard_candidate_rows: list[dict[str, Any]]
     user_sequence_rows: list[dict[str, Any]]
     category_weights: dict[str | None, float]
     segment_weights: dict[str, float]  # of the segments that have train positives
@@ -117,6 +118,7 @@ def build(tables: Tables, config: Any, *, partly: bool = False) -> World:
         positives=positives,
         rows=rows,
         similarity_rows=samples.similarity_rows(log, neighbors),
+        hard_candidate_rows=samples.hard_candidate_rows(log, config, snapshots, miner, positives),
         user_sequence_rows=samples.user_sequence_rows(log, config, assignment),
         category_weights=by_category,
         segment_weights=by_segment,

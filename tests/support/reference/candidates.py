@@ -22,7 +22,7 @@ ONE = 2**16  # products of two numbers in 16-bit fixed point give a score
 
 class Candidate(NamedTuple):
     item: int
-    detail: str  # item_cf, collaborative or category_crossing: the first that offered it
+    detail: str  # item_cf, collaborative, viewed or category_crossing: the first that offered it
     score: int  # in units of 2^-14
 
 
@@ -41,10 +41,12 @@ class Candidates:
 
     def _listed(self, item: int, k: int) -> list[Candidate]:
         """The candidates of the highest score, by product group and item."""
-        co = self.together(item, k)
+        bought, viewed = self.together(item, k), self.viewed(item, k)
+        co = {j: bought.get(j, 0) + viewed.get(j, 0) for j in {**bought, **viewed}}
         offers = {
             "item_cf": set(self.item_cf(item)),
-            "collaborative": set(co),
+            "collaborative": set(bought),
+            "viewed": set(viewed),
             "category_crossing": self.crossing(item, k),
         }
         allowed = {
@@ -81,21 +83,43 @@ class Candidates:
             band = [n for n in ranked if low < n.similarity <= high]
         return [n.item for n in band[: self.settings.item_cf_top_k]]
 
-    def together(self, item: int, k: int) -> dict[int, int]:
-        """co(j): how many of the item's latest buyers have j among their latest interactions."""
-        start = self.snapshots.start(k)
+    def buyers(self, item: int, k: int) -> list[int]:
+        """The item's latest buyers before the snapshot."""
         last: dict[int, int] = {}
         for e in self.log.interactions:
-            if e.item == item and e.time < start:
+            if e.item == item and e.time < self.snapshots.start(k):
                 last[e.user] = max(e.time, last.get(e.user, e.time))
         buyers = sorted(last, key=lambda user: (last[user], user), reverse=True)
+        return buyers[: self.settings.collaborative_buyers]
+
+    def together(self, item: int, k: int) -> dict[int, int]:
+        """How many of the item's latest buyers have j among their latest interactions."""
+        start = self.snapshots.start(k)
         co: dict[int, int] = {}
-        for buyer in buyers[: self.settings.collaborative_buyers]:
+        for buyer in self.buyers(item, k):
             since = start - self.settings.collaborative_days * DAY
             recent = [e for e in self.log.history(buyer, start) if e.time >= since]
             for j in {e.item for e in recent[-self.settings.collaborative_items :]}:
                 co[j] = co.get(j, 0) + 1
         return co
+
+    def viewed(self, item: int, k: int) -> dict[int, int]:
+        """How many of the item's latest buyers have j among what they viewed latest, of what was on
+        sale and they had not bought.
+        """
+        start, on_sale = self.snapshots.start(k), set(self.snapshots.on_sale(k))
+        since = start - self.settings.collaborative_days * DAY
+        n_viewers: dict[int, int] = {}
+        for buyer in self.buyers(item, k):
+            wanted = on_sale - self.log.owned(buyer, start)
+            last: dict[int, int] = {}
+            for user, j, time in self.log.views:
+                if user == buyer and j in wanted and since <= time < start:
+                    last[j] = max(time, last.get(j, time))
+            latest = sorted(last, key=lambda j: (last[j], j), reverse=True)
+            for j in latest[: self.settings.viewed_items]:
+                n_viewers[j] = n_viewers.get(j, 0) + 1
+        return n_viewers
 
     def crossing(self, item: int, k: int) -> set[int]:
         """Seeded draws from the corpus in the item's price category and another product group."""

@@ -20,7 +20,7 @@ from .world import Log
 class Negative(NamedTuple):
     item: int
     source: str  # hard or random
-    detail: str  # item_cf, collaborative, category_crossing, fallback or random
+    detail: str  # item_cf, collaborative, viewed, category_crossing, fallback or random
     similarity: np.float32 | None
     log_q: np.float32  # logarithm of the probability that it is drawn
 

@@ -117,6 +117,32 @@ def similarity_rows(log: Log, neighbors: list[list[Neighbor]]) -> list[dict]:
     ]
 
 
+def hard_candidate_rows(
+    log: Log, config: Any, snapshots: Snapshots, miner: Miner, positives: list[list[Positive]]
+) -> list[dict]:
+    """The lists of all positives by snapshot and item, each in stored order (D13)."""
+    if not config.negative_sampling.hard_negatives_per_positive:
+        return []
+    weights = config.negative_sampling.source_weights
+    return [
+        {
+            "item_id": log.items[item],
+            "snapshot": snapshots.start(k),
+            "candidate_id": log.items[c.item],
+            "source": c.detail,
+            "score": np.float32(c.score / 2**14),
+            "similarity": {n.item: n.similarity for n in miner.neighbors[item]}.get(c.item),
+            "weight": getattr(weights, c.detail) * miner.hard.mining_weights[c.item],
+            "is_own_group": log.group(c.item) == log.group(item),
+            "popularity_score": snapshots.popularity(k, c.item),
+            "price_category": snapshots.category(k, c.item),
+            "price_normalized": snapshots.normalized(k, c.item),
+        }
+        for k, item in sorted({(p.snapshot, p.item) for split in positives for p in split})
+        for c in miner.candidates.listed(item, k)
+    ]
+
+
 def user_sequence_rows(log: Log, config: Any, assignment: dict[int, int | None]) -> list[dict]:
     rows = []
     for user in range(len(log.users)):
