@@ -145,13 +145,16 @@ TRAINING = [example for _, example in blocks("python") if "build(" not in exampl
 
 
 @pytest.mark.parametrize(
-    "example", TRAINING, ids=["plain loop", "labeled rows", "map-style", "lightning"]
+    "example",
+    TRAINING,
+    ids=["plain loop", "labeled rows", "drawn negatives", "map-style", "lightning"],
 )
 def test_the_training_examples_run_on_what_was_built(reader, tmp_path, example):
     require_extras(example)
     if "import lightning" in example:
         pytest.importorskip("lightning", reason="pip install lightning")
-    reader("gpu-dcgen build data/processed data/training --quiet")
+    lists = " --set output.hard_candidates=true" if 'hard_negatives="drawn"' in example else ""
+    reader(f"gpu-dcgen build data/processed data/training --quiet{lists}")
     (tmp_path / "example.py").write_text(example)
     assert reader("python example.py")
 

@@ -9,6 +9,9 @@
     order.py           the order of an epoch: a pure function of (seed, epoch, position)
     snapshots.py       the item snapshots (D6), and that of each positive
     snapshot_order.py  the order of an epoch in batches of one snapshot
+    ownership.py       the items that each user is known to own
+    systematic.py      draws by weights, with known probabilities
+    hard_candidates.py hard negatives of an epoch, drawn from the lists of a build
     negatives.py       the negatives of an epoch, chosen from those stored
     windows.py         decode the next part of an epoch in advance
     dataset.py         `ContrastiveDataset`: samples by index, with a bounded cache

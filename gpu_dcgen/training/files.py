@@ -151,6 +151,12 @@ def open_split(path: Path | str, split: str | None = None) -> SplitFiles:
     )
 
 
+def require_file(folder: Path, name: str, manifest: Manifest) -> Path:
+    """Return the path of a dataset's file. InputError if its size is not the manifest's."""
+    _check_size(folder, name, manifest.files.get(name))
+    return folder / name
+
+
 def read_table(path: Path, columns: list[str]) -> pa.Table:
     """Read columns of a single file of a dataset. InputError if it cannot be read."""
     try:

@@ -29,19 +29,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .files import SplitFiles, open_split, read_table
+from .files import open_split
 from .frequencies import PositiveShares
 from .groups import SEQUENCE, Batch, CandidateGroups, expand_runs, to_group_batch
 from .history import compute_in_history
-from .row_groups import RowGroupReader
+from .ownership import list_owned, scan_positives
 from .snapshots import make_snapshot_grid
 from .stream import BatchRule
-from .vocabularies import DatasetVocabularies, load_vocabularies
+from .vocabularies import load_vocabularies
 
 _LOG_Q = "negative_log_q"
 
@@ -118,7 +117,7 @@ class InBatch:
         vocabularies = load_vocabularies(self._files.folder)
         self._from_batch = from_batch
         self._grid = make_snapshot_grid(self._files.manifest)
-        users, items, times = _scan(self._files, vocabularies)
+        users, items, times = scan_positives(self._files, vocabularies)
         self._shares = PositiveShares(
             items,
             vocabularies.n_items,
@@ -233,33 +232,3 @@ class InBatch:
         first = torch.full((len(offered),), n, device=device)
         first = first.scatter_reduce(0, column, place, "amin")
         return ~is_excluded[:, column] & (first[column] == place)
-
-
-def _scan(files: SplitFiles, vocabularies: DatasetVocabularies) -> tuple[Tensor, Tensor, Tensor]:
-    """Read user_index, item_index and time of the positives of a split: (n,) int64 each."""
-    reader = RowGroupReader(files, vocabularies, ["user_id", "item_id", "timestamp"])
-    users, items, times = [], [], []
-    for row_group in files.row_groups:
-        groups = reader.read(row_group)
-        users.append(groups.user_features["user_index"].long())
-        items.append(groups.item_features["item_index"][:, 0].long())
-        times.append(groups.metadata["timestamp"])
-    return torch.cat(users), torch.cat(items), torch.cat(times)
-
-
-def list_owned(
-    files: SplitFiles, vocabularies: DatasetVocabularies, users: Tensor, items: Tensor
-) -> tuple[Tensor, Tensor]:
-    """List the items that each user is known to own.
-
-    Returns offsets (n_users + 2,) int64 by user_index, and item_index int32, sorted per user.
-    """
-    table = read_table(files.folder / "user_sequences.parquet", ["item_indices"])
-    latest = table["item_indices"].combine_chunks()
-    lengths = torch.from_numpy(np.diff(latest.offsets.to_numpy()))
-    user = torch.cat([users, torch.arange(1, len(lengths) + 1).repeat_interleave(lengths)])
-    item = torch.cat([items, torch.from_numpy(latest.values.to_numpy().astype(np.int64))])
-    pairs = torch.unique(user * (vocabularies.n_items + 1) + item)
-    user, item = pairs // (vocabularies.n_items + 1), pairs % (vocabularies.n_items + 1)
-    counts = torch.bincount(user, minlength=len(vocabularies.users) + 1)
-    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), item.int()

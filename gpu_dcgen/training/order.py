@@ -15,7 +15,7 @@ import numpy as np
 _MASK = (1 << 64) - 1
 # Purposes of random numbers. The mixer is that of gpu_dcgen.kernels.rng, for arrays only and
 # without numba.
-ROW_GROUPS, GROUPS, ITEMS, NEGATIVES, WINDOWS, BATCHES = range(1, 7)
+ROW_GROUPS, GROUPS, ITEMS, NEGATIVES, WINDOWS, BATCHES, HARD_NEGATIVES = range(1, 8)
 
 
 def mix(x: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 
 from .baskets import Baskets, choose_baskets, load_baskets, make_catalog
 from .files import open_split
-from .in_batch import list_owned
+from .ownership import list_owned
 from .rankings import (
     METRICS,
     Evaluation,

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from .dataset import resolve_layout
 from .files import SplitFiles, open_split
 from .groups import Batch, BatchLayout, CandidateGroups, to_group_batch, to_sample_batch
+from .hard_candidates import HardNegativeDrawer
 from .negatives import NegativeChoice
 from .order import EpochOrder, count_rounds, list_rounds, make_epoch_order
 from .row_groups import RowGroupReader
@@ -22,9 +23,10 @@ from .snapshots import read_snapshots
 from .vocabularies import DatasetVocabularies, load_vocabularies
 from .windows import WindowDecoder, WindowReader
 
-_STATE_VERSION = 2  # of `state_dict`
+_STATE_VERSION = 3  # of `state_dict`
 
 BatchRule = Literal["shuffled", "snapshot"]
+HardNegatives = Literal["stored", "drawn"]
 
 
 class ContrastiveStream(IterableDataset[Batch]):
@@ -81,6 +83,7 @@ class ContrastiveStream(IterableDataset[Batch]):
         drop_last: bool = False,
         n_hard: int | None = None,
         n_random: int | None = None,
+        hard_negatives: HardNegatives = "stored",
         fresh_negatives: bool = True,
         distinct_items: bool = False,
         batches: BatchRule | None = None,
@@ -109,6 +112,9 @@ class ContrastiveStream(IterableDataset[Batch]):
                 `batches="snapshot"`, has fewer batches than ranks.
             n_hard: Hard negatives per positive; None for all that are stored.
             n_random: Random negatives per positive; None for all that are stored.
+            hard_negatives: "stored" takes those of the rows; "drawn" draws others in each epoch, by
+                the law of the build, from the lists of candidates that a build with
+                `output.hard_candidates: true` writes. See `HardNegativeDrawer`.
             fresh_negatives: Whether each epoch draws others from those stored. If not, the first
                 ones are taken, which are the best hard ones by score.
             distinct_items: Whether to deal groups so that an item is a positive of a batch only
@@ -151,6 +157,8 @@ class ContrastiveStream(IterableDataset[Batch]):
             n_random=_resolve_count("n_random", n_random, self.files.n_random),
             is_fresh=fresh_negatives,
         )
+        self._hard_negatives = hard_negatives
+        self._drawer = _open_drawer(hard_negatives, self._reader, self._choice.n_hard)
         self._shuffle, self._seed, self._window = shuffle, seed, window
         self._batches = _resolve_batches(batches, collate)
         _check_probabilities(self._choice, self.files.n_hard, collate)
@@ -280,6 +288,7 @@ class ContrastiveStream(IterableDataset[Batch]):
         return WindowDecoder(
             reader=self._reader,
             order=order,
+            drawer=self._drawer,
             choice=self._choice,
             is_distinct=self._distinct_items,
             device=self._device,
@@ -299,6 +308,7 @@ class ContrastiveStream(IterableDataset[Batch]):
             "batches": self._batches,
             "snapshot_batch_size": self.batch_size if self._snapshots is not None else 0,
             "distinct_items": self.batch_size if self._distinct_items else 0,
+            "hard_negatives": self._hard_negatives,
             "negatives": [self._choice.n_hard, self._choice.n_random, self._choice.is_fresh],
         }
 
@@ -317,6 +327,17 @@ def _open_reader(
     from .gpu_row_groups import DeviceRowGroupReader
 
     return DeviceRowGroupReader(files, vocabularies, columns, device)
+
+
+def _open_drawer(
+    hard_negatives: HardNegatives, reader: RowGroupReader, n_hard: int
+) -> HardNegativeDrawer | None:
+    """Open the lists of candidates; None where no hard negative is drawn."""
+    if hard_negatives not in ("stored", "drawn"):
+        raise ConfigError(f"hard_negatives {hard_negatives!r}: expected 'stored' or 'drawn'.")
+    if hard_negatives == "stored" or not n_hard:
+        return None
+    return HardNegativeDrawer(reader.files, reader.vocabularies, reader.columns)
 
 
 def _resolve_batches(

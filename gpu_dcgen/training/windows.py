@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .groups import CandidateGroups
+from .hard_candidates import HardNegativeDrawer
 from .negatives import NegativeChoice, choose_negatives
 from .order import EpochOrder
 from .records import RecordBuffer, Records, concatenate
@@ -34,6 +35,7 @@ class WindowDecoder:
 
     reader: RowGroupReader
     order: EpochOrder
+    drawer: HardNegativeDrawer | None  # of other hard negatives than those that are stored
     choice: NegativeChoice
     is_distinct: bool  # whether an item is a positive of a batch only once, where possible
     device: torch.device | str | None  # for the decoded records; None for that of the reader
@@ -61,6 +63,8 @@ class WindowDecoder:
         files = self.reader.files
         groups = self.reader.read(files.row_groups[number])
         seed, epoch = self.order.seed, self.order.epoch
+        if self.drawer is not None:
+            groups = self.drawer.replace(groups, seed=seed, epoch=epoch)
         buffer.write(choose_negatives(groups, files, self.choice, seed=seed, epoch=epoch), first)
 
     def _finish(self, window: int, records: Records) -> DecodedWindow:

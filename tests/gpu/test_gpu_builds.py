@@ -11,6 +11,7 @@ from gpu_dcgen.cli.render_builds import render_build
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.dataset_generator.test_against_reference import VARIANTS
+from tests.gpu.selfcheck import digest_files
 from tests.support.backends import open_gpu
 from tests.support.shops import random_shop, tiny_config, write_shop
 
@@ -37,6 +38,7 @@ def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
     expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
     found = build(tables, tmp_path / "gpu", config, backend=machine).manifest
     assert found.digests == expected.digests
+    assert digest_files(tmp_path / "gpu", expected.digests) == expected.digests
     assert found.counts == expected.counts
     assert found.backend.name == "gpu" and render_build(tmp_path / "gpu", found)
 
@@ -55,6 +57,7 @@ def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
     expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest.to_dict()
     found = build(online_retail, tmp_path / "gpu", backend=machine).manifest.to_dict()
     assert found["digests"] == expected["digests"]
+    assert digest_files(tmp_path / "gpu", expected["digests"]) == expected["digests"]
     moved, rows = (
         found["backend"]["bytes_to_device"],
         sum(split["rows"] for split in found["counts"].values()),

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What the extra gpu-cu13 brings, without cuDF and cuML, which the backend itself does not import.
+# What the extra gpu-cu13 brings, without cuDF, cuML and the math libraries of CUDA, which opening
+# the backend does not load.
 WHEELS = [
     "pylibcudf-cu13==26.10.*",
     "libcudf-cu13==26.10.*",
     "rmm-cu13==26.10.*",
-    "cupy-cuda13x[ctk]>=14.2",
+    "cupy-cuda13x>=14.2",
     "numba-cuda[cu13]>=0.30",
     "pytest>=9.0",
+    "hypothesis>=6.100",
 ]
 TESTS = [
     f"tests/gpu/test_{name}.py" for name in ("opening", "libcudf_calls", "cuda_backend", "device")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cpu_fallback import NumpyBackend
@@ -44,12 +46,35 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path):
 
 
 def test_builds_are_compared_column_by_column(tables, tmp_path, monkeypatch):
-    digests = iter([{"a": {"x": "1", "y": "2"}}, {"a": {"x": "1", "y": "3"}}])
-    monkeypatch.setattr(
-        selfcheck, "build_on", lambda machine, tables, output: {"digests": next(digests)}
-    )
+    good, bad = {"a": {"x": "1", "y": "2"}}, {"a": {"x": "1", "y": "3"}}
+    answers = {
+        "cpu": {"digests": good, "digests_of_files": good},
+        "gpu": {"digests": bad, "digests_of_files": good},
+    }
+    monkeypatch.setattr(selfcheck, "build_on", lambda machine, tables, output: answers[machine])
     compared = selfcheck.compare(tables, tmp_path, "little")
     assert (compared["good"], compared["differing"]) == (False, ["a.y"])
+    answers["gpu"] = {"digests": good, "digests_of_files": {"a": {"x": "1"}}}
+    assert selfcheck.compare(tables, tmp_path, "little")["differing"] == ["a.y as written"]
+
+
+def test_a_build_is_digested_as_it_was_computed_and_as_it_was_written(tables, tmp_path):
+    built = selfcheck.build_on("cpu", tables, tmp_path / "out")
+    assert built["digests_of_files"] == built["digests"]
+    table = pq.read_table(tmp_path / "out" / "user_sequences.parquet")
+    pq.write_table(table.slice(1), tmp_path / "out" / "user_sequences.parquet")
+    written = selfcheck.digest_files(tmp_path / "out", built["digests"])
+    assert [name for name in written if written[name] != built["digests"][name]] == [
+        "user_sequences"
+    ]
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_a_run_that_sees_no_gpu_is_a_failure(skipped, monkeypatch):
+    text = "SKIPPED [9] tests: no GPU tested here: no driver\n" if skipped else "9 passed\n"
+    run = subprocess.CompletedProcess([], 0, stdout=text)
+    monkeypatch.setattr(selfcheck.subprocess, "run", lambda *arguments, **options: run)
+    assert selfcheck.run_tests()["good"] is not skipped
 
 
 def test_without_a_device_it_says_so(tmp_path, monkeypatch, capsys):

@@ -29,7 +29,12 @@ def get_dataset(shape: str = "labeled_pair") -> Path:
         folder / "in",
     )
     config = tiny_config(
-        output={"shape": shape, "groups_per_part": 11, "groups_per_row_group": 4},
+        output={
+            "shape": shape,
+            "groups_per_part": 11,
+            "groups_per_row_group": 4,
+            "hard_candidates": True,
+        },
         negative_sampling={
             "random_negatives_per_positive": 4,
             "hard_negatives_per_positive": 2,

@@ -1,7 +1,7 @@
 """Run row kernels as CUDA grids: a thread a row, or a lane for kernels with scratch.
 
 The kernels are those of `gpu_dcgen.kernels`, compiled by numba-cuda from the functions as written.
-Only numba is imported here, so that its CUDA simulator runs this file too.
+Only numba is imported here, so that kernels compile where there is no CuPy.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ MAX_BLOCKS = 1 << 16
 numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # set at import
 
 
-def run(
-    kernel: RowKernel, n: int, *arrays: Any, lanes: int, block_threads: int = BLOCK_THREADS
-) -> None:
+def run(kernel: RowKernel, n: int, *arrays: Any, lanes: int) -> None:
     """Launch `kernel` over rows 0..n-1, on at most `lanes` threads if it has scratch."""
     if n == 0:
         return
-    threads = min(block_threads, lanes) if kernel.scratch else block_threads
+    threads = min(BLOCK_THREADS, lanes) if kernel.scratch else BLOCK_THREADS
     n_blocks = lanes // threads if kernel.scratch else MAX_BLOCKS
     build_grid(kernel)[min(n_blocks, -(-n // threads)), threads](n, *arrays)
 

@@ -5,7 +5,7 @@ its own (integer atomics: exact, in any order), collects the items with enough c
 the `top_k` best by a radix search for the last of their keys, sorts them, and leaves its
 accumulators zero for the next item. Keys and their order are those of `cpu_fallback.vectors`:
 0x3F800000 - bits of the float32 similarity above the item, so both backends select the same pairs.
-Only numba is imported here, so that its CUDA simulator runs this file too.
+Only numba is imported here, so that the kernel compiles where there is no CuPy.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Scratch(NamedTuple):
 class Grid:
     """How the kernel is launched, and the arrays it is launched with."""
 
-    xp: Any  # cupy, or numpy in the simulator
+    xp: Any  # cupy, or numpy where the kernel is compiled for the host
     n_blocks: int  # at most: items that are processed at the same time
     block_threads: int = BLOCK_THREADS
     # Returns an array of `xp` as numba takes it.
