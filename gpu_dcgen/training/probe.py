@@ -39,10 +39,11 @@ from .vocabularies import DatasetVocabularies, load_vocabularies
 RECALL_TARGET = 0.10  # contract, "success_metrics": recall_50_target
 EVALUATED_SPLITS = ("val", "test")
 TARGETS = ("all", "new", "repurchased")
-RANDOM, IN_BATCH, DEFAULT, PLAIN = (
+RANDOM, IN_BATCH, DEFAULT, CORRECTED, PLAIN = (
     "random",
     "in-batch, shuffled",
     "default recipe",
+    "all rows, with their log_q",
     "all rows, plain softmax",
 )
 _HARD = "default + "  # and the source
@@ -229,9 +230,12 @@ def list_recipes(
             skipped[_HARD + source] = "the dataset has no column negative_log_q"
         else:
             recipes[_HARD + source] = Recipe(hard=code)
-    recipes[PLAIN] = Recipe(
-        has_in_batch=False, has_random=True, hard=0, has_history=False, is_plain=True
-    )
+    corrected = Recipe(has_in_batch=False, has_random=True, hard=0, has_history=False)
+    if data.baskets.log_q is None:
+        skipped[CORRECTED] = "the dataset has no column negative_log_q"
+    else:
+        recipes[CORRECTED] = corrected
+    recipes[PLAIN] = corrected._replace(is_plain=True)
     return recipes, skipped
 
 
@@ -308,6 +312,7 @@ def _compare(measured: Mapping[str, _Measured], recipes: list[str]) -> list[Comp
         (DEFAULT, IN_BATCH),
         (DEFAULT, RANDOM),
         (IN_BATCH, RANDOM),
+        (CORRECTED, RANDOM),
         (PLAIN, RANDOM),
     ]
     pairs += [(name, DEFAULT) for name in recipes if name.startswith(_HARD)]

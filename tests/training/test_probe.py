@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from gpu_dcgen import build
 from gpu_dcgen.cli import app
 from gpu_dcgen.training import probe as module
-from gpu_dcgen.training.probe import DEFAULT, IN_BATCH, PLAIN, RANDOM, TARGETS, probe
+from gpu_dcgen.training.probe import (
+    CORRECTED,
+    DEFAULT,
+    IN_BATCH,
+    PLAIN,
+    RANDOM,
+    TARGETS,
+    probe,
+)
 from gpu_dcgen.training.rankings import METRICS
 from gpu_dcgen.training.recipes import TrainSettings
 from tests.support.shops import sales, tiny_config, write_shop
@@ -39,6 +47,7 @@ def test_every_ranking_is_measured_on_val_and_test(result):
         RANDOM,
         IN_BATCH,
         DEFAULT,
+        CORRECTED,
         PLAIN,
     ]
     for by_split in figures.values():
