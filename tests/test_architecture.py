@@ -233,8 +233,10 @@ def test_training_reads_datasets_and_knows_nothing_of_the_build():
 
 
 def test_no_stage_is_excused_from_backend_xp():
+    """But for a search among a few dozen numbers, which both backends bring to the host."""
     stages = {f"gpu_dcgen.{stage}" for stage in STAGES}
-    assert not [module for module in MAY_IMPORT_NUMPY if inside(module, stages)]
+    excused = [module for module in MAY_IMPORT_NUMPY if inside(module, stages)]
+    assert excused == ["gpu_dcgen.preparation.split_search"]
 
 
 def test_rooms_import_downwards_only():
