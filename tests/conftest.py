@@ -15,6 +15,15 @@ from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
 
 
+# Files with tests of a minute and more: begun first, they do not keep one worker busy at the end.
+LONG_FILES = ("test_packaging.py", "test_host_kernels.py", "test_docs.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_report_header() -> str:
     """Whether this run tests the GPU, said aloud."""
     machine, reason = open_gpu()
