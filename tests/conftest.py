@@ -14,7 +14,6 @@ from tests.support.backends import list_backends, open_gpu
 from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
 
-
 # Files with tests of a minute and more: begun first, they do not keep one worker busy at the end.
 LONG_FILES = ("test_packaging.py", "test_host_kernels.py", "test_docs.py")
 
