@@ -22,7 +22,10 @@ from .input_tables import hash_file
 
 BATCH_GROUPS = 2048  # checked at a time: bounds the memory
 SIDE_TABLE_ROWS = 1 << 18
-SIDE_TABLES = ("item_similarity_matrix", "user_sequences", "item_vocabulary")  # read whole
+# Beside the samples, and small enough to be read whole.
+SIDE_TABLES = tuple(
+    name for name in list_tables(hard_candidates=False) if not name.endswith("_dataset")
+)
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
 NOT_AUDITED = ("certificate.json", *CARDS)  # written after the build, about the dataset
 NOT_LISTED = ("manifest.json", *NOT_AUDITED)  # in the manifest's own list of files

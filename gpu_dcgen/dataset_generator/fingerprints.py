@@ -16,7 +16,7 @@ from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..digest import code_hashes, vocabulary
 from ..kernels.rng import mix_array
-from ..negative_sampler import WEIGHT_ONE
+from ..negative_sampler import WEIGHT_ONE, select_views
 from ..preparation.balancing import positive_weights
 from ..quality_validator.candidate_funnel import sampled_bits
 from ..quality_validator.metrics import place_column
@@ -169,10 +169,10 @@ def _hash_views(results: StageResults, config: DatasetConfig, backend: Backend) 
     None where they offer no hard negatives.
     """
     xp, log, sampling = backend.xp, results.interactions, config.negative_sampling
-    offers = sampling.hard_negatives_per_positive and sampling.collaborative_buyers
-    if log.views is None or not (offers and sampling.viewed_items):
+    views = select_views(log, sampling)
+    if views is None:
         return [[0, _hex(0)] for _ in results.plan.windows.ends]
-    time, user, item = log.views
+    time, user, item = views
     since = xp.maximum(time, log.time[log.user_offsets[:-1]][user])
     if sampling.corpus == "live":
         since = xp.maximum(since, log.time[log.by_item[log.item_offsets[:-1]]][item])

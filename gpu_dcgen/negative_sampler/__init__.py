@@ -21,6 +21,7 @@ from .sampling import (
     sample_negatives,
     select_by_hash,
 )
+from .views import select_views
 
 __all__ = [
     "WEIGHT_ONE",
@@ -34,6 +35,7 @@ __all__ = [
     "list_sources",
     "sample_negatives",
     "select_by_hash",
+    "select_views",
 ]
 
 

@@ -33,7 +33,7 @@ from ..preparation.interactions import Interactions, Views
 from ..preparation.splits import SplitPlan
 from ..preparation.windows import DAY
 from ..similarity_computer.compute import Neighbors
-from .views import find_recent_views
+from .views import find_recent_views, select_views
 
 _BLOCK = 1 << 16  # lists made at a time, at most
 _N_LIST_COLUMNS = 3  # the first ones of `CandidateLists`: a value for each list
@@ -134,8 +134,7 @@ class _Lister:
     ) -> None:
         snapshots, settings = features.snapshots, config.negative_sampling
         self._log, self._snapshots, self._backend = interactions, snapshots, backend
-        offers_viewed = settings.viewed_items > 0 and settings.collaborative_buyers > 0
-        self._views = interactions.views if offers_viewed else None
+        self._views = select_views(interactions, settings)
         self._ownership = features.ownership
         self._settings = _convert_settings(settings, self._views is not None, config.seed)
         self._width, self._span = settings.candidates, settings.collaborative_days * DAY

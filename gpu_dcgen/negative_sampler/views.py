@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, run_starts, sort_order
+from ..config import NegativeSamplingConfig
 from ..kernels.arguments import Ownership
 from ..kernels.candidates import RecentViews, mark_open_views
-from ..preparation.interactions import Views
+from ..preparation.interactions import Interactions, Views
+
+
+def select_views(interactions: Interactions, settings: NegativeSamplingConfig) -> Views | None:
+    """Return the views that offer hard negatives; None where none do."""
+    n_asked = settings.collaborative_buyers if settings.hard_negatives_per_positive else 0
+    return interactions.views if n_asked and settings.viewed_items else None
 
 
 def find_recent_views(

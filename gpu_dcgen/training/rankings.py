@@ -71,7 +71,8 @@ def rank(scores: Tensor, target: Tensor, history: Tensor) -> Places:
     """Return the place of each target among all items, and among new ones.
 
     Args:
-        scores: (n, n_items + 1) float; item 0 is padding. The target has a finite one.
+        scores: (n, n_items + 1) float; item 0 is padding, its score is overwritten. The target
+            has a finite one.
         target: (n,) int64.
         history: (n, max_length) int64, each item once, 0 elsewhere; items not in it are new.
     """

@@ -19,7 +19,7 @@ from tests.support.seeds import spread_seeds
 from tests.support.shops import random_shop, shops, tiny_config, write_shop
 from tests.support.variants import VARIANTS
 
-FEW = 20  # hypothesis examples: a build and its oracle take a few hundredths of a second each
+FEW = 20  # hypothesis examples: a build and its oracle take half a second
 ROUNDING = 2e-7  # sample weights multiply sums that the two writings add in different orders
 
 

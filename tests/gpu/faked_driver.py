@@ -19,13 +19,8 @@ from numba.cuda import dispatcher
 from numba.cuda.cudadrv import devices
 from rmm.pylibrmm.memory_resource import _memory_resource
 
-PROPERTIES = {
-    "name": b"NVIDIA Test",
-    "major": 9,
-    "minor": 0,
-    "multiProcessorCount": 132,
-    "totalGlobalMem": 80 << 30,
-}
+from tests.gpu.device_properties import PROPERTIES
+
 FREE_BYTES, TOTAL_BYTES = 70 << 30, 80 << 30
 
 

@@ -15,14 +15,8 @@ from gpu_dcgen.backend.gpu import device
 from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.preflight import doctor
+from tests.gpu.device_properties import PROPERTIES
 
-PROPERTIES = {
-    "name": b"NVIDIA Test",
-    "major": 9,
-    "minor": 0,
-    "multiProcessorCount": 132,
-    "totalGlobalMem": 80 << 30,
-}
 FIRST_OPERATIONS = "gpu_dcgen.backend.gpu.first_operations"
 
 
