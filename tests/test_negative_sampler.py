@@ -27,10 +27,11 @@ def shop(seed: int = 1) -> Tables:
     return random_shop(seed, n_users=14, n_items=26, n_rows=280, minutes=True)
 
 
-def groups_of(name: str | None) -> Tables:
+def groups_of(name: str | None, *others: str) -> Tables:
+    """Return the shop with all articles in one group, but for the first few."""
     tables = shop()
-    for article in tables["articles"]:
-        article["product_group_name"] = name
+    for place, article in enumerate(tables["articles"]):
+        article["product_group_name"] = others[place] if place < len(others) else name
     return tables
 
 
@@ -60,6 +61,8 @@ CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
     "no prices": (shop(), {"inputs": {"price": "none"}}),
     "null groups": (groups_of(None), {}),
     "one group": (groups_of("Shoes"), sampling(diversity_threshold=0.5)),
+    "nearly null groups": (groups_of(None, "Shoes"), {}),
+    "nearly one group": (groups_of("Shoes", "Bags"), sampling(diversity_threshold=0.5)),
     "no own group": (
         shop(),
         sampling(diversity_threshold=0, hard_negatives_per_positive=4, candidates=6),
@@ -74,6 +77,10 @@ CASES: dict[str, tuple[Tables, dict[str, Any]]] = {
     "greedy": (shop(), sampling(selection="greedy", candidates=12)),
     "greedy, one group": (
         groups_of("Shoes"),
+        sampling(selection="greedy", diversity_threshold=0.5, score={"diversity": 0.3}),
+    ),
+    "greedy, nearly one group": (
+        groups_of("Shoes", "Bags"),
         sampling(selection="greedy", diversity_threshold=0.5, score={"diversity": 0.3}),
     ),
     "greedy, no own group": (
@@ -191,7 +198,12 @@ SEEN = {
     "greedy, one group": {"item_cf", "collaborative", "fallback"},
     "only fallback": {"fallback"},
 }
-RELAXED = {"one group", "null groups", "greedy, one group", "greedy, no own group"}
+RELAXED = {
+    "nearly one group",
+    "nearly null groups",
+    "greedy, nearly one group",
+    "greedy, no own group",
+}
 
 
 def test_blocks_and_order_do_not_show(backend):

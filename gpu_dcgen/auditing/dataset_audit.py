@@ -86,7 +86,7 @@ def audit(
         outputs = check_files(written, findings)
         readable = check_schemas(written, findings)
     with progress.stage("inputs"):
-        expected = derive_dataset(Path(inputs), written.config)
+        expected = derive_dataset(Path(inputs), written.config, written.list_inputs())
         check_inputs(expected.tables, written, findings)
     with progress.stage("similarity"):
         cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)

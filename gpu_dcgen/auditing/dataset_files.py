@@ -65,6 +65,10 @@ class WrittenDataset:
         value = self.read_entry(path)
         return value if isinstance(value, dict) else {}
 
+    def list_inputs(self) -> list[str]:
+        """Name the input tables that the dataset was built from."""
+        return list(self.read_object("inputs.rows"))
+
     def parts_of(self, name: str) -> list[Path]:
         """List the Parquet files of a table, in order; none where it is missing."""
         path = self.folder / f"{name}.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +61,14 @@ class ExpectedDataset:
     splits: list[ExpectedSplit]
 
 
-def derive_dataset(inputs: Path, config: DatasetConfig) -> ExpectedDataset:
-    """Read the inputs and derive the dataset. InputError if they allow none."""
-    tables = read_tables(inputs, config)
+def derive_dataset(
+    inputs: Path, config: DatasetConfig, listed: Collection[str] = ()
+) -> ExpectedDataset:
+    """Read the inputs and derive the dataset. InputError if they allow none.
+
+    `listed` names the tables that the dataset was built from.
+    """
+    tables = read_tables(inputs, config, listed)
     if not len(tables.time):
         raise InputError(f"{inputs}: transactions has no acceptable row.\n{NAME_THE_FOLDER}")
     cuts = find_cuts(tables.time, config.split)

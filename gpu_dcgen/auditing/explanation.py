@@ -126,7 +126,7 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
             f"{sample_id}: {name} has {n} groups, numbered from 0.\n"
             "Take a sample_id of the dataset."
         )
-    split = derive_dataset(Path(inputs), written.config).splits[split_number]
+    split = derive_dataset(Path(inputs), written.config, written.list_inputs()).splits[split_number]
     log = split.log
     positive = _find_positive(split, group)
     user_id, item_id = (rows[name][0].as_py() for name in ("user_id", "item_id"))

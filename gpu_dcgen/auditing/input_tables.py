@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -85,20 +86,27 @@ class AcceptedTables:
     files: list[InputFile]
 
 
-def read_tables(folder: Path, config: DatasetConfig) -> AcceptedTables:
+def read_tables(
+    folder: Path, config: DatasetConfig, listed: Collection[str] = ()
+) -> AcceptedTables:
     """Read the tables of a build by its settings.
 
-    InputError where a table or a column is missing or unreadable.
+    InputError where a table or a column is missing or unreadable. `listed` names the tables that
+    the build had read.
     """
     inputs = config.inputs
     if not folder.is_dir():
         raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
-    names = ["articles", "customers", "transactions"]
+    names = ["transactions"]
+    for name in ("articles", "customers"):
+        if name in listed or find_table(folder, name) is not None:
+            names.append(name)
     if inputs.views and find_table(folder, "views") is not None:
         names.append("views")
-    tables = {name: _Table(folder, name, inputs) for name in names}
-    items = _read_entities(tables["articles"], "article_id", ITEM_COLUMNS)
-    users = _read_entities(tables["customers"], "customer_id", USER_COLUMNS)
+    tables = {name: _Table(folder, name, inputs) for name in sorted(names)}  # as they are listed
+    logs = [tables[name] for name in ("transactions", "views") if name in tables]
+    items = _find_entities(tables.get("articles"), logs, "article_id", ITEM_COLUMNS)
+    users = _find_entities(tables.get("customers"), logs, "customer_id", USER_COLUMNS)
     log = _read_log(tables["transactions"], items.ids, users.ids, config)
     views = None
     if "views" in tables:
@@ -233,6 +241,19 @@ class _Entities(NamedTuple):
     age: np.ndarray  # (n,) int64  -1 unknown
 
 
+def _find_entities(
+    table: _Table | None, logs: list[_Table], key: str, columns: dict[str, str]
+) -> _Entities:
+    """Read the entities of a table; without one, those that the logs name."""
+    if table is not None:
+        return _read_entities(table, key, columns)
+    texts = [text for log in logs for text in read_keys(log, key).values.to_pylist()]
+    ids = pa.array(sorted(set(texts)), pa.string())
+    unknown = np.full(len(ids), -1, dtype=np.int64)
+    nothing = CodedColumn(unknown, pa.array([], pa.string()))
+    return _Entities(ids, dict.fromkeys(columns, nothing), unknown)
+
+
 def _read_entities(table: _Table, key: str, columns: dict[str, str]) -> _Entities:
     """Read one row an id: equal rows are collapsed, contradicting ones rejected."""
     ids = read_keys(table, key)
@@ -315,7 +336,7 @@ def _read_log(
         ("time_out_of_range", (time < 0) | (time >= end)),
     ]
     price = None
-    if table.name == "transactions" and inputs.price == "column":
+    if table.name == "transactions" and _has_prices(table, inputs):
         price = read_numbers(table, "price")
         checks += [
             ("missing_price", np.isnan(price)),
@@ -344,6 +365,13 @@ def _read_log(
         price=None if price is None else price[rows],
         channel=channel[rows],
     )
+
+
+def _has_prices(table: _Table, inputs: InputsConfig) -> bool:
+    """Return whether the log has prices; with `auto`, whether its column holds any."""
+    if inputs.price != "auto" or not table.has("price"):
+        return inputs.price == "column"
+    return any(chunk.null_count < len(chunk) for chunk in table.chunks("price"))
 
 
 def _sets_far_rows_aside(config: DatasetConfig) -> bool:

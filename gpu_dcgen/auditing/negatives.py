@@ -72,7 +72,8 @@ class NegativeMiner:
         self._group = log.item_columns["product_group"].codes
         n = self._settings.hard_negatives_per_positive
         share = to_fraction(self._settings.diversity_threshold)
-        self.limits = DrawLimits(n, math.floor(share * n))
+        has_groups = len(np.unique(self._group)) > 1
+        self.limits = DrawLimits(n, math.floor(share * n) if has_groups else n)
 
     def mine(self, positive: Positive) -> MiningResult:
         """List the candidates of a positive, and draw hard and random negatives."""

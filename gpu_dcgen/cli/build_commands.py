@@ -85,7 +85,7 @@ def build(
         typer.Argument(
             metavar="INPUT",
             parser=path_or_url,
-            help="Folder or URL with the articles, customers and transactions tables.",
+            help="Folder or URL with transactions, and articles, customers and views if any.",
         ),
     ],
     output: Annotated[

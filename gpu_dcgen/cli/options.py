@@ -37,7 +37,7 @@ InputArgument = Annotated[
     typer.Argument(
         metavar="INPUT",
         parser=local_path,
-        help="Folder with the articles, customers and transactions tables.",
+        help="Folder with transactions, and articles, customers and views if any.",
     ),
 ]
 DatasetArgument = Annotated[

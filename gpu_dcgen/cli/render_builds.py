@@ -107,7 +107,12 @@ def _describe_hard_negatives(negatives: Negatives) -> str:
     shares = ", ".join(f"{source} {n / total:.1%}" for source, n in negatives.by_source.items())
     if negatives.similar_share is not None:
         shares += f"; {negatives.similar_share:.1%} have a similarity of 0.3 or more"
-    return f"{shares}; shortfall {negatives.shortfall:,}, group limit relaxed {negatives.relaxed:,}"
+    limit = (
+        "no group limit: items have no product groups"
+        if negatives.relaxed is None
+        else f"group limit relaxed {negatives.relaxed:,}"
+    )
+    return f"{shares}; shortfall {negatives.shortfall:,}, {limit}"
 
 
 def _describe_quality(quality: QualitySummary) -> str:

@@ -53,9 +53,10 @@ class InputsConfig(Section):
     channels: dict[Channel, Literal["online", "offline"]] = {1: "offline", 2: "online"}
     """Meaning of each `sales_channel_id` (0 to 127): `online` or `offline` (D3). The default has
     H&M's ids. Other ids become null, with a warning."""
-    price: Literal["column", "none"] = "column"
-    """Whether transactions have prices. `column`: the column `price` is required. `none`: the log
-    has no prices; price features are null and price weights 1."""
+    price: Literal["auto", "column", "none"] = "auto"
+    """Whether transactions have prices. `auto`: they have if there is a column `price`; without
+    one, a column with a similar name is an error. `column`: the column `price` is required. `none`:
+    the log has no prices; price features are null and price weights 1."""
     on_bad_rows: Literal["fail", "reject"] = "fail"
     """What happens to rows that cannot be used (D2). `fail`: the build stops and names them, so
     that no row is lost unnoticed. `reject`: they go to rejects.parquet, and the others are used."""

@@ -218,8 +218,8 @@ class Negatives(Section):
     """Hard negatives by source; `fallback` are random ones."""
     shortfall: int
     """Hard negatives that no source had, drawn at random instead."""
-    relaxed: int
-    """Hard negatives for which the similarity range was widened."""
+    relaxed: int | None
+    """Hard negatives beyond the cap on the positive's own product group; null without groups."""
     similar_share: float | None = None
     """Share of the hard negatives with a similarity of 0.3 or more, as the contract asks."""
 

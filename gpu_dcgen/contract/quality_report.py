@@ -172,8 +172,8 @@ class NegativeFunnel(Section):
     """The candidates for hard negatives; null without hard negatives."""
     shortfall: int
     """Hard negatives that no source had, drawn at random instead."""
-    relaxed: int
-    """Hard negatives for which the similarity range was widened."""
+    relaxed: int | None
+    """Hard negatives beyond the cap on the positive's own product group; null without groups."""
 
 
 class Funnel(Section):

@@ -15,7 +15,8 @@ from .descriptions import DESCRIPTIONS
 CONTRACT = "DC-002 1.0.0"
 SPLITS = ("train", "val", "test")
 InputTable = Literal["articles", "customers", "transactions", "views"]
-TABLES: tuple[InputTable, ...] = ("articles", "customers", "transactions")  # views are optional
+# Only transactions are required; views may be beside them.
+TABLES: tuple[InputTable, ...] = ("articles", "customers", "transactions")
 # Written by `gpu-dcgen cards` into a dataset; they are about its files, not among them.
 CARDS = ("README.md", "croissant.json", "datacontract.yaml")
 
@@ -54,7 +55,7 @@ class InputColumn:
 INPUT_COLUMNS: dict[InputTable, tuple[InputColumn, ...]] = {
     "articles": (
         InputColumn("article_id", "key", is_required=True),
-        InputColumn("product_group_name", "category", is_required=True, becomes="product_group"),
+        InputColumn("product_group_name", "category", becomes="product_group"),
         InputColumn("colour_group_name", "category", becomes="color_group"),
         InputColumn("garment_group_name", "category", becomes="garment_group"),
         InputColumn("department_name", "category", becomes="department"),
@@ -75,7 +76,7 @@ INPUT_COLUMNS: dict[InputTable, tuple[InputColumn, ...]] = {
         InputColumn("t_dat", "time", is_required=True),
         InputColumn("customer_id", "key", is_required=True),
         InputColumn("article_id", "key", is_required=True),
-        InputColumn("price", "price", is_required=True),
+        InputColumn("price", "price"),  # required or not: `inputs.price`
         InputColumn("sales_channel_id", "number"),
     ),
     "views": (

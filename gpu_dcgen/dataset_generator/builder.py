@@ -50,7 +50,7 @@ def build(
     """Turn a folder of tables into a training dataset (DC-002), and publish it in one step.
 
     Args:
-        inputs: Folder or URL of the tables articles, customers and transactions (D1).
+        inputs: Folder or URL of transactions, and of articles, customers and views if any (D1).
         output: Folder or URL of the dataset. It must not exist, unless `overwrite` is set.
         config: The settings; the contract's defaults where None.
         backend: `auto`, `cpu` or `gpu`, or an open backend.

@@ -29,7 +29,7 @@ from ..outputs.tables import (
 )
 from ..preparation.balancing import Balance, compute_balance, resample
 from ..preparation.features import AsOfFeatures, compute_features
-from ..preparation.interactions import Interactions, build_interactions
+from ..preparation.interactions import Interactions, build_interactions, warn_of_no_groups
 from ..preparation.splits import SplitPlan, order_positives, plan_splits, require_disjoint_users
 from ..preparation.windows import Windows, cut_windows
 from ..quality_validator.metrics import QualityMetrics
@@ -163,6 +163,7 @@ def run_stages(
     )
     timer.warn(report.warnings)
     timer.warn(report.alerts, "critical")
+    timer.warn(warn_of_no_groups(log))
     features = _load_or_compute("features", partial(_features, log, windows, context), context)
     timer.warn(features.warnings)
     plan, balance = _load_or_compute(

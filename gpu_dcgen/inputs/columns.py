@@ -76,6 +76,7 @@ class ColumnReader:
         except (OSError, pa.ArrowException) as error:
             raise InputError(explain_unreadable(str(source.path), error)) from error
         self._columns = {name: columns[own_name] for name, own_name in source.columns.items()}
+        self._keys: dict[str, tuple[Array, pa.Array]] = {}  # read, and not yet asked for
 
     def read_codes(self, name: str) -> tuple[Array, pa.Array]:
         """Return codes (n,) int32 into the sorted distinct values, and those values.
@@ -115,10 +116,17 @@ class ColumnReader:
 
     def read_keys(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
         """Return the same as `read_texts`, with empty texts as null."""
+        if name in self._keys:
+            return self._keys.pop(name)
         codes, texts = self.read_texts(name, width)
         if len(texts) and texts[0].as_py() == "":  # it sorts first
             return self.backend.xp.maximum(codes - 1, -1), texts[1:]
         return codes, texts
+
+    def peek_keys(self, name: str, width: int = 0) -> pa.Array:
+        """Return the sorted distinct ids; `read_keys` returns them again with their codes."""
+        self._keys[name] = self.read_keys(name, width)
+        return self._keys[name][1]
 
     def read_numbers(self, name: str, *, has_bands: bool = False) -> Numbers:
         """Return a column of numbers; none is valid where the column is absent.

@@ -72,8 +72,7 @@ def list_live_files(folder: Path, lake: Lake) -> list[Path]:
         ) from error
     if not locations:
         raise InputError(
-            f"{folder}: is {lake.label} without rows.\n"
-            "A build needs articles, customers and transactions."
+            f"{folder}: is {lake.label} without rows.\nA build needs rows of purchases."
         )
     return [_find_file(folder, location) for location in locations]
 

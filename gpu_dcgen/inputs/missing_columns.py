@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,11 @@ from ..config import InputsConfig
 from ..contract.schema import InputTable
 
 _PLACEHOLDER = "ITS_NAME"
+# Our names of optional columns -> what the samples lack without them.
+_LACKS = {
+    "product_group_name": "items have no product groups",
+    "price": "price features are null, and price weights 1",
+}
 _MAX_NAMES = 40  # of columns, in a message
 
 
@@ -51,6 +56,20 @@ def explain_missing(tables: Sequence[MissingColumns], inputs: InputsConfig) -> s
     if any("price" in table.missing for table in tables):
         lines.append("If the log has no prices, build with inputs.price: none.")
     return "\n".join(lines)
+
+
+def find_price_columns(names: Sequence[str]) -> list[str]:
+    """Return those of `names` that prices may be under."""
+    return [name for name in names if "price" in name.casefold() or _find_close("price", [name])]
+
+
+def warn_of_absent(table: InputTable, label: str, name: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield a warning about an optional column that much depends on, if `name` is one."""
+    if (lack := _LACKS.get(name)) is not None:
+        yield (
+            f"{label}: there is no column {name!r}: {lack}; found {_list_names(names)}. If one of "
+            f"them has it, map it: {show_mapping({table: {name: _PLACEHOLDER}})}"
+        )
 
 
 def find_other_spelling(name: str, names: Sequence[str]) -> str | None:

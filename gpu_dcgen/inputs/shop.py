@@ -16,16 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, run_starts
 from ..config import DatasetConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
-from ..contract.schema import CLUB_STATUS, INPUT_COLUMNS, NEWS_FREQUENCY
+from ..contract.schema import InputTable
 from ..errors import InputError, Problems
-from .columns import ColumnReader, drop_unused_values, encode_texts, map_codes
-from .hints import UnknownIds, find_lost_units, warn_of_integer_ids
+from .columns import ColumnReader, drop_unused_values, map_codes
+from .entities import Category, Entities, derive_entities, load_entities
+from .hints import UnknownIds, find_lost_units
 from .periods import check_ends
 from .rejects import (
-    COLLAPSED,
     LEFT_OUT,
     MAX_PRICE,
     CheckedTable,
@@ -36,35 +35,10 @@ from .rejects import (
 )
 from .sources import Source, find_sources
 
-# They describe an item; a null in them says nothing.
-_NO_CATEGORIES = ("product_code", "section", "name")
-
-# Values beyond the contract's are used as they are, with a warning (D17).
-_CONTRACT_VALUES = {"club_status": CLUB_STATUS, "news_frequency": NEWS_FREQUENCY}
-_HM_VALUES = ("PRE-CREATE",)  # in H&M's log, where the contract lists PRE-CREATION: no surprise
-
-# H&M's index groups, for files that only have `index_name`; any other index is its own group.
-_INDEX_GROUPS = {
-    "Ladies Accessories": "Ladieswear",
-    "Lingeries/Tights": "Ladieswear",
-    "Baby Sizes 50-98": "Baby/Children",
-    "Children Sizes 92-140": "Baby/Children",
-    "Children Sizes 134-170": "Baby/Children",
-    "Children Accessories, Swimwear": "Baby/Children",
-}
-
+_LOGS: tuple[InputTable, ...] = ("transactions", "views")
 _MISSING, _UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
-MAX_AGE = 120  # years
 _HASH_BYTES = 1 << 20  # read at a time; an error stops hashing after the next of them
 _TIME_END = (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9  # ns, exclusive
-
-
-@dataclass(frozen=True)
-class Category:
-    """A categorical column: codes into its sorted distinct values."""
-
-    codes: Array  # (n,) int32  -1 for null
-    values: tuple[str, ...]  # sorted by code point
 
 
 class InputFile(NamedTuple):
@@ -126,10 +100,12 @@ def load_shop(
     """Read, check and encode the tables in `folder` (D1 to D3).
 
     Each of articles, customers, transactions and, if configured, views is NAME.parquet (a file or a
-    folder of files) or a folder NAME/. Every row is accepted, collapsed (an identical copy of an
-    article or customer) or rejected for its first reason; with `inputs.on_bad_rows: reject`,
-    rejected rows are written to the Parquet file `rejects`. Memory: about one table's columns at a
-    time, texts as their distinct values.
+    folder of files) or a folder NAME/. Without their tables, articles and customers are those of
+    transactions and views. Every row is accepted, collapsed (an identical copy of an article or
+    customer) or rejected for its first reason; with `inputs.on_bad_rows: reject`, rejected rows are
+    written to the Parquet file `rejects`. Memory: about one table's columns at a time, texts as
+    their distinct values; those of transactions and views where articles or customers have no
+    table.
 
     Raises InputError for tables that are missing, unreadable or of wrong types and for bad rows
     (`handle_rejects`), ConfigError for a mapping of a column that does not exist.
@@ -138,16 +114,13 @@ def load_shop(
     inputs = config.inputs
     sources = find_sources(folder, inputs)
     with _hash_files(sources.values()) as hashes:
-        items = _load_entities(sources["articles"], backend, width=inputs.article_id_width)
-        users = _load_entities(sources["customers"], backend, width=inputs.customer_id_width)
-        log = _load_log(sources["transactions"], items, users, config, backend)
-        views = (
-            _load_log(sources["views"], items, users, config, backend)
-            if "views" in sources
-            else None
-        )
+        logs = _LogReaders(sources, backend)
+        items = _find_entities("articles", sources, logs, config, backend)
+        users = _find_entities("customers", sources, logs, config, backend)
+        log = _load_log(logs.take("transactions"), items, users, config)
+        views = _load_log(logs.take("views"), items, users, config) if "views" in sources else None
         parts = [part for part in (items, users, log, views) if part]
-        tables = [part.checked for part in parts]
+        tables = [part.checked for part in parts if part.checked]
         problems = Problems()
         problems.errors += [InputError(text) for text in log.faults]
         with problems.collect():
@@ -179,91 +152,38 @@ def load_shop(
     )
 
 
-@dataclass(frozen=True)
-class _Entities:
-    """Accepted customers or articles, by sorted id."""
+class _LogReaders:
+    """The readers of transactions and views; each is opened when it is first needed."""
 
-    ids: pa.Array  # (n,) host strings
-    columns: dict[str, Category]
-    age: Array  # (n,) int16  -1 for null
-    checked: CheckedTable
-    warnings: tuple[str, ...]
+    def __init__(self, sources: Mapping[InputTable, Source], backend: Backend) -> None:
+        self._sources, self._backend = sources, backend
+        self._readers: dict[InputTable, ColumnReader] = {}
 
+    def peek(self) -> list[ColumnReader]:
+        """Return the readers of all logs."""
+        tables = [table for table in _LOGS if table in self._sources]
+        for table in tables:
+            self._readers[table] = self.take(table)
+        return [self._readers[table] for table in tables]
 
-def _load_entities(source: Source, backend: Backend, *, width: int = 0) -> _Entities:
-    xp = backend.xp
-    reader = ColumnReader(source, backend)
-    key, *features = INPUT_COLUMNS[source.table]
-    own_columns = {column.becomes: column.name for column in features if column.becomes}
-    codes, ids = reader.read_keys(key.name, width)
-    encoded = {name: reader.read_texts(column) for name, column in own_columns.items()}
-    if "index_name" in source.names:  # only read where there is no index_group_name
-        encoded["index_group"] = _derive_index_groups(backend, *reader.read_texts("index_name"))
-    ages = reader.read_numbers("age", has_bands=True)  # articles have none
-    age, has_age = ages.values, ages.valid
-
-    compared = [column for column, _ in encoded.values()] + [age, has_age]
-    checked = count_reasons(source, _check_keys(xp, codes, compared), backend)
-    rows = xp.nonzero(checked.reason == 0)[0]
-    rows = rows[xp.argsort(codes[rows], kind="stable")]
-    warnings, categories = [*source.warnings, *ages.warn(f"{source.label}: age")], {}
-    for name, (column, texts) in encoded.items():
-        column, texts = drop_unused_values(backend, column[rows], texts)
-        categories[name] = Category(column, tuple(texts.to_pylist()))
-        warnings += _warn_of_category(source, name, own_columns[name], categories[name])
-    age, has_age = age[rows], has_age[rows]
-    is_bad_age = has_age & ((age < 0) | (age > MAX_AGE))
-    if n_bad := int(is_bad_age.sum()):
-        warnings.append(
-            f"{source.label}: age is outside 0..{MAX_AGE} in {n_bad} rows; null is used there."
-        )
-    age = xp.where(has_age & ~is_bad_age, xp.floor(age), -1.0).astype(xp.int16)
-    ids = ids.take(pa.array(backend.to_host(codes[rows])))
-    warnings += warn_of_integer_ids(source, ids)
-    return _Entities(ids, categories, age, checked, tuple(warnings))
+    def take(self, table: InputTable) -> ColumnReader:
+        """Return the reader of a log, and forget it: its columns take memory."""
+        return self._readers.pop(table, None) or ColumnReader(self._sources[table], self._backend)
 
 
-def _derive_index_groups(backend: Backend, codes: Array, names: pa.Array) -> tuple[Array, pa.Array]:
-    groups, places = encode_texts(
-        pa.array([_INDEX_GROUPS.get(name, name) for name in names.to_pylist()], pa.string())
-    )
-    return map_codes(backend, places, codes), groups
-
-
-def _check_keys(xp: Any, codes: Array, columns: Sequence[Array]) -> Array:
-    """Return reasons (n,) uint8 of rows with ids `codes` (n,).
-
-    Rows of one id collapse onto the first, or are all bad where any differs in `columns`.
-    """
-    reason = find_first_reasons(xp, codes.shape[0], [codes < 0])
-    rows = xp.nonzero(codes >= 0)[0]
-    rows = rows[xp.argsort(codes[rows], kind="stable")]
-    starts = run_starts(xp, codes[rows])
-    run = xp.cumsum(starts) - 1
-    first = rows[starts][run]
-    differs = xp.zeros(rows.shape[0], dtype=bool)
-    for column in columns:
-        differs |= column[rows] != column[first]
-    conflicts = count_codes(xp, run[differs], rows.shape[0]) > 0
-    reason[rows] = xp.where(conflicts[run], 2, xp.where(starts, 0, COLLAPSED)).astype(xp.uint8)
-    return reason
-
-
-def _warn_of_category(source: Source, name: str, column: str, category: Category) -> Iterator[str]:
-    if column not in source.names:
-        return
-    if name not in _NO_CATEGORIES and (n_null := int((category.codes < 0).sum())):
-        yield (
-            f"{source.label}: {column} is null in {n_null} rows; null acts as a category of its "
-            "own."
-        )
-    listed = _CONTRACT_VALUES.get(name)
-    known = (*(listed or ()), *_HM_VALUES)
-    if listed and (unlisted := [value for value in category.values if value not in known]):
-        yield (
-            f"{source.label}: {column} has {', '.join(map(repr, unlisted))}; the contract lists "
-            f"{', '.join(map(repr, listed))}. The values are used as they are."
-        )
+def _find_entities(
+    table: InputTable,
+    sources: Mapping[InputTable, Source],
+    logs: _LogReaders,
+    config: DatasetConfig,
+    backend: Backend,
+) -> Entities:
+    """Read articles or customers from their table, or take them from the logs without one."""
+    inputs = config.inputs
+    width = inputs.article_id_width if table == "articles" else inputs.customer_id_width
+    if table in sources:
+        return load_entities(sources[table], backend, width=width)
+    return derive_entities(table, logs.peek(), backend, width=width)
 
 
 @dataclass(frozen=True)
@@ -282,14 +202,16 @@ class _Log:
 
 
 def _load_log(
-    source: Source, items: _Entities, users: _Entities, config: DatasetConfig, backend: Backend
+    reader: ColumnReader, items: Entities, users: Entities, config: DatasetConfig
 ) -> _Log:
-    xp, inputs = backend.xp, config.inputs
-    reader = ColumnReader(source, backend)
+    source, backend, inputs = reader.source, reader.backend, config.inputs
+    xp = backend.xp
     item, unknown_items = _match_ids(reader, "article_id", inputs.article_id_width, items)
     user, unknown_users = _match_ids(reader, "customer_id", inputs.customer_id_width, users)
     time, has_time = reader.read_times("t_dat")
-    has_price = source.table == "transactions" and inputs.price == "column"
+    has_price = source.table == "transactions" and (
+        inputs.price == "column" or (inputs.price == "auto" and "price" in source.names)
+    )
     price, prices = xp.zeros_like(item), pa.array([], pa.float64())
     if has_price:
         price, prices = _match_prices(backend, *reader.read_codes("price"))
@@ -331,7 +253,7 @@ def _load_log(
 
 
 def _match_ids(
-    reader: ColumnReader, column: str, width: int, entities: _Entities
+    reader: ColumnReader, column: str, width: int, entities: Entities
 ) -> tuple[Array, UnknownIds]:
     """Return codes (n,) int32 into the accepted ids, and the ids that are none of them.
 
@@ -340,7 +262,7 @@ def _match_ids(
     codes, texts = reader.read_keys(column, width)
     places = pc.index_in(texts, value_set=entities.ids)
     unknown = texts.filter(places.is_null()) if places.null_count else texts[:0]
-    ids = UnknownIds(column, reader.source, entities.checked.source, unknown, entities.ids)
+    ids = UnknownIds(column, reader.source, entities.source, unknown, entities.ids)
     return map_codes(reader.backend, places.fill_null(_UNKNOWN), codes), ids
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,13 +23,15 @@ from .missing_columns import (
     MissingColumns,
     explain_missing,
     find_other_spelling,
+    find_price_columns,
+    warn_of_absent,
     warn_of_unused,
 )
+from .missing_tables import explain_missing_table, warn_of_missing_tables
 from .table_files import find_candidates, list_table_files
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_ROWS = (1 << 31) - 1  # of a table: rows have int32 numbers
-_MAX_NAMES = 40  # of files, in an error message
 _MAX_PROBLEMS = 5  # files of a table that cannot be read, each with its reason
 
 
@@ -112,14 +114,14 @@ class _File:
         return [*self.schema.names, *in_path]
 
 
-def find_sources(folder: Path, inputs: InputsConfig) -> dict[str, Source]:
-    """Find the tables in `folder`, views where they exist and are configured.
+def find_sources(folder: Path, inputs: InputsConfig) -> dict[InputTable, Source]:
+    """Find the tables in `folder`: transactions, and those of the others that exist.
 
     InputError names all that is missing, empty, unreadable, doubled or of the wrong type, and
     remedies. ConfigError: a mapping of a column that does not exist.
     """
     problems, missing = Problems(), list[MissingColumns]()
-    sources: dict[str, Source] = {}
+    sources: dict[InputTable, Source] = {}
     with _to_input_error(folder):
         tables = _list_tables(folder, inputs)
     for table in tables:
@@ -134,6 +136,9 @@ def find_sources(folder: Path, inputs: InputsConfig) -> dict[str, Source]:
     if missing:
         problems.errors.append(InputError(explain_missing(missing, inputs)))
     problems.raise_all(str(folder))
+    log = sources["transactions"]
+    warnings = (*log.warnings, *warn_of_missing_tables(folder, sources.keys()))
+    sources["transactions"] = replace(log, warnings=warnings)
     return sources
 
 
@@ -154,7 +159,11 @@ def _require_rows(source: Source) -> None:
     if source.n_rows == 0 and source.table != "views":
         raise InputError(
             f"{source.label}: the table has no rows.\n"
-            "A build needs articles, customers and transactions."
+            + (
+                "A build needs purchases."
+                if source.table == "transactions"
+                else f"Remove it: without the table, {source.table} are taken from transactions."
+            )
         )
     if source.n_rows > MAX_ROWS:
         raise InputError(
@@ -172,13 +181,20 @@ def explain_unreadable(where: str, error: Exception | str) -> str:
     )
 
 
-def _list_tables(folder: Path, inputs: InputsConfig) -> tuple[InputTable, ...]:
+def _list_tables(folder: Path, inputs: InputsConfig) -> list[InputTable]:
+    """List the tables to open: transactions, those that exist, and those of mapped columns."""
     if not folder.is_dir():
         raise InputError(
             f"{folder}: the folder does not exist.\n"
-            "Name the folder that holds articles, customers and transactions."
+            "Name the folder that holds the table of transactions."
         )
-    return (*TABLES, "views") if inputs.views and find_candidates(folder, "views") else TABLES
+    tables = [
+        table
+        for table in TABLES
+        if table == "transactions" or table in inputs.columns or find_candidates(folder, table)
+    ]
+    has_views = inputs.views and bool(find_candidates(folder, "views"))
+    return [*tables, "views"] if has_views else tables
 
 
 def _find_table(folder: Path, table: InputTable) -> Path:
@@ -190,13 +206,7 @@ def _find_table(folder: Path, table: InputTable) -> Path:
             "one of them.\nRemove the other."
         )
     if not paths:
-        names = sorted(path.name for path in folder.iterdir())
-        raise InputError(
-            f"{folder}: table {table} is missing; "
-            f"found {', '.join(names[:_MAX_NAMES]) or 'nothing'}; expected {table}.parquet "
-            f"(a file, or a folder of Parquet files) or a folder {table}/.\n"
-            "Convert the table to Parquet under that name."
-        )
+        raise InputError(explain_missing_table(folder, table))
     return paths[0]
 
 
@@ -210,7 +220,7 @@ class _Opener:
         self.problems = Problems()
         self.missing: MissingColumns | None = None
         self._table, self._path = table, path
-        self._mapping = inputs.columns.get(table, {})
+        self._mapping, self._price = inputs.columns.get(table, {}), inputs.price
         listed = list_table_files(path, self.problems)
         self._paths, self._warnings = listed.paths, [*listed.warnings]
         self._files: list[_File] = []
@@ -253,16 +263,26 @@ class _Opener:
             with self.problems.collect():
                 if self._find_column(column, own_name):
                     continue
-                if column.is_required or name in self._mapping:
+                if self._is_required(column):
                     missing[name] = own_name
                 elif (other := find_other_spelling(own_name, self._column_names)) is not None:
                     unused[name] = other
+                else:
+                    self._warnings += warn_of_absent(
+                        self._table, self._path.name, name, self._column_names
+                    )
         if missing:
             self.missing = MissingColumns(
                 self._table, self._path.name, missing, unused, self._column_names
             )
         elif unused:
             self._warnings.append(warn_of_unused(self._table, self._path.name, unused))
+
+    def _is_required(self, column: InputColumn) -> bool:
+        """Return whether a table without the column is refused."""
+        if column.name == "price" and self._price == "auto":
+            return "price" in self._mapping or bool(find_price_columns(self._column_names))
+        return column.is_required or column.name == "price" or column.name in self._mapping
 
     def _find_column(self, column: InputColumn, own_name: str) -> bool:
         """Return whether the table has a column; InputError where it cannot be read."""

@@ -155,7 +155,7 @@ def prepare_drawing(
     return DrawArguments(
         rows=rows,
         tables=gather_hard_tables(inputs, config, backend),
-        settings=_convert_settings(config),
+        settings=_convert_settings(config, inputs.interactions.has_groups),
         scratch=_allocate_scratch(config, backend),
     )
 
@@ -203,12 +203,13 @@ def gather_hard_tables(
     )
 
 
-def _convert_settings(config: DatasetConfig) -> DrawSettings:
+def _convert_settings(config: DatasetConfig, has_groups: bool) -> DrawSettings:
     settings, seed = config.negative_sampling, config.seed
     n_hard = settings.hard_negatives_per_positive
+    max_own_group = math.floor(to_fraction(settings.diversity_threshold) * n_hard)
     return DrawSettings(
         n_hard=n_hard,
-        max_own_group=math.floor(to_fraction(settings.diversity_threshold) * n_hard),
+        max_own_group=max_own_group if has_groups else n_hard,
         is_greedy=settings.selection == "greedy",
         diversity_weight=round(settings.score.diversity * SCORE_ONE),
         draw_key=rng.purpose_key(seed, rng.HARD_NEGATIVE),

@@ -257,7 +257,7 @@ def _negatives(
         violations=sum(metrics.violations.values()),
         by_source={name: metrics.hard_by_source[name] for name in sources},
         shortfall=metrics.hard_by_source["fallback"],
-        relaxed=metrics.relaxed,
+        relaxed=metrics.relaxed if results.interactions.has_groups else None,
         similar_share=similar_share,
     )
 

@@ -10,7 +10,7 @@ from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS, make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
-from ..inputs.shop import Category
+from ..inputs.entities import Category
 from ..kernels.candidates import SCORE_ONE, SOURCES
 from ..negative_sampler import gather_hard_tables
 from ..quality_validator.metrics import QualityMetrics

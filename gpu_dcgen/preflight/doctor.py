@@ -33,6 +33,7 @@ from ..resources import (
 from ..storage.locations import is_url
 
 if TYPE_CHECKING:
+    from ..contract.schema import InputTable
     from ..inputs.sources import Source
 
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
@@ -209,7 +210,9 @@ def _list_versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _check_tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source], list[Check]]:
+def _check_tables(
+    inputs: Path, config: DatasetConfig
+) -> tuple[dict[InputTable, Source], list[Check]]:
     """Find the tables as a build does; return no sources where a build would refuse them.
 
     Files, footers and columns are checked, no rows.
@@ -224,7 +227,7 @@ def _check_tables(inputs: Path, config: DatasetConfig) -> tuple[dict[str, Source
     except ImportError as error:
         actual = f"cannot be checked: {error}"
         return {}, [Check("tables", actual, expected, "fail", "pip install -U pyarrow")]
-    return dict(sources), [
+    return sources, [
         Check(source.label, _describe_size(source), expected, "ok") for source in sources.values()
     ]
 
@@ -262,7 +265,9 @@ def _describe_size(source: Source) -> str:
     return f"{source.n_rows:,} rows, {n_bytes / 10**6:,.1f} MB"
 
 
-def _check_disk(sources: dict[str, Source], folder: Path, config: DatasetConfig) -> list[Check]:
+def _check_disk(
+    sources: dict[InputTable, Source], folder: Path, config: DatasetConfig
+) -> list[Check]:
     """Compare free space with the contract's and, with a log, with an estimate for its build."""
     free = free_disk_bytes(folder)
     actual = f"{free / GB:.1f} GB free at {folder}"

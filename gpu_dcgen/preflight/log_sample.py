@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..contract.schema import InputTable
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.sources import Source, explain_unreadable
@@ -24,7 +25,7 @@ class LogSample:
     share: float  # of the log's transactions
 
 
-def write_log_sample(sources: dict[str, Source], folder: Path, share: float) -> LogSample:
+def write_log_sample(sources: dict[InputTable, Source], folder: Path, share: float) -> LogSample:
     """Write the tables of a share of the customers into `folder`; articles are linked.
 
     Customers are chosen by a hash of the id, so a smaller share's customers are among a larger

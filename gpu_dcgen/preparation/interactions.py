@@ -11,7 +11,8 @@ from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sor
 from ..config import DatasetConfig, FilteringConfig
 from ..digest import hash_strings
 from ..errors import InputError
-from ..inputs.shop import Category, Shop
+from ..inputs.entities import Category
+from ..inputs.shop import Shop
 from ..kernels import rng
 from .windows import DAY, cut_windows
 
@@ -73,6 +74,12 @@ class Interactions:
     def n_rows(self) -> int:
         """Number of interactions, E."""
         return int(self.item.shape[0])
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether items differ in their product group; without, no rule on groups applies."""
+        codes = self.item_columns["product_group"].codes
+        return bool((codes != codes[:1]).any())
 
 
 class _Lines(NamedTuple):
@@ -151,6 +158,17 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
         last_time=last_time,
         n_accepted=int(shop.time.shape[0]),
         dropped=dropped,
+    )
+
+
+def warn_of_no_groups(interactions: Interactions) -> tuple[str, ...]:
+    """Return a warning where items do not differ in their product group: which rules are off."""
+    if interactions.has_groups:
+        return ()
+    return (
+        "items do not differ in product_group_name: what compares product groups is off, which is "
+        "the limit negative_sampling.diversity_threshold, the source category_crossing, the "
+        "category weights of category_balancing, and the gates on product groups.",
     )
 
 

@@ -10,7 +10,8 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS, get_columns, make_arrow_schema
-from ..inputs.shop import MAX_AGE, InputReport
+from ..inputs.entities import MAX_AGE
+from ..inputs.shop import InputReport
 from ..kernels.checks import SAME_KIND, SAME_PLACE_PAIRS, UNPRICED, VIOLATIONS
 from ..negative_sampler import list_sources
 from ..preparation.balancing import SEGMENTS, Balance
@@ -18,7 +19,7 @@ from ..preparation.splits import positive_users
 from ..samples import ITEM_CATEGORIES, StageResults
 from .candidate_funnel import describe_candidates
 from .distances import separability, total_variation
-from .metrics import BINS, DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics
+from .metrics import BINS, DRAWN_SOURCES, NULLABLE, WEEK, QualityMetrics, place_column
 from .split_comparison import compare_splits, measure_splits
 
 _TOP_SHARES = (0.001, 0.01, 0.1, 0.5)  # of items, most popular first
@@ -73,6 +74,7 @@ def describe(
         "class_balance": _imbalance(counts.total.get("segment_weight"), balance),
         **compare_splits(counts.tallies, counts.categories),
         **measure_splits(results, config, backend),
+        **_skip_gates_on_groups(results),
     }
     completeness = _completeness(counts, metrics.groups, results, backend)
     distributions = {
@@ -99,6 +101,18 @@ def describe(
             "negatives": _negatives(metrics, counts.total, results),
         },
     )
+
+
+def _skip_gates_on_groups(results: StageResults) -> dict[str, None]:
+    """Return the gates on product groups, and on departments, that a log without them skips."""
+    log = results.interactions
+    place = log.item_columns[place_column(results)].codes
+    has_places = bool((place != place[:1]).any())
+    return {
+        **({} if log.has_groups else dict.fromkeys(_GATES_ON_GROUPS)),
+        **({} if log.has_groups or has_places else {"diverse_negatives": None}),
+        **({} if has_places else {"negative_quality": None}),
+    }
 
 
 def _collect(
@@ -187,6 +201,13 @@ def _segment_shares(weight: list[int] | None) -> dict[str, float] | None:
     return {name: w / max(1, sum(weight)) for name, w in zip(SEGMENTS, weight, strict=True)}
 
 
+_GATES_ON_GROUPS = (
+    "category_distribution",
+    "category_coverage",
+    "category_consistency",
+    "category_ks_p",
+    "category_share_ks_p",
+)
 _RULES = {
     "no_duplicates": "item twice in a group",
     "temporal_order": "positive outside its window",
@@ -403,5 +424,5 @@ def _negatives(
         if "candidates" in total
         else None,
         "shortfall": metrics.hard_by_source["fallback"],
-        "relaxed": metrics.relaxed,
+        "relaxed": metrics.relaxed if results.interactions.has_groups else None,
     }

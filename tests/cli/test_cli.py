@@ -219,7 +219,7 @@ def test_what_is_wrong_with_the_tables_is_the_builds_to_say(tmp_path):
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-2:] == [
         f"{tmp_path / 'nowhere'}: the folder does not exist.",
-        "Name the folder that holds articles, customers and transactions.",
+        "Name the folder that holds the table of transactions.",
     ]
 
 
@@ -351,12 +351,10 @@ def test_doctor_looks_at_what_it_is_given(shop):
     result = run("doctor", shop, "--output", shop / "out")
     assert result.exit_code == 0, result.output
     assert "transactions.parquet" in result.stdout and "GPU" in result.stdout
-    (shop / "customers.parquet").unlink()
+    (shop / "transactions.parquet").unlink()
     result = run("doctor", shop)
-    assert (
-        result.exit_code == 2
-        and "tables: Convert the table to Parquet under that name." in result.stdout
-    )
+    assert result.exit_code == 2
+    assert "tables: Put the table of transactions there" in result.stdout
 
 
 def test_config_prints_yaml_that_config_accepts(tmp_path):

@@ -145,8 +145,9 @@ def test_a_missing_or_torn_file_is_named(table, tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     refused(run(tmp_path), tmp_path, f"{table}.parquet")
-    file.unlink()
-    refused(run(tmp_path), tmp_path, table)
+    if table == "transactions":  # the others are then taken from the log
+        file.unlink()
+        refused(run(tmp_path), tmp_path, table)
 
 
 def test_a_missing_column_is_named_with_what_is_there(tmp_path):

@@ -27,9 +27,14 @@ UNUSABLE = {
         r"shop: the folder does not exist\.\nName the folder",
     ),
     "missing table": (
-        lambda folder: (folder / "customers.parquet").unlink(),
-        r"table customers is missing; found articles.parquet, transactions.parquet; "
-        r"expected customers.parquet \(a file",
+        lambda folder: (folder / "transactions.parquet").unlink(),
+        r"table transactions is missing; found articles.parquet, customers.parquet; "
+        r"expected transactions.parquet \(a file.*\nPut the table of transactions there",
+    ),
+    "missing table under another name": (
+        lambda folder: (folder / "transactions.parquet").rename(folder / "sales.parquet"),
+        r"found articles.parquet, customers.parquet, sales.parquet; (?s:.*)If one of them holds "
+        "transactions, rename it",
     ),
     "two tables of one name": (
         lambda folder: (folder / "articles").mkdir(),
@@ -105,7 +110,7 @@ def test_all_problems_of_all_tables_are_in_one_message(tmp_path):
         tmp_path,
         articles={"article_id": [1.5], "product_group_name": [True]},
         customers={"id": ["u1"]},
-        transactions=drop_column(TRANSACTIONS, "price") | {"t_dat": [1, 2, 3]},
+        transactions=drop_column(TRANSACTIONS, "price") | {"t_dat": [1, 2, 3], "Price": [1] * 3},
     )
     (folder / "views").mkdir()
     (folder / "views" / "a").write_text("no Parquet")
@@ -121,7 +126,7 @@ def test_all_problems_of_all_tables_are_in_one_message(tmp_path):
         "views/b: is a link to nowhere",
         "customers.parquet: column 'customer_id' is missing; found id",
         "transactions.parquet: column 'price' is missing",
-        "inputs.columns: {customers: {customer_id: ITS_NAME}, transactions: {price: ITS_NAME}}",
+        "inputs.columns: {customers: {customer_id: ITS_NAME}, transactions: {price: Price}}",
     ):
         assert words in text, text
 

@@ -1,5 +1,6 @@
 """The pre-build checks: each verdict is reached, and says what to do."""
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,12 +88,12 @@ def test_views_are_looked_at_where_they_are_there_and_wanted(tmp_path, big_machi
 
 def test_a_missing_table_fails_and_is_named(tmp_path, big_machine):
     shop = write_shop(tmp_path / "shop")
-    (shop / "customers.parquet").unlink()
+    shutil.rmtree(shop / "transactions.parquet")
     check = run_checks(shop, tmp_path)["tables"]
     assert (
         check.verdict == "fail"
-        and "table customers is missing" in check.actual
-        and "Convert the table" in check.remedy
+        and "table transactions is missing" in check.actual
+        and "Put the table of transactions there" in check.remedy
     )
     assert "\n" not in check.actual + check.remedy
 

@@ -253,4 +253,4 @@ def test_a_plan_for_programs_is_one_json_object(shop):
 def test_inputs_that_cannot_be_used_have_no_plan(tmp_path):
     run = CliRunner().invoke(app, ["plan", str(tmp_path), "--backend", "cpu"])
     assert run.exit_code == 2
-    assert "articles.parquet" in run.output
+    assert "transactions.parquet" in run.output

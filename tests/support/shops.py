@@ -313,6 +313,16 @@ SCHEMAS = {
 }
 
 
+def bare_events(tables: Tables) -> Tables:
+    """Return the logs alone, without what is known of a purchase beside user, item and time."""
+    bare = ("t_dat", "customer_id", "article_id")
+    return {
+        name: [{column: row[column] for column in bare} for row in tables[name]]
+        for name in ("transactions", "views")
+        if name in tables
+    }
+
+
 def write_shop(tables: Tables, folder: Path, unit: str = "timestamp") -> Path:
     """Write the tables as Parquet files into `folder` and return it.
 
@@ -334,6 +344,7 @@ def write_shop(tables: Tables, folder: Path, unit: str = "timestamp") -> Path:
         columns = {
             field.name: pa.array([row.get(field.name) for row in rows], field.type)
             for field in schema
+            if field.name != "price" or not rows or "price" in rows[0]
         }
         if unit == "date" and "t_dat" in columns:
             columns["t_dat"] = columns["t_dat"].cast(pa.date32())

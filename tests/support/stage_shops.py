@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from gpu_dcgen.config import DatasetConfig
-from gpu_dcgen.inputs.shop import Category, InputReport, Shop, load_shop
+from gpu_dcgen.inputs.entities import Category
+from gpu_dcgen.inputs.shop import InputReport, Shop, load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
 from gpu_dcgen.negative_sampler import SamplerInputs, find_candidates
 from gpu_dcgen.preparation.features import AsOfFeatures, compute_features

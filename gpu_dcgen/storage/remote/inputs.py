@@ -67,7 +67,7 @@ def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]
     tables: tuple[InputTable, ...] = (*TABLES, "views") if inputs.views else TABLES
     for table in tables:
         files = dict(_find_files(remote, table))
-        if not files and table in TABLES:
+        if not files and table == "transactions":
             folders = (
                 f" (a file or a folder of Parquet files) and no folder {table}/"
                 if remote.is_listed
@@ -75,8 +75,7 @@ def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]
             )
             raise InputError(
                 f"{remote.url}: there is no {table}.parquet{folders}.\n"
-                "Give the folder with articles, customers and transactions as Parquet files, named "
-                "in lower case."
+                "Give the folder that holds the table of transactions, named in lower case."
             )
         entries |= files
     return entries

@@ -91,7 +91,10 @@ class HardDraw:
         self.settings = config.negative_sampling
         self.candidates = candidates
         self.n = self.settings.hard_negatives_per_positive
-        self.cap = math.floor(share(self.settings.diversity_threshold) * self.n)
+        # A limit on the own group makes sense only where there is another one.
+        n_groups = len({log.group(item) for item in range(len(log.items))})
+        share_of_own = share(self.settings.diversity_threshold) if n_groups > 1 else 1
+        self.cap = math.floor(share_of_own * self.n)
         self.mining_weights = [NEUTRAL] * len(log.items)
 
     def allowed(self, p: Positive) -> list[Candidate]:

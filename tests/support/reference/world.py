@@ -131,8 +131,9 @@ def read_log(tables: Tables, config: Any) -> Log:
     items = sorted({item_id for _, item_id, _ in kept})
     user_code = {user_id: code for code, user_id in enumerate(users)}
     item_code = {item_id: code for code, item_id in enumerate(items)}
-    customers = {_text(row["customer_id"], user_width): row for row in tables["customers"]}
-    articles = {_text(row["article_id"], width): row for row in tables["articles"]}
+    # Nothing is known of customers and articles that have no table.
+    customers = {_text(row["customer_id"], user_width): row for row in tables.get("customers", [])}
+    articles = {_text(row["article_id"], width): row for row in tables.get("articles", [])}
     views = [
         (
             user_code[_text(row["customer_id"], user_width)],
@@ -146,8 +147,8 @@ def read_log(tables: Tables, config: Any) -> Log:
     return Log(
         users=users,
         items=items,
-        customers=[customers[user_id] for user_id in users],
-        articles=[articles[item_id] for item_id in items],
+        customers=[customers[user_id] if customers else {} for user_id in users],
+        articles=[articles[item_id] if articles else {} for item_id in items],
         interactions=sorted(
             _collapse(user_code[u], item_code[i], t, lines[u, i, t], config.inputs)
             for u, i, t in kept
@@ -165,7 +166,8 @@ def _text(key: str | int, width: int = 0) -> str:
 def _collapse(user: int, item: int, time: int, lines: list[dict], inputs: Any) -> Interaction:
     channels = [row.get("sales_channel_id") for row in lines]
     known = [channel for channel in channels if channel in inputs.channels]
-    price = None if inputs.price == "none" else max(float(row["price"]) for row in lines)
+    has_price = inputs.price == "column" or (inputs.price == "auto" and "price" in lines[0])
+    price = max(float(row["price"]) for row in lines) if has_price else None
     return Interaction(user, item, time, price, min(known, default=-1), len(lines))
 
 

@@ -1,0 +1,58 @@
+"""Explain tables that an input folder lacks: one that is required, and those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from ..contract.schema import InputTable
+from ..contract.table_names import is_hidden, is_table_name
+
+_MAX_NAMES = 40  # of files, in a message
+_ALL: tuple[InputTable, ...] = ("articles", "customers", "transactions", "views")
+# Tables that may be missing -> what the samples lack without them.
+_LACKS: dict[InputTable, str] = {
+    "articles": "they have no categories, so that rules on product groups are off",
+    "customers": "they have no demographics: age, club status and news frequency are null",
+}
+
+
+def explain_missing_table(folder: Path, table: InputTable) -> str:
+    """Return the text of an InputError about a table that the folder lacks."""
+    names = sorted(path.name for path in folder.iterdir())
+    unread = _list_unread(names)
+    remedy = (
+        f"If one of them holds {table}, rename it; else name the folder that holds the table."
+        if unread
+        else f"Put the table of {table} there, or name the folder that holds it."
+    )
+    return (
+        f"{folder}: table {table} is missing; found {_list_names(names) or 'nothing'}; expected "
+        f"{table}.parquet (a file, or a folder of Parquet files) or a folder {table}/.\n{remedy}"
+    )
+
+
+def warn_of_missing_tables(folder: Path, tables: Collection[InputTable]) -> Iterator[str]:
+    """Yield a warning for each table that is taken from the log, which is not among `tables`."""
+    unread = _list_unread(sorted(path.name for path in folder.iterdir()))
+    for table, lack in _LACKS.items():
+        if table not in tables:
+            hint = f" Not read: {_list_names(unread)}." if unread else ""
+            yield (
+                f"{table}: there is no {table}.parquet; {table} are those of the log, and {lack}."
+                f"{hint}"
+            )
+
+
+def _list_unread(names: list[str]) -> list[str]:
+    """Return the names of files that are no table, and not hidden."""
+    return [
+        name
+        for name in names
+        if not is_hidden(name) and not any(is_table_name(name, table) for table in _ALL)
+    ]
+
+
+def _list_names(names: list[str]) -> str:
+    more = "" if len(names) <= _MAX_NAMES else ", ..."
+    return ", ".join(names[:_MAX_NAMES]) + more
