@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 from ..errors import BackendError, spell_option
 from .protocol import Backend
@@ -44,9 +45,13 @@ def _open_gpu(memory_limit: int | None) -> Backend:
 
     try:
         device = find_device()
-        from .gpu.cuda_backend import CudaBackend
+        with warnings.catch_warnings():
+            # As in `find_device`: what libraries deprecate is no reason to refuse a device.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from .gpu.cuda_backend import CudaBackend
+            from .gpu.memory import DeviceMemory
 
-        return CudaBackend(device, memory_limit)
+            return CudaBackend(device, DeviceMemory(memory_limit))
     except BackendError:
         raise
     except Exception as error:

@@ -30,10 +30,10 @@ class Memory:
 
 
 @pytest.fixture
-def backend(monkeypatch):
+def backend():
     """The backend without a device: 132 multiprocessors, and memory that is only counted."""
-    monkeypatch.setattr(cuda_backend, "DeviceMemory", lambda limit: Memory(64 << 30))
-    return cuda_backend.CudaBackend(type("Device", (), {"n_multiprocessors": 132}))
+    device = type("Device", (), {"n_multiprocessors": 132})
+    return cuda_backend.CudaBackend(device, Memory(64 << 30))
 
 
 def test_it_spells_the_protocol(backend):

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
+from gpu_dcgen.backend import select
 from gpu_dcgen.backend.gpu import device
 from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.errors import BackendError
@@ -277,9 +278,32 @@ def test_a_library_that_deprecates_something_is_no_reason_to_refuse_the_device(m
         assert device.find_device().name == "NVIDIA Test"
 
 
+def test_neither_is_one_that_opening_the_backend_meets(machine):
+    opened = types.SimpleNamespace(name="gpu")
+    backend = types.ModuleType("gpu_dcgen.backend.gpu.cuda_backend")
+    memory = types.ModuleType("gpu_dcgen.backend.gpu.memory")
+
+    def open_backend(device, memory):
+        warnings.warn("The 'generic' unit is deprecated", DeprecationWarning, stacklevel=1)
+        return opened
+
+    backend.CudaBackend, memory.DeviceMemory = open_backend, lambda limit: None
+    for module in (backend, memory):
+        machine.patch.setitem(sys.modules, module.__name__, module)
+    select._open_gpu.cache_clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert select_backend("gpu") == (opened, "requested")
+    finally:
+        select._open_gpu.cache_clear()
+
+
 def test_auto_takes_the_cpu_whatever_a_library_raises(machine):
     backend = types.ModuleType("gpu_dcgen.backend.gpu.cuda_backend")
     machine.patch.setitem(sys.modules, backend.__name__, backend)
+    memory = types.SimpleNamespace(DeviceMemory=lambda limit: None)
+    machine.patch.setitem(sys.modules, "gpu_dcgen.backend.gpu.memory", memory)
     for error in (AttributeError("no such name"), MemoryError("std::bad_alloc"), KeyError("x")):
 
         def fail(*arguments, error=error):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cupy
 import cupyx.scipy.sparse
@@ -21,10 +22,11 @@ from ...kernels import RowKernel, map_arrays
 from ..protocol import Array, MatrixByItemAndUser
 from . import launch, nearest, similarity, tables
 from .device import Device
-from .libcudf import Vocabularies
-from .memory import DeviceMemory
 from .parquet import PartWriter
 from .transfers import Transfers
+
+if TYPE_CHECKING:
+    from .memory import DeviceMemory
 
 _MAX_BLOCK = 1 << 18  # entries of a block: enough rows to fill any device
 _BLOCK_SHARE = 0.25  # of free memory for a block of samples or of similarities
@@ -38,7 +40,7 @@ _ITEMS_PER_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a tim
 class CudaBackend:
     """Runs stages on `device`; arrays stay there from reading to writing.
 
-    Copies to and from the host are counted. `memory_limit` bounds the device memory in bytes.
+    Copies to and from the host are counted. `memory` allocates device memory for all libraries.
     """
 
     name: str = "gpu"
@@ -48,15 +50,14 @@ class CudaBackend:
     out_of_memory_errors: tuple[type[BaseException], ...] = (MemoryError,)  # of RMM and CuPy
     scratch_order: str = "F"  # the threads of a warp use neighboring lanes at the same time
 
-    def __init__(self, device: Device, memory_limit: int | None = None) -> None:
+    def __init__(self, device: Device, memory: DeviceMemory) -> None:
         self.device = device
         self.out_of_memory_hint = (
             f"Stop other programs on the device, raise {spell_option('gpu-memory-limit')}, "
             f"or build with {spell_option('backend', 'cpu')}."
         )
-        self._memory = DeviceMemory(memory_limit)
+        self._memory = memory
         self._transfers = Transfers(cupy)
-        self._vocabularies = Vocabularies()
         self._n_out_of_memory = 0
 
     def single_threaded(self) -> CudaBackend:
@@ -168,6 +169,13 @@ class CudaBackend:
     def synchronize(self) -> None:
         """Wait until all submitted work is done."""
         cupy.cuda.get_current_stream().synchronize()
+
+    @functools.cached_property
+    def _vocabularies(self) -> Any:
+        # Imported here, so that the rest of this module runs without RAPIDS, as in tests.
+        from .libcudf import Vocabularies
+
+        return Vocabularies()
 
     def _share(self, share: float) -> int:
         """Bytes of a share of the free memory."""
