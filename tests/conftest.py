@@ -15,7 +15,7 @@ from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
 
 # Files with tests of a minute and more: begun first, they do not keep one worker busy at the end.
-LONG_FILES = ("test_packaging.py", "test_host_kernels.py", "test_docs.py")
+LONG_FILES = ("test_packaging.py", "test_host_kernels.py", "test_docs.py", "test_first_light.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

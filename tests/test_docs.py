@@ -31,7 +31,8 @@ NOT_RUN = (
     "dask ",  # test_cluster.py starts schedulers and workers
     "conda ",
     "mkdocs ",  # .ci/run builds the site
-    "python -m tests.gpu.selfcheck",  # needs a GPU
+    "python -m tests.gpu.first_light",  # needs a GPU; test_first_light.py runs it without one
+    "export PYTHONPATH=",  # for it
 )
 ELSEWHERE = "--backend gpu|--scheduler|s3://"  # needs more than one machine
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 import gpu_dcgen.backend.gpu
 from gpu_dcgen.backend.gpu.transfers import Transfers
+from tests.gpu.machines import StrictTransfers
 from tests.support import libcudf_stand_in
-from tests.support.strict_array import StrictArray, Syncs
-from tests.support.strict_functions import StrictNamespace
 
 
 @pytest.fixture(scope="session")
@@ -32,22 +30,6 @@ def device() -> ModuleType:
     if not n_devices:
         pytest.skip("no GPU tested here: the driver answers, but has no device")
     return cupy
-
-
-class StrictTransfers(Transfers):
-    """Transfers to the arrays of `StrictBackend`, which refuse what CuPy refuses."""
-
-    def __init__(self) -> None:
-        self._syncs = Syncs()
-        super().__init__(StrictNamespace(self._syncs))
-
-    def upload(self, values):
-        self.to_device += np.asarray(values).nbytes
-        return StrictArray(np.array(values), self._syncs)
-
-    def download(self, array):
-        self.to_host += array.nbytes
-        return array.host.copy()
 
 
 @pytest.fixture(params=["strict", "device"], scope="module")

@@ -4,13 +4,17 @@ approximate engines.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cpu_fallback import NumpyBackend
 from gpu_dcgen.backend.runs import offsets_from_lengths
-from gpu_dcgen.config import DatasetConfig
+from gpu_dcgen.config import DatasetConfig, count_usable_cores
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.inputs.shop import load_shop
 from gpu_dcgen.monitoring.progress import ProgressTracker
@@ -25,38 +29,74 @@ DEPTH = 100  # of recall
 COMPARED_BLOCK = 2_000  # items for which products of sparse matrices are checked
 
 
+def time_exact(tables: Path, backend: Any) -> dict[str, Any]:
+    """Seconds of the exact similarities of a shop; `good` unless they differ from the CPU's."""
+    search = ExactSearch(tables, backend)
+    neighbors, first_s = _timed(search.run, backend)
+    neighbors, seconds = _timed(search.run, backend)  # again, with the kernel compiled
+    matrix = search.sides
+    lowered = {field.name: getattr(matrix, field.name) for field in dataclasses.fields(matrix)}
+    lowered = {
+        name: value if isinstance(value, bool) else backend.to_host(value)
+        for name, value in lowered.items()
+    }
+    host = NumpyBackend(count_usable_cores())
+    expected = host.find_similar_items(
+        0, search.n_items, dataclasses.replace(matrix, **lowered), **search.limits
+    )
+    same = all(
+        np.array_equal(backend.to_host(a), b) for a, b in zip(neighbors, expected, strict=True)
+    )
+    return {"good": same, "first_s": first_s, **search.describe(neighbors, seconds)}
+
+
+class ExactSearch:
+    """The exact similarities of a shop, block by block, as a build computes them."""
+
+    def __init__(self, tables: Path, backend: Any) -> None:
+        config = DatasetConfig()
+        self.backend = backend
+        self.matrix = _matrix(tables, config, backend)
+        self.sides = self.matrix.by_item_and_user(backend)
+        self.n_items = int(self.matrix.norms.shape[0])
+        self.limits = {
+            "min_common_users": config.similarity.min_common_users,
+            "top_k": config.similarity.top_k,
+        }
+        self._size = backend.choose_block_size(self.n_items, 24 * config.similarity.top_k)
+
+    def run(self) -> tuple[Any, ...]:
+        """Return lengths, items, similarities and common users."""
+        blocks = [
+            self.backend.find_similar_items(
+                first, min(self.n_items, first + self._size), self.sides, **self.limits
+            )
+            for first in range(0, self.n_items, self._size)
+        ]
+        return tuple(self.backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
+
+    def describe(self, neighbors: tuple[Any, ...], seconds: float) -> dict[str, Any]:
+        return {
+            "items": self.n_items,
+            "products": self.matrix.n_products,
+            "seconds": seconds,
+            "pairs": int(neighbors[1].shape[0]),
+            "products_per_s": round(self.matrix.n_products / seconds),
+        }
+
+
 def compare_engines(
     tables: Path, backend: Any, nearest: tuple[str, ...] = NEAREST
 ) -> dict[str, Any]:
     """Seconds, pairs and recall@100 of each way over the matrix of a shop; `good` unless exact ways
     differ.
     """
-    config = DatasetConfig()
-    matrix = _matrix(tables, config, backend)
-    sides = matrix.by_item_and_user(backend)
-    n_items = int(matrix.norms.shape[0])
-    limits = {
-        "min_common_users": config.similarity.min_common_users,
-        "top_k": config.similarity.top_k,
-    }
-    size = backend.choose_block_size(n_items, 24 * config.similarity.top_k)
-
-    def exact() -> tuple[Any, ...]:
-        blocks = [
-            backend.find_similar_items(first, min(n_items, first + size), sides, **limits)
-            for first in range(0, n_items, size)
-        ]
-        return tuple(backend.xp.concatenate(parts) for parts in zip(*blocks, strict=True))
-
-    expected, seconds = _timed(exact, backend)
-    expected, seconds = _timed(exact, backend)  # again, with the kernel compiled
-    rate = round(matrix.n_products / seconds)
-    answer: dict[str, Any] = {
-        "items": n_items,
-        "products": matrix.n_products,
-        "exact": {"seconds": seconds, "pairs": int(expected[1].shape[0]), "products_per_s": rate},
-    }
-    last = min(n_items, COMPARED_BLOCK)
+    search = ExactSearch(tables, backend)
+    sides, limits = search.sides, search.limits
+    expected, seconds = _timed(search.run, backend)
+    expected, seconds = _timed(search.run, backend)  # again, with the kernel compiled
+    answer: dict[str, Any] = {"exact": search.describe(expected, seconds)}
+    last = min(search.n_items, COMPARED_BLOCK)
     block, seconds = _timed(
         functools.partial(products.find_similar_items, backend, 0, last, sides, **limits),
         backend,
@@ -66,7 +106,7 @@ def compare_engines(
     answer["products of sparse matrices"] = {"seconds": seconds, "items": last, "same": same}
     for name in nearest:
         try:
-            answer[name] = _approximate(name, matrix, expected, backend)
+            answer[name] = _approximate(name, search.matrix, expected, backend)
         except BackendError as error:
             answer[name] = {"missing": str(error)}
     return {"good": same, **answer}

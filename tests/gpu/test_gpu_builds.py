@@ -11,7 +11,7 @@ from gpu_dcgen.cli.render_builds import render_build
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.errors import BackendError
 from tests.dataset_generator.test_against_reference import VARIANTS
-from tests.gpu.selfcheck import digest_files
+from tests.gpu.expected_digests import digest_files
 from tests.support.backends import open_gpu
 from tests.support.shops import random_shop, tiny_config, write_shop
 

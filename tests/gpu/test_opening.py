@@ -9,20 +9,27 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import pytest
 
 import gpu_dcgen.backend.gpu
 from gpu_dcgen.backend import select
 from gpu_dcgen.backend.gpu import device
+from gpu_dcgen.backend.protocol import Backend
 from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.errors import BackendError
 from gpu_dcgen.preflight import doctor
 
 pytest.importorskip("pylibcudf", reason="RAPIDS is not installed: the backend is not opened")
-pytest.importorskip("cupy", reason="CuPy is not installed: the backend is not opened")
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed: the backend is not opened")
 
-from tests.gpu.faked_driver import FREE_BYTES, FakedDriver  # noqa: E402  it imports RAPIDS
+from tests.gpu.faked_driver import (  # noqa: E402  it imports RAPIDS
+    FREE_BYTES,
+    TOTAL_BYTES,
+    FakedDriver,
+)
+from tests.gpu.machines import open_machine  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -51,6 +58,19 @@ def test_the_backend_opens(driver):
     distributions = importlib.metadata.packages_distributions()
     for package in device.PACKAGES:
         assert versions[package] == importlib.metadata.version(distributions[package][0])
+
+
+def test_the_backend_opens_without_rapids(driver):
+    driver.patch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (FREE_BYTES, TOTAL_BYTES))
+    pool = mock.Mock(spec=cupy.cuda.MemoryPool)
+    pool.free_bytes.return_value = pool.total_bytes.return_value = 0
+    driver.patch.setattr(cupy, "get_default_memory_pool", lambda: pool)
+    backend = open_machine("device", has_rapids=False)
+    assert isinstance(backend, Backend)
+    assert backend.describe_device()["memory_budget_bytes"] == FREE_BYTES
+    assert backend.count_lanes(1000) == 132 * 512
+    assert backend.memory_usage() == {"peak_bytes": 0, "n_out_of_memory": 0}
+    backend.reset_counters()
 
 
 def test_auto_takes_it(driver):
