@@ -120,6 +120,9 @@ def read_numbers(
     parse = parse or _parse_number
     parts = []
     for chunk in table.chunks(name):
+        if types.is_dictionary(chunk.type) and types.is_string(chunk.type.value_type):
+            numbers = [parse(text) for text in chunk.dictionary.to_pylist()]
+            chunk = pa.array(numbers, pa.float64()).take(chunk.indices)
         chunk = chunk.dictionary_decode() if types.is_dictionary(chunk.type) else chunk
         if types.is_decimal(chunk.type):
             chunk = chunk.cast(pa.string()).cast(pa.float64())

@@ -11,15 +11,25 @@ from ..errors import InputError
 
 NAME_THE_FOLDER = "Name the folder that the dataset was built from."
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_ENDINGS = re.compile(r"(\.(parquet|parq|pq|snappy|gz|gzip|zst|zstd|lz4|br|brotli))*")
+_ENDINGS = re.compile(
+    r"(\.(parquet|parq|pq|snappy|gz|gzip|zst|zstd|lz4|br|brotli))*"
+    r"|\.(csv|tsv)(\.(gz|zst|bz2|lz4|br))?"
+)
+_OTHER_NAMES = {"transactions": "transactions_train"}  # in H&M's folder
 _OTHER_FORMATS = (".hoodie", "_spark_metadata", "metadata/version-hint.text")
 
 
-def find_table(folder: Path, name: str) -> Path | None:
-    """Return the file or folder of a table, None where there is none."""
+def find_table(folder: Path, name: str, own_name: str | None = None) -> Path | None:
+    """Return the file or folder of a table, of the name `own_name` if that is given.
+
+    None where there is none.
+    """
+    if own_name is not None:
+        return folder / own_name if (folder / own_name).exists() else None
     for entry in sorted(os.listdir(folder)):
-        if entry.lower().startswith(name) and _ENDINGS.fullmatch(entry.lower()[len(name) :]):
-            return folder / entry
+        for start in (name, _OTHER_NAMES.get(name, name)):
+            if entry.lower().startswith(start) and _ENDINGS.fullmatch(entry.lower()[len(start) :]):
+                return folder / entry
     return None
 
 

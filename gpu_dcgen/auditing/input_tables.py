@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ..config import DatasetConfig, InputsConfig
 from ..contract.manifest import InputFile, TableRows
 from ..errors import InputError
+from .csv_input import is_csv, read_csv_column, read_csv_names, replace_decimal_comma
 from .far_rows import mark_far_rows
 from .input_columns import (
     EPOCH,
@@ -97,11 +98,12 @@ def read_tables(
     inputs = config.inputs
     if not folder.is_dir():
         raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
+    own_names = _get_own_names(inputs)
     names = ["transactions"]
     for name in ("articles", "customers"):
-        if name in listed or find_table(folder, name) is not None:
+        if name in listed or find_table(folder, name, own_names.get(name)) is not None:
             names.append(name)
-    if inputs.views and find_table(folder, "views") is not None:
+    if inputs.views and find_table(folder, "views", own_names.get("views")) is not None:
         names.append("views")
     tables = {name: _Table(folder, name, inputs) for name in sorted(names)}  # as they are listed
     logs = [tables[name] for name in ("transactions", "views") if name in tables]
@@ -140,6 +142,11 @@ def read_tables(
     )
 
 
+def _get_own_names(inputs: InputsConfig) -> dict[str, str]:
+    """Return the names of files that the settings give, by table."""
+    return {str(table): name for table, name in inputs.files.items()}
+
+
 def hash_file(file: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with file.open("rb") as stream:
@@ -150,9 +157,10 @@ class _Table:
     """The files of one table; columns by the contract's name, as arrays over all its rows."""
 
     def __init__(self, folder: Path, name: str, inputs: InputsConfig) -> None:
-        path = find_table(folder, name)
+        path = find_table(folder, name, _get_own_names(inputs).get(name))
         if path is None:
             raise InputError(f"{folder}: has no {name}.parquet.\n{NAME_THE_FOLDER}")
+        self._csv = inputs.csv
         self.name, self.path = name, path
         self.files = list_files(path)
         self.widths = {
@@ -165,16 +173,28 @@ class _Table:
         self.counts = TableRows(read=0, accepted=0, rejected=0)
         self.rejects: dict[str, int] = {}
         try:
-            schemas = [pq.read_schema(file) for file in self.files]
-            self.n_rows = [pq.read_metadata(file).num_rows for file in self.files]
+            self._names = [self._read_names(file) for file in self.files]
+            self.n_rows = [
+                self._count_rows(file, names)
+                for file, names in zip(self.files, self._names, strict=True)
+            ]
         except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"{path}: cannot be read as Parquet ({error}).\n{NAME_THE_FOLDER}"
-            ) from error
-        self._names = [schema.names for schema in schemas]
+            raise InputError(f"{path}: cannot be read ({error}).\n{NAME_THE_FOLDER}") from error
 
     def __len__(self) -> int:
         return sum(self.n_rows)
+
+    def _read_names(self, file: Path) -> list[str]:
+        if is_csv(file):
+            return read_csv_names(file, self._csv)
+        names: list[str] = pq.read_schema(file).names
+        return names
+
+    def _count_rows(self, file: Path, names: list[str]) -> int:
+        if is_csv(file):
+            return len(read_csv_column(file, names[0], self._csv))
+        n: int = pq.read_metadata(file).num_rows
+        return n
 
     def has(self, name: str) -> bool:
         """Whether every file has the column, or has it from the name of its folder."""
@@ -186,9 +206,12 @@ class _Table:
 
     def chunks(self, name: str) -> list[pa.Array]:
         """Return a column file by file, texts as dictionaries; nulls where a file lacks it."""
-        name, chunks = self._mapping.get(name, name), []
+        column, name, chunks = name, self._mapping.get(name, name), []
         for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
-            if name in names:
+            if name in names and is_csv(file):
+                texts = read_csv_column(file, name, self._csv).chunks
+                chunks += [replace_decimal_comma(column, chunk, self._csv) for chunk in texts]
+            elif name in names:
                 chunks += _read_column(file, name).chunks
             else:
                 value = read_partitions(file, self.path).get(name)

@@ -1,5 +1,6 @@
 """Every setting of a build, checked: `DatasetConfig`, its sections, reading and printing."""
 
+from .csv_section import DELIMITERS, CsvConfig
 from .dataset_config import PROFILES, DatasetConfig, count_usable_cores
 from .loading import describe_problems, load_config
 from .log_sections import FeaturesConfig, FilteringConfig, InputsConfig, SplitConfig
@@ -22,8 +23,10 @@ from .sample_sections import (
 from .section import Section, to_fraction
 
 __all__ = [
+    "DELIMITERS",
     "PROFILES",
     "CategoryBalancingConfig",
+    "CsvConfig",
     "DatasetConfig",
     "FeaturesConfig",
     "FilteringConfig",

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..contract.schema import InputTable
+from ..contract.table_names import is_table_name
+from .csv_section import CsvConfig
 from .section import Count, Days, Section, Share, to_fraction
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -41,6 +43,11 @@ Moment = Annotated[datetime, BeforeValidator(_require_date), AfterValidator(_to_
 class InputsConfig(Section):
     """Which tables and columns are read, and what happens to bad rows (D1 to D3)."""
 
+    files: dict[InputTable, str] = {}
+    """Names of files or folders in the input folder where they differ from the tables' names.
+    `{transactions: events.csv}` reads `events.csv` as the transactions. Empty: they do not
+    differ."""
+    csv: CsvConfig = CsvConfig()
     columns: dict[InputTable, dict[str, str]] = {}
     """Names of columns in your files where they differ from ours, per table. `{transactions:
     {t_dat: order_date}}` reads `order_date` as `t_dat`. Empty: they do not differ."""
@@ -74,6 +81,16 @@ class InputsConfig(Section):
     and offer hard negatives (D13)."""
 
     @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        for table, name in self.files.items():
+            if name in ("", ".", "..") or "/" in name or "\\" in name:
+                raise ValueError(
+                    f"files: found {name!r} for {table}; expected the name of a file or folder in "
+                    "the input folder"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _require_a_period(self) -> Self:
         if self.time_from and self.time_until and self.time_from >= self.time_until:
             raise ValueError(
@@ -81,6 +98,10 @@ class InputsConfig(Section):
                 f"{self.time_until.isoformat()}; expected time_from before time_until"
             )
         return self
+
+    def is_table(self, name: str, table: InputTable) -> bool:
+        """Return whether a file or folder of this name in the input folder is the table."""
+        return name == self.files[table] if table in self.files else is_table_name(name, table)
 
     @property
     def period(self) -> tuple[int, int] | None:

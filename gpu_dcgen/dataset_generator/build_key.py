@@ -10,6 +10,7 @@ from typing import Any
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..errors import InputError
+from ..inputs.origins import InputTables
 from ..inputs.shop import InputReport
 from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of
@@ -18,14 +19,18 @@ from ..storage.checksums import digest_of_code, sha256_of
 _WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}
 
 
-def compute_build_key(inputs: Path, config: DatasetConfig, backend: Backend) -> dict[str, Any]:
+def compute_build_key(
+    inputs: InputTables | Path, config: DatasetConfig, backend: Backend
+) -> dict[str, Any]:
     """Return what decides the results of all stages.
 
     Builds of the same key may use each other's checkpoints. Reads every input file.
     """
     sources = find_sources(inputs, config.inputs)
     files = [
-        [source.table, sha256_of(file)] for source in sources.values() for file in source.files
+        [source.table, sha256_of(file) if origin is None else origin.sha256]
+        for source in sources.values()
+        for file, origin in zip(source.files, source.origins, strict=True)
     ]
     return {"inputs": files, **_producer(config, backend)}
 

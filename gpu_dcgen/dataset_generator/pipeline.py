@@ -15,6 +15,7 @@ from ..contract.json_files import write_json
 from ..contract.schema import HARD_CANDIDATES, SPLITS
 from ..digest import ContentDigest, vocabulary
 from ..errors import OutputError
+from ..inputs.origins import InputTables
 from ..inputs.shop import InputReport, load_shop
 from ..negative_sampler import Candidates, SamplerInputs, find_candidates
 from ..outputs.manifest import PipelineResult, category_mappings, vocabularies
@@ -60,7 +61,7 @@ class PreparedStages:
 
 
 def run_pipeline(
-    inputs: Path,
+    inputs: InputTables | Path,
     folder: Path,
     context: BuildContext,
     workers: Workers | None = None,
@@ -146,7 +147,7 @@ def _write_provenance(
 
 
 def run_stages(
-    inputs: Path,
+    inputs: InputTables | Path,
     context: BuildContext,
     rejects: Path | None = None,
     workers: Workers | None = None,
@@ -205,7 +206,7 @@ def _load_or_compute(name: str, compute: Callable[[], T], context: BuildContext)
 
 
 def _read(
-    inputs: Path, rejects: Path | None, context: BuildContext
+    inputs: InputTables | Path, rejects: Path | None, context: BuildContext
 ) -> tuple[InputReport, Interactions, Windows]:
     config, backend = context.config, context.backend
     with context.timer.stage("load"):

@@ -24,6 +24,7 @@ from ..errors import (
     OutputError,
     spell_option,
 )
+from ..inputs.opening import open_tables
 from ..inputs.sources import find_sources
 from ..monitoring.alerts import EventFile, TrackerGroup
 from ..monitoring.progress import ProgressTracker
@@ -63,10 +64,12 @@ class BuildRun:
         """Read the tables, run all stages, judge the dataset and publish it."""
         context, staging, trackers = self.context, self.staging, self.trackers
         config, backend = context.config, context.backend
-        tables = self._local_tables(inputs)
+        tables = open_tables(
+            self._local_folder(inputs), config.inputs, staging.folder / "csv", context.timer
+        )
         if previous is not None:
             sources = find_sources(tables, config.inputs)
-            previous.require_longer_log(sources["transactions"].n_rows, tables)
+            previous.require_longer_log(sources["transactions"].n_rows, inputs)
         key = compute_build_key(tables, config, backend)
         changes = self.checkpoints.open(key, staging.clear)
         log = self.files.enter_context(EventFile(staging.path / "build_log.jsonl", self.progress))
@@ -93,7 +96,7 @@ class BuildRun:
             trackers.message("warning", warning)
         return report, manifest
 
-    def _local_tables(self, inputs: Path | str) -> Path:
+    def _local_folder(self, inputs: Path | str) -> Path:
         """Return the folder of the tables, where those of a URL are copied first."""
         if not is_url(inputs):
             return Path(inputs)

@@ -64,13 +64,18 @@ _TESTS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
 
 
 def find_type_class(
-    label: str, files: Sequence[TableFile], own_name: str, role: InputRole
+    label: str,
+    files: Sequence[TableFile],
+    own_name: str,
+    role: InputRole,
+    is_csv: bool,
 ) -> str | None:
     """Return the class of a column's types, None where all its values are null.
 
-    InputError where a column of its role cannot have it.
+    In CSV files, all columns are text. InputError where a column of its role cannot have it.
     """
     accepted, remedy = _ACCEPTED[role]
+    accepted |= {"text"} if is_csv else set()
     is_text = role in ("key", "category")  # in the end
     first_files: dict[str, Path] = {}  # type class -> a file that has it
     kinds: dict[str, Path] = {}  # type -> a file that has it

@@ -240,6 +240,13 @@ class ColumnReader:
         return values[repeat_index(self.backend.xp, rows)]
 
 
+def parse_floats(texts: pa.Array) -> pa.Array:
+    """Return the numbers (n,) float64 that texts are, null where a text is none."""
+    bare = pc.utf8_ltrim(pc.utf8_trim_whitespace(texts), "+")
+    is_number = pc.match_substring_regex(texts, f"^(?:{_NUMBER.pattern})$")
+    return pc.if_else(is_number, bare, None).cast(pa.float64())
+
+
 def encode_texts(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return the distinct texts, sorted, and each text's code (n,) int32, -1 for null."""
     distinct = texts.drop_null().unique().sort()

@@ -160,6 +160,13 @@ def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
         )
 
 
+def explain_unread_prices(values: Iterable[Any]) -> Iterator[str]:
+    """Yield what is wrong with prices that cannot be read, by values that JSON can hold."""
+    texts = [value for value in values if isinstance(value, str)]
+    if texts and all(re.fullmatch(r"\s*\d+,\d+\s*", text) for text in texts):
+        yield 'Decimal commas are read with inputs.csv.decimal_point: ","'
+
+
 def _find_lost_factor(low: int, high: int) -> int | None:
     """Return the factor that brings both times into the years of shops, None where none does."""
     first, end = ((year - 1970) * _YEAR for year in (_FIRST_YEAR, _LAST_YEAR))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ..config import InputsConfig
 from ..contract.schema import InputTable
-from ..contract.table_names import is_hidden, is_table_name
+from ..contract.table_names import is_hidden
 
 _MAX_NAMES = 40  # of files, in a message
 _ALL: tuple[InputTable, ...] = ("articles", "customers", "transactions", "views")
@@ -17,39 +18,42 @@ _LACKS: dict[InputTable, str] = {
 }
 
 
-def explain_missing_table(folder: Path, table: InputTable) -> str:
+def explain_missing_table(folder: Path, table: InputTable, inputs: InputsConfig) -> str:
     """Return the text of an InputError about a table that the folder lacks."""
     names = sorted(path.name for path in folder.iterdir())
-    unread = _list_unread(names)
+    unread = _list_unread(names, inputs)
     remedy = (
-        f"If one of them holds {table}, rename it; else name the folder that holds the table."
+        f"If one of them holds {table}, name it: inputs.files: {{{table}: NAME}}; else name the "
+        "folder that holds the table."
         if unread
         else f"Put the table of {table} there, or name the folder that holds it."
     )
+    expected = inputs.files.get(table, f"{table}.parquet or {table}.csv")
     return (
         f"{folder}: table {table} is missing; found {_list_names(names) or 'nothing'}; expected "
-        f"{table}.parquet (a file, or a folder of Parquet files) or a folder {table}/.\n{remedy}"
+        f"{expected} (a file, or a folder of files).\n{remedy}"
     )
 
 
-def warn_of_missing_tables(folder: Path, tables: Collection[InputTable]) -> Iterator[str]:
+def warn_of_missing_tables(
+    folder: Path, tables: Collection[InputTable], inputs: InputsConfig
+) -> Iterator[str]:
     """Yield a warning for each table that is taken from the log, which is not among `tables`."""
-    unread = _list_unread(sorted(path.name for path in folder.iterdir()))
+    unread = _list_unread(sorted(path.name for path in folder.iterdir()), inputs)
     for table, lack in _LACKS.items():
         if table not in tables:
             hint = f" Not read: {_list_names(unread)}." if unread else ""
             yield (
-                f"{table}: there is no {table}.parquet; {table} are those of the log, and {lack}."
-                f"{hint}"
+                f"{table}: there is no such table; {table} are those of the log, and {lack}.{hint}"
             )
 
 
-def _list_unread(names: list[str]) -> list[str]:
+def _list_unread(names: list[str], inputs: InputsConfig) -> list[str]:
     """Return the names of files that are no table, and not hidden."""
     return [
         name
         for name in names
-        if not is_hidden(name) and not any(is_table_name(name, table) for table in _ALL)
+        if not is_hidden(name) and not any(inputs.is_table(name, table) for table in _ALL)
     ]
 
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from ..backend.runs import count_codes
 from ..config import InputsConfig
 from ..contract.schema import InputTable
 from ..errors import InputError, spell_option
-from .hints import UnknownIds, explain_unknown_ids, explain_unread_times
+from .hints import UnknownIds, explain_unknown_ids, explain_unread_prices, explain_unread_times
 from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
@@ -29,7 +29,7 @@ MAX_PRICE = 1e9
 _MAX_SHOWN = 120  # characters of a bad value in a message
 _MAX_REJECTED = 0.9  # share of a table's rows that may be bad where setting them aside is offered
 _MANY = 0.5  # share of a table's rows that are bad for one reason
-_MAX_TIMES = 20  # bad times that are looked at for what they have in common
+_MAX_VALUES = 20  # bad values that are looked at for what they have in common
 _BATCH_ROWS = 65_536  # decoded at a time when bad rows are read again
 
 
@@ -77,6 +77,12 @@ REASONS: dict[InputTable, dict[str, Reason]] = {
     },
     "views": _LOG_REASONS,
 }
+
+# What many bad values of a column have in common: the reasons, the column, who explains them.
+_EXPLAINED: tuple[tuple[tuple[str, ...], str, Callable[[Iterable[Any]], Iterator[str]]], ...] = (
+    (("missing_time", "time_out_of_range"), "t_dat", explain_unread_times),
+    (("missing_price",), "price", explain_unread_prices),
+)
 
 # `position` is the row's place in its table, from 0; `row` has the columns that were read, as JSON.
 REJECTS_SCHEMA = pa.schema(
@@ -208,21 +214,26 @@ def _make_error(
         lines += [f"  {line}" for line in _describe_rejects(table, backend)]
         for ids in table.unknown_ids:
             lines += [f"  {line}" for line in explain_unknown_ids(ids)]
-        if table.rejects.get("missing_time", 0) > _MANY * table.counts.read:
-            lines += [f"  {line}" for line in _explain_times(table, "missing_time", backend)]
-        elif table.rejects.get("time_out_of_range", 0) > _MANY * table.counts.read:
-            lines += [f"  {line}" for line in _explain_times(table, "time_out_of_range", backend)]
+        for reasons, column, explain in _EXPLAINED:
+            many = [
+                reason
+                for reason in reasons
+                if table.rejects.get(reason, 0) > _MANY * table.counts.read
+            ]
+            for reason in many[:1]:
+                values = _read_first_values(table, reason, column, backend)
+                lines += [f"  {line}" for line in explain(values)]
     return InputError("\n".join([*lines, remedy]))
 
 
-def _explain_times(table: CheckedTable, reason: str, backend: Backend) -> Iterator[str]:
-    """Yield what is wrong with the first times that are bad for a reason."""
+def _read_first_values(
+    table: CheckedTable, reason: str, column: str, backend: Backend
+) -> list[Any]:
+    """Return what a column has in the first rows that are bad for a reason."""
     xp, number = backend.xp, [*REASONS[table.source.table]].index(reason) + 1
-    positions = backend.to_host(xp.nonzero(table.reason == number)[0][:_MAX_TIMES]).tolist()
-    name = table.source.names["t_dat"]
-    yield from explain_unread_times(
-        row.values.get(name) for row in _read_rows(table.source, positions)
-    )
+    positions = backend.to_host(xp.nonzero(table.reason == number)[0][:_MAX_VALUES]).tolist()
+    name = table.source.names[column]
+    return [row.values.get(name) for row in _read_rows(table.source, positions)]
 
 
 def _describe_rejects(table: CheckedTable, backend: Backend) -> Iterator[str]:

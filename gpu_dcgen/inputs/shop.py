@@ -20,9 +20,10 @@ from ..config import DatasetConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
 from ..contract.schema import InputTable
 from ..errors import InputError, Problems
-from .columns import ColumnReader, drop_unused_values, map_codes
+from .columns import ColumnReader, drop_unused_values, map_codes, parse_floats
 from .entities import Category, Entities, derive_entities, load_entities
 from .hints import UnknownIds, find_lost_units
+from .origins import InputTables, as_tables
 from .periods import check_ends
 from .rejects import (
     LEFT_OUT,
@@ -95,24 +96,27 @@ class Shop:
 
 
 def load_shop(
-    folder: Path, config: DatasetConfig, backend: Backend, *, rejects: Path | None = None
+    tables: InputTables | Path,
+    config: DatasetConfig,
+    backend: Backend,
+    *,
+    rejects: Path | None = None,
 ) -> Shop:
-    """Read, check and encode the tables in `folder` (D1 to D3).
+    """Read, check and encode the tables in a folder of Parquet files (D1 to D3).
 
     Each of articles, customers, transactions and, if configured, views is NAME.parquet (a file or a
-    folder of files) or a folder NAME/. Without their tables, articles and customers are those of
-    transactions and views. Every row is accepted, collapsed (an identical copy of an article or
-    customer) or rejected for its first reason; with `inputs.on_bad_rows: reject`, rejected rows are
-    written to the Parquet file `rejects`. Memory: about one table's columns at a time, texts as
-    their distinct values; those of transactions and views where articles or customers have no
-    table.
+    folder of files) or a folder NAME/; `opening.open_tables` makes such a folder of CSV files.
+    Without their tables, articles and customers are those of transactions and views. Every row is
+    accepted, collapsed (an identical copy of an article or customer) or rejected for its first
+    reason; with `inputs.on_bad_rows: reject`, rejected rows are written to the Parquet file
+    `rejects`. Memory: about one table's columns at a time, texts as their distinct values; those of
+    transactions and views where articles or customers have no table.
 
     Raises InputError for tables that are missing, unreadable or of wrong types and for bad rows
     (`handle_rejects`), ConfigError for a mapping of a column that does not exist.
     """
-    folder = Path(folder)
     inputs = config.inputs
-    sources = find_sources(folder, inputs)
+    sources = find_sources(tables, inputs)
     with _hash_files(sources.values()) as hashes:
         logs = _LogReaders(sources, backend)
         items = _find_entities("articles", sources, logs, config, backend)
@@ -120,20 +124,20 @@ def load_shop(
         log = _load_log(logs.take("transactions"), items, users, config)
         views = _load_log(logs.take("views"), items, users, config) if "views" in sources else None
         parts = [part for part in (items, users, log, views) if part]
-        tables = [part.checked for part in parts if part.checked]
+        checked = [part.checked for part in parts if part.checked]
         problems = Problems()
         problems.errors += [InputError(text) for text in log.faults]
         with problems.collect():
-            score = handle_rejects(tables, inputs, backend, rejects)
-        problems.raise_all(str(folder))
+            score = handle_rejects(checked, inputs, backend, rejects)
+        problems.raise_all(str(as_tables(tables).given))
         files = tuple(_record_files(sources.values(), hashes))
     report = InputReport(
-        rows={table.source.table: table.counts for table in tables},
-        rejects={table.source.table: table.rejects for table in tables},
+        rows={table.source.table: table.counts for table in checked},
+        rejects={table.source.table: table.rejects for table in checked},
         quality_score=score,
         warnings=tuple(text for part in parts for text in part.warnings),
         files=files,
-        alerts=tuple(_find_alerts(score, tables)),
+        alerts=tuple(_find_alerts(score, checked)),
     )
     return Shop(
         user_ids=users.ids,
@@ -269,15 +273,17 @@ def _match_ids(
 def _match_prices(backend: Backend, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
     """Return codes (n,) int32 into the sorted distinct good prices, and those prices.
 
-    _MISSING is null or NaN, _UNKNOWN a bad price.
+    _MISSING is null, NaN or text that is no number, _UNKNOWN a bad price.
     """
     if pa.types.is_decimal(values.type):
         # By way of text the decimal is rounded correctly; by Arrow's direct cast it is not.
         values = values.cast(pa.string())
-    floats = values.cast(pa.float64())
+    is_text = pa.types.is_string(values.type)
+    floats = parse_floats(values) if is_text else values.cast(pa.float64())
     is_good = pc.and_(pc.greater(floats, 0.0), pc.less_equal(floats, MAX_PRICE))
     prices = floats.filter(is_good).unique().sort()
     places = pc.index_in(floats, value_set=prices).fill_null(_UNKNOWN)
+    places = pc.if_else(floats.is_null(), _MISSING, places).cast(pa.int32())
     return map_codes(backend, places, codes), prices
 
 
@@ -313,7 +319,8 @@ def _hash_files(sources: Iterable[Source]) -> Iterator[_Hashes]:
         yield {
             file: hasher.submit(_hash_file, file, is_over)
             for source in sources
-            for file in source.files
+            for file, origin in zip(source.files, source.origins, strict=True)
+            if origin is None
         }
     finally:
         is_over.set()
@@ -330,7 +337,10 @@ def _hash_file(file: Path, is_over: Event) -> tuple[int, str]:
 
 def _record_files(sources: Iterable[Source], hashes: _Hashes) -> Iterator[InputFile]:
     for source in sources:
-        for file, n_rows in zip(source.files, source.rows, strict=True):
-            n_bytes, sha256 = hashes[file].result()
-            name = file.relative_to(source.folder).as_posix()
+        for file, n_rows, origin in zip(source.files, source.rows, source.origins, strict=True):
+            if origin is None:
+                name = file.relative_to(source.folder).as_posix()
+                n_bytes, sha256 = hashes[file].result()
+            else:
+                name, n_bytes, sha256 = origin.name, origin.bytes, origin.sha256
             yield InputFile(source.table, name, n_bytes, n_rows, sha256)

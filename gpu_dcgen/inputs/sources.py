@@ -5,6 +5,7 @@ Schemas and footers are read here, no rows.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import InputsConfig
-from ..contract.schema import INPUT_COLUMNS, TABLES, InputColumn, InputTable
+from ..contract.schema import INPUT_COLUMNS, TABLES, InputColumn, InputRole, InputTable
 from ..errors import ConfigError, InputError, Problems
 from .column_types import find_type_class
 from .footers import Footer, FooterError, check_pages, read_footer
@@ -28,6 +29,7 @@ from .missing_columns import (
     warn_of_unused,
 )
 from .missing_tables import explain_missing_table, warn_of_missing_tables
+from .origins import InputTables, Origin, as_tables
 from .table_files import find_candidates, list_table_files
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -49,6 +51,7 @@ class Source:
     type_classes: dict[str, str]
     partitions: dict[str, tuple[str | None, ...]]  # our name -> value per file, of columns in paths
     warnings: tuple[str, ...]
+    origins: tuple[Origin | None, ...]  # per file: what it was written from, if it was
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -87,15 +90,20 @@ class Source:
                 raise InputError(explain_unreadable(str(file), error)) from error
 
     def locate_row(self, position: int) -> str:
-        """Return file and row, from 0, of a row of the table, as a message shows them."""
+        """Return file and row, from 0, of a row of the table, as a message shows them.
+
+        Of a CSV file it is the line, from 1, where that is known.
+        """
         file = 0
         while position >= self.rows[file]:
             position, file = position - self.rows[file], file + 1
-        return (
-            f"{self.files[file].relative_to(self.path)} row {position}"
-            if len(self.files) > 1
-            else f"row {position}"
+        origin = self.origins[file]
+        row = (
+            f"row {position}"
+            if origin is None or origin.first_line is None
+            else f"line {origin.first_line + position}"
         )
+        return f"{self.files[file].relative_to(self.path)} {row}" if len(self.files) > 1 else row
 
 
 @dataclass(frozen=True)
@@ -114,40 +122,44 @@ class _File:
         return [*self.schema.names, *in_path]
 
 
-def find_sources(folder: Path, inputs: InputsConfig) -> dict[InputTable, Source]:
-    """Find the tables in `folder`: transactions, and those of the others that exist.
+def find_sources(tables: InputTables | Path, inputs: InputsConfig) -> dict[InputTable, Source]:
+    """Find the tables in a folder of Parquet files: transactions, and the others that exist.
 
     InputError names all that is missing, empty, unreadable, doubled or of the wrong type, and
     remedies. ConfigError: a mapping of a column that does not exist.
     """
     problems, missing = Problems(), list[MissingColumns]()
     sources: dict[InputTable, Source] = {}
-    with _to_input_error(folder):
-        tables = _list_tables(folder, inputs)
-    for table in tables:
-        with problems.collect(), _to_input_error(folder):
-            opener = _Opener(table, _find_table(folder, table), inputs)
+    tables = as_tables(tables)
+    folder = tables.given
+    with to_input_error(folder):
+        names = _list_tables(tables.folder, inputs)
+    for table in names:
+        with problems.collect(), to_input_error(folder):
+            opener = _Opener(table, _find_table(table, tables, inputs), tables, inputs)
             problems.errors += opener.problems.errors
             if opener.missing is not None:
                 missing.append(opener.missing)
             elif not opener.problems.errors:
-                sources[table] = opener.make_source(folder)
+                sources[table] = opener.make_source()
                 _require_rows(sources[table])
     if missing:
         problems.errors.append(InputError(explain_missing(missing, inputs)))
     problems.raise_all(str(folder))
     log = sources["transactions"]
-    warnings = (*log.warnings, *warn_of_missing_tables(folder, sources.keys()))
+    warnings = (*log.warnings, *warn_of_missing_tables(folder, sources.keys(), inputs))
     sources["transactions"] = replace(log, warnings=warnings)
     return sources
 
 
 @contextmanager
-def _to_input_error(folder: Path) -> Iterator[None]:
-    """Raise an OSError as InputError."""
+def to_input_error(folder: Path) -> Iterator[None]:
+    """Raise an OSError as InputError, unless the disk is full."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise InputError(
             f"{error.filename or folder}: cannot be read ({error.strerror}).\n"
             "Make it readable, or name another folder."
@@ -191,22 +203,25 @@ def _list_tables(folder: Path, inputs: InputsConfig) -> list[InputTable]:
     tables = [
         table
         for table in TABLES
-        if table == "transactions" or table in inputs.columns or find_candidates(folder, table)
+        if table == "transactions"
+        or table in inputs.columns
+        or table in inputs.files
+        or find_candidates(folder, table, inputs)
     ]
-    has_views = inputs.views and bool(find_candidates(folder, "views"))
+    has_views = inputs.views and bool(find_candidates(folder, "views", inputs))
     return [*tables, "views"] if has_views else tables
 
 
-def _find_table(folder: Path, table: InputTable) -> Path:
-    paths = find_candidates(folder, table)
+def _find_table(table: InputTable, tables: InputTables, inputs: InputsConfig) -> Path:
+    paths = find_candidates(tables.folder, table, inputs)
     if len(paths) > 1:
         names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
         raise InputError(
-            f"{folder}: found both {' and '.join(sorted(names, key=len, reverse=True))}; expected "
-            "one of them.\nRemove the other."
+            f"{tables.given}: found both {' and '.join(sorted(names, key=len, reverse=True))}; "
+            "expected one of them.\nRemove the other."
         )
     if not paths:
-        raise InputError(explain_missing_table(folder, table))
+        raise InputError(explain_missing_table(tables.given, table, inputs))
     return paths[0]
 
 
@@ -216,13 +231,17 @@ class _Opener:
     `problems` has what is wrong with them.
     """
 
-    def __init__(self, table: InputTable, path: Path, inputs: InputsConfig) -> None:
+    def __init__(
+        self, table: InputTable, path: Path, tables: InputTables, inputs: InputsConfig
+    ) -> None:
         self.problems = Problems()
         self.missing: MissingColumns | None = None
-        self._table, self._path = table, path
+        self._table, self._path, self._folder = table, path, tables.folder
         self._mapping, self._price = inputs.columns.get(table, {}), inputs.price
         listed = list_table_files(path, self.problems)
-        self._paths, self._warnings = listed.paths, [*listed.warnings]
+        self._paths = listed.paths
+        self._warnings = [*tables.warnings.get(table, ()), *listed.warnings]
+        self._origins = tuple(tables.origins.get(file) for file in listed.paths)
         self._files: list[_File] = []
         for file in listed.paths:
             with self.problems.collect():
@@ -230,7 +249,7 @@ class _Opener:
         self._names: dict[str, str] = {}
         self._type_classes: dict[str, str] = {}
         self._partitions: dict[str, tuple[str | None, ...]] = {}
-        columns = _wanted_columns(table, inputs)
+        columns = _list_columns(table, inputs)
         if not self.problems.errors:
             self._find_columns(columns)
         elif len(self.problems.errors) > _MAX_PROBLEMS:
@@ -238,11 +257,11 @@ class _Opener:
             more = InputError(f"{path}: {n_more} more files cannot be read.")
             self.problems.errors[_MAX_PROBLEMS:] = [more]
 
-    def make_source(self, folder: Path) -> Source:
-        """Return the table, in the input folder."""
+    def make_source(self) -> Source:
+        """Return the table."""
         return Source(
             self._table,
-            folder,
+            self._folder,
             self._path,
             self._paths,
             tuple(file.footer for file in self._files),
@@ -250,6 +269,7 @@ class _Opener:
             self._type_classes,
             self._partitions,
             tuple(self._warnings),
+            self._origins,
         )
 
     def _find_columns(self, columns: list[InputColumn]) -> None:
@@ -290,7 +310,8 @@ class _Opener:
         _refuse_doubles(label, files, own_name)
         n_files = sum(own_name in file.schema.names for file in files)
         if n_files == len(files):
-            if type_class := find_type_class(label, files, own_name, column.role):
+            is_csv = any(origin is not None and origin.is_csv for origin in self._origins)
+            if type_class := find_type_class(label, files, own_name, column.role, is_csv):
                 self._names[name], self._type_classes[name] = own_name, type_class
         elif n_files:
             lacking = next(file.path for file in files if own_name not in file.schema.names)
@@ -311,7 +332,19 @@ class _Opener:
         return list(dict.fromkeys(name for file in self._files for name in file.column_names))
 
 
-def _wanted_columns(table: InputTable, inputs: InputsConfig) -> list[InputColumn]:
+def list_roles(table: InputTable, inputs: InputsConfig) -> dict[str, InputRole]:
+    """Return the roles of the columns to read, by their names in the table.
+
+    ConfigError where the configuration maps another column.
+    """
+    mapping = inputs.columns.get(table, {})
+    return {
+        mapping.get(column.name, column.name): column.role
+        for column in _list_columns(table, inputs)
+    }
+
+
+def _list_columns(table: InputTable, inputs: InputsConfig) -> list[InputColumn]:
     """Return the columns to read; ConfigError where the configuration maps another."""
     columns = INPUT_COLUMNS[table]
     known = [column.name for column in columns]

@@ -11,8 +11,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import InputsConfig
 from ..contract.schema import InputTable
-from ..contract.table_names import is_hidden, is_table_name
+from ..contract.table_names import is_hidden
 from ..errors import InputError, Problems
 from .lakes import find_lake, list_live_files
 
@@ -27,9 +28,9 @@ class TableFiles:
     warnings: tuple[str, ...]
 
 
-def find_candidates(folder: Path, table: InputTable) -> list[Path]:
+def find_candidates(folder: Path, table: InputTable, inputs: InputsConfig) -> list[Path]:
     """Return what has the name of a table in the input folder."""
-    return sorted(path for path in folder.iterdir() if is_table_name(path.name, table))
+    return sorted(path for path in folder.iterdir() if inputs.is_table(path.name, table))
 
 
 def list_table_files(path: Path, problems: Problems) -> TableFiles:

@@ -34,9 +34,12 @@ from ..storage.locations import is_url
 
 if TYPE_CHECKING:
     from ..contract.schema import InputTable
+    from ..inputs.origins import InputTables
     from ..inputs.sources import Source
 
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 15)  # as requires-python
+
+_READABLE = "tables that a build can read"
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -60,9 +63,7 @@ def checks(
 ) -> list[Check]:
     """Check Python, packages, machine and configuration; where given, tables and output too."""
     config, config_check = _check_config(config_file)
-    sources, tables = ({}, []) if inputs is None else _check_tables(inputs, config)
-    if inputs is not None and sources:
-        tables += _check_rows(inputs, config)
+    sources, tables = ({}, []) if inputs is None else _check_inputs(inputs, config)
     machine = [
         _check_python(),
         *_check_packages(),
@@ -81,7 +82,7 @@ def prebuild(inputs: Path | str, output: Path | str, config: DatasetConfig) -> l
 
     What makes a build impossible is left to the build, which explains it better.
     """
-    sources = {} if is_url(inputs) else _check_tables(Path(inputs), config)[0]
+    sources = {} if is_url(inputs) else _check_footers(Path(inputs), config)
     folder = Path(tempfile.gettempdir()) if is_url(output) else Path(output)
     disk = _check_disk(sources, nearest_existing(folder), config)
     return [_check_memory(), *disk]
@@ -210,25 +211,47 @@ def _list_versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _check_tables(
+def _check_inputs(
     inputs: Path, config: DatasetConfig
 ) -> tuple[dict[InputTable, Source], list[Check]]:
-    """Find the tables as a build does; return no sources where a build would refuse them.
+    """Find the tables and read their rows, as a build does; CSV files are converted first.
 
-    Files, footers and columns are checked, no rows.
+    Returns no sources where a build would refuse the tables.
     """
-    expected = "tables that a build can read"
     try:
-        from ..inputs.sources import find_sources
+        from ..inputs.opening import open_tables
 
-        sources = find_sources(inputs, config.inputs)
+        with tempfile.TemporaryDirectory(prefix="gpu-dcgen-doctor-") as scratch:
+            tables = open_tables(inputs, config.inputs, Path(scratch) / "csv")
+            sources, tables_found = _check_tables(tables, config)
+            return sources, tables_found + (_check_rows(tables, config) if sources else [])
     except DcgenError as error:
-        return {}, [_report_problem(part, expected) for part in error.parts]
+        return {}, [_report_problem(part, _READABLE) for part in error.parts]
     except ImportError as error:
         actual = f"cannot be checked: {error}"
-        return {}, [Check("tables", actual, expected, "fail", "pip install -U pyarrow")]
+        return {}, [Check("tables", actual, _READABLE, "fail", "pip install -U pyarrow")]
+
+
+def _check_footers(inputs: Path, config: DatasetConfig) -> dict[InputTable, Source]:
+    """Find the tables by their footers; none where there are CSV files, or a build would fail."""
+    try:
+        from ..inputs.opening import has_csv_tables
+        from ..inputs.sources import find_sources
+
+        return {} if has_csv_tables(inputs, config.inputs) else find_sources(inputs, config.inputs)
+    except (DcgenError, ImportError, OSError):
+        return {}
+
+
+def _check_tables(
+    tables: InputTables, config: DatasetConfig
+) -> tuple[dict[InputTable, Source], list[Check]]:
+    """Find the tables as a build does. Files, footers and columns are checked, no rows."""
+    from ..inputs.sources import find_sources
+
+    sources = find_sources(tables, config.inputs)
     return sources, [
-        Check(source.label, _describe_size(source), expected, "ok") for source in sources.values()
+        Check(source.label, _describe_size(source), _READABLE, "ok") for source in sources.values()
     ]
 
 
@@ -240,7 +263,7 @@ def _report_problem(text: str, expected: str) -> Check:
     return Check("tables", actual, expected, "fail", remedy)
 
 
-def _check_rows(inputs: Path, config: DatasetConfig) -> list[Check]:
+def _check_rows(tables: InputTables, config: DatasetConfig) -> list[Check]:
     """Read the tables as a build does, and report what it would refuse or warn of."""
     from ..backend.select import select_backend
     from ..inputs.shop import load_shop
@@ -248,7 +271,7 @@ def _check_rows(inputs: Path, config: DatasetConfig) -> list[Check]:
     expected = "rows that a build can use"
     backend, _ = select_backend("cpu", memory_limit=config.resources.memory_limit)
     try:
-        report = load_shop(inputs, config, backend).report
+        report = load_shop(tables, config, backend).report
     except DcgenError as error:
         return [_report_problem(part, expected) for part in error.parts]
     n_rows = sum(rows.read for rows in report.rows.values())
@@ -261,7 +284,10 @@ def _check_rows(inputs: Path, config: DatasetConfig) -> list[Check]:
 
 
 def _describe_size(source: Source) -> str:
-    n_bytes = sum(file.stat().st_size for file in source.files)
+    n_bytes = sum(
+        file.stat().st_size if origin is None else origin.bytes
+        for file, origin in zip(source.files, source.origins, strict=True)
+    )
     return f"{source.n_rows:,} rows, {n_bytes / 10**6:,.1f} MB"
 
 

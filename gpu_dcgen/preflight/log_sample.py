@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ..contract.schema import InputTable
 from ..digest import hash_strings
 from ..errors import InputError
+from ..inputs.origins import InputTables, Origin
 from ..inputs.sources import Source, explain_unreadable
 
 _BATCH_ROWS = 1 << 20  # read at a time, whatever the file's row groups hold
@@ -21,7 +22,7 @@ _BATCH_ROWS = 1 << 20  # read at a time, whatever the file's row groups hold
 class LogSample:
     """Tables of some customers, beside the whole table of articles."""
 
-    folder: Path
+    tables: InputTables
     share: float  # of the log's transactions
 
 
@@ -32,8 +33,11 @@ def write_log_sample(sources: dict[InputTable, Source], folder: Path, share: flo
     one's. Rows are read a batch at a time, and each batch becomes a row group: a row costs as much
     to read as in the log. InputError where a file cannot be read.
     """
-    n_written = 0
+    n_written, origins = 0, dict[Path, Origin]()
     for source in sources.values():
+        for file, origin in zip(source.files, source.origins, strict=True):
+            if origin is not None:
+                origins[folder / file.relative_to(source.folder)] = origin
         if source.table == "articles":
             folder.mkdir(parents=True)
             (folder / source.path.name).symlink_to(source.path.resolve())
@@ -46,7 +50,9 @@ def write_log_sample(sources: dict[InputTable, Source], folder: Path, share: flo
                 raise InputError(explain_unreadable(str(file), error)) from error
             if source.table == "transactions":
                 n_written += n_rows
-    return LogSample(folder, n_written / sources["transactions"].n_rows)
+    return LogSample(
+        InputTables(folder, folder, origins), n_written / sources["transactions"].n_rows
+    )
 
 
 def _write_file(file: Path, source: Source, target: Path, share: float) -> int:

@@ -23,6 +23,7 @@ from ..contract.budgets import evaluate_budgets
 from ..contract.schema import HARD_CANDIDATES, SPLITS
 from ..errors import InputError
 from ..example_data.fashion_shop import generate
+from ..inputs.opening import open_tables
 from ..inputs.sources import find_sources
 from ..resources import free_disk_bytes
 from .log_sample import LogSample, write_log_sample
@@ -73,12 +74,13 @@ def plan(inputs: Path, config: DatasetConfig, backend: Backend, output: Path | N
     compiles them. Raises the errors of a build, as far as the sample shows what is wrong.
     """
     start_s = time.perf_counter()
-    sources = find_sources(Path(inputs), config.inputs)
-    n_rows = sources["transactions"].n_rows
     with tempfile.TemporaryDirectory(prefix="gpu-dcgen-plan-") as folder:
         scratch = Path(folder)
+        tables = open_tables(Path(inputs), config.inputs, scratch / "csv")
+        sources = find_sources(tables, config.inputs)
+        n_rows = sources["transactions"].n_rows
         warm_up_s = _warm_up(scratch / "tiny", config, backend)
-        sample = LogSample(Path(inputs), 1.0)
+        sample = LogSample(tables, 1.0)
         if n_rows > _MAX_WHOLE * SAMPLE_ROWS:
             sample = write_log_sample(sources, scratch / "sample", SAMPLE_ROWS / n_rows)
         trial = _run_trial(sample, scratch / "out", config, backend)
@@ -122,7 +124,7 @@ def _run_trial(sample: LogSample, folder: Path, config: DatasetConfig, backend: 
     similarity = config.similarity.model_copy(update={"min_common_users": common})
     scaled = config.model_copy(update={"filtering": filtering, "similarity": similarity})
     try:
-        return run_trial(sample.folder, folder, scaled, backend)
+        return run_trial(sample.tables, folder, scaled, backend)
     except InputError as error:
         if sample.share == 1:
             raise

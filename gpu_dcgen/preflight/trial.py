@@ -12,6 +12,7 @@ from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..context import BuildContext
 from ..dataset_generator.pipeline import PreparedStages, run_stages, write_tables
+from ..inputs.origins import InputTables
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
 from ..outputs.parts import lay_out_parts
@@ -47,7 +48,9 @@ class Trial:
         return int(self.pairs_by_item.sum())
 
 
-def run_trial(inputs: Path, folder: Path, config: DatasetConfig, backend: Backend) -> Trial:
+def run_trial(
+    inputs: InputTables | Path, folder: Path, config: DatasetConfig, backend: Backend
+) -> Trial:
     """Run the stages on the tables in `inputs`, and write below `folder`.
 
     All tables are written, and a few blocks of samples. Errors are those of a build.

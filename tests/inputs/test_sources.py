@@ -29,12 +29,13 @@ UNUSABLE = {
     "missing table": (
         lambda folder: (folder / "transactions.parquet").unlink(),
         r"table transactions is missing; found articles.parquet, customers.parquet; "
-        r"expected transactions.parquet \(a file.*\nPut the table of transactions there",
+        r"expected transactions.parquet or transactions.csv \(a file.*\n"
+        "Put the table of transactions there",
     ),
     "missing table under another name": (
         lambda folder: (folder / "transactions.parquet").rename(folder / "sales.parquet"),
         r"found articles.parquet, customers.parquet, sales.parquet; (?s:.*)If one of them holds "
-        "transactions, rename it",
+        r"transactions, name it: inputs.files: \{transactions: NAME\}",
     ),
     "two tables of one name": (
         lambda folder: (folder / "articles").mkdir(),

@@ -199,7 +199,7 @@ def test_a_sample_is_all_that_its_customers_bought(shop, tmp_path):
     smaller = write_log_sample(sources, tmp_path / "smaller", 0.05)
     log, sample, fewer = (
         pq.read_table(folder / "transactions.parquet")
-        for folder in (shop, larger.folder, smaller.folder)
+        for folder in (shop, larger.tables.folder, smaller.tables.folder)
     )
     users = set(sample["customer_id"].to_pylist())
     everything = log.filter(pa.array([user in users for user in log["customer_id"].to_pylist()]))
@@ -208,7 +208,7 @@ def test_a_sample_is_all_that_its_customers_bought(shop, tmp_path):
     )
     assert set(fewer["customer_id"].to_pylist()) < users
     assert users <= set(
-        pq.read_table(larger.folder / "customers.parquet")["customer_id"].to_pylist()
+        pq.read_table(larger.tables.folder / "customers.parquet")["customer_id"].to_pylist()
     )
     assert larger.share == sample.num_rows / log.num_rows == pytest.approx(0.2, rel=0.2)
 
@@ -229,9 +229,12 @@ def test_customers_are_found_again_whatever_type_their_ids_have(tmp_path):
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), shop / f"{name}.parquet")
     sample = write_log_sample(find_sources(shop, DatasetConfig().inputs), tmp_path / "sample", 0.5)
-    bought = pq.read_table(sample.folder / "transactions.parquet")["customer_id"].to_pylist()
+    bought = pq.read_table(sample.tables.folder / "transactions.parquet")["customer_id"].to_pylist()
     assert 100 < len(bought) < 300
-    assert bought == pq.read_table(sample.folder / "customers.parquet")["customer_id"].to_pylist()
+    assert (
+        bought
+        == pq.read_table(sample.tables.folder / "customers.parquet")["customer_id"].to_pylist()
+    )
 
 
 def test_the_command_prints_a_plan(shop):

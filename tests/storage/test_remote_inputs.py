@@ -190,8 +190,7 @@ def test_a_resumed_build_copies_only_what_has_changed(
         ("s3://no-such-bucket/tables", "no such bucket, container or file"),
         (
             "s3://shop/nothing-here",
-            "there is no articles.parquet .a file or a folder of Parquet files. "
-            "and no folder articles/",
+            "there is no transactions.parquet or transactions.csv .a file, or a folder of files.",
         ),
         ("nothing://x/y", "unknown kind of storage"),
     ],
@@ -331,7 +330,7 @@ def test_what_a_web_server_tells_only_the_size_of_is_copied_again(web, shop, tmp
 
 
 def test_a_web_server_without_the_tables_is_refused(web, tmp_path):
-    with pytest.raises(InputError, match=r"there is no articles\.parquet\.\n"):
+    with pytest.raises(InputError, match=r"there is no transactions\.parquet\.\n"):
         digest(f"{web}/elsewhere", tmp_path / "output")
 
 

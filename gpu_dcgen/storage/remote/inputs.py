@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...contract.schema import TABLES, InputTable
-from ...contract.table_names import is_hidden, is_table_name
+from ...contract.table_names import is_hidden
 from ...errors import InputError, spell_option
 from ...monitoring.progress import ProgressTracker
 from ...resources import free_disk_bytes
@@ -66,27 +66,27 @@ def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]
     entries: dict[str, Entry] = {}
     tables: tuple[InputTable, ...] = (*TABLES, "views") if inputs.views else TABLES
     for table in tables:
-        files = dict(_find_files(remote, table))
+        files = dict(_find_files(remote, table, inputs))
         if not files and table == "transactions":
-            folders = (
-                f" (a file or a folder of Parquet files) and no folder {table}/"
-                if remote.is_listed
-                else ""
-            )
+            name = inputs.files.get(table, f"{table}.parquet")
+            if remote.is_listed and table not in inputs.files:
+                name += f" or {table}.csv (a file, or a folder of files)"
             raise InputError(
-                f"{remote.url}: there is no {table}.parquet{folders}.\n"
+                f"{remote.url}: there is no {name}.\n"
                 "Give the folder that holds the table of transactions, named in lower case."
             )
         entries |= files
     return entries
 
 
-def _find_files(remote: RemoteFolder, table: InputTable) -> Iterator[tuple[str, Entry]]:
+def _find_files(
+    remote: RemoteFolder, table: InputTable, inputs: InputsConfig
+) -> Iterator[tuple[str, Entry]]:
     """Yield the files of one table: all that are not hidden, whatever their suffix."""
     if not remote.is_listed:  # a web server does not list files
-        names = [f"{table}.parquet"]
+        names = [inputs.files.get(table, f"{table}.parquet")]
     else:
-        names = [name for name in remote.names() if is_table_name(name, table)]
+        names = [name for name in remote.names() if inputs.is_table(name, table)]
     for name in names:
         if (entry := remote.entry(name)) is not None:
             yield name, entry

@@ -1,0 +1,336 @@
+"""Write a CSV file again as Parquet, block by block, every column as text (D1).
+
+Text then takes the way of every other table: what is no number, no time or no id has one reason and
+is counted, and an id keeps its leading zeros. No type is guessed from the first rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ..config import DELIMITERS, CsvConfig
+from ..contract.schema import InputRole
+from ..errors import InputError
+from .origins import Origin
+
+BLOCK_BYTES = 16 << 20  # of text, parsed at a time; a row group each
+_HEADER_BYTES = 1 << 20  # that the names of the columns are read from
+_DICTIONARY_BYTES = 1 << 29  # of a column in a block: all its distinct texts, whatever they are
+_CODECS = {
+    "gz": "gzip",
+    "zst": "zstd",
+    "bz2": "bz2",
+    "lz4": "lz4",
+    "br": "brotli",
+}
+_CHUNK_BYTES = 1 << 20  # read at a time where a fault is looked for
+_MAX_SHOWN = 80  # characters of a line in a message
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_NUMBER_ROLES: tuple[InputRole, ...] = ("number", "price")
+_HOW_TO_SAY = (
+    "Fix the file, or say how it is written: inputs.csv.delimiter, inputs.csv.quote, "
+    "inputs.csv.escape."
+)
+
+
+class Header(NamedTuple):
+    """The first record of a file."""
+
+    names: tuple[str, ...]  # of the columns
+    delimiter: str
+
+
+def convert_csv(
+    file: Path,
+    target: Path,
+    roles: Mapping[str, InputRole],
+    config: CsvConfig,
+    n_blocks: int | None = None,
+) -> Origin:
+    """Write the columns of a CSV file that have a role into the Parquet file `target`.
+
+    They are written as text, decimals with a point; all other columns without values, so that
+    their names are known. `n_blocks` is the number of blocks to read; None: all. Memory: a few
+    blocks. InputError names the line of what cannot be read.
+    """
+    header = read_header(file, config)
+    wanted = [name for name in header.names if name in roles]
+    if len(set(wanted)) < len(wanted):
+        wanted = []  # a column that is there twice is refused by its name
+    schema = pa.schema([(name, _TEXT if name in wanted else pa.null()) for name in header.names])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    n_rows = 0
+    with (
+        open_text(file) as stream,
+        _explain_errors(file, header, config),
+        pq.ParquetWriter(
+            target,
+            schema,
+            compression="snappy",
+            dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            write_statistics=False,
+            store_schema=False,
+        ) as writer,
+    ):
+        for batch in _read_blocks(stream, wanted, header, config) if wanted else ():
+            n_rows += batch.num_rows
+            columns = [
+                _point_decimals(batch[name], roles[name], config)
+                if name in wanted
+                else pa.nulls(batch.num_rows)
+                for name in header.names
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, names=[*header.names]))
+            n_blocks = None if n_blocks is None else n_blocks - 1
+            if n_blocks == 0:
+                break
+        else:
+            stream.read_to_end()
+    first_line = 2 if stream.n_lines == n_rows + 1 else None
+    return Origin(file.name, stream.n_bytes, stream.sha256, is_csv=True, first_line=first_line)
+
+
+def read_header(file: Path, config: CsvConfig) -> Header:
+    """Read the names of the columns, and find the delimiter. InputError where there are none."""
+    with open_text(file) as stream:
+        start = stream.read(_HEADER_BYTES)
+    text = start.decode(config.encoding, errors="replace").removeprefix("\ufeff")
+    first = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = config.delimiter if config.delimiter != "auto" else _find_delimiter(file, first)
+    records = read_records(io.StringIO(text, newline=""), delimiter, config)
+    try:
+        names: list[str] = next((record for record in records if record), [])
+    except csv.Error as error:
+        raise InputError(f"{file}: line 1: {error}.\n{_HOW_TO_SAY}") from error
+    if not any(names):
+        raise InputError(
+            f"{file}: found no names of columns in the first line.\n"
+            "Write the file with a first line of names."
+        )
+    return Header(tuple(names), delimiter)
+
+
+def _find_delimiter(file: Path, first_line: str) -> str:
+    """Return the delimiter of a file, where the settings do not state it."""
+    if ".tsv" in file.name.lower():
+        return "\t"
+    bare = "".join(first_line.split('"')[::2])
+    return max(DELIMITERS, key=bare.count)
+
+
+def read_records(lines: Iterable[str], delimiter: str, config: CsvConfig) -> Any:
+    """Return Python's reader of the records in some lines."""
+    return csv.reader(
+        lines,
+        delimiter=delimiter,
+        quotechar=config.quote,
+        quoting=csv.QUOTE_NONE if config.quote is None else csv.QUOTE_MINIMAL,
+        escapechar=config.escape,
+    )
+
+
+class TextStream(io.RawIOBase):
+    """A file's text, unpacked, with its lines counted; its bytes are hashed as they are read."""
+
+    def __init__(self, file: IO[bytes], codec: str | None) -> None:
+        self._source = _HashedFile(file)
+        self._text = (
+            self._source
+            if codec is None
+            else pa.CompressedInputStream(pa.PythonFile(self._source, mode="r"), codec)
+        )
+        self._n_breaks, self._last = 0, b""
+
+    def readable(self) -> bool:
+        """Return True, as readers of CSV ask."""
+        return True
+
+    def read(self, n: int = -1) -> bytes:
+        """Return the next bytes of text, none at its end."""
+        text = bytes(self._text.read(n))
+        self._n_breaks += text.count(b"\n")
+        self._last = text[-1:] or self._last
+        return text
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as one read does; return the number of bytes."""
+        text = self.read(len(buffer))
+        buffer[: len(text)] = text
+        return len(text)
+
+    def read_to_end(self) -> None:
+        """Read what is left, so that lines, bytes and hash are those of the whole file."""
+        while self.read(BLOCK_BYTES):
+            pass
+        while self._source.read(BLOCK_BYTES):
+            pass
+
+    @property
+    def n_lines(self) -> int:
+        """Lines that were read."""
+        return self._n_breaks + (self._last not in (b"", b"\n"))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file that were read, packed as they are."""
+        return self._source.n_bytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of these bytes."""
+        return self._source.digest.hexdigest()
+
+
+class _HashedFile(io.RawIOBase):
+    """A file that hashes its bytes as they are read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest, self.n_bytes = file, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        """Return True, as readers ask."""
+        return True
+
+    def read(self, n: int = -1) -> bytes:
+        """Return the next bytes, none at the end."""
+        data = self._file.read(n)
+        self.digest.update(data)
+        self.n_bytes += len(data)
+        return data
+
+
+@contextmanager
+def open_text(file: Path) -> Iterator[TextStream]:
+    """Open a file's text, unpacked by its suffix. InputError where it cannot be unpacked."""
+    codec = _CODECS.get(file.name.rpartition(".")[2].lower())
+    with file.open("rb") as stream:
+        try:
+            yield TextStream(stream, codec)
+        except (pa.ArrowException, OSError) as error:
+            if codec is None or _is_of_the_system(error):
+                raise
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{file}: cannot be unpacked ({reason:.200}).\nWrite or copy the file again."
+            ) from error
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Return whether an error is one of files and disks; Arrow's own have no number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _read_blocks(
+    stream: TextStream, columns: list[str], header: Header, config: CsvConfig
+) -> Iterator[pa.RecordBatch]:
+    blocks: Iterator[pa.RecordBatch] = iter(
+        pa_csv.open_csv(
+            pa.PythonFile(stream, mode="r"),
+            read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES, encoding=config.encoding),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=header.delimiter,
+                quote_char=config.quote or False,
+                escape_char=config.escape or False,
+                newlines_in_values=True,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=columns,
+                column_types=dict.fromkeys(columns, _TEXT),
+                null_values=[*config.null_values],
+                strings_can_be_null=True,
+            ),
+        )
+    )
+    return blocks
+
+
+def _point_decimals(column: pa.DictionaryArray, role: InputRole, config: CsvConfig) -> pa.Array:
+    """Return a column with a point before the decimals of its numbers."""
+    if config.decimal_point == "." or role not in _NUMBER_ROLES:
+        return column
+    texts = pc.replace_substring(column.dictionary, config.decimal_point, ".")
+    return pa.DictionaryArray.from_arrays(column.indices, texts)
+
+
+@contextmanager
+def _explain_errors(file: Path, header: Header, config: CsvConfig) -> Iterator[None]:
+    """Raise the errors of the reader as InputError, with the line where it can be found."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (pa.ArrowException, UnicodeError, OSError) as error:
+        if _is_of_the_system(error):
+            raise
+        reason = " ".join(str(error).split())
+        fault = _find_fault(file, header, config)
+        if fault is None:
+            fault = f"{file}: cannot be read as CSV ({reason:.200}).\n{_HOW_TO_SAY}"
+        raise InputError(fault) from error
+
+
+def _find_fault(file: Path, header: Header, config: CsvConfig) -> str | None:
+    """Read the file again, by Python's reader; return what is wrong with the first bad line.
+
+    None where nothing is. InputError where it cannot be unpacked.
+    """
+    limit = csv.field_size_limit(BLOCK_BYTES)
+    try:
+        with open_text(file) as stream:
+            fault = _check_encoding(file, stream, config)
+        if fault is not None:
+            return fault
+        with open_text(file) as stream:
+            lines = io.TextIOWrapper(io.BufferedReader(stream), config.encoding, newline="")
+            return _check_records(file, lines, header, config)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _check_encoding(file: Path, stream: TextStream, config: CsvConfig) -> str | None:
+    """Return the text of an InputError about the first bytes that are not in the encoding."""
+    decoder, n_breaks = codecs.getincrementaldecoder(config.encoding)(), 0
+    while data := stream.read(_CHUNK_BYTES):
+        try:
+            n_breaks += decoder.decode(data).count("\n")
+        except UnicodeDecodeError as error:
+            line = n_breaks + error.object[: error.start].count(b"\n") + 1
+            data = error.object[error.start : error.end]
+            return (
+                f"{file}: line {line}: found the bytes {data!r}; expected {config.encoding}.\n"
+                "Write the file as UTF-8, or state its encoding, for example inputs.csv.encoding: "
+                "cp1252"
+            )
+    return None
+
+
+def _check_records(
+    file: Path, lines: Iterable[str], header: Header, config: CsvConfig
+) -> str | None:
+    """Return the text of an InputError about the first record with too few or many fields."""
+    records = read_records(lines, header.delimiter, config)
+    n_lines = 0  # before the record
+    try:
+        for record in records:
+            if record and len(record) != len(header.names):
+                return (
+                    f"{file}: line {n_lines + 1}: found {len(record)} fields, beginning with "
+                    f"{record[0]!r:.{_MAX_SHOWN}}; expected {len(header.names)}, as in the first "
+                    f"line ({', '.join(header.names):.{_MAX_SHOWN}}).\n{_HOW_TO_SAY}"
+                )
+            n_lines = records.line_num
+    except csv.Error as error:
+        return f"{file}: line {n_lines + 1}: {error}; is a quote not closed?\n{_HOW_TO_SAY}"
+    return None
