@@ -27,7 +27,7 @@ from .dataset_files import (
 from .expected import ExpectedDataset, derive_dataset
 from .findings import Findings
 from .hard_candidate_checks import check_hard_candidates
-from .manifest_checks import ManifestChecker, check_inputs
+from .manifest_checks import ManifestChecker, check_inputs, require_files
 from .mining_weights import check_mining_weights, read_mining_weights
 from .sequence_checks import check_user_sequences
 from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
@@ -72,7 +72,8 @@ def audit(
         its verdict, how much was checked, and the first offenders.
 
     Raises:
-        InputError: There is no dataset, its shape is another one, or the inputs cannot be read.
+        InputError: There is no dataset, its shape is another one, it was built from tables in
+            memory, or the inputs cannot be read.
         OutputError: The certificate cannot be written.
 
     Example:
@@ -82,6 +83,7 @@ def audit(
     """
     progress = progress or ProgressTracker()
     written, findings = open_dataset(Path(dataset)), Findings()
+    require_files(written)
     with progress.stage("files"):
         outputs = check_files(written, findings)
         readable = check_schemas(written, findings)

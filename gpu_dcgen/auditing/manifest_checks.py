@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..contract.manifest import IN_MEMORY
 from ..contract.schema import CONTRACT, NEGATIVE_DETAILS, SPLITS
+from ..errors import InputError
 from .dataset_files import WrittenDataset
 from .expected import ExpectedDataset
 from .findings import Findings
@@ -32,6 +34,16 @@ def check_inputs(tables: AcceptedTables, dataset: WrittenDataset, findings: Find
         for key in sorted(actual[name].keys() | listed[name].keys()):
             values = actual[name].get(key), listed[name].get(key)
             findings.check_equal("inputs", key, name, *values)
+
+
+def require_files(dataset: WrittenDataset) -> None:
+    """InputError where a dataset was built from tables in memory, not from files."""
+    if any(name.startswith(IN_MEMORY) for name in _list_input_files(dataset)):
+        raise InputError(
+            f"{dataset.folder}: was built from tables in memory, and the audit reads files.\n"
+            "Write the tables as Parquet files, build from their folder, which gives the same "
+            "samples, and audit that dataset."
+        )
 
 
 def _list_input_files(dataset: WrittenDataset) -> dict[str, Any]:

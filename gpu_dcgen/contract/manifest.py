@@ -18,19 +18,22 @@ class Generator(Section):
     """Its version."""
 
 
+IN_MEMORY = "memory:"  # in front of the name of a table that was no file
+
+
 class InputFile(Section):
-    """A file that the build read."""
+    """A file, or a table in memory, that the build read."""
 
     table: str
     """`articles`, `customers`, `transactions` or `views`."""
     file: str
-    """Its name, relative to the input folder."""
+    """Its name, relative to the input folder; of a table in memory `memory:` and the table."""
     bytes: int
-    """Its size."""
+    """Its size; of a table in memory, that of the values that were read."""
     rows: int
     """Its rows."""
     sha256: str
-    """SHA-256 of its bytes, 64 hex digits."""
+    """SHA-256 of its bytes, 64 hex digits; of a table in memory, that of its content."""
 
 
 class TableRows(Section):

@@ -35,10 +35,11 @@ class BuildResult:
 
 
 def build(
-    inputs: Path | str,
-    output: Path | str,
+    inputs: Path | str | None = None,
+    output: Path | str | None = None,
     config: DatasetConfig | None = None,
     *,
+    tables: Mapping[str, Any] | None = None,
     backend: str | Backend = "auto",
     progress: ProgressTracker | None = None,
     overwrite: bool = False,
@@ -47,12 +48,14 @@ def build(
     workplace: Path | None = None,
     earlier: PreviousDataset | None = None,
 ) -> BuildResult:
-    """Turn a folder of tables into a training dataset (DC-002), and publish it in one step.
+    """Turn the tables of a log into a training dataset (DC-002), and publish it in one step.
 
     Args:
         inputs: Folder or URL of transactions, and of articles, customers and views if any (D1).
         output: Folder or URL of the dataset. It must not exist, unless `overwrite` is set.
         config: The settings; the contract's defaults where None.
+        tables: Tables in memory by name, in place of `inputs`: whatever has Arrow's PyCapsule
+            interface, such as data frames of pandas, polars or cuDF, or a DuckDB relation.
         backend: `auto`, `cpu` or `gpu`, or an open backend.
         progress: Is notified of stages, advance and messages.
         overwrite: Replace `output` if it is a dataset.
@@ -67,7 +70,7 @@ def build(
             nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
-    tables, location = parse_location(inputs), parse_location(output)
+    log, location = _choose_log(inputs, tables), parse_location(_require("output", output))
     gates = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         trackers = TrackerGroup(progress, open_sinks(config.monitoring, progress, files))
@@ -86,7 +89,7 @@ def build(
         run = BuildRun(context, checkpoints, staging, trackers, progress, reason, files)
         report = manifest = None
         try:
-            report, manifest = run.execute(tables, gates, earlier)
+            report, manifest = run.execute(log, gates, earlier)
         except BaseException as error:
             user_error = run.fail(error)
             if user_error is None:
@@ -100,9 +103,10 @@ def build(
 
 
 def append(
-    inputs: Path | str,
-    dataset: Path,
+    inputs: Path | str | None = None,
+    dataset: Path | str | None = None,
     *,
+    tables: Mapping[str, Any] | None = None,
     resources: Mapping[str, Any] | None = None,
     backend: str | Backend = "auto",
     progress: ProgressTracker | None = None,
@@ -118,6 +122,7 @@ def append(
     Args:
         inputs: Folder or URL of the tables, with the old rows and the new ones.
         dataset: Folder of the dataset, which is replaced.
+        tables: As of `build`, with the old rows and the new ones.
         resources: Settings of that section that replace the dataset's own.
         backend: As of `build`.
         progress: As of `build`.
@@ -127,11 +132,12 @@ def append(
     Raises:
         DcgenError: As of `build`.
     """
-    previous = PreviousDataset(Path(dataset))
+    previous = PreviousDataset(Path(_require("dataset", dataset)))
     return build(
         inputs,
         dataset,
         previous.config(resources or {}),
+        tables=tables,
         backend=backend,
         progress=progress,
         overwrite=True,
@@ -139,6 +145,25 @@ def append(
         resume=resume,
         earlier=previous,
     )
+
+
+def _choose_log(
+    inputs: Path | str | None, tables: Mapping[str, Any] | None
+) -> Path | str | Mapping[str, Any]:
+    """Return where the tables are, or the tables. ConfigError for both and for neither."""
+    if (inputs is None) == (tables is None):
+        given = "neither" if inputs is None else "both"
+        raise ConfigError(
+            f"inputs, tables: found {given}; expected one of them.\n"
+            'Give a folder or URL, or tables in memory: tables={"transactions": frame}.'
+        )
+    return parse_location(inputs) if inputs is not None else tables or {}
+
+
+def _require(name: str, location: Path | str | None) -> Path | str:
+    if location is None:
+        raise ConfigError(f"{name}: found none; expected a folder.\nGive {name}=FOLDER.")
+    return location
 
 
 def _open_remote_staging(

@@ -134,7 +134,7 @@ class PreviousDataset:
                 f"{_faults(error)}.\nGive another value; 'gpu-dcgen config' describes them."
             ) from error
 
-    def require_longer_log(self, n_transactions: int, inputs: Path | str) -> None:
+    def require_longer_log(self, n_transactions: int, inputs: str) -> None:
         """Raise InputError where the log has fewer rows than the dataset was built from."""
         if n_transactions < self._n_transactions:
             raise InputError(

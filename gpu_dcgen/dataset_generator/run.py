@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from ..errors import (
     OutputError,
     spell_option,
 )
+from ..inputs.frames import write_frames
 from ..inputs.opening import open_tables
+from ..inputs.origins import InputTables
 from ..inputs.sources import find_sources
 from ..monitoring.alerts import EventFile, TrackerGroup
 from ..monitoring.progress import ProgressTracker
@@ -57,19 +60,17 @@ class BuildRun:
 
     def execute(
         self,
-        inputs: Path | str,
+        inputs: Path | str | Mapping[str, Any],
         baseline: dict[str, GateResult] | None,
         previous: PreviousDataset | None,
     ) -> tuple[QualityReport, Manifest]:
         """Read the tables, run all stages, judge the dataset and publish it."""
         context, staging, trackers = self.context, self.staging, self.trackers
         config, backend = context.config, context.backend
-        tables = open_tables(
-            self._local_folder(inputs), config.inputs, staging.folder / "csv", context.timer
-        )
+        tables = self._open_tables(inputs)
         if previous is not None:
             sources = find_sources(tables, config.inputs)
-            previous.require_longer_log(sources["transactions"].n_rows, inputs)
+            previous.require_longer_log(sources["transactions"].n_rows, tables.label)
         key = compute_build_key(tables, config, backend)
         changes = self.checkpoints.open(key, staging.clear)
         log = self.files.enter_context(EventFile(staging.path / "build_log.jsonl", self.progress))
@@ -95,6 +96,14 @@ class BuildRun:
         if (warning := staging.publish()) is not None:
             trackers.message("warning", warning)
         return report, manifest
+
+    def _open_tables(self, inputs: Path | str | Mapping[str, Any]) -> InputTables:
+        """Return the tables as Parquet files; those of other formats are written again."""
+        settings, timer = self.context.config.inputs, self.context.timer
+        workplace = self.staging.folder / "tables"
+        if isinstance(inputs, Mapping):
+            return write_frames(inputs, settings, workplace, timer)
+        return open_tables(self._local_folder(inputs), settings, workplace, timer)
 
     def _local_folder(self, inputs: Path | str) -> Path:
         """Return the folder of the tables, where those of a URL are copied first."""

@@ -44,7 +44,7 @@ def open_tables(
     with to_input_error(folder):
         tables = _find_csv_tables(folder, inputs) if folder.is_dir() else []
         if not tables:
-            return InputTables(folder, folder)
+            return InputTables(folder, folder, str(folder))
         shutil.rmtree(workplace, ignore_errors=True)
         preview = _convert(tables, folder, workplace / "preview", inputs, n_blocks=1)
         find_sources(preview, inputs)
@@ -120,7 +120,7 @@ def _convert(
     for path in _find_others(folder, inputs, {table.path for table in tables}):
         (target / path.name).symlink_to(path.resolve())
     warnings = {table.table: table.warnings for table in tables}
-    return InputTables(target, folder, origins, warnings)
+    return InputTables(target, folder, str(folder), origins, warnings)
 
 
 def _find_others(folder: Path, inputs: InputsConfig, converted: set[Path]) -> Iterator[Path]:

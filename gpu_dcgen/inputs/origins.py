@@ -25,11 +25,16 @@ class InputTables:
     """The tables of a build: Parquet files, and what some of them were written from."""
 
     folder: Path
-    given: Path  # the folder that the user gave, for messages
+    given: Path  # the folder that the user gave, to name what else is in it
+    label: str  # of what the user gave, for messages
     origins: Mapping[Path, Origin] = field(default_factory=dict)  # by the Parquet file in `folder`
     warnings: Mapping[InputTable, tuple[str, ...]] = field(default_factory=dict)
 
 
 def as_tables(tables: InputTables | Path | str) -> InputTables:
     """Return tables as they are, and a folder as tables that are read from its own files."""
-    return tables if isinstance(tables, InputTables) else InputTables(Path(tables), Path(tables))
+    return (
+        tables
+        if isinstance(tables, InputTables)
+        else InputTables(Path(tables), Path(tables), str(tables))
+    )

@@ -129,7 +129,7 @@ def load_shop(
         problems.errors += [InputError(text) for text in log.faults]
         with problems.collect():
             score = handle_rejects(checked, inputs, backend, rejects)
-        problems.raise_all(str(as_tables(tables).given))
+        problems.raise_all(as_tables(tables).label)
         files = tuple(_record_files(sources.values(), hashes))
     report = InputReport(
         rows={table.source.table: table.counts for table in checked},

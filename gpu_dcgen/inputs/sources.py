@@ -145,7 +145,7 @@ def find_sources(tables: InputTables | Path, inputs: InputsConfig) -> dict[Input
                 _require_rows(sources[table])
     if missing:
         problems.errors.append(InputError(explain_missing(missing, inputs)))
-    problems.raise_all(str(folder))
+    problems.raise_all(tables.label)
     log = sources["transactions"]
     warnings = (*log.warnings, *warn_of_missing_tables(folder, sources.keys(), inputs))
     sources["transactions"] = replace(log, warnings=warnings)
@@ -217,7 +217,7 @@ def _find_table(table: InputTable, tables: InputTables, inputs: InputsConfig) ->
     if len(paths) > 1:
         names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
         raise InputError(
-            f"{tables.given}: found both {' and '.join(sorted(names, key=len, reverse=True))}; "
+            f"{tables.label}: found both {' and '.join(sorted(names, key=len, reverse=True))}; "
             "expected one of them.\nRemove the other."
         )
     if not paths:

@@ -51,7 +51,8 @@ def write_log_sample(sources: dict[InputTable, Source], folder: Path, share: flo
             if source.table == "transactions":
                 n_written += n_rows
     return LogSample(
-        InputTables(folder, folder, origins), n_written / sources["transactions"].n_rows
+        InputTables(folder, folder, str(folder), origins),
+        n_written / sources["transactions"].n_rows,
     )
 
 

@@ -13,6 +13,7 @@ from gpu_dcgen.inputs import csv_files
 from tests.support.csv_tables import (
     SHOP,
     convert_folder,
+    describe,
     load_folder,
     pack,
     to_csv,
@@ -32,19 +33,6 @@ from tests.support.input_tables import (
 from tests.support.shops import random_shop, write_shop
 
 FORMATS = (".csv", ".tsv", ".csv.gz", ".csv.zst", ".tsv.gz", ".CSV")
-
-
-def describe(shop):
-    """Return all that a shop says, as plain values."""
-    columns = {**shop.user_columns, **shop.item_columns}
-    return (
-        shop.user_ids.to_pylist(),
-        shop.item_ids.to_pylist(),
-        to_list(shop.age),
-        {name: decode(column) for name, column in columns.items()},
-        list_sales(shop),
-        shop.report.rows,
-    )
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.inputs.opening import open_tables
 from gpu_dcgen.inputs.shop import Shop, load_shop
-from tests.support.input_tables import ARTICLES, CPU, CUSTOMERS, TRANSACTIONS
+from tests.support.input_tables import (
+    ARTICLES,
+    CPU,
+    CUSTOMERS,
+    TRANSACTIONS,
+    decode,
+    list_sales,
+    to_list,
+)
 
 SHOP = {"articles": ARTICLES, "customers": CUSTOMERS, "transactions": TRANSACTIONS}
 
@@ -75,3 +83,16 @@ def load_folder(folder: Path, backend=CPU, *, rejects: Path | None = None, **inp
     workplace = folder.with_name(f"{folder.name}.workplace")
     tables = open_tables(folder, config.inputs, workplace)
     return load_shop(tables, config, backend, rejects=rejects)
+
+
+def describe(shop: Shop) -> tuple[Any, ...]:
+    """Return all that a shop says, as plain values."""
+    columns = {**shop.user_columns, **shop.item_columns}
+    return (
+        shop.user_ids.to_pylist(),
+        shop.item_ids.to_pylist(),
+        to_list(shop.age),
+        {name: decode(column) for name, column in columns.items()},
+        list_sales(shop),
+        shop.report.rows,
+    )
