@@ -6,7 +6,8 @@ helper only, numba would run the old code. So functions of the watched files sha
 digest of all of them.
 
 numba has no public interface for this. Where its internals differ from what is expected here, a
-warning is issued once and numba's own cache is used.
+warning is issued once and numba's own cache is used. numba-cuda's cache is another copy of numba's:
+the GPU backend adds a locator there (`add_locator`).
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ def watch(*paths: Path) -> None:
     Call it before the functions are decorated.
     """
     _watched.extend(path.resolve() for path in paths)
-    source_digest.cache_clear()
 
 
 @functools.cache
-def source_digest() -> str:
-    """Return the SHA-256 of all watched files, in order of their names."""
-    files = {file for path in _watched for file in (path.glob("*.py") if path.is_dir() else [path])}
+def _digest_sources(paths: tuple[Path, ...]) -> str:
+    """Return the SHA-256 of files, and of those in folders, in order of their names."""
+    files = {file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])}
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
@@ -48,6 +48,8 @@ def source_digest() -> str:
 
 class _Locator:
     """numba's interface for locating a function's cache, for functions of the watched files."""
+
+    _more: tuple[Path, ...] = ()  # watched for this locator alone
 
     def __init__(self, function: Any, folder: Path, file: Path) -> None:
         # `_py_file` is read by numba.
@@ -58,7 +60,7 @@ class _Locator:
     @classmethod
     def from_function(cls, function: Any, file: str) -> _Locator | None:
         path = Path(file).resolve()
-        if not any(path == watched or path.parent == watched for watched in _watched):
+        if not {path, path.parent} & {*_watched, *cls._more}:
             return None
         return cls(function, _cache_folder(path.parent), path)
 
@@ -69,7 +71,7 @@ class _Locator:
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return source_digest()
+        return _digest_sources((*_watched, *self._more))
 
     def get_disambiguator(self) -> str:
         return str(self._line)
@@ -98,18 +100,28 @@ def _cache_folder(sources: Path) -> Path:
     return folder
 
 
+def add_locator(caching: Any, implementation: Any, *more: Path) -> None:
+    """Put a locator before those of `implementation`, a class of numba's module `caching`.
+
+    It also caches functions of `more` files and folders, and watches these. AttributeError or
+    TypeError where the internals differ from what is expected.
+    """
+    classes = implementation._locator_classes
+    if not isinstance(classes, list):
+        raise TypeError(f"_locator_classes is a {type(classes).__name__}, not a list")
+    members = {"_more": tuple(path.resolve() for path in more)}
+    locator: Any = type("_WatchedFilesLocator", (_Locator, caching._CacheLocator), members)
+    if missing := sorted(locator.__abstractmethods__):
+        raise TypeError(f"a cache locator needs {', '.join(missing)}")
+    classes.insert(0, locator)
+
+
 def _install() -> None:
     """Put `_Locator` before numba's own locators, or warn that only these are used."""
     try:
         from numba.core import caching
 
-        classes = caching.FunctionCache._impl_class._locator_classes
-        if not isinstance(classes, list):
-            raise TypeError(f"_locator_classes is a {type(classes).__name__}, not a list")
-        locator: Any = type("_WatchedFilesLocator", (_Locator, caching._CacheLocator), {})
-        if missing := sorted(locator.__abstractmethods__):
-            raise TypeError(f"a cache locator needs {', '.join(missing)}")
-        classes.insert(0, locator)
+        add_locator(caching, caching.FunctionCache._impl_class)
     except (AttributeError, ImportError, TypeError) as error:
         warnings.warn(
             f"numba {numba.__version__} caches compiled functions in another way than expected "

@@ -99,6 +99,11 @@ def test_row_kernels_compile(calls, ptx):
 
 
 def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
+    require_rounding(ptx(similarity.find_neighbors, similarity_arguments()))
+
+
+def similarity_arguments() -> tuple[Any, ...]:
+    """Return the types that the similarity kernel is launched with."""
     from numba import cuda
 
     def array(name: str, n_dimensions: int = 1) -> Any:
@@ -111,7 +116,7 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
     scratch = (INTEGERS, NARROW, NARROW, FLOATS, INTEGERS, INTEGERS)
     matrix = (INTEGERS, NARROW, NARROW, INTEGERS, INTEGERS, "float64")
     rows = (array(NARROW), array(NARROW, 2), array(FLOATS, 2), array(NARROW, 2))
-    arguments = (
+    return (
         long,
         named(similarity._Queue, array(INTEGERS), array(INTEGERS)),
         named(vectors.Matrix, *map(array, matrix)),
@@ -119,8 +124,6 @@ def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
         named(similarity._Scratch, *(array(name, 2) for name in scratch)),
         named(vectors.NeighborRows, *rows),
     )
-    text = ptx(similarity.find_neighbors, arguments)
-    require_rounding(text)
 
 
 def require_rounding(text: str) -> None:

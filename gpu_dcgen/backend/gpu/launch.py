@@ -1,6 +1,7 @@
 """Run row kernels as CUDA grids: a thread a row, or a lane for kernels with scratch.
 
 The kernels are those of `gpu_dcgen.kernels`, compiled by numba-cuda from the functions as written.
+Machine code is kept on disk until any source changes, for compiling takes longer than most builds.
 Only numba is imported here, so that kernels compile where there is no CuPy.
 """
 
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from numba import cuda
 from numba.cuda import config as numba_config
+
+from cpu_fallback import kernel_cache
 
 from ...kernels import RowKernel, recompiled
 
@@ -21,6 +26,29 @@ BLOCK_THREADS = 128  # a multiple of a warp; small, because most kernels need ma
 MAX_BLOCKS = 1 << 16
 # Small datasets make small grids.
 numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # set at import
+
+
+def _install_cache() -> bool:
+    """Let numba-cuda cache kernels by all their sources; warn, and cache none, where it cannot.
+
+    Its own cache would reuse a kernel after a change of a helper in another file.
+    """
+    try:
+        from numba.cuda.core import caching
+
+        kernel_cache.add_locator(caching, caching.CacheImpl, Path(__file__).parent)
+    except (AttributeError, ImportError, TypeError) as error:
+        warnings.warn(
+            f"numba-cuda caches compiled kernels in another way than expected ({error}): "
+            "each process compiles them again, for a minute or more.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+CAN_CACHE = _install_cache()
 
 
 def run(kernel: RowKernel, n: int, *arrays: Any, lanes: int) -> None:
@@ -50,4 +78,10 @@ def {name}_grid(n_rows, {arrays}):
 """
     scope = {"cuda": cuda, name: device_function}
     exec(source, scope)
-    return cuda.jit(scope[f"{name}_grid"])
+    grid = scope[f"{name}_grid"]
+    # Placed in its kernel's file: the cache keeps functions by file and line.
+    origin = function.__code__
+    grid.__code__ = grid.__code__.replace(
+        co_filename=origin.co_filename, co_firstlineno=origin.co_firstlineno
+    )
+    return cuda.jit(grid, cache=CAN_CACHE)

@@ -30,6 +30,7 @@ from cpu_fallback.vectors import (
 
 from ...kernels import map_arrays
 from ..protocol import Array, MatrixByItemAndUser
+from . import launch
 
 BLOCK_THREADS = 256
 # Scratch for each item in a block's row: sums, common users, keys, candidates, similarities.
@@ -240,7 +241,7 @@ def _write_row(row, item, n_selected, roots, packed, scratch, rows):
         rows.lengths[row] = n_selected
 
 
-@cuda.jit
+@cuda.jit(cache=launch.CAN_CACHE)
 def find_neighbors(first, queue, matrix, limits, scratch, rows):
     """Write the neighbors of items first + queue.rows[...] to their rows of the output."""
     counters = cuda.shared.array(2, np.int32)  # candidates, selected keys
