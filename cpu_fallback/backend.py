@@ -60,7 +60,7 @@ class NumpyBackend:
 
         self.in_chunks(work, n, kernel.min_rows)
 
-    def count_lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
         """Return one lane a thread."""
         return self.n_threads
 

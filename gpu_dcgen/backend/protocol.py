@@ -85,8 +85,8 @@ class Backend(Protocol):
         different lanes in 0..lanes-1.
         """
 
-    def count_lanes(self, lane_bytes: int) -> int:
-        """Return how many rows run at a time when each needs `lane_bytes` of scratch."""
+    def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
+        """Return how many of `n_rows` run at a time when each needs `lane_bytes` of scratch."""
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
         """Return the entries of a block: `requested`, or what fits at `entry_bytes` each."""

@@ -138,7 +138,8 @@ class _Lister:
         self._ownership = features.ownership
         self._settings = _convert_settings(settings, self._views is not None, config.seed)
         self._width, self._span = settings.candidates, settings.collaborative_days * DAY
-        self._pools = _allocate_pools(self._settings, backend)
+        n_rows = min(_BLOCK, interactions.n_items)
+        self._pools = _allocate_pools(n_rows, self._settings, backend)
         size = backend.choose_block_size(_BLOCK, _CANDIDATE_BYTES * self._width)
         self._block_size = min(_BLOCK, size)
         xp = backend.xp
@@ -278,13 +279,15 @@ def _convert_settings(
     )
 
 
-def _allocate_pools(settings: CandidateSettings, backend: Backend) -> CandidatePools:
+def _allocate_pools(n_rows: int, settings: CandidateSettings, backend: Backend) -> CandidatePools:
     """Return empty pools, as many lanes as the backend runs rows at a time."""
     n_slots, n_buyers = 1 << (32 - settings.hash_shift), max(1, settings.max_buyers)
     width, xp = n_slots // 2, backend.xp
     return CandidatePools(
         **allocate_lanes(
             backend,
+            n_rows,
+            zeros=("slot",),
             slot=(n_slots, xp.int32),
             place=(width, xp.int32),
             item=(width, xp.int32),

@@ -156,7 +156,7 @@ def prepare_drawing(
         rows=rows,
         tables=gather_hard_tables(inputs, config, backend),
         settings=_convert_settings(config, inputs.interactions.has_groups),
-        scratch=_allocate_scratch(config, backend),
+        scratch=_allocate_scratch(int(rows.first.shape[0]), config, backend),
     )
 
 
@@ -217,13 +217,14 @@ def _convert_settings(config: DatasetConfig, has_groups: bool) -> DrawSettings:
     )
 
 
-def _allocate_scratch(config: DatasetConfig, backend: Backend) -> DrawScratch:
+def _allocate_scratch(n_rows: int, config: DatasetConfig, backend: Backend) -> DrawScratch:
     """Return scratch space, as many lanes as the backend runs rows at a time."""
     xp, settings = backend.xp, config.negative_sampling
     width, n_hard = settings.candidates, settings.hard_negatives_per_positive
     return DrawScratch(
         **allocate_lanes(
             backend,
+            n_rows,
             is_free=(width, xp.int8),
             owned=(N_OWNED_FLAGS, xp.int8),
             at=(width, xp.int32),

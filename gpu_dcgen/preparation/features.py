@@ -98,7 +98,7 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
     """Return each user's most frequent channel strictly before each interaction (E,) int8."""
     xp = backend.xp
     preferred = xp.empty(interactions.n_rows, dtype=xp.int8)
-    seen = allocate_lanes(backend, seen=(128, xp.int32))["seen"]
+    seen = allocate_lanes(backend, interactions.n_users, seen=(128, xp.int32))["seen"]
     backend.for_each(
         preferred_channels,
         interactions.n_users,

@@ -284,7 +284,7 @@ class HostKernelBackend(NumpyBackend):
     def single_threaded(self) -> HostKernelBackend:
         return self
 
-    def count_lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
         return LANES
 
     def for_each(self, kernel: Any, n: int, *arrays: Any, lanes: int = 1) -> None:

@@ -78,7 +78,7 @@ def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
     free = free_gib << 30
     backend._memory = Memory(free)
     lane_bytes, entry_bytes = 236_000, 36_000  # as at H&M's size
-    lanes = backend.count_lanes(lane_bytes)
+    lanes = backend.count_lanes(lane_bytes, 10**6)
     assert lanes % cuda_backend.launch.BLOCK_THREADS == 0 and 128 <= lanes <= 132 * 512
     assert lanes * lane_bytes <= free / 4
     assert 1 <= backend.choose_block_size(10_000, entry_bytes) <= 1 << 18
@@ -87,8 +87,13 @@ def test_scratch_and_blocks_fit_into_what_is_free(free_gib, backend):
 
 def test_one_block_of_lanes_is_the_least(backend):
     backend._memory = Memory(0)
-    assert backend.count_lanes(1 << 20) == cuda_backend.launch.BLOCK_THREADS
+    assert backend.count_lanes(1 << 20, 10**6) == cuda_backend.launch.BLOCK_THREADS
     assert backend.choose_block_size(10_000, 1 << 20) == 1
+
+
+@pytest.mark.parametrize(("n_rows", "lanes"), [(0, 128), (1, 128), (200, 256), (10**6, 132 * 512)])
+def test_there_are_no_more_lanes_than_rows_in_whole_blocks(n_rows, lanes, backend):
+    assert backend.count_lanes(1000, n_rows) == lanes
 
 
 def test_recovering_counts(backend):

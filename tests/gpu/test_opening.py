@@ -68,7 +68,7 @@ def test_the_backend_opens_without_rapids(driver):
     backend = open_machine("device", has_rapids=False)
     assert isinstance(backend, Backend)
     assert backend.describe_device()["memory_budget_bytes"] == FREE_BYTES
-    assert backend.count_lanes(1000) == 132 * 512
+    assert backend.count_lanes(1000, 10**6) == 132 * 512
     assert backend.memory_usage() == {"peak_bytes": 0, "n_out_of_memory": 0}
     backend.reset_counters()
 

@@ -73,7 +73,7 @@ class StrictBackend:
                 f"silently"
             ) from error
 
-    def count_lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
         return self._n_lanes
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:

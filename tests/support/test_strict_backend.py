@@ -121,7 +121,7 @@ def test_every_lane_is_used_in_turn(single, strict):
     backend = strict.single_threaded() if single else strict
     xp, values = backend.xp, np.arange(28, dtype=np.int64).reshape(7, 4)
     scratch, lanes, out = (
-        xp.empty(shape, dtype=xp.int64) for shape in ((backend.count_lanes(32), 4), 7, (7, 4))
+        xp.empty(shape, dtype=xp.int64) for shape in ((backend.count_lanes(32, 9), 4), 7, (7, 4))
     )
     backend.for_each(
         reversed_row,
@@ -130,7 +130,7 @@ def test_every_lane_is_used_in_turn(single, strict):
         scratch,
         lanes,
         out,
-        lanes=backend.count_lanes(32),
+        lanes=backend.count_lanes(32, 9),
     )
     assert is_same(out.host, values[:, ::-1].copy())
     assert sorted(np.bincount(lanes.host).tolist()) == ([7] if single else [2, 2, 3])

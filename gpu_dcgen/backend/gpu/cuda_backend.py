@@ -69,11 +69,12 @@ class CudaBackend:
         """Run `kernel(row, *arrays)`, or `(row, lane, *arrays)`, for every row in 0..n-1."""
         launch.run(kernel, n, *(map_arrays(_as_argument, array) for array in arrays), lanes=lanes)
 
-    def count_lanes(self, lane_bytes: int) -> int:
+    def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
         """Return a multiple of a thread block, at least one block, so that lanes are threads."""
         most = self.device.n_multiprocessors * _LANES_PER_MULTIPROCESSOR
         lanes = min(most, self._share(_SCRATCH_SHARE) // lane_bytes)
-        return max(1, lanes // launch.BLOCK_THREADS) * launch.BLOCK_THREADS
+        n_blocks = min(lanes // launch.BLOCK_THREADS, -(-n_rows // launch.BLOCK_THREADS))
+        return max(1, n_blocks) * launch.BLOCK_THREADS
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
         """Return the entries that fit a share of free memory, whatever was requested."""
