@@ -1,7 +1,7 @@
 """Run row kernels as CUDA grids: a thread a row, or a lane for kernels with scratch.
 
 The kernels are those of `gpu_dcgen.kernels`, compiled by numba-cuda from the functions as written.
-Machine code is kept on disk until any source changes, for compiling takes longer than most builds.
+Machine code stays on disk until any source changes: compiling takes longer than most builds.
 Only numba is imported here, so that kernels compile where there is no CuPy.
 """
 
@@ -29,7 +29,7 @@ numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # se
 
 
 def _install_cache() -> bool:
-    """Let numba-cuda cache kernels by all their sources; warn, and cache none, where it cannot.
+    """Let numba-cuda cache kernels by all their sources; warn and cache none if it cannot.
 
     Its own cache would reuse a kernel after a change of a helper in another file.
     """
