@@ -2,7 +2,8 @@
 
 Drawing a block of groups costs more than writing it, and the blocks of a part are written in order.
 So threads take blocks from a few parts in turn and prepare them. A thread that holds the next block
-of its part writes it, and then the following blocks that other threads have prepared.
+of its part writes it, and then the following blocks that other threads have prepared. Files that
+are closed get their checksums in another thread, so that a device does not wait for the host.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from threading import Event, Lock, Semaphore
@@ -43,15 +44,21 @@ def write_parts(
 ) -> None:
     """Write parts with the backend's threads.
 
-    When the file of a part is closed, the part is handed to `finish`, with its record.
+    When the file of a part is closed, the part is handed to `finish`, with its record, by a thread
+    of its own.
     """
     n_threads = context.backend.n_threads
-    writer = _SampleWriter(parts, finish, results, context)
-    with ThreadPoolExecutor(n_threads, "samples") as pool:
+    with (
+        ThreadPoolExecutor(1, "samples-checksums") as checksums,
+        ThreadPoolExecutor(n_threads, "samples") as pool,
+    ):
+        writer = _SampleWriter(parts, finish, results, context, checksums)
         try:
             threads = [pool.submit(writer.work) for _ in range(n_threads)]
             for thread in threads:
                 thread.result()
+            for completed in writer.closed:
+                completed.result()
         except BaseException:
             writer.stop()
             pool.shutdown()
@@ -71,7 +78,10 @@ class _SampleWriter:
         finish: Callable[[Part], None],
         results: StageResults,
         context: BuildContext,
+        checksums: Executor,
     ) -> None:
+        self.closed: list[Future[None]] = []
+        self._checksums = checksums
         self._finish, self._results, self._config = finish, results, context.config
         self._backend, self._progress = context.backend, context.progress
         n_threads = self._backend.n_threads
@@ -163,10 +173,18 @@ class _SampleWriter:
         if part.written == part.n_groups:
             part.files.close()
             part.writer = None
+            self.closed.append(self._checksums.submit(self._complete, part))
+        self._room.release()
+
+    def _complete(self, part: Part) -> None:
+        """Add the checksum of a closed file to its part's record, and hand the part over."""
+        try:
             part.record.file_bytes = part.path.stat().st_size
             part.record.sha256 = sha256_of(part.path)
             self._finish(part)
-        self._room.release()
+        except BaseException:
+            self.stop()
+            raise
 
     def _open(self, part: Part) -> Any:
         output = self._config.output

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import time
 
 import pytest
 
-from cpu_fallback import PartWriter
+from cpu_fallback import NumpyBackend, PartWriter
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
@@ -69,11 +70,40 @@ def test_nothing_is_held_of_parts_that_are_closed(shop, tmp_path, monkeypatch):
     assert left == [[], []]
 
 
-@pytest.mark.parametrize("failing", ["drawing", "writing"])
+def test_a_checksum_does_not_hold_up_the_next_part(tmp_path, monkeypatch):
+    """With one thread, as on a device, the second part is written before the first has one."""
+    shop = write_shop(random_shop(1, n_users=16, n_items=24, n_rows=260), tmp_path / "input")
+    compute, draw = part_writer.sha256_of, part_writer.gather_groups
+    hashing, drawn, order = threading.Event(), threading.Event(), []
+
+    def wait(path):
+        hashing.set()
+        order.append(drawn.wait(timeout=60))
+        return compute(path)
+
+    def gather(*arguments):
+        if hashing.is_set():
+            drawn.set()
+        return draw(*arguments)
+
+    monkeypatch.setattr(part_writer, "sha256_of", wait)
+    monkeypatch.setattr(part_writer, "gather_groups", gather)
+    config = tiny_config(output={"groups_per_part": 5})
+    output = build(shop, tmp_path / "output", config, backend=NumpyBackend(1)).output
+    assert order[0] and len(order) > 3
+    checksums = json.loads((output / "manifest.json").read_text())["checksums"]
+    parts = [name for name in checksums if "part-" in name]
+    assert len(parts) > 3
+    assert all(checksums[name] == compute(output / name) for name in parts)
+
+
+@pytest.mark.parametrize("failing", ["drawing", "writing", "checksums"])
 def test_a_failing_thread_ends_the_build_and_closes_its_files(failing, shop, tmp_path, monkeypatch):
-    owner, name = {"drawing": (part_writer, "gather_groups"), "writing": (PartWriter, "write")}[
-        failing
-    ]
+    owner, name = {
+        "drawing": (part_writer, "gather_groups"),
+        "writing": (PartWriter, "write"),
+        "checksums": (part_writer, "sha256_of"),
+    }[failing]
     original, calls = getattr(owner, name), []
 
     def fail_at_third(*arguments):
@@ -84,7 +114,8 @@ def test_a_failing_thread_ends_the_build_and_closes_its_files(failing, shop, tmp
 
     monkeypatch.setattr(owner, name, fail_at_third)
     with pytest.raises(RuntimeError, match="planted"):
-        build(shop, tmp_path / "output", tiny_config(resources={"batch_size": 1}), backend="cpu")
+        config = tiny_config(resources={"batch_size": 1}, output={"groups_per_part": 5})
+        build(shop, tmp_path / "output", config, backend="cpu")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".output.staging", "input"]
     assert not [
         thread.name for thread in threading.enumerate() if thread.name.startswith("samples")
