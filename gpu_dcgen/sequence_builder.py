@@ -92,12 +92,12 @@ def build_user_sequences(
 ) -> UserSequences:
     """Take each user's last `max_sequence_length` interactions before its window's end (D15).
 
-    Users with fewer than `min_sequence_length` are left out. With strategy `temporal` a user counts
-    to the last window it has a positive in.
+    Users with fewer than `min_sequence_length` are left out. A user who may be in several splits
+    counts to the last one that has a positive of the user.
     """
     xp = backend.xp
     split = plan.user_split
-    if config.split.strategy == "temporal":
+    if not config.split.is_disjoint:
         for k, positives in enumerate(plan.positives):
             present = count_codes(xp, interactions.user[positives.row], interactions.n_users) > 0
             split = xp.where(present, k, split).astype(xp.int8)
@@ -138,7 +138,7 @@ def _recency(
 ) -> Array:
     """Compute 2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
     windows = plan.windows
-    last_instants = backend.from_host([windows.cut1, windows.cut2, windows.last])
+    last_instants = backend.from_host(windows.last_times)
     n_days = (windows.last - windows.first) // DAY + 1
     half_life = config.category_balancing.recency_half_life_days
     decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(

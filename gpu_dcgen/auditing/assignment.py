@@ -24,16 +24,16 @@ _State = tuple[int, int, int]  # positives of train, val and test
 def assign_splits(
     log: PurchaseLog,
     window: np.ndarray,
-    is_long_enough: np.ndarray,
+    is_available: np.ndarray,
     is_good: np.ndarray,
     config: DatasetConfig,
 ) -> np.ndarray:
     """Return the split of each user, -1 for none: (U,) int8.
 
     `is_good` (E,) marks the purchases that are positives where their user is in the split of their
-    window, `is_long_enough` (E,) those with enough earlier ones.
+    window, `is_available` (E,) those that times alone allow.
     """
-    if config.split.strategy == "temporal":
+    if not config.split.is_disjoint:
         return np.full(log.n_users, -1, dtype=np.int8)
     if config.split.strategy == "hash":
         return _assign_by_hash(log.user_key, config)
@@ -45,7 +45,7 @@ def assign_splits(
     n_good = count(is_good)
     best: tuple[tuple[int, float, bool], np.ndarray] | None = None
     for split, is_partial in _list_assignments(
-        np.minimum(count(is_long_enough), config.filtering.max_user_interactions),
+        np.minimum(count(is_available), config.filtering.max_user_interactions),
         n_good,
         log.user_key,
         config,

@@ -165,7 +165,7 @@ def _check_disjoint_users(
     dataset: WrittenDataset, splits: list[SplitResult], findings: Findings
 ) -> None:
     """Check that no user has positives in two splits, unless the strategy allows it."""
-    if dataset.config.split.strategy == "temporal" or not splits:
+    if not dataset.config.split.is_disjoint or not splits:
         return
     n_splits = np.sum([split.has_positive for split in splits], axis=0)
     findings.count("disjoint_users", int((n_splits > 0).sum()))

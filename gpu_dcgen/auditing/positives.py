@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ def select_positives(
     log: PurchaseLog, cuts: Cuts, snapshots: list[ItemSnapshots], config: DatasetConfig
 ) -> ExpectedPositives:
     """Select the positives; `snapshots` are those of each split's window."""
-    window = cuts.find_window(log.time)
+    window = _find_windows(log, cuts, config)
     is_long_enough = log.n_before >= config.sequence_processing.min_sequence_length
     # Each purchase is judged as if its user were in the split of its window.
     is_good, refusals = np.ones(len(log.user), dtype=bool), {}
@@ -52,7 +53,12 @@ def select_positives(
         refusals[reason] = is_good & is_refused
         is_good[is_refused] = False
 
+    if config.split.gap_days:
+        gap = config.split.gap_days * DAY
+        before_cuts = [(log.time < cut) & (log.time >= cut - gap) for cut in cuts.starts[1:]]
+        refuse("in_gap", np.logical_or.reduce(before_cuts))
     refuse("short_history", ~is_long_enough)
+    is_available = is_good.copy()
     refuse("over_cap", _is_over_cap(log, window, is_good, config.filtering.max_user_interactions))
     on_sale = np.zeros(len(is_good), dtype=bool)
     for k in range(3):
@@ -64,8 +70,8 @@ def select_positives(
         refuse("repurchase", log.owned_since(log.user, log.item) < log.time)
     refuse("corpus_too_small", _has_too_small_corpus(log, cuts, snapshots, window, is_good, config))
 
-    user_split = assign_splits(log, window, is_long_enough, is_good, config)
-    split = window if config.split.strategy == "temporal" else user_split[log.user]
+    user_split = assign_splits(log, window, is_available, is_good, config)
+    split = user_split[log.user] if config.split.is_disjoint else window
     losses = {
         "no_split": int((split < 0).sum()),
         "history": int((window < split).sum()),
@@ -91,6 +97,18 @@ def select_positives(
             rows[k], copies[k] = rows[k][order], copies[k][order]
             weights = weights[order] if k == 0 and weights is not None else weights
     return ExpectedPositives(user_split, rows, copies, ledger, balancing, weights)
+
+
+def _find_windows(log: PurchaseLog, cuts: Cuts, config: DatasetConfig) -> np.ndarray:
+    """Return the window of each purchase: by time, or by how many of the user's follow."""
+    if config.split.strategy != "leave_last":
+        return cuts.find_window(log.time)
+    n = config.split.leave_last
+    window = np.zeros(len(log.user), dtype=np.int8)
+    for start, stop in itertools.pairwise(log.user_offsets.tolist()):
+        window[max(start, stop - 2 * n) : stop] = 1
+        window[max(start, stop - n) : stop] = 2
+    return window
 
 
 def _shuffle(n: int, split: int, seed: int) -> np.ndarray:

@@ -29,7 +29,10 @@ def find_weekday(days: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Train is first <= t < cut1, val cut1 <= t < cut2, test cut2 <= t <= last; in ns."""
+    """Train is first <= t < cut1, val cut1 <= t < cut2, test cut2 <= t <= last; in ns.
+
+    With strategy `leave_last` both cuts come after the last time: all splits have the whole log.
+    """
 
     first: int
     cut1: int
@@ -39,7 +42,8 @@ class Cuts:
     @property
     def starts(self) -> tuple[int, int, int]:
         """The start of each split's window."""
-        return self.first, self.cut1, self.cut2
+        is_divided = self.cut1 <= self.last
+        return (self.first, self.cut1, self.cut2) if is_divided else (self.first,) * 3
 
     @property
     def ends(self) -> tuple[int, int, int]:
@@ -54,6 +58,8 @@ class Cuts:
 def find_cuts(time: np.ndarray, split: SplitConfig) -> Cuts:
     """Cut the time axis over all accepted rows, duplicates included."""
     first, last = int(time.min()), int(time.max())
+    if split.strategy == "leave_last":
+        return Cuts(first, last + 1, last + 1, last)
     if split.cuts is not None:
         cut1, cut2 = split.cuts
         return Cuts(first, cut1, cut2, last)

@@ -64,7 +64,7 @@ def _select_sequences(expected: ExpectedDataset, config: DatasetConfig) -> _Sequ
     """Select each user's latest purchases before the end of the window of the user's split."""
     log, settings = expected.log, config.sequence_processing
     split = expected.positives.user_split.astype(np.int64)
-    if config.split.strategy == "temporal":
+    if not config.split.is_disjoint:
         for k, rows in enumerate(expected.positives.rows):
             split[log.user[rows]] = k  # the last split with a positive of the user
     ends = np.array(expected.cuts.ends)
@@ -130,7 +130,7 @@ def _expect_encodings(
     dates = days.astype("datetime64[D]")
     day_of_year = (dates - dates.astype("datetime64[Y]")).astype(np.int64)
     year = 2 * math.pi * day_of_year / DAYS_A_YEAR
-    reference = np.array([cuts.cut1, cuts.cut2, cuts.last])[sequences.split]
+    reference = np.minimum([cuts.cut1, cuts.cut2, cuts.last], cuts.last)[sequences.split]
     age = (reference[sequences.owner] - time) // DAY
     return {
         "recency": np.exp2(-age / config.category_balancing.recency_half_life_days),

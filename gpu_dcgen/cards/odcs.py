@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..contract.schema import Column
+from ..contract.schema import SPLITS, Column
 from .description import DatasetDescription, Table, get_value_type, is_list
 
 # columns that together identify a row; of samples: sample_id
@@ -84,13 +84,7 @@ def _list_rules(dataset: DatasetDescription, table: Table) -> list[dict[str, Any
     split = table.split
     if split is None:
         return rules
-    edges = dataset.manifest.split.windows_ns
-    windows = {
-        "train": (edges.first, edges.cut1),
-        "val": (edges.cut1, edges.cut2),
-        "test": (edges.cut2, edges.last + 1),
-    }
-    start, end = windows[split]
+    start, end = dataset.manifest.split.windows_ns.spans[SPLITS.index(split)]
     # Values of type timestamp_ntz have microseconds: the start is rounded down to them.
     outside = f"epoch_ns(timestamp) < {start // 1000 * 1000} OR epoch_ns(timestamp) >= {end}"
     rules.append(_forbid("within_period", "Every row is of the split's period.", outside))

@@ -143,13 +143,12 @@ def _list_files(dataset: DatasetDescription) -> list[str]:
 
 def _describe_splits(dataset: DatasetDescription) -> list[str]:
     counts, split = dataset.manifest.counts, dataset.manifest.split
-    windows = split.windows
-    edges = [windows.first, windows.cut1, windows.cut2, windows.last]
+    spans = split.windows.spans
     rows = [
         [
             name,
-            escape(edges[k]),
-            escape(edges[k + 1]),
+            escape(spans[k][0]),
+            escape(spans[k][1]),
             f"{counts[name].groups:,}",
             f"{counts[name].rows:,}",
             f"{split.shares[name].users:,}",
@@ -187,14 +186,20 @@ def _describe_negatives(dataset: DatasetDescription) -> list[str]:
 def _describe_leakage(dataset: DatasetDescription) -> list[str]:
     users = (
         "A user may be in several splits."
-        if dataset.config.split.strategy == "temporal"
+        if not dataset.config.split.is_disjoint
         else "No user is in two splits, and each split has purchases of its own period only."
+    )
+    period = (
+        "Similarities and price edges know the whole log: the last purchases of each user are val "
+        "and test (strategy leave_last), and train holds later ones of other users."
+        if dataset.config.split.strategy == "leave_last"
+        else "Similarities, price edges and weights are computed from the training period alone."
     )
     return [
         "## Protection against leakage",
         "- Features of a row are computed from data strictly before its timestamp; purchases at "
         "the same time are not in each other's features.\n"
-        "- Similarities, price edges and weights are computed from the training period alone.\n"
+        f"- {period}\n"
         "- The features of positives and negatives are computed in the same way.\n"
         f"- {users}\n"
         "- `gpu-dcgen audit` checks all this again from the log and these files, with independent "

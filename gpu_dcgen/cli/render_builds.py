@@ -30,6 +30,7 @@ def render_build(output: Path | str, manifest: Manifest) -> RenderableType:
     n_warnings = len(manifest.warnings)
     fields = {
         **_describe_reuse(manifest.append),
+        "positives": _describe_strategies(manifest),
         "not emitted": _describe_losses(manifest.ledger),
         "hard negatives": _describe_hard_negatives(manifest.negatives),
         "similarity": f"{similarity.pairs:,} pairs of {similarity.items_with_neighbors:,} items"
@@ -93,6 +94,19 @@ def _describe_reuse(append: AppendSummary | None) -> dict[str, str]:
         return {}
     reasons = {f"{split} rebuilt": reason for split, reason in append.rebuilt.items()}
     return {"reused": ", ".join(append.reused) or "nothing", **reasons}
+
+
+def _describe_strategies(manifest: Manifest) -> str:
+    """Give the share of the log that became positives, and what other strategies would have."""
+    n_rows = max(1, manifest.inputs.accepted_transactions)
+    counts = {name: sum(n.values()) for name, n in manifest.split.positives_by_strategy.items()}
+    own = manifest.split.strategy
+    texts = [f"{counts.pop(own) / n_rows:.1%} of {n_rows:,} transactions (split.strategy {own})"]
+    for name, n in counts.items():
+        n_train = manifest.split.positives_by_strategy[name]["train"]
+        share = n_train / max(1, n)
+        texts.append(f"{name} would have {n / n_rows:.1%}, {share:.0%} of them in train")
+    return "; ".join(texts)
 
 
 def _describe_losses(ledger: Ledger) -> str:

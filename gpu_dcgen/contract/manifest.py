@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from .documents import Document, Number, Section
+from .split_summary import SplitSummary
 
 
 class Generator(Section):
@@ -73,58 +74,6 @@ class VocabularySizes(Section):
     """Users after the filter."""
     items: int
     """Items after the filter; item_index is 1..items, 0 is padding."""
-
-
-class WindowEdges(Section):
-    """Train is [first, cut1), val [cut1, cut2), test [cut2, last]; ISO 8601 in UTC."""
-
-    first: str
-    """The first transaction."""
-    cut1: str
-    """The start of val."""
-    cut2: str
-    """The start of test."""
-    last: str
-    """The last transaction."""
-
-
-class WindowEdgesNs(Section):
-    """The same edges in nanoseconds since 1970."""
-
-    first: int
-    """The first transaction."""
-    cut1: int
-    """The start of val."""
-    cut2: int
-    """The start of test."""
-    last: int
-    """The last transaction."""
-
-
-class SplitShare(Section):
-    """The size of a split against the size that was asked for."""
-
-    positives: int
-    """Positives of the split."""
-    share: float
-    """Of all positives, 0..1."""
-    wanted: float
-    """The share that the settings ask for."""
-    users: int
-    """Users with a positive in it."""
-
-
-class SplitSummary(Section):
-    """How the log was divided into train, val and test (D7)."""
-
-    strategy: str
-    """`split.strategy` of the settings."""
-    windows: WindowEdges
-    """The edges of the time windows as text."""
-    windows_ns: WindowEdgesNs
-    """The edges of the time windows in nanoseconds."""
-    shares: dict[str, SplitShare]
-    """By split, its size."""
 
 
 class Ledger(Section):

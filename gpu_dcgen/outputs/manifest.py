@@ -29,13 +29,9 @@ from ..contract.manifest import (
     QualitySummary,
     SimilaritySummary,
     SplitCounts,
-    SplitShare,
-    SplitSummary,
     StageTiming,
     TableRows,
     VocabularySizes,
-    WindowEdges,
-    WindowEdgesNs,
 )
 from ..contract.schema import (
     AGE_GROUPS,
@@ -45,6 +41,7 @@ from ..contract.schema import (
     PRICE_CATEGORIES,
     SEASONS,
 )
+from ..contract.split_summary import SplitShare, SplitSummary, WindowEdges, WindowEdgesNs
 from ..digest import ContentDigest
 from ..inputs.shop import InputReport
 from ..negative_sampler import list_sources
@@ -245,6 +242,7 @@ def _split(plan: SplitPlan, strategy: str) -> SplitSummary:
         windows=WindowEdges(**{name: format_time(edge) for name, edge in edges.items()}),
         windows_ns=WindowEdgesNs(**edges),
         shares={name: SplitShare.model_validate(share) for name, share in plan.shares.items()},
+        positives_by_strategy=plan.by_strategy,
     )
 
 

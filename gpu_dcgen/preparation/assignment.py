@@ -28,14 +28,17 @@ class _Distance(NamedTuple):
     is_dominated: bool  # a user has more than half of a split's positives
 
 
-def assign_users(
-    available: Array, emitted: Array, user_key: Array, config: DatasetConfig, backend: Backend
-) -> Array:
-    """Return each user's split (U,) int8: 0 train, 1 val, 2 test, -1 none.
+class UserCounts(NamedTuple):
+    """The interactions of each user in each window."""
 
-    available (3, U) int64 counts the interactions of each user in each window by times alone;
-    `emitted` (3, U) int64 counts those that become positives where the user is in that split.
-    """
+    available: Array  # (3, U) int64  by times alone, capped
+    emitted: Array  # (3, U) int64  those that become positives where the user is in that split
+    user_key: Array  # (U,) uint64
+
+
+def assign_users(counts: UserCounts, config: DatasetConfig, backend: Backend) -> Array:
+    """Return each user's split (U,) int8: 0 train, 1 val, 2 test, -1 none."""
+    available, emitted, user_key = counts
     shares = wanted_shares(config.split)
     key = rng.fold_array(rng.purpose_key(config.seed, rng.USER_SPLIT), user_key)
     if config.split.strategy == "hash":

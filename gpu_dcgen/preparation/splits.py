@@ -14,11 +14,11 @@ from ..errors import GateError, InputError
 from ..kernels import rng
 from ..kernels.arguments import DrawTables
 from ..kernels.draws import PurchaseRows, count_eligible
-from .assignment import assign_users, count_by_window
+from .assignment import UserCounts, assign_users, count_by_window
 from .features import AsOfFeatures
 from .interactions import Interactions
 from .split_search import TOLERANCE
-from .windows import Windows, format_time, wanted_shares
+from .windows import DAY, Windows, format_time, wanted_shares
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ class SplitPlan:
     """Positives of train, val and test, and the number of interactions lost by reason."""
 
     windows: Windows
-    user_split: Array  # (U,) int8  0 train, 1 val, 2 test, -1 none; all -1 with strategy `temporal`
+    # (U,) int8  0 train, 1 val, 2 test, -1 none; all -1 where a user may be in several splits
+    user_split: Array
     # train, val, test; each by (time, user, item) until `order_positives`
     positives: tuple[Positives, ...]
     # reason -> interactions, and `emitted` -> split -> interactions before resampling; all
     # interactions are counted once
     ledger: dict[str, Any]
     shares: dict[str, dict[str, float]]  # split -> positives, share, wanted, users
+    # strategy -> split -> positives that there would be, before resampling
+    by_strategy: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
 
 
@@ -63,25 +66,26 @@ def plan_splits(
     that reaches them (`assign_users`). Raises InputError when a split has no positive.
     """
     xp, user = backend.xp, interactions.user
-    window = windows.number_of(xp, interactions.time)
-    start = interactions.user_offsets[user]
-    is_long_enough = (
-        interactions.basket_start - start >= config.sequence_processing.min_sequence_length
+    window = _number_windows(interactions, windows, config.split, xp)
+    refusals = _Refusals(xp, interactions.n_rows)
+    if config.split.gap_days:
+        refusals.add("in_gap", _find_gaps(interactions.time, windows, config.split.gap_days))
+    n_before = interactions.basket_start - interactions.user_offsets[user]
+    refusals.add("short_history", n_before < config.sequence_processing.min_sequence_length)
+    is_available = refusals.is_accepted
+    _add_refusals(refusals, window, windows, interactions, features, config, backend)
+    n_users, cap = interactions.n_users, config.filtering.max_user_interactions
+    counts = UserCounts(
+        xp.minimum(count_by_window(user, window, is_available, n_users, xp), cap),
+        count_by_window(user, window, refusals.is_accepted, n_users, xp),
+        interactions.user_key,
     )
-    refusals = _find_refusals(
-        is_long_enough, window, windows, interactions, features, config, backend
-    )
+    user_split, split = xp.full(n_users, -1, dtype=xp.int8), window
     user_warnings: tuple[str, ...] = ()
-    if config.split.strategy == "temporal":
-        user_split = xp.full(interactions.n_users, -1, dtype=xp.int8)
-        split = window
-    else:
-        n_users, cap = interactions.n_users, config.filtering.max_user_interactions
-        available = xp.minimum(count_by_window(user, window, is_long_enough, n_users, xp), cap)
-        emitted = count_by_window(user, window, refusals.is_accepted, n_users, xp)
-        user_split = assign_users(available, emitted, interactions.user_key, config, backend)
+    if config.split.is_disjoint:
+        user_split = assign_users(counts, config, backend)
         split = user_split[user]
-        user_warnings = tuple(_warn_of_users(user_split, emitted, interactions, backend))
+        user_warnings = tuple(_warn_of_users(user_split, counts.emitted, interactions, backend))
     is_inside = split == window
     losses = {
         "no_split": int((split < 0).sum()),
@@ -99,8 +103,64 @@ def plan_splits(
         positives.append(Positives(name, row, copy, windows.starts[k], windows.ends[k]))
     shares, warnings = measure_shares(interactions, positives, config.split, backend)
     ledger = {"emitted": {p.split: len(p) for p in positives}, **losses}
-    warnings = (*warnings, *user_warnings)
-    return SplitPlan(windows, user_split, tuple(positives), ledger, shares, warnings)
+    warnings = (*_warn_of_leaks(config.split), *warnings, *user_warnings)
+    by_strategy = _count_by_strategy(counts, user_split, config, backend)
+    plan = tuple(positives)
+    return SplitPlan(windows, user_split, plan, ledger, shares, by_strategy, warnings)
+
+
+def _number_windows(
+    interactions: Interactions, windows: Windows, split: SplitConfig, xp: Any
+) -> Array:
+    """Return the window of each interaction (E,) int8: 0 train, 1 val, 2 test.
+
+    With strategy `leave_last` it is given by how many purchases of the user follow.
+    """
+    if split.strategy != "leave_last":
+        return windows.number_of(xp, interactions.time)
+    stop = interactions.user_offsets[1:][interactions.user]
+    from_end = stop - xp.arange(interactions.n_rows, dtype=xp.int64)  # 1 is the last
+    is_val, is_test = from_end <= 2 * split.leave_last, from_end <= split.leave_last
+    return is_val.astype(xp.int8) + is_test.astype(xp.int8)
+
+
+def _find_gaps(time: Array, windows: Windows, gap_days: int) -> Array:
+    """Return whether each time (E,) int64 is in the days before val or before test."""
+    starts = (windows.cut1, windows.cut2)
+    before_val, before_test = ((time >= t - gap_days * DAY) & (time < t) for t in starts)
+    return before_val | before_test
+
+
+def _count_by_strategy(
+    counts: UserCounts, user_split: Array, config: DatasetConfig, backend: Backend
+) -> dict[str, dict[str, int]]:
+    """Count each split's positives by the strategies that divide time, or `leave_last` alone.
+
+    `user_split` (U,) int8 is that of the configured strategy.
+    """
+    n_all = dict(zip(SPLITS, backend.to_host(counts.emitted.sum(axis=1)).tolist(), strict=True))
+    if config.split.strategy == "leave_last":
+        return {"leave_last": n_all}
+    by_strategy = {"temporal": n_all}
+    for strategy in ("temporal_user_disjoint", "hash"):
+        users = user_split
+        if strategy != config.split.strategy:
+            other = config.split.model_copy(update={"strategy": strategy})
+            users = assign_users(counts, config.model_copy(update={"split": other}), backend)
+        by_strategy[strategy] = {
+            name: int(counts.emitted[k][users == k].sum()) for k, name in enumerate(SPLITS)
+        }
+    return by_strategy
+
+
+def _warn_of_leaks(split: SplitConfig) -> tuple[str, ...]:
+    if split.strategy != "leave_last":
+        return ()
+    return (
+        "split: strategy leave_last leaks time: train holds purchases after those of val and test, "
+        "and similarities and price edges know the whole log; figures on val and test are better "
+        "than what a model reaches on days that it has not seen",
+    )
 
 
 def _warn_of_users(
@@ -128,18 +188,17 @@ def _warn_of_users(
         )
 
 
-def _find_refusals(
-    is_long_enough: Array,
+def _add_refusals(
+    refusals: _Refusals,
     window: Array,
     windows: Windows,
     interactions: Interactions,
     features: AsOfFeatures,
     config: DatasetConfig,
     backend: Backend,
-) -> _Refusals:
-    """Find the interactions that cannot become positives in the split of their window."""
-    xp, refusals = backend.xp, _Refusals(backend.xp, interactions.n_rows)
-    refusals.add("short_history", ~is_long_enough)
+) -> None:
+    """Refuse the interactions that cannot become positives in the split of their window."""
+    xp = backend.xp
     cap = config.filtering.max_user_interactions
     refusals.add("over_cap", _find_over_cap(xp, interactions, window, refusals.is_accepted, cap))
     snapshots = features.snapshots
@@ -153,7 +212,6 @@ def _find_refusals(
         True
     )
     refusals.add("corpus_too_small", too_small)
-    return refusals
 
 
 class _Refusals:
@@ -258,8 +316,9 @@ def measure_shares(
                 f"{format_time(positives[1].window_start)} and test at "
                 f"{format_time(positives[2].window_start)}, and the last row is of "
                 f"{format_time(positives[2].window_end - 1)}.\n"
-                "Use a longer log, lower filtering.min_user_interactions, "
-                "filtering.min_item_interactions or sequence_processing.min_sequence_length, or "
+                f"{_suggest_smaller(split)}Use a longer log, lower "
+                "filtering.min_user_interactions, filtering.min_item_interactions or "
+                "sequence_processing.min_sequence_length, or "
                 "move the cuts with split.windows rows, split.train_share or split.val_share."
             )
         share = len(p) / n_all
@@ -269,12 +328,19 @@ def measure_shares(
             "wanted": wanted,
             "users": int(_has_positives(interactions, p, backend).sum()),
         }
-        if split.strategy != "temporal" and abs(share - wanted) > TOLERANCE:
+        if split.is_disjoint and abs(share - wanted) > TOLERANCE:
             warnings.append(
                 f"split: {p.split} has {share:.1%} of the positives, {wanted:.1%} wanted; "
                 "the log's windows do not allow it"
             )
     return shares, tuple(warnings)
+
+
+def _suggest_smaller(split: SplitConfig) -> str:
+    """Name the setting that may have left a split without positives, if there is one."""
+    if split.strategy == "leave_last":
+        return "Lower split.leave_last. "
+    return "Lower split.gap_days. " if split.gap_days else ""
 
 
 def _has_positives(interactions: Interactions, positives: Positives, backend: Backend) -> Array:
@@ -291,9 +357,9 @@ def require_disjoint_users(
 ) -> None:
     """Raise GateError where a user has positives in two splits (D7).
 
-    With strategy `temporal` users may be in several.
+    With strategies `temporal` and `leave_last` users may be in several.
     """
-    if split.strategy == "temporal":
+    if not split.is_disjoint:
         return
     train, val, test = positive_users(interactions, plan, backend)
     n_shared = int((train & val | train & test | val & test).sum())

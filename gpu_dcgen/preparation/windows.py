@@ -23,7 +23,10 @@ def format_time(nanoseconds: int) -> str:
 
 @dataclass(frozen=True)
 class Windows:
-    """Three windows of nanoseconds: train [first, cut1), val [cut1, cut2), test [cut2, last]."""
+    """Three windows of nanoseconds: train [first, cut1), val [cut1, cut2), test [cut2, last].
+
+    With strategy `leave_last` both cuts are after `last`: each split's window is the whole log.
+    """
 
     first: int
     cut1: int
@@ -33,7 +36,19 @@ class Windows:
     @property
     def starts(self) -> tuple[int, int, int]:
         """The first time of each split's window."""
+        if self.is_whole:
+            return self.first, self.first, self.first
         return self.first, self.cut1, self.cut2
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the splits do not divide time."""
+        return self.cut1 > self.last
+
+    @property
+    def last_times(self) -> tuple[int, int, int]:
+        """What recency in a split's window counts from."""
+        return min(self.cut1, self.last), min(self.cut2, self.last), self.last
 
     @property
     def ends(self) -> tuple[int, int, int]:
@@ -51,13 +66,16 @@ def cut_windows(
     """Cut the time axis at `split.val_from` and `test_from`, or by the shares of the splits.
 
     Without the two dates, the cuts are at the train share and the train + val share of the time
-    axis, computed exactly, or of the rows (`windows: rows`).
+    axis, computed exactly, or of the rows (`windows: rows`). With strategy `leave_last` time is not
+    cut.
 
     `times` (T,) int64 are those of all accepted rows, in any order. Raises InputError when a
     window would be empty.
     """
     train, val, _ = wanted_shares(split)
     until_val = train + val
+    if split.strategy == "leave_last":
+        return Windows(first, last + 1, last + 1, last)
     if split.cuts is not None:
         cut1, cut2 = split.cuts
     elif split.windows == "rows":

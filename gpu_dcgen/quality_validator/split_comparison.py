@@ -51,7 +51,7 @@ def measure_splits(
     results: StageResults, config: DatasetConfig, backend: Backend
 ) -> dict[str, float | None]:
     """Compute the gates' values on windows, shares, users and knowledge of the future."""
-    windows, temporal = results.plan.windows, config.split.strategy == "temporal"
+    windows, is_disjoint = results.plan.windows, config.split.is_disjoint
     train, val, test = positive_users(results.interactions, results.plan, backend)
     wanted = [float(share) for share in wanted_shares(config.split)]
     spans = [
@@ -62,19 +62,19 @@ def measure_splits(
     ]
     shares = [results.plan.shares[split]["share"] for split in SPLITS]
     return {
-        "temporal_periods": max(
-            abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)
-        ),
-        "positive_shares": None
-        if temporal
-        else max(abs(share - w) for share, w in zip(shares, wanted, strict=True)),
+        "temporal_periods": None
+        if windows.is_whole
+        else max(abs(span / sum(spans) - w) for span, w in zip(spans, wanted, strict=True)),
+        "positive_shares": max(abs(share - w) for share, w in zip(shares, wanted, strict=True))
+        if is_disjoint
+        else None,
         "split_size": (smallest := min(len(p) for p in results.plan.positives)),
         "split_share": min(shares),
         "split_floor": smallest,
         "no_future_knowledge": _future_knowledge(results),
-        "no_user_overlap": None
-        if temporal
-        else int((train & val | train & test | val & test).sum()),
+        "no_user_overlap": int((train & val | train & test | val & test).sum())
+        if is_disjoint
+        else None,
     }
 
 

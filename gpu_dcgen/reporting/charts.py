@@ -13,8 +13,8 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from ..contract.manifest import WindowEdges
 from ..contract.schema import SPLITS
+from ..contract.split_summary import WindowEdges
 from .numbers import shorten
 
 NARROW, WIDE = 300, 700  # pixels
@@ -112,12 +112,11 @@ def show_timeline(windows: WindowEdges, weeks: Mapping[str, Sequence[int]]) -> d
 
 def _list_spans(windows: WindowEdges) -> list[dict[str, str]]:
     """List the spans of each split's histories and positives."""
-    cuts = [windows.first, windows.cut1, windows.cut2, windows.last]
     return [
-        {"split": name, "kind": kind, "start": start[:19] + "Z", "end": end[:19] + "Z"}
-        for k, name in enumerate(SPLITS)
-        for kind, start, end in (("history", cuts[0], cuts[k]), ("positives", cuts[k], cuts[k + 1]))
-        if start < end
+        {"split": name, "kind": kind, "start": first[:19] + "Z", "end": last[:19] + "Z"}
+        for name, (start, end) in zip(SPLITS, windows.spans, strict=True)
+        for kind, first, last in (("history", windows.first, start), ("positives", start, end))
+        if first < last
     ]
 
 

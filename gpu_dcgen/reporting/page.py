@@ -34,6 +34,7 @@ OUTCOMES = {
     "history": "before the user's window: history",
     "later_unused": "after the user's window: left out, so that nothing leaks",
     "repurchase": "bought before, and repurchases are dropped",
+    "in_gap": "within split.gap_days before val or test",
     "short_history": "too few earlier purchases",
     "over_cap": "beyond the user's latest purchases that count",
     "not_on_sale": "item not on sale at the time",

@@ -109,7 +109,7 @@ def compare(tables: reference.Tables, config: DatasetConfig, folder: Path) -> Bu
     mismatches += [
         f"candidates {line}" for line in differences(candidates, world.hard_candidate_rows)
     ]
-    if config.split.strategy != "temporal":
+    if config.split.is_disjoint:
         sequences = read(result.output / "user_sequences.parquet")
         mismatches += [
             f"sequences {line}" for line in differences(sequences, world.user_sequence_rows)

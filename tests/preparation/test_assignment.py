@@ -15,7 +15,7 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen.auditing.assignment import _list_assignments, _measure_faults
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.errors import InputError
-from gpu_dcgen.preparation.assignment import assign_users
+from gpu_dcgen.preparation.assignment import UserCounts, assign_users
 from tests.support.shops import DAY, Tables, sales, tiny_config
 from tests.support.stage_shops import Stages
 
@@ -28,7 +28,7 @@ def assign(counts: list[list[int]]) -> list[int]:
     backend = NumpyBackend()
     by_window = np.array(counts, dtype=np.int64).T.copy()
     keys = np.arange(len(counts), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return assign_users(by_window, by_window, keys, CONFIG, backend).tolist()
+    return assign_users(UserCounts(by_window, by_window, keys), CONFIG, backend).tolist()
 
 
 def sum_up(counts: list[list[int]], assignment: tuple[int, ...] | list[int]) -> list[int]:
@@ -73,7 +73,7 @@ def test_the_audit_comes_to_the_same_assignment(seed, n_users):
     ]
     by_window = np.array(counts).T
     keys = np.array([chance.getrandbits(64) for _ in counts], dtype=np.uint64)
-    ours = assign_users(by_window, by_window, keys, CONFIG, NumpyBackend()).tolist()
+    ours = assign_users(UserCounts(by_window, by_window, keys), CONFIG, NumpyBackend()).tolist()
     theirs = min(
         _list_assignments(by_window, by_window, keys, CONFIG),
         key=lambda candidate: _measure_faults(*candidate, by_window, CONFIG),

@@ -27,6 +27,8 @@ STRATEGIES = {
     "hashed users": {"split": {"strategy": "hash"}},
     "users in all windows": {"split": {"strategy": "temporal"}},
     "row windows": {"split": {"windows": "rows"}},
+    "the last two": {"split": {"strategy": "leave_last", "leave_last": 2}},
+    "a gap": {"split": {"gap_days": 4}},
     "a low cap": {"filtering": {"max_user_interactions": 3}},
     "no repurchases": {"negative_sampling": {"repurchases": "drop"}},
     "a tight corpus": {"negative_sampling": {"random_negatives_per_positive": 7, "live_days": 9}},

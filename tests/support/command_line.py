@@ -27,13 +27,18 @@ MANIFEST = {
     },
     "vocabulary": {"users": 621, "items": 990},
     "split": {
-        "strategy": "user_disjoint",
+        "strategy": "temporal_user_disjoint",
         "windows": dict.fromkeys(("first", "cut1", "cut2", "last"), "2020-01-01T00:00:00"),
         "windows_ns": {"first": 0, "cut1": 1, "cut2": 2, "last": 3},
         "shares": {
             "train": {"positives": 8000, "share": 0.80008, "wanted": 0.8, "users": 500},
             "val": {"positives": 1000, "share": 0.10001, "wanted": 0.1, "users": 60},
             "test": {"positives": 999, "share": 0.09991, "wanted": 0.1, "users": 61},
+        },
+        "positives_by_strategy": {
+            "temporal_user_disjoint": {"train": 8000, "val": 1000, "test": 999},
+            "hash": {"train": 4000, "val": 60, "test": 40},
+            "temporal": {"train": 9000, "val": 1100, "test": 1000},
         },
     },
     "ledger": {

@@ -25,6 +25,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random only": {"negative_sampling": {"hard_negatives_per_positive": 0}},
     "hard only": {"negative_sampling": {"random_negatives_per_positive": 0}},
     "a low cap": {"filtering": {"max_user_interactions": 4}},
+    "the last purchase": {"split": {"strategy": "leave_last"}},
+    "the last three": {"split": {"strategy": "leave_last", "leave_last": 3}},
+    "a gap": {"split": {"gap_days": 3}},
+    "a gap between rows": {"split": {"gap_days": 2, "windows": "rows", "strategy": "temporal"}},
     "pinned cuts": {"split": {"val_from": "2018-10-14", "test_from": "2018-10-22T00:00:00"}},
     "counted by window": {
         "filtering": {"counts": "window", "min_user_interactions": 4, "min_item_interactions": 4}

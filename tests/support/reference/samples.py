@@ -147,7 +147,7 @@ def user_sequence_rows(log: Log, config: Any, assignment: dict[int, int | None])
     rows = []
     for user in range(len(log.users)):
         split = assignment[user]
-        if config.split.strategy == "temporal":
+        if config.split.strategy in ("temporal", "leave_last"):
             windows = [
                 window for window in range(3) if count_long_enough(log, config, user, window) > 0
             ]

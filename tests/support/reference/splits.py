@@ -14,12 +14,12 @@ from typing import Any, Callable, Iterator
 
 from . import rng
 from .features import Snapshots
-from .world import SPLITS, Interaction, Log, share
+from .world import DAY, SPLITS, Interaction, Log, share, window_of
 
 LEAST, START, MOST = 2**4, 2**14, 2**24  # multipliers are integers in LEAST..MOST
 TOLERANCE = 0.02
 MOST_SEARCHED = 32
-LOSSES = ("short_history", "over_cap", "not_on_sale", "repurchase", "corpus_too_small")
+LOSSES = ("in_gap", "short_history", "over_cap", "not_on_sale", "repurchase", "corpus_too_small")
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,21 @@ class Positive:
     weight: float = 1.0  # category x segment x recency weight, float64; 1 outside train (D18)
 
 
+def in_gap(log: Log, config: Any, e: Interaction) -> bool:
+    """Whether the interaction is in the days before val or before test."""
+    times_before = [cut - e.time for cut in (log.cuts.cut1, log.cuts.cut2)]
+    return any(0 < before <= config.split.gap_days * DAY for before in times_before)
+
+
 def count_long_enough(log: Log, config: Any, user: int, window: int) -> int:
     """n_uk: the user's interactions in the window with enough earlier ones, capped."""
     least = config.sequence_processing.min_sequence_length
     n = sum(
         1
         for e in log.of_user(user)
-        if log.cuts.window(e.time) == window and len(log.history(user, e.time)) >= least
+        if window_of(log, config, e) == window
+        and len(log.history(user, e.time)) >= least
+        and not in_gap(log, config, e)
     )
     return min(n, config.filtering.max_user_interactions)
 
@@ -48,7 +56,7 @@ def count_long_enough(log: Log, config: Any, user: int, window: int) -> int:
 def assign(log: Log, config: Any) -> dict[int, int | None]:
     """Split index of each user, None for users in no split."""
     users = range(len(log.users))
-    if config.split.strategy == "temporal":
+    if config.split.strategy in ("temporal", "leave_last"):
         return dict.fromkeys(users)
     if config.split.strategy == "hash":
         return {user: _hashed_split(log.user_key(user), config) for user in users}
@@ -56,7 +64,7 @@ def assign(log: Log, config: Any) -> dict[int, int | None]:
     emitted = {user: [0, 0, 0] for user in users}
     for e in log.interactions:
         if not _lost(log, config, snapshots, e):
-            emitted[e.user][log.cuts.window(e.time)] += 1
+            emitted[e.user][window_of(log, config, e)] += 1
     # min takes the first of equals
     return min(
         _candidates(log, config, emitted),
@@ -255,13 +263,14 @@ def emit(
         (*(f"emitted_{name}" for name in SPLITS), *LOSSES, "history", "later_unused", "no_split"), 0
     )
     positives: list[list[Positive]] = [[], [], []]
+    may_overlap = config.split.strategy in ("temporal", "leave_last")
     for user in range(len(log.users)):
         split = assignment[user]
         for e in log.of_user(user):
-            window = log.cuts.window(e.time)
-            if config.split.strategy != "temporal" and split is None:
+            window = window_of(log, config, e)
+            if not may_overlap and split is None:
                 ledger["no_split"] += 1
-            elif config.split.strategy != "temporal" and window != split:
+            elif not may_overlap and window != split:
                 ledger["history" if window < split else "later_unused"] += 1
             elif reason := _lost(log, config, snapshots, e):
                 ledger[reason] += 1
@@ -280,14 +289,18 @@ def _lost(log: Log, config: Any, snapshots: Snapshots, e: Interaction) -> str | 
     is.
     """
     least = config.sequence_processing.min_sequence_length
-    window = log.cuts.window(e.time)
+    if in_gap(log, config, e):
+        return "in_gap"
+    window = window_of(log, config, e)
     history = log.history(e.user, e.time)
     if len(history) < least:
         return "short_history"
     remaining = [
         other
         for other in log.of_user(e.user)
-        if log.cuts.window(other.time) == window and len(log.history(e.user, other.time)) >= least
+        if window_of(log, config, other) == window
+        and len(log.history(e.user, other.time)) >= least
+        and not in_gap(log, config, other)
     ]
     if e not in remaining[-config.filtering.max_user_interactions :]:
         return "over_cap"

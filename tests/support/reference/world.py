@@ -104,6 +104,15 @@ class Log:
         return code is not None and code == self.articles[other].get("product_code")
 
 
+def window_of(log: Log, config: Any, e: Interaction) -> int:
+    """0 train, 1 val, 2 test: by time, or by how many purchases of the user come after."""
+    if config.split.strategy != "leave_last":
+        return log.cuts.window(e.time)
+    n_after = len([other for other in log.of_user(e.user) if (other.time, other.item) > e[2:0:-1]])
+    n = config.split.leave_last
+    return 2 if n_after < n else 1 if n_after < 2 * n else 0
+
+
 def share(value: float) -> Fraction:
     """A share as the exact fraction of its decimal text."""
     return Fraction(str(value))
@@ -206,6 +215,8 @@ def find_cuts(times: list[int], split: Any) -> Cuts:
     t0, t1 = times[0], times[-1]
     until_val = share(split.train_share)
     until_test = until_val + share(split.val_share)
+    if split.strategy == "leave_last":  # nothing is cut: everything is before both cuts
+        return Cuts(t0, t1 + 1, t1 + 1, t1)
     if split.val_from is not None:
         return Cuts(
             t0,
