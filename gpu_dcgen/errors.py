@@ -136,11 +136,15 @@ class Problems:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Keep an InputError or ConfigError of the block instead of raising it."""
+        """Keep an InputError or ConfigError of the block instead of raising it.
+
+        One that tells several problems counts as so many.
+        """
         try:
             yield
         except (ConfigError, InputError) as error:
-            self.errors.append(error)
+            several = [InputError(part) for part in error.parts]
+            self.errors += several if len(several) > 1 else [error]
 
     def raise_all(self, where: str) -> None:
         """Raise the only error as it is, several as one InputError about `where`."""

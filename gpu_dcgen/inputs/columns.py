@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, repeat_index
-from ..errors import InputError
+from ..errors import InputError, Problems
 from ..resources import require_memory
 from .sources import Source, explain_unreadable
 
@@ -57,7 +57,8 @@ class Numbers(NamedTuple):
 class ColumnReader:
     """Reads a table's columns into memory once and converts them one by one.
 
-    A column is released when it is converted, so it can be asked for once.
+    A column is released when it is converted, so it can be asked for once. One that cannot be
+    converted is given as null; `require` then raises what is wrong with all such columns.
     """
 
     def __init__(self, source: Source, backend: Backend) -> None:
@@ -76,18 +77,24 @@ class ColumnReader:
         except (OSError, pa.ArrowException) as error:
             raise InputError(explain_unreadable(str(source.path), error)) from error
         self._columns = {name: columns[own_name] for name, own_name in source.columns.items()}
+        self._problems = Problems()
         self._keys: dict[str, tuple[Array, pa.Array]] = {}  # read, and not yet asked for
+
+    def require(self) -> None:
+        """InputError where columns that were read could not be converted."""
+        self._problems.raise_all(self.source.label)
 
     def read_codes(self, name: str) -> tuple[Array, pa.Array]:
         """Return codes (n,) int32 into the sorted distinct values, and those values.
 
         -1 is null; all codes are -1 where the column is absent.
         """
-        xp, source = self.backend.xp, self.source
+        source = self.source
         if name in source.type_classes:
-            return self._convert(name, self.backend.encode)
+            with self._problems.collect():
+                return self._convert(name, self.backend.encode)
         if name not in source.partitions:
-            return xp.full(source.n_rows, -1, dtype=xp.int32), pa.array([], pa.string())
+            return self._make_null_codes()
         values, codes = encode_texts(pa.array(source.partitions[name], pa.string()))
         return self._repeat_per_row(codes), values
 
@@ -104,15 +111,17 @@ class ColumnReader:
             )
             return map_codes(self.backend, places, codes), texts
         texts = values.cast(pa.string())
-        try:
-            texts.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{self.source.label}: column {name!r} holds text that is not UTF-8.\n"
-                "Write the table as UTF-8."
-            ) from error
-        self._require_short_texts(name, codes, texts)
-        return codes, texts
+        with self._problems.collect():
+            try:
+                texts.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{self.source.label}: column {name!r} holds text that is not UTF-8.\n"
+                    "Write the table as UTF-8."
+                ) from error
+            self._require_short_texts(name, codes, texts)
+            return codes, texts
+        return self._make_null_codes()
 
     def read_keys(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
         """Return the same as `read_texts`, with empty texts as null."""
@@ -137,7 +146,8 @@ class ColumnReader:
         if source.type_classes.get(name) == "text" or name in source.partitions:
             return self._parse_numbers(*self.read_texts(name), has_bands)
         if name in source.type_classes:
-            return Numbers(*self._convert(name, self.backend.parse_numbers))
+            with self._problems.collect():
+                return Numbers(*self._convert(name, self.backend.parse_numbers))
         return Numbers(xp.zeros(source.n_rows), xp.zeros(source.n_rows, dtype=bool))
 
     def read_times(self, name: str) -> tuple[Array, Array]:
@@ -147,7 +157,8 @@ class ColumnReader:
         """
         xp, source = self.backend.xp, self.source
         if name in source.type_classes:
-            return self._convert(name, self.backend.parse_times)
+            with self._problems.collect():
+                return self._convert(name, self.backend.parse_times)
         if name not in source.partitions:
             return xp.zeros(source.n_rows, dtype=xp.int64), xp.zeros(source.n_rows, dtype=bool)
         parsed = pa.array([_parse_time(text) for text in source.partitions[name]], pa.int64())
@@ -205,6 +216,10 @@ class ColumnReader:
                 explain_unreadable(where, f"it has {n_values} values for {source.n_rows} rows")
             )
         return values, meaning
+
+    def _make_null_codes(self) -> tuple[Array, pa.Array]:
+        xp = self.backend.xp
+        return xp.full(self.source.n_rows, -1, dtype=xp.int32), pa.array([], pa.string())
 
     def _explain_types(self, name: str, error: Exception) -> str | None:
         """Return the text of an InputError where a column's types differ among the files."""

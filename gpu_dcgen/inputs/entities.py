@@ -51,7 +51,6 @@ class Entities:
     ids: pa.Array  # (n,) host strings
     columns: dict[str, Category]
     age: Array  # (n,) int16  -1 for null
-    source: Source  # that has the ids: the table's, or the log's
     checked: CheckedTable | None  # None where there is no table
     warnings: tuple[str, ...]
 
@@ -70,6 +69,7 @@ def load_entities(source: Source, backend: Backend, *, width: int = 0) -> Entiti
     if "index_name" in source.names:  # only read where there is no index_group_name
         encoded["index_group"] = _derive_index_groups(backend, *reader.read_texts("index_name"))
     ages = reader.read_numbers("age", has_bands=True)  # articles have none
+    reader.require()
     age, has_age = ages.values, ages.valid
 
     compared = [column for column, _ in encoded.values()] + [age, has_age]
@@ -90,7 +90,7 @@ def load_entities(source: Source, backend: Backend, *, width: int = 0) -> Entiti
     age = xp.where(has_age & ~is_bad_age, xp.floor(age), -1.0).astype(xp.int16)
     ids = ids.take(pa.array(backend.to_host(codes[rows])))
     warnings += warn_of_integer_ids(source, ids)
-    return Entities(ids, categories, age, source, checked, tuple(warnings))
+    return Entities(ids, categories, age, checked, tuple(warnings))
 
 
 def derive_entities(
@@ -99,11 +99,11 @@ def derive_entities(
     """Take the customers or articles from the ids of logs; nothing else is known of them."""
     xp, (key, *features) = backend.xp, INPUT_COLUMNS[table]
     texts = [reader.peek_keys(key.name, width) for reader in logs]
-    ids = pa.concat_arrays(texts).unique().sort()
+    ids = pa.chunked_array(texts, pa.string()).unique().sort()
     unknown = Category(xp.full(len(ids), -1, dtype=xp.int32), ())
     categories = {column.becomes: unknown for column in features if column.becomes}
     age = xp.full(len(ids), -1, dtype=xp.int16)
-    return Entities(ids, categories, age, logs[0].source, None, ())
+    return Entities(ids, categories, age, None, ())
 
 
 def _derive_index_groups(backend: Backend, codes: Array, names: pa.Array) -> tuple[Array, pa.Array]:

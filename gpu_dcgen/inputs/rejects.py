@@ -155,7 +155,7 @@ def handle_rejects(
     """
     n_read = sum(table.counts.read for table in tables)
     n_bad = sum(table.counts.rejected for table in tables)
-    score = (n_read - n_bad) / n_read
+    score = (n_read - n_bad) / max(1, n_read)
     if n_bad and inputs.on_bad_rows == "fail":
         raise _make_error(
             f"inputs: found {n_bad} bad rows; expected none:",

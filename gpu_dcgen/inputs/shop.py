@@ -115,22 +115,50 @@ def load_shop(
     Raises InputError for tables that are missing, unreadable or of wrong types and for bad rows
     (`handle_rejects`), ConfigError for a mapping of a column that does not exist.
     """
-    inputs = config.inputs
-    sources = find_sources(tables, inputs)
+    sources = find_sources(tables, config.inputs)
+    return _load_sources(sources, Problems(), as_tables(tables).label, config, backend, rejects)
+
+
+def check_tables(
+    tables: InputTables | Path, config: DatasetConfig, backend: Backend
+) -> InputReport:
+    """Read the tables as `load_shop` does, to find all that is wrong with them at once.
+
+    The rows of tables without a problem are read also where another table has some: InputError
+    names all.
+    """
+    problems = Problems()
+    sources = find_sources(tables, config.inputs, problems)
+    return _load_sources(sources, problems, as_tables(tables).label, config, backend).report
+
+
+def _load_sources(
+    sources: Mapping[InputTable, Source],
+    problems: Problems,
+    label: str,
+    config: DatasetConfig,
+    backend: Backend,
+    rejects: Path | None = None,
+) -> Shop:
+    """Read the tables, add to `problems` what is wrong with them, and raise them all."""
     with _hash_files(sources.values()) as hashes:
         logs = _LogReaders(sources, backend)
-        items = _find_entities("articles", sources, logs, config, backend)
-        users = _find_entities("customers", sources, logs, config, backend)
-        log = _load_log(logs.take("transactions"), items, users, config)
-        views = _load_log(logs.take("views"), items, users, config) if "views" in sources else None
-        parts = [part for part in (items, users, log, views) if part]
+        items = _find_entities("articles", sources, logs, problems, config)
+        users = _find_entities("customers", sources, logs, problems, config)
+        loaded: dict[InputTable, _Log] = {}
+        for table in logs.tables:
+            with problems.collect():
+                loaded[table] = _load_log(logs.take(table), items, users, config)
+                problems.errors += [InputError(text) for text in loaded[table].faults]
+        parts: list[Entities | _Log] = [items, users, *loaded.values()]
         checked = [part.checked for part in parts if part.checked]
-        problems = Problems()
-        problems.errors += [InputError(text) for text in log.faults]
         with problems.collect():
-            score = handle_rejects(checked, inputs, backend, rejects)
-        problems.raise_all(as_tables(tables).label)
+            # Rows are set aside only where a build does not end here.
+            rejects = None if problems.errors else rejects
+            score = handle_rejects(checked, config.inputs, backend, rejects)
+        problems.raise_all(label)
         files = tuple(_record_files(sources.values(), hashes))
+    log, views = loaded["transactions"], loaded.get("views")
     report = InputReport(
         rows={table.source.table: table.counts for table in checked},
         rejects={table.source.table: table.rejects for table in checked},
@@ -160,34 +188,39 @@ class _LogReaders:
     """The readers of transactions and views; each is opened when it is first needed."""
 
     def __init__(self, sources: Mapping[InputTable, Source], backend: Backend) -> None:
-        self._sources, self._backend = sources, backend
+        self.backend = backend
+        self.tables = [table for table in _LOGS if table in sources]
+        self._sources = sources
         self._readers: dict[InputTable, ColumnReader] = {}
 
     def peek(self) -> list[ColumnReader]:
         """Return the readers of all logs."""
-        tables = [table for table in _LOGS if table in self._sources]
-        for table in tables:
+        for table in self.tables:
             self._readers[table] = self.take(table)
-        return [self._readers[table] for table in tables]
+        return [self._readers[table] for table in self.tables]
 
     def take(self, table: InputTable) -> ColumnReader:
         """Return the reader of a log, and forget it: its columns take memory."""
-        return self._readers.pop(table, None) or ColumnReader(self._sources[table], self._backend)
+        return self._readers.pop(table, None) or ColumnReader(self._sources[table], self.backend)
 
 
 def _find_entities(
     table: InputTable,
     sources: Mapping[InputTable, Source],
     logs: _LogReaders,
+    problems: Problems,
     config: DatasetConfig,
-    backend: Backend,
 ) -> Entities:
-    """Read articles or customers from their table, or take them from the logs without one."""
+    """Read articles or customers from their table, or take them from the logs without one.
+
+    So they are where the table cannot be read, to find what is wrong with the logs too.
+    """
     inputs = config.inputs
     width = inputs.article_id_width if table == "articles" else inputs.customer_id_width
     if table in sources:
-        return load_entities(sources[table], backend, width=width)
-    return derive_entities(table, logs.peek(), backend, width=width)
+        with problems.collect():
+            return load_entities(sources[table], logs.backend, width=width)
+    return derive_entities(table, logs.peek(), logs.backend, width=width)
 
 
 @dataclass(frozen=True)
@@ -220,6 +253,7 @@ def _load_log(
     if has_price:
         price, prices = _match_prices(backend, *reader.read_codes("price"))
     channels = reader.read_numbers("sales_channel_id")
+    reader.require()
     channel = _match_channels(xp, channels.values, channels.valid, inputs.channels)
 
     checks = (  # in the order of REASONS
@@ -266,7 +300,8 @@ def _match_ids(
     codes, texts = reader.read_keys(column, width)
     places = pc.index_in(texts, value_set=entities.ids)
     unknown = texts.filter(places.is_null()) if places.null_count else texts[:0]
-    ids = UnknownIds(column, reader.source, entities.source, unknown, entities.ids)
+    known = reader.source if entities.checked is None else entities.checked.source
+    ids = UnknownIds(column, reader.source, known, unknown, entities.ids)
     return map_codes(reader.backend, places.fill_null(_UNKNOWN), codes), ids
 
 

@@ -122,13 +122,16 @@ class _File:
         return [*self.schema.names, *in_path]
 
 
-def find_sources(tables: InputTables | Path, inputs: InputsConfig) -> dict[InputTable, Source]:
+def find_sources(
+    tables: InputTables | Path, inputs: InputsConfig, collected: Problems | None = None
+) -> dict[InputTable, Source]:
     """Find the tables in a folder of Parquet files: transactions, and the others that exist.
 
     InputError names all that is missing, empty, unreadable, doubled or of the wrong type, and
-    remedies. ConfigError: a mapping of a column that does not exist.
+    remedies. ConfigError: a mapping of a column that does not exist. With `collected`, problems are
+    added to it instead, and the other tables returned.
     """
-    problems, missing = Problems(), list[MissingColumns]()
+    problems, missing = collected or Problems(), list[MissingColumns]()
     sources: dict[InputTable, Source] = {}
     tables = as_tables(tables)
     folder = tables.given
@@ -141,12 +144,15 @@ def find_sources(tables: InputTables | Path, inputs: InputsConfig) -> dict[Input
             if opener.missing is not None:
                 missing.append(opener.missing)
             elif not opener.problems.errors:
-                sources[table] = opener.make_source()
-                _require_rows(sources[table])
+                source = opener.make_source()
+                _require_rows(source)
+                sources[table] = source
     if missing:
         problems.errors.append(InputError(explain_missing(missing, inputs)))
-    problems.raise_all(tables.label)
-    log = sources["transactions"]
+    if collected is None:
+        problems.raise_all(tables.label)
+    if (log := sources.get("transactions")) is None:
+        return sources
     warnings = (*log.warnings, *warn_of_missing_tables(folder, sources.keys(), inputs))
     sources["transactions"] = replace(log, warnings=warnings)
     return sources

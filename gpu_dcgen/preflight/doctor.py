@@ -22,7 +22,7 @@ from ..contract.budgets import (
     RECOMMENDED_DISK_BYTES,
     RECOMMENDED_MEMORY_BYTES,
 )
-from ..errors import BackendError, DcgenError
+from ..errors import BackendError, DcgenError, Problems
 from ..resources import (
     add_disk_margin,
     estimate_dataset_bytes,
@@ -223,8 +223,9 @@ def _check_inputs(
 
         with tempfile.TemporaryDirectory(prefix="gpu-dcgen-doctor-") as scratch:
             tables = open_tables(inputs, config.inputs, Path(scratch) / "csv")
-            sources, tables_found = _check_tables(tables, config)
-            return sources, tables_found + (_check_rows(tables, config) if sources else [])
+            sources, sizes = _check_tables(tables, config)
+            rows, is_usable = _check_rows(tables, config)
+            return sources if is_usable else {}, [*sizes, *rows]
     except DcgenError as error:
         return {}, [_report_problem(part, _READABLE) for part in error.parts]
     except ImportError as error:
@@ -246,10 +247,10 @@ def _check_footers(inputs: Path, config: DatasetConfig) -> dict[InputTable, Sour
 def _check_tables(
     tables: InputTables, config: DatasetConfig
 ) -> tuple[dict[InputTable, Source], list[Check]]:
-    """Find the tables as a build does. Files, footers and columns are checked, no rows."""
+    """Find the tables that a build can read, by files, footers and columns; no rows are read."""
     from ..inputs.sources import find_sources
 
-    sources = find_sources(tables, config.inputs)
+    sources = find_sources(tables, config.inputs, Problems())
     return sources, [
         Check(source.label, _describe_size(source), _READABLE, "ok") for source in sources.values()
     ]
@@ -263,24 +264,25 @@ def _report_problem(text: str, expected: str) -> Check:
     return Check("tables", actual, expected, "fail", remedy)
 
 
-def _check_rows(tables: InputTables, config: DatasetConfig) -> list[Check]:
-    """Read the tables as a build does, and report what it would refuse or warn of."""
+def _check_rows(tables: InputTables, config: DatasetConfig) -> tuple[list[Check], bool]:
+    """Read the tables as a build does, and report what it would refuse or warn of.
+
+    Returns as well whether a build can use them.
+    """
     from ..backend.select import select_backend
-    from ..inputs.shop import load_shop
+    from ..inputs.shop import check_tables
 
     expected = "rows that a build can use"
     backend, _ = select_backend("cpu", memory_limit=config.resources.memory_limit)
     try:
-        report = load_shop(tables, config, backend).report
+        report = check_tables(tables, config, backend)
     except DcgenError as error:
-        return [_report_problem(part, expected) for part in error.parts]
+        return [_report_problem(part, expected) for part in error.parts], False
     n_rows = sum(rows.read for rows in report.rows.values())
     n_bad = sum(rows.rejected for rows in report.rows.values())
     actual = f"{n_rows:,} rows, {n_bad:,} of them bad"
-    return [
-        Check("rows", actual, expected, "ok"),
-        *(Check("rows", text, expected, "warn") for text in report.warnings),
-    ]
+    warnings = (Check("rows", text, expected, "warn") for text in report.warnings)
+    return [Check("rows", actual, expected, "ok"), *warnings], True
 
 
 def _describe_size(source: Source) -> str:
