@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from .dataset_files import NOT_AUDITED, list_files
-from .input_tables import hash_file
+from .table_reader import hash_file
 
 MIN_KEY_BYTES = 16
 UNKEYED, KEYED = "SHA-256", "HMAC-SHA-256"

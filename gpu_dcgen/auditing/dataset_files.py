@@ -18,7 +18,7 @@ from ..contract.schema import CARDS, SPLITS, list_tables, make_arrow_schema
 from ..errors import InputError
 from .findings import Findings
 from .hashes import ColumnDigests
-from .input_tables import hash_file
+from .table_reader import hash_file
 
 BATCH_GROUPS = 2048  # checked at a time: bounds the memory
 SIDE_TABLE_ROWS = 1 << 18

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,12 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..config import DatasetConfig, InputsConfig
 from ..contract.manifest import InputFile, TableRows
 from ..errors import InputError
-from .csv_input import is_csv, read_csv_column, read_csv_names, replace_decimal_comma
 from .far_rows import mark_far_rows
 from .input_columns import (
     EPOCH,
@@ -28,9 +25,11 @@ from .input_columns import (
     read_keys,
     read_numbers,
     read_texts,
-    read_times,
 )
-from .input_files import NAME_THE_FOLDER, find_table, list_files, read_partitions
+from .input_events import sort_events
+from .input_files import NAME_THE_FOLDER, find_table
+from .input_times import read_log_times
+from .table_reader import TableReader, get_own_names, hash_file
 
 ITEM_COLUMNS = {
     "product_group": "product_group_name",
@@ -84,6 +83,7 @@ class AcceptedTables:
     views: Views | None
     rows: dict[str, TableRows]  # by table
     rejects: dict[str, dict[str, int]]  # table -> reason -> rows
+    left_out: dict[str, dict[str, int]]  # the same, of tables where rows are left out
     files: list[InputFile]
 
 
@@ -98,19 +98,23 @@ def read_tables(
     inputs = config.inputs
     if not folder.is_dir():
         raise InputError(f"{folder}: the folder does not exist.\n{NAME_THE_FOLDER}")
-    own_names = _get_own_names(inputs)
+    own_names = get_own_names(inputs)
     names = ["transactions"]
     for name in ("articles", "customers"):
         if name in listed or find_table(folder, name, own_names.get(name)) is not None:
             names.append(name)
     if inputs.views and find_table(folder, "views", own_names.get("views")) is not None:
         names.append("views")
-    tables = {name: _Table(folder, name, inputs) for name in sorted(names)}  # as they are listed
+    tables = {
+        name: TableReader(folder, name, inputs) for name in sorted(names)
+    }  # as they are listed
     logs = [tables[name] for name in ("transactions", "views") if name in tables]
     items = _find_entities(tables.get("articles"), logs, "article_id", ITEM_COLUMNS)
     users = _find_entities(tables.get("customers"), logs, "customer_id", USER_COLUMNS)
     log = _read_log(tables["transactions"], items.ids, users.ids, config)
-    views = None
+    views, files = None, dict(tables)
+    if inputs.views and "view" in inputs.events.values():
+        tables["views"] = tables["transactions"].as_views()
     if "views" in tables:
         viewed = _read_log(tables["views"], items.ids, users.ids, config)
         views = Views(viewed.user, viewed.item, viewed.time)
@@ -128,6 +132,7 @@ def read_tables(
         views=views,
         rows={name: table.counts for name, table in tables.items()},
         rejects={name: table.rejects for name, table in tables.items()},
+        left_out={name: table.left_out for name, table in tables.items() if table.left_out},
         files=[
             InputFile(
                 table=name,
@@ -136,124 +141,10 @@ def read_tables(
                 rows=n,
                 sha256=hash_file(file),
             )
-            for name, table in tables.items()
+            for name, table in files.items()
             for file, n in zip(table.files, table.n_rows, strict=True)
         ],
     )
-
-
-def _get_own_names(inputs: InputsConfig) -> dict[str, str]:
-    """Return the names of files that the settings give, by table."""
-    return {str(table): name for table, name in inputs.files.items()}
-
-
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-class _Table:
-    """The files of one table; columns by the contract's name, as arrays over all its rows."""
-
-    def __init__(self, folder: Path, name: str, inputs: InputsConfig) -> None:
-        path = find_table(folder, name, _get_own_names(inputs).get(name))
-        if path is None:
-            raise InputError(f"{folder}: has no {name}.parquet.\n{NAME_THE_FOLDER}")
-        self._csv = inputs.csv
-        self.name, self.path = name, path
-        self.files = list_files(path)
-        self.widths = {
-            "article_id": inputs.article_id_width,
-            "customer_id": inputs.customer_id_width,
-        }
-        self._mapping = next(
-            (names for table, names in inputs.columns.items() if table == name), {}
-        )
-        self.counts = TableRows(read=0, accepted=0, rejected=0)
-        self.rejects: dict[str, int] = {}
-        try:
-            self._names = [self._read_names(file) for file in self.files]
-            self.n_rows = [
-                self._count_rows(file, names)
-                for file, names in zip(self.files, self._names, strict=True)
-            ]
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read ({error}).\n{NAME_THE_FOLDER}") from error
-
-    def __len__(self) -> int:
-        return sum(self.n_rows)
-
-    def _read_names(self, file: Path) -> list[str]:
-        if is_csv(file):
-            return read_csv_names(file, self._csv)
-        names: list[str] = pq.read_schema(file).names
-        return names
-
-    def _count_rows(self, file: Path, names: list[str]) -> int:
-        if is_csv(file):
-            return len(read_csv_column(file, names[0], self._csv))
-        n: int = pq.read_metadata(file).num_rows
-        return n
-
-    def has(self, name: str) -> bool:
-        """Whether every file has the column, or has it from the name of its folder."""
-        name = self._mapping.get(name, name)
-        return all(
-            name in names or name in read_partitions(file, self.path)
-            for file, names in zip(self.files, self._names, strict=True)
-        )
-
-    def chunks(self, name: str) -> list[pa.Array]:
-        """Return a column file by file, texts as dictionaries; nulls where a file lacks it."""
-        column, name, chunks = name, self._mapping.get(name, name), []
-        for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
-            if name in names and is_csv(file):
-                texts = read_csv_column(file, name, self._csv).chunks
-                chunks += [replace_decimal_comma(column, chunk, self._csv) for chunk in texts]
-            elif name in names:
-                chunks += _read_column(file, name).chunks
-            else:
-                value = read_partitions(file, self.path).get(name)
-                chunks.append(pa.repeat(pa.scalar(value, pa.string()), n))
-        return chunks
-
-    def accept(
-        self,
-        checks: list[tuple[str, np.ndarray]],
-        is_copy: np.ndarray | None = None,
-        is_left_out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return the rows that pass all checks; the others count under their first reason."""
-        is_accepted = np.ones(len(self), dtype=bool)
-        for reason, is_bad in checks:
-            if n := int((is_accepted & is_bad).sum()):
-                self.rejects[reason] = n
-            is_accepted &= ~is_bad
-        n_rejected, n_collapsed, n_left_out = len(self) - int(is_accepted.sum()), 0, 0
-        if is_copy is not None:
-            n_collapsed = int((is_accepted & is_copy).sum())
-            is_accepted &= ~is_copy
-        if is_left_out is not None:
-            n_left_out = int(is_left_out.sum())
-            is_accepted &= ~is_left_out
-        self.counts = TableRows(
-            read=len(self),
-            accepted=int(is_accepted.sum()),
-            rejected=n_rejected,
-            collapsed=n_collapsed,
-            left_out=n_left_out,
-        )
-        return np.flatnonzero(is_accepted)
-
-
-def _read_column(file: Path, name: str) -> pa.ChunkedArray:
-    try:
-        return pq.ParquetFile(file, read_dictionary=[name]).read(columns=[name]).column(0)
-    except (OSError, pa.ArrowNotImplementedError):
-        # Delta encodings, as DuckDB writes them; a torn file fails again below.
-        column = pq.ParquetFile(file).read(columns=[name]).column(0)
-        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 class _Entities(NamedTuple):
@@ -265,7 +156,7 @@ class _Entities(NamedTuple):
 
 
 def _find_entities(
-    table: _Table | None, logs: list[_Table], key: str, columns: dict[str, str]
+    table: TableReader | None, logs: list[TableReader], key: str, columns: dict[str, str]
 ) -> _Entities:
     """Read the entities of a table; without one, those that the logs name."""
     if table is not None:
@@ -277,7 +168,7 @@ def _find_entities(
     return _Entities(ids, dict.fromkeys(columns, nothing), unknown)
 
 
-def _read_entities(table: _Table, key: str, columns: dict[str, str]) -> _Entities:
+def _read_entities(table: TableReader, key: str, columns: dict[str, str]) -> _Entities:
     """Read one row an id: equal rows are collapsed, contradicting ones rejected."""
     ids = read_keys(table, key)
     categories = {name: read_texts(table, source) for name, source in columns.items()}
@@ -343,13 +234,13 @@ class _LogRows(NamedTuple):
 
 
 def _read_log(
-    table: _Table, item_ids: pa.Array, user_ids: pa.Array, config: DatasetConfig
+    table: TableReader, item_ids: pa.Array, user_ids: pa.Array, config: DatasetConfig
 ) -> _LogRows:
     inputs = config.inputs
     articles, customers = read_keys(table, "article_id"), read_keys(table, "customer_id")
     item = np.append(find_positions(articles.values, item_ids), -1)[articles.codes]
     user = np.append(find_positions(customers.values, user_ids), -1)[customers.codes]
-    time, is_known = read_times(table, "t_dat")
+    time, is_known = read_log_times(table, "t_dat", inputs)
     end = (dt.datetime(MAX_YEAR + 1, 1, 1) - EPOCH).days * NS_PER_DAY
     checks = [
         ("missing_key", (articles.codes < 0) | (customers.codes < 0)),
@@ -371,16 +262,19 @@ def _read_log(
         else np.full(len(table), math.nan)
     )
     channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
+    events = sort_events(table, table.name, len(table), inputs)
+    checks += events.checks
     is_outside = np.zeros(len(table), dtype=bool)
     if inputs.period is not None:
         is_outside = is_known & ((time < inputs.period[0]) | (time >= inputs.period[1]))
-        checks = [(reason, is_bad & ~is_outside) for reason, is_bad in checks]
+    left_out = {**events.left_out, "outside_period": is_outside}
     if table.name == "transactions" and _sets_far_rows_aside(config):
-        is_good = ~np.logical_or.reduce([is_outside, *(is_bad for _, is_bad in checks)])
+        not_used = [events.is_another, *left_out.values(), *(is_bad for _, is_bad in checks)]
+        is_good = ~np.logical_or.reduce(not_used)
         is_far = np.zeros(len(table), dtype=bool)
         is_far[is_good] = mark_far_rows(time[is_good])
         checks.append(("far_from_others", is_far))
-    rows = table.accept(checks, is_left_out=is_outside)
+    rows = table.accept(checks, left_out=left_out, is_another=events.is_another)
     return _LogRows(
         user=user[rows],
         item=item[rows],
@@ -390,7 +284,7 @@ def _read_log(
     )
 
 
-def _has_prices(table: _Table, inputs: InputsConfig) -> bool:
+def _has_prices(table: TableReader, inputs: InputsConfig) -> bool:
     """Return whether the log has prices; with `auto`, whether its column holds any."""
     if inputs.price != "auto" or not table.has("price"):
         return inputs.price == "column"

@@ -24,11 +24,13 @@ def check_inputs(tables: AcceptedTables, dataset: WrittenDataset, findings: Find
         "file": {file.file: file.to_dict() for file in tables.files},
         "rows": {table: counts.to_dict() for table, counts in tables.rows.items()},
         "rejects": dict(tables.rejects),
+        "left_out": dict(tables.left_out),
     }
     listed = {
         "file": _list_input_files(dataset),
         "rows": dataset.read_object("inputs.rows"),
         "rejects": dataset.read_object("inputs.rejects"),
+        "left_out": dataset.read_object("inputs.left_out"),
     }
     for name in actual:
         for key in sorted(actual[name].keys() | listed[name].keys()):

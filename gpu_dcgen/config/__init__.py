@@ -21,10 +21,13 @@ from .sample_sections import (
     SourceWeights,
 )
 from .section import Section, to_fraction
+from .time_settings import MONTHS, TIME_DIRECTIVES, list_directives
 
 __all__ = [
     "DELIMITERS",
+    "MONTHS",
     "PROFILES",
+    "TIME_DIRECTIVES",
     "CategoryBalancingConfig",
     "CsvConfig",
     "DatasetConfig",
@@ -46,6 +49,7 @@ __all__ = [
     "count_usable_cores",
     "describe_choices",
     "describe_problems",
+    "list_directives",
     "load_config",
     "render_config",
     "to_fraction",

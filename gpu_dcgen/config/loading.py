@@ -173,8 +173,10 @@ def _apply_override(data: dict[Any, Any], override: str) -> None:
             f"--set {override}: expected section.key=value.\n"
             "For example: --set split.train_share=0.7"
         )
+    text = match["value"].strip()
     try:
-        value = _parse_yaml(match["value"])
+        # In YAML a per cent sign begins a directive; here it begins a format of times.
+        value = text if text.startswith("%") else _parse_yaml(text)
     except _YAML_ERRORS as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML.\n{error}") from error
     _set_value(data, match["name"].strip(), value)

@@ -7,12 +7,13 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
 
 from ..contract.schema import InputTable
 from ..contract.table_names import is_table_name
 from .csv_section import CsvConfig
 from .section import Count, Days, Section, Share, to_fraction
+from .time_settings import Events, TimeFormat, TimeUnit, TimeZone
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,6 +65,24 @@ class InputsConfig(Section):
     """Whether transactions have prices. `auto`: they have if there is a column `price`; without
     one, a column with a similar name is an error. `column`: the column `price` is required. `none`:
     the log has no prices; price features are null and price weights 1."""
+    events: Events = {}
+    """What the values of the column `event` of transactions are: `purchase`, `view` or `ignore`.
+    `{transaction: purchase, view: view, addtocart: ignore}` is for RetailRocket's log. Views are
+    used like those of a table of views; what is ignored is left out, and a value that is not listed
+    is a bad row. Empty: every row is a purchase."""
+    min_rating: FiniteFloat | None = None
+    """Smallest value of the column `rating` of transactions that counts as a purchase; rows below
+    it are left out, and are no bad rows. Null: ratings are not read."""
+    time_unit: TimeUnit | None = None
+    """Unit of times that are integers, or text of digits, counted from 1970 UTC. Null: such times
+    are refused, as a number alone has no unit."""
+    time_format: TimeFormat | None = None
+    """Format of times that are text, in directives of strptime, such as `%d.%m.%Y %H:%M`. Null: ISO
+    8601."""
+    time_zone: TimeZone | None = None
+    """Name of the zone that times without one are in, such as `Europe/Berlin`. Where a change of
+    the clock repeats an hour, the first is taken; a time in an hour that it skips moves forward by
+    the skipped time. Null: they are in UTC."""
     on_bad_rows: Literal["fail", "reject"] = "fail"
     """What happens to rows that cannot be used (D2). `fail`: the build stops and names them, so
     that no row is lost unnoticed. `reject`: they go to rejects.parquet, and the others are used."""
@@ -102,6 +121,11 @@ class InputsConfig(Section):
     def is_table(self, name: str, table: InputTable) -> bool:
         """Return whether a file or folder of this name in the input folder is the table."""
         return name == self.files[table] if table in self.files else is_table_name(name, table)
+
+    @property
+    def has_event_views(self) -> bool:
+        """Whether some events of transactions are views that are used."""
+        return self.views and "view" in self.events.values()
 
     @property
     def period(self) -> tuple[int, int] | None:

@@ -41,7 +41,7 @@ class TableRows(Section):
     """Where the rows of an input table went."""
 
     read: int
-    """Rows of its files."""
+    """Rows of its files; those of events that are views count under `views`."""
     accepted: int = Field(validation_alias="kept", serialization_alias="kept")
     """Rows that the build used."""
     rejected: int
@@ -49,7 +49,7 @@ class TableRows(Section):
     collapsed: int = 0
     """Identical copies of an article or customer."""
     left_out: int = 0
-    """Rows outside `inputs.time_from` and `inputs.time_until`."""
+    """Rows that the settings leave out; `left_out` of the section has the reasons."""
 
 
 class Inputs(Section):
@@ -61,6 +61,10 @@ class Inputs(Section):
     """By table, where its rows went."""
     rejects: dict[str, dict[str, int]]
     """By table and reason, the rows that were rejected."""
+    left_out: dict[str, dict[str, int]] = {}
+    """By table and reason, the rows that the settings leave out: `outside_period`
+    (`inputs.time_from`, `inputs.time_until`), `ignored` (`inputs.events`), `low_rating`
+    (`inputs.min_rating`)."""
     data_quality_score: float
     """Clean rows / all rows, 0..1."""
     accepted_transactions: int

@@ -78,6 +78,8 @@ INPUT_COLUMNS: dict[InputTable, tuple[InputColumn, ...]] = {
         InputColumn("article_id", "key", is_required=True),
         InputColumn("price", "price"),  # required or not: `inputs.price`
         InputColumn("sales_channel_id", "number"),
+        InputColumn("event", "category", is_required=True),  # read for `inputs.events`
+        InputColumn("rating", "number", is_required=True),  # read for `inputs.min_rating`
     ),
     "views": (
         InputColumn("t_dat", "time", is_required=True),

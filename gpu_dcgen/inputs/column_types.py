@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -50,7 +50,8 @@ _ACCEPTED: dict[InputRole, _AcceptedTypes] = {
     ),
     "time": _AcceptedTypes(
         frozenset({"date", "timestamp", "text"}),
-        "Write the column as a date or timestamp; a bare number has no unit.",
+        "Write the column as a date or timestamp; a bare number has no unit, unless it is stated: "
+        "inputs.time_unit: s (or ms, us, ns)",
     ),
 }
 _TESTS: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
@@ -68,14 +69,15 @@ def find_type_class(
     files: Sequence[TableFile],
     own_name: str,
     role: InputRole,
-    is_csv: bool,
+    also_accepted: Set[str],
 ) -> str | None:
     """Return the class of a column's types, None where all its values are null.
 
-    In CSV files, all columns are text. InputError where a column of its role cannot have it.
+    `also_accepted` are classes that are accepted besides those of the role. InputError for any
+    other.
     """
     accepted, remedy = _ACCEPTED[role]
-    accepted |= {"text"} if is_csv else set()
+    accepted |= also_accepted
     is_text = role in ("key", "category")  # in the end
     first_files: dict[str, Path] = {}  # type class -> a file that has it
     kinds: dict[str, Path] = {}  # type -> a file that has it

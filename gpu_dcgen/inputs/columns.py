@@ -96,7 +96,7 @@ class ColumnReader:
         if name not in source.partitions:
             return self._make_null_codes()
         values, codes = encode_texts(pa.array(source.partitions[name], pa.string()))
-        return self._repeat_per_row(codes), values
+        return self.repeat_per_row(codes), values
 
     def read_texts(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
         """Return codes (n,) int32 into sorted distinct texts, -1 for null, and those texts.
@@ -162,7 +162,7 @@ class ColumnReader:
         if name not in source.partitions:
             return xp.zeros(source.n_rows, dtype=xp.int64), xp.zeros(source.n_rows, dtype=bool)
         parsed = pa.array([_parse_time(text) for text in source.partitions[name]], pa.int64())
-        return self._repeat_per_row(parsed.fill_null(0)), self._repeat_per_row(parsed.is_valid())
+        return self.repeat_per_row(parsed.fill_null(0)), self.repeat_per_row(parsed.is_valid())
 
     def _parse_numbers(self, codes: Array, texts: pa.Array, has_bands: bool) -> Numbers:
         """Parse texts, and count those that are bands or no numbers."""
@@ -248,7 +248,7 @@ class ColumnReader:
                 f"{MAX_TEXT_BYTES:,}.\nShorten it, or leave the row out."
             )
 
-    def _repeat_per_row(self, per_file: pa.Array) -> Array:
+    def repeat_per_row(self, per_file: pa.Array) -> Array:
         """Repeat a value per file for each row of the file."""
         rows = self.backend.from_host(pa.array(self.source.rows, pa.int64()).to_numpy())
         values = self.backend.from_host(per_file.to_numpy(zero_copy_only=False))

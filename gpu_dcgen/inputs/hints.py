@@ -150,14 +150,23 @@ def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
     """Yield what is wrong with times that cannot be read, by values that JSON can hold."""
     texts = [str(value) for value in values if value is not None]
     if texts and all(re.fullmatch(r"\d{8}", text) for text in texts):
-        yield 'Days as digits need a format: pd.to_datetime(log["t_dat"], format="%Y%m%d").'
+        yield 'Days as digits need a format: inputs.time_format: "%Y%m%d"'
     elif texts and all(re.fullmatch(r"\d+(\.\d*)?", text) for text in texts):
-        yield 'A number has no unit: pd.to_datetime(log["t_dat"].astype(float), unit="s"), or "ms".'
+        yield (
+            "A number has no unit, unless it is stated, for whole ones: inputs.time_unit: s (or "
+            "ms, us, ns)"
+        )
     elif texts and all(re.match(r"\d{5,}-|<value out of range", text) for text in texts):
         yield (
             "Times so far in the future have lost their unit: milliseconds that were written as "
             'seconds, for example (pandas: pd.to_datetime(numbers, unit="ms")).'
         )
+
+
+def explain_unknown_events(values: Iterable[Any]) -> Iterator[str]:
+    """Yield the first events that the settings do not list, and what to do about them."""
+    events = dict.fromkeys("null" if value is None else repr(str(value)) for value in values)
+    yield f"List {', '.join(events):.200} in inputs.events, as purchase, view or ignore."
 
 
 def explain_unread_prices(values: Iterable[Any]) -> Iterator[str]:

@@ -19,11 +19,21 @@ from ..backend.runs import count_codes
 from ..config import InputsConfig
 from ..contract.schema import InputTable
 from ..errors import InputError, spell_option
-from .hints import UnknownIds, explain_unknown_ids, explain_unread_prices, explain_unread_times
+from .hints import (
+    UnknownIds,
+    explain_unknown_events,
+    explain_unknown_ids,
+    explain_unread_prices,
+    explain_unread_times,
+)
 from .sources import Source, explain_unreadable
 
 COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
-LEFT_OUT = 254  # and of a row outside the period that is read
+# And of rows that are left out: outside the period that is read, events that are ignored, ratings
+# below the least that counts.
+LEFT_OUT, IGNORED, LOW_RATING = 254, 253, 252
+OF_ANOTHER_TABLE = 251  # and of a row of the same file that belongs to another table
+LEFT_OUT_REASONS = {"outside_period": LEFT_OUT, "ignored": IGNORED, "low_rating": LOW_RATING}
 # Dearer than anything in any currency; `preparation.features` says what sums of prices may reach.
 MAX_PRICE = 1e9
 _MAX_SHOWN = 120  # characters of a bad value in a message
@@ -73,6 +83,8 @@ REASONS: dict[InputTable, dict[str, Reason]] = {
         "bad_price": Reason(
             f"the price is infinite, zero, negative or above {MAX_PRICE:,.0f}", ("price",)
         ),
+        "unknown_event": Reason("the event is null or not listed in inputs.events", ("event",)),
+        "missing_rating": Reason("the rating is null or not a number", ("rating",)),
         FAR_FROM_OTHERS: Reason("the time is far from those of all other rows", ("t_dat",)),
     },
     "views": _LOG_REASONS,
@@ -96,13 +108,16 @@ REJECTS_SCHEMA = pa.schema(
 
 
 class RowCounts(NamedTuple):
-    """Where the rows of a table went; read is the sum of the others."""
+    """Where the rows of a table went; read is the sum of the others.
+
+    Rows of its files that belong to another table are not among them.
+    """
 
     read: int
     accepted: int
     rejected: int
     collapsed: int  # identical copies of an article or customer
-    left_out: int = 0  # outside the period that is read
+    left_out: int = 0  # for one of LEFT_OUT_REASONS
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ class CheckedTable:
     reason: Array  # (n,) uint8  0 accepted, k the k-th of REASONS[table], COLLAPSED
     counts: RowCounts
     rejects: dict[str, int]  # reason -> rows, of reasons that occur
+    left_out: dict[str, int]  # the same, of LEFT_OUT_REASONS
     unknown_ids: tuple[UnknownIds, ...] = ()  # of a log
 
 
@@ -134,14 +150,15 @@ def count_reasons(
     counts = [int(count) for count in backend.to_host(count_codes(backend.xp, reason, 256))]
     names = enumerate(REASONS[source.table], 1)
     rejects = {name: counts[number] for number, name in names if counts[number]}
+    left_out = {name: counts[code] for name, code in LEFT_OUT_REASONS.items() if counts[code]}
     rows = RowCounts(
-        read=source.n_rows,
+        read=source.n_rows - counts[OF_ANOTHER_TABLE],
         accepted=counts[0],
         rejected=sum(rejects.values()),
         collapsed=counts[COLLAPSED],
-        left_out=counts[LEFT_OUT],
+        left_out=sum(left_out.values()),
     )
-    return CheckedTable(source, reason, rows, rejects, unknown_ids)
+    return CheckedTable(source, reason, rows, rejects, left_out, unknown_ids)
 
 
 def handle_rejects(
@@ -214,6 +231,9 @@ def _make_error(
         lines += [f"  {line}" for line in _describe_rejects(table, backend)]
         for ids in table.unknown_ids:
             lines += [f"  {line}" for line in explain_unknown_ids(ids)]
+        if "unknown_event" in table.rejects:
+            values = _read_first_values(table, "unknown_event", "event", backend)
+            lines += [f"  {line}" for line in explain_unknown_events(values)]
         for reasons, column, explain in _EXPLAINED:
             many = [
                 reason
@@ -332,7 +352,7 @@ def _write_rejects(tables: Sequence[CheckedTable], backend: Backend, path: Path)
     with pq.ParquetWriter(path, REJECTS_SCHEMA, compression="zstd") as writer:
         for table in tables:
             names = [None, *REASONS[table.source.table]]
-            bad = backend.xp.nonzero((table.reason > 0) & (table.reason < LEFT_OUT))[0]
+            bad = backend.xp.nonzero((table.reason > 0) & (table.reason < OF_ANOTHER_TABLE))[0]
             positions = backend.to_host(bad).tolist()
             numbers = backend.to_host(table.reason[bad]).tolist()
             rows = zip(_read_rows(table.source, positions), numbers, strict=True)

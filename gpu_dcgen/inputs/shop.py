@@ -7,39 +7,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..contract.budgets import CRITICAL_QUALITY_SCORE
 from ..contract.schema import InputTable
 from ..errors import InputError, Problems
-from .columns import ColumnReader, drop_unused_values, map_codes, parse_floats
+from .columns import ColumnReader
 from .entities import Category, Entities, derive_entities, load_entities
-from .hints import UnknownIds, find_lost_units
+from .logs import Log, load_logs
 from .origins import InputTables, as_tables
-from .periods import check_ends
 from .rejects import (
-    LEFT_OUT,
-    MAX_PRICE,
     CheckedTable,
     RowCounts,
-    count_reasons,
-    find_first_reasons,
     handle_rejects,
 )
 from .sources import Source, find_sources
 
 _LOGS: tuple[InputTable, ...] = ("transactions", "views")
-_MISSING, _UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
 _HASH_BYTES = 1 << 20  # read at a time; an error stops hashing after the next of them
-_TIME_END = (datetime(2201, 1, 1) - datetime(1970, 1, 1)).days * 86_400 * 10**9  # ns, exclusive
 
 
 class InputFile(NamedTuple):
@@ -58,6 +47,7 @@ class InputReport:
 
     rows: dict[str, RowCounts]  # by table
     rejects: dict[str, dict[str, int]]  # by table and reason; sums to `rows`' rejected
+    left_out: dict[str, dict[str, int]]  # the same of rows that are left out
     quality_score: float  # clean rows / all rows over all tables, 0..1
     warnings: tuple[str, ...]
     files: tuple[InputFile, ...]
@@ -145,12 +135,12 @@ def _load_sources(
         logs = _LogReaders(sources, backend)
         items = _find_entities("articles", sources, logs, problems, config)
         users = _find_entities("customers", sources, logs, problems, config)
-        loaded: dict[InputTable, _Log] = {}
+        loaded: dict[InputTable, Log] = {}
         for table in logs.tables:
             with problems.collect():
-                loaded[table] = _load_log(logs.take(table), items, users, config)
-                problems.errors += [InputError(text) for text in loaded[table].faults]
-        parts: list[Entities | _Log] = [items, users, *loaded.values()]
+                loaded |= (new := load_logs(logs.take(table), items, users, config))
+                problems.errors += [InputError(text) for log in new.values() for text in log.faults]
+        parts: list[Entities | Log] = [items, users, *loaded.values()]
         checked = [part.checked for part in parts if part.checked]
         with problems.collect():
             # Rows are set aside only where a build does not end here.
@@ -162,6 +152,7 @@ def _load_sources(
     report = InputReport(
         rows={table.source.table: table.counts for table in checked},
         rejects={table.source.table: table.rejects for table in checked},
+        left_out={table.source.table: table.left_out for table in checked if table.left_out},
         quality_score=score,
         warnings=tuple(text for part in parts for text in part.warnings),
         files=files,
@@ -221,113 +212,6 @@ def _find_entities(
         with problems.collect():
             return load_entities(sources[table], logs.backend, width=width)
     return derive_entities(table, logs.peek(), logs.backend, width=width)
-
-
-@dataclass(frozen=True)
-class _Log:
-    """Accepted rows of transactions or views, in input order."""
-
-    time: Array  # (n,) int64
-    user: Array  # (n,) int32
-    item: Array  # (n,) int32
-    price: Array  # (n,) int32
-    prices: Any  # host (P,) float64
-    channel: Array  # (n,) int8
-    checked: CheckedTable
-    warnings: tuple[str, ...]
-    faults: tuple[str, ...]  # texts of InputErrors
-
-
-def _load_log(
-    reader: ColumnReader, items: Entities, users: Entities, config: DatasetConfig
-) -> _Log:
-    source, backend, inputs = reader.source, reader.backend, config.inputs
-    xp = backend.xp
-    item, unknown_items = _match_ids(reader, "article_id", inputs.article_id_width, items)
-    user, unknown_users = _match_ids(reader, "customer_id", inputs.customer_id_width, users)
-    time, has_time = reader.read_times("t_dat")
-    has_price = source.table == "transactions" and (
-        inputs.price == "column" or (inputs.price == "auto" and "price" in source.names)
-    )
-    price, prices = xp.zeros_like(item), pa.array([], pa.float64())
-    if has_price:
-        price, prices = _match_prices(backend, *reader.read_codes("price"))
-    channels = reader.read_numbers("sales_channel_id")
-    reader.require()
-    channel = _match_channels(xp, channels.values, channels.valid, inputs.channels)
-
-    checks = (  # in the order of REASONS
-        (item == _MISSING) | (user == _MISSING),
-        item == _UNKNOWN,
-        user == _UNKNOWN,
-        ~has_time,
-        (time < 0) | (time >= _TIME_END),
-        price == _MISSING,
-        price == _UNKNOWN,
-    )
-    reason = find_first_reasons(xp, source.n_rows, checks)
-    if inputs.period is not None:
-        reason[has_time & ((time < inputs.period[0]) | (time >= inputs.period[1]))] = LEFT_OUT
-    warnings = [*source.warnings, *check_ends(time, reason, source, config, backend)]
-    checked = count_reasons(source, reason, backend, (unknown_items, unknown_users))
-    faults = tuple(find_lost_units(source, time))
-    if checked.counts.accepted < source.n_rows:
-        rows = xp.nonzero(checked.reason == 0)[0]
-        time, user, item, price, channel = (
-            array[rows] for array in (time, user, item, price, channel)
-        )
-    if has_price:
-        price, prices = drop_unused_values(backend, price, prices)
-    warnings += channels.warn(f"{source.label}: sales_channel_id")
-    if "sales_channel_id" in source.names and (n_unknown := int((channel < 0).sum())):
-        known = ", ".join(map(str, sorted(inputs.channels)))
-        warnings.append(
-            f"{source.label}: sales_channel_id is null or not in inputs.channels ({known}) in "
-            f"{n_unknown} rows; null is used there."
-        )
-    return _Log(
-        time, user, item, price, prices.to_numpy(), channel, checked, tuple(warnings), faults
-    )
-
-
-def _match_ids(
-    reader: ColumnReader, column: str, width: int, entities: Entities
-) -> tuple[Array, UnknownIds]:
-    """Return codes (n,) int32 into the accepted ids, and the ids that are none of them.
-
-    _MISSING is null, _UNKNOWN a text that is none of them.
-    """
-    codes, texts = reader.read_keys(column, width)
-    places = pc.index_in(texts, value_set=entities.ids)
-    unknown = texts.filter(places.is_null()) if places.null_count else texts[:0]
-    known = reader.source if entities.checked is None else entities.checked.source
-    ids = UnknownIds(column, reader.source, known, unknown, entities.ids)
-    return map_codes(reader.backend, places.fill_null(_UNKNOWN), codes), ids
-
-
-def _match_prices(backend: Backend, codes: Array, values: pa.Array) -> tuple[Array, pa.Array]:
-    """Return codes (n,) int32 into the sorted distinct good prices, and those prices.
-
-    _MISSING is null, NaN or text that is no number, _UNKNOWN a bad price.
-    """
-    if pa.types.is_decimal(values.type):
-        # By way of text the decimal is rounded correctly; by Arrow's direct cast it is not.
-        values = values.cast(pa.string())
-    is_text = pa.types.is_string(values.type)
-    floats = parse_floats(values) if is_text else values.cast(pa.float64())
-    is_good = pc.and_(pc.greater(floats, 0.0), pc.less_equal(floats, MAX_PRICE))
-    prices = floats.filter(is_good).unique().sort()
-    places = pc.index_in(floats, value_set=prices).fill_null(_UNKNOWN)
-    places = pc.if_else(floats.is_null(), _MISSING, places).cast(pa.int32())
-    return map_codes(backend, places, codes), prices
-
-
-def _match_channels(xp: Any, values: Array, is_valid: Array, channels: Mapping[int, str]) -> Array:
-    """Return channel ids (n,) int8, -1 where null or not in `channels` (D3)."""
-    channel = xp.full(values.shape[0], -1, dtype=xp.int8)
-    for known in channels:
-        channel = xp.where(is_valid & (values == known), xp.int8(known), channel)
-    return channel
 
 
 def _find_alerts(score: float, tables: Sequence[CheckedTable]) -> Iterator[str]:

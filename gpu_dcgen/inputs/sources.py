@@ -215,6 +215,11 @@ def _list_tables(folder: Path, inputs: InputsConfig) -> list[InputTable]:
         or find_candidates(folder, table, inputs)
     ]
     has_views = inputs.views and bool(find_candidates(folder, "views", inputs))
+    if has_views and inputs.has_event_views:
+        raise InputError(
+            "views: found a table of views, and views among inputs.events; expected one of them.\n"
+            "Remove the table, or let inputs.events ignore its views."
+        )
     return [*tables, "views"] if has_views else tables
 
 
@@ -243,6 +248,7 @@ class _Opener:
         self.problems = Problems()
         self.missing: MissingColumns | None = None
         self._table, self._path, self._folder = table, path, tables.folder
+        self._inputs = inputs
         self._mapping, self._price = inputs.columns.get(table, {}), inputs.price
         listed = list_table_files(path, self.problems)
         self._paths = listed.paths
@@ -316,8 +322,8 @@ class _Opener:
         _refuse_doubles(label, files, own_name)
         n_files = sum(own_name in file.schema.names for file in files)
         if n_files == len(files):
-            is_csv = any(origin is not None and origin.is_csv for origin in self._origins)
-            if type_class := find_type_class(label, files, own_name, column.role, is_csv):
+            also_accepted = self._list_other_types(column)
+            if type_class := find_type_class(label, files, own_name, column.role, also_accepted):
                 self._names[name], self._type_classes[name] = own_name, type_class
         elif n_files:
             lacking = next(file.path for file in files if own_name not in file.schema.names)
@@ -331,6 +337,13 @@ class _Opener:
         else:
             return False
         return True
+
+    def _list_other_types(self, column: InputColumn) -> set[str]:
+        """Return the classes of types that are accepted besides those of a column's role."""
+        is_csv = any(origin is not None and origin.is_csv for origin in self._origins)
+        has_numbers = self._inputs.time_unit is not None or self._inputs.time_format is not None
+        is_number = column.role == "time" and has_numbers
+        return ({"text"} if is_csv else set()) | ({"integer"} if is_number else set())
 
     @property
     def _column_names(self) -> list[str]:
@@ -359,8 +372,12 @@ def _list_columns(table: InputTable, inputs: InputsConfig) -> list[InputColumn]:
             f"inputs.columns: found {unknown[0]!r} in {table}; "
             f"expected one of {', '.join(known)}.\nWrite {{{table}: {{OUR_NAME: ITS_NAME}}}}."
         )
-    without_price = table == "transactions" and inputs.price == "none"
-    return [column for column in columns if not (without_price and column.name == "price")]
+    is_read = {
+        "price": inputs.price != "none",
+        "event": bool(inputs.events),
+        "rating": inputs.min_rating is not None,
+    }
+    return [column for column in columns if is_read.get(column.name, True)]
 
 
 def _open_file(path: Path, table_path: Path) -> _File:

@@ -229,6 +229,7 @@ def _inputs(built: PipelineResult) -> Inputs:
             table: TableRows.model_validate(rows._asdict()) for table, rows in report.rows.items()
         },
         rejects=report.rejects,
+        left_out=report.left_out,
         data_quality_score=report.quality_score,
         accepted_transactions=built.results.interactions.n_accepted,
     )

@@ -25,7 +25,7 @@ VERDICTS = {
     "info": ("i", "for information"),
 }
 OUTCOMES = {
-    "left_out": "outside inputs.time_from and inputs.time_until",
+    "left_out": "left out by the settings: times, events or ratings",
     "rejected": "bad rows, set aside",
     "collapsed": "same user, item and time: counted once",
     "cold_user": "user with too few purchases",

@@ -136,7 +136,7 @@ def test_times_of_1970_are_times(tmp_path):
     ("times", "words"),
     [
         (pa.array([s * 1000 for s in SECONDS], pa.timestamp("s")), "lost their unit: millisec"),
-        (["20190101", "20190501", "20190901"], 'format="%Y%m%d"'),
+        (["20190101", "20190501", "20190901"], 'time_format: "%Y%m%d"'),
         ([str(s) for s in SECONDS], "A number has no unit"),
         ([f"{s}.5" for s in SECONDS], "A number has no unit"),
     ],

@@ -107,7 +107,9 @@ def make_shop(
         prices=distinct,
         channel=array(channel, np.int8),
         views=None if views is None else viewed(),
-        report=InputReport(rows={}, rejects={}, quality_score=1.0, warnings=(), files=()),
+        report=InputReport(
+            rows={}, rejects={}, left_out={}, quality_score=1.0, warnings=(), files=()
+        ),
     )
 
 
