@@ -21,19 +21,9 @@ from gpu_dcgen.preflight.plan import plan
 from tests.support.builds import RecordingTracker, fail_at_call, write_small_shop
 from tests.support.csv_tables import convert_folder
 from tests.support.growing import TODAY, cut_log, growing_config, make_log
+from tests.support.known_logs import write_hm
 from tests.support.shops import random_shop, tiny_config, write_shop
 
-# The columns of H&M's files on Kaggle, in their order.
-HM_COLUMNS = {
-    "articles": "article_id,product_code,prod_name,product_type_no,product_type_name,"
-    "product_group_name,graphical_appearance_no,graphical_appearance_name,colour_group_code,"
-    "colour_group_name,perceived_colour_value_id,perceived_colour_value_name,"
-    "perceived_colour_master_id,perceived_colour_master_name,department_no,department_name,"
-    "index_code,index_name,index_group_no,index_group_name,section_no,section_name,"
-    "garment_group_no,garment_group_name,detail_desc",
-    "customers": "customer_id,FN,Active,club_member_status,fashion_news_frequency,age,postal_code",
-    "transactions_train": "t_dat,customer_id,article_id,price,sales_channel_id",
-}
 DAY = 86_400 * 10**9
 
 
@@ -61,37 +51,17 @@ def test_the_same_log_gives_the_same_digest(folders, tmp_path):
     assert not list(tmp_path.glob(".*.staging"))
 
 
-def write_hm_folder(tables, folder):
-    """Write made-up rows into the files of H&M's folder, as it is downloaded."""
-    folder.mkdir()
-    for name, header in HM_COLUMNS.items():
-        rows = tables[name.removesuffix("_train")]
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, header.split(","), restval="", lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                day = row.get("t_dat", 0) // DAY * DAY
-                cells = {key: value for key, value in row.items() if key in header.split(",")}
-                if "t_dat" in cells:
-                    cells["t_dat"] = str(date_of(day))
-                if name == "articles":
-                    cells["detail_desc"] = 'Top in jersey, with a "V"\nand more.'
-                writer.writerow(cells)
-    (folder / "sample_submission.csv").write_text("customer_id,prediction\n")
-    (folder / "images" / "010").mkdir(parents=True)
-    return folder
-
-
-def date_of(nanoseconds):
-    return dt.date(1970, 1, 1) + dt.timedelta(days=nanoseconds // DAY)
-
-
 def test_an_hm_folder_builds_as_it_is_downloaded(tmp_path):
     tables = make_shop()
     for row in tables["transactions"]:
         row["t_dat"] = row["t_dat"] // DAY * DAY
-    folder = write_hm_folder(tables, tmp_path / "hm")
     parquet = write_shop(tables, tmp_path / "parquet")
+    dated = [
+        {**row, "t_dat": dt.date(1970, 1, 1) + dt.timedelta(days=row["t_dat"] // DAY)}
+        for row in tables["transactions"]
+    ]
+    folder = tmp_path / "hm"
+    write_hm({**tables, "transactions": dated}, folder)
     digests = {
         build(
             inputs, tmp_path / f"out-{inputs.name}", tiny_config(), backend="cpu"
