@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .auditing import audit
     from .config import DatasetConfig, load_config
-    from .dataset_generator import BuildResult, append, build
+    from .dataset_generator import BuildResult, append, build, build_folds
     from .errors import (
         BackendError,
         ConfigError,
@@ -93,6 +93,7 @@ _HOMES = {
     "append": ("dataset_generator", "append"),
     "audit": ("auditing", "audit"),
     "build": ("dataset_generator", "build"),
+    "build_folds": ("dataset_generator", "build_folds"),
     "compute_in_history": ("training.history", "compute_in_history"),
     "info_nce": ("training.losses", "info_nce"),
     "load_config": ("config", "load_config"),
@@ -120,6 +121,7 @@ __all__ = [
     "append",
     "audit",
     "build",
+    "build_folds",
     "compute_in_history",
     "info_nce",
     "load_config",

@@ -5,13 +5,14 @@ What they do is implemented elsewhere, and imported when a command runs, so that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
 from .console import (
@@ -123,7 +124,11 @@ def build(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Build a training dataset from a folder of tables."""
+    """Build a training dataset from a folder of tables.
+
+    The summary says what share of the log became positives, and what other values of
+    split.strategy would have. With split.folds, a dataset for each of several rolling windows.
+    """
     tracker = make_tracker(as_json, quiet)
     with handle_errors(debug, tracker):
         resources = to_resource_settings(
@@ -132,21 +137,19 @@ def build(
         options = {"seed": seed, "profile": profile, **resources, "inputs.on_bad_rows": on_bad_rows}
         loaded = _load_config(config, overrides, options)
         _warn_before_build(inputs, staging or output, loaded, tracker)
-
-        from ..dataset_generator.builder import build as run_build
-
-        result = run_build(
-            inputs,
-            output,
-            loaded,
-            backend=backend,
-            progress=tracker,
-            overwrite=overwrite,
-            baseline=baseline,
-            resume=resume,
-            workplace=staging,
+        options = {
+            "backend": backend,
+            "progress": tracker,
+            "overwrite": overwrite,
+            "resume": resume,
+        }
+        results = (
+            _build_folds(inputs, output, loaded, options, (baseline, staging))
+            if loaded.split.folds > 1
+            else _build_one(inputs, output, loaded, options, (baseline, staging))
         )
-        _show_build(result, tracker, quiet)
+        for result in results:
+            _show_build(result, tracker, quiet)
 
 
 @app.command(cls=Command)
@@ -409,6 +412,39 @@ def _warn_before_build(
                 "warning",
                 f"{check.name}: {check.actual}; expected {check.expected}. {check.remedy}",
             )
+
+
+def _build_one(
+    inputs: Path | str,
+    output: Path | str,
+    config: DatasetConfig,
+    options: dict[str, Any],
+    folders: tuple[Path | None, Path | None],
+) -> Iterator[BuildResult]:
+    """Build a single dataset; `folders` are those of --baseline and --staging."""
+    from ..dataset_generator.builder import build as run_build
+
+    baseline, staging = folders
+    yield run_build(inputs, output, config, baseline=baseline, workplace=staging, **options)
+
+
+def _build_folds(
+    inputs: Path | str,
+    output: Path | str,
+    config: DatasetConfig,
+    options: dict[str, Any],
+    folders: tuple[Path | None, Path | None],
+) -> Iterator[BuildResult]:
+    """Build a dataset for each fold. ConfigError for options of a single dataset."""
+    from ..dataset_generator.folds import run_folds
+
+    for option, folder in zip(("--baseline", "--staging"), folders, strict=True):
+        if folder is not None:
+            raise ConfigError(
+                f"{option}: found with split.folds {config.split.folds}; expected a single "
+                "dataset.\nLeave the option out."
+            )
+    yield from run_folds(inputs, output, config, **options)
 
 
 def _show_build(result: BuildResult, tracker: CommandTracker, quiet: bool) -> None:

@@ -192,6 +192,10 @@ class SplitConfig(Section):
     """Share of the time (or rows) between the cuts, and of the positives that val should get; test
     gets the rest. The default is the contract's."""
 
+    folds: Annotated[int, Field(ge=1, le=100)] = 1
+    """Datasets to build in one run, OUTPUT/fold-0 and so on, with rolling windows: each ends where
+    test of the next one begins, and the last one has the whole log."""
+
     @model_validator(mode="after")
     def _require_a_share_for_test(self) -> Self:
         if self.train_share <= 0 or self.val_share <= 0 or self.train_share + self.val_share >= 1:
@@ -220,10 +224,12 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _require_windows_for_their_settings(self) -> Self:
-        if self.strategy == "leave_last" and (self.gap_days or self.val_from):
+        given = {"gap_days": self.gap_days, "val_from": self.val_from, "folds": self.folds > 1}
+        if self.strategy == "leave_last" and any(given.values()):
             raise ValueError(
-                f"found strategy leave_last with {'gap_days' if self.gap_days else 'val_from'}; "
-                "expected a strategy that divides time, or none of gap_days, val_from and test_from"
+                f"found strategy leave_last with {next(name for name in given if given[name])}; "
+                "expected a strategy that divides time, or none of gap_days, val_from, test_from "
+                "and folds"
             )
         return self
 

@@ -16,7 +16,7 @@ from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of
 
 # Sections of the settings that do not change what the stages compute.
-_WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}
+WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "monitoring"}
 
 
 def compute_build_key(
@@ -46,7 +46,7 @@ def describe_producer(config: DatasetConfig, backend: Backend) -> dict[str, str]
 
 
 def _producer(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
-    settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    settings = config.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     return {"settings": settings, "code": digest_of_code(), "backend": backend.name}
 
 

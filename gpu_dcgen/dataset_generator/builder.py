@@ -70,6 +70,11 @@ def build(
             nothing is published.
     """
     config, progress = config or DatasetConfig(), progress or ProgressTracker()
+    if config.split.folds > 1:
+        raise ConfigError(
+            f"split.folds: found {config.split.folds}; expected 1 for a single dataset.\n"
+            "Call gpu_dcgen.build_folds."
+        )
     log, location = _choose_log(inputs, tables), parse_location(_require("output", output))
     gates = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:

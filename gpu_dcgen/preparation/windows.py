@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
 from ..config import SplitConfig, to_fraction
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 
 DAY = 86_400_000_000_000  # nanoseconds
 
@@ -106,3 +106,59 @@ def wanted_shares(split: SplitConfig) -> tuple[Fraction, Fraction, Fraction]:
     """Return the configured shares of train, val and test as exact decimals."""
     train, val = to_fraction(split.train_share), to_fraction(split.val_share)
     return train, val, 1 - train - val
+
+
+class Fold(NamedTuple):
+    """The windows of one of several builds of a log, in nanoseconds since 1970 UTC."""
+
+    val_from: int
+    test_from: int
+    until: int | None  # rows at or after it are not read; None: all are
+
+
+def cut_folds(times: Array, split: SplitConfig, backend: Backend) -> list[Fold]:
+    """Cut a log into `split.folds` folds, the earliest first (D7).
+
+    The last one has the windows of the whole log; each of the others lies before the next one by
+    the length of test, and ends where test of the next one begins. Cuts are whole microseconds.
+
+    `times` (T,) int64 are those of all accepted rows, in any order. ConfigError where the log has
+    no room for so many folds.
+    """
+    first, last = int(times.min()), int(times.max())
+    if split.windows == "rows" and split.cuts is None:
+        cuts = _cut_folds_by_rows(times, split, backend)
+    else:
+        cut1, cut2 = split.cuts or split.cut_calendar(first, last)
+        length = last + 1 - cut2
+        shifts = [length * n for n in range(split.folds)]
+        cuts = [(cut1 - shift, cut2 - shift) for shift in shifts]
+    cuts = [(_round_up(cut1), _round_up(cut2)) for cut1, cut2 in cuts]
+    ends = [last + 1, *(cut2 for _, cut2 in cuts)]
+    room = [first < cut1 < cut2 < end for (cut1, cut2), end in zip(cuts, ends, strict=False)]
+    if not all(room) or len(cuts) < split.folds:
+        n_folds = (room + [False]).index(False)
+        raise ConfigError(
+            f"split.folds: found {split.folds}; the log from {format_time(first)} to "
+            f"{format_time(last)} has room for {n_folds}, each earlier than the next by the length "
+            "of test.\nAsk for fewer, or make test shorter: a larger split.train_share or "
+            "split.val_share."
+        )
+    folds = [Fold(cut1, cut2, ends[n] if n else None) for n, (cut1, cut2) in enumerate(cuts)]
+    return folds[::-1]
+
+
+def _cut_folds_by_rows(times: Array, split: SplitConfig, backend: Backend) -> list[tuple[int, int]]:
+    """Return the cuts of the folds, the latest first, as far as the rows reach."""
+    train, val, _ = wanted_shares(split)
+    ranked, n = backend.xp.sort(times, kind="stable"), int(times.shape[0])
+    row1, row2 = (min(n - 1, math.floor(share * n)) for share in (train, train + val))
+    shifts = [(n - row2) * fold for fold in range(split.folds)]
+    return [
+        (int(ranked[row1 - shift]), int(ranked[row2 - shift])) for shift in shifts if shift < row1
+    ]
+
+
+def _round_up(time: int) -> int:
+    """Return nanoseconds up to the next microsecond, as settings have them."""
+    return -(-time // 1000) * 1000

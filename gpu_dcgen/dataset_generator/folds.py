@@ -1,0 +1,140 @@
+"""Build several datasets of one log with rolling windows (D7)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ..backend.protocol import Backend
+from ..config import DatasetConfig
+from ..contract.manifest import Manifest
+from ..errors import ConfigError, OutputError, spell_option
+from ..inputs.opening import open_tables
+from ..inputs.shop import InputReport, load_shop
+from ..monitoring.progress import ProgressTracker
+from ..preparation.windows import Fold, cut_folds, format_time
+from ..storage.locations import is_url
+from .build_key import WITHOUT_EFFECT
+from .builder import BuildResult, build, select
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def build_folds(
+    inputs: Path | str,
+    output: Path | str,
+    config: DatasetConfig,
+    *,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[BuildResult]:
+    """Build the `split.folds` datasets of a log into OUTPUT/fold-0, fold-1 and so on.
+
+    Each is what `build` makes of the rows before its end, with its cuts pinned: its settings, which
+    are in its manifest, build it again. Folds are published one after another, the earliest first.
+
+    Args:
+        inputs: Local folder of the tables.
+        output: Local folder, in which a folder is made for each fold.
+        config: The settings.
+        backend: As of `build`.
+        progress: As of `build`.
+        overwrite: Replace datasets in the folders of folds.
+        resume: Leave folds that an interrupted run has published, if inputs and settings are the
+            same, and continue the one that it was at.
+
+    Raises:
+        DcgenError: As of `build`; folds that are published by then remain.
+    """
+    options = {"overwrite": overwrite, "resume": resume}
+    return [*run_folds(inputs, output, config, backend=backend, progress=progress, **options)]
+
+
+def run_folds(
+    inputs: Path | str,
+    output: Path | str,
+    config: DatasetConfig,
+    *,
+    backend: str | Backend = "auto",
+    progress: ProgressTracker | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Iterator[BuildResult]:
+    """Build folds as `build_folds` does, and yield each when it is published."""
+    if is_url(inputs) or is_url(output):
+        raise ConfigError(
+            f"split.folds: found {inputs} and {output}; expected local folders.\n"
+            "Build the folds locally, and copy tables or datasets."
+        )
+    progress = progress or ProgressTracker()
+    opened = select(backend, config)[0] if isinstance(backend, str) else backend
+    folds, report = _find_folds(Path(inputs), config, opened)
+    outputs = [Path(output) / f"fold-{number}" for number in range(len(folds))]
+    if not (overwrite or resume) and (present := [path for path in outputs if path.exists()]):
+        raise OutputError(
+            f"{present[0]}: already exists.\nChoose another OUTPUT, or build with "
+            f"{spell_option('overwrite')} or {spell_option('resume')}."
+        )
+    Path(output).mkdir(parents=True, exist_ok=True)
+    for path, fold in zip(outputs, folds, strict=True):
+        settings = _pin_windows(config, fold)
+        if resume and (manifest := _read_finished(path, settings, report)) is not None:
+            progress.message("info", f"{path.name}: already built")
+            yield BuildResult(path, manifest)
+            continue
+        until = "the end" if fold.until is None else format_time(fold.until)
+        progress.message(
+            "info", f"{path.name}: test from {format_time(fold.test_from)} until {until}"
+        )
+        yield build(
+            inputs,
+            path,
+            settings,
+            backend=opened,
+            progress=progress,
+            overwrite=overwrite,
+            resume=resume,
+        )
+
+
+def _find_folds(
+    inputs: Path, config: DatasetConfig, backend: Backend
+) -> tuple[list[Fold], InputReport]:
+    """Read the log for its times; return the folds, and what was read."""
+    with tempfile.TemporaryDirectory(prefix="gpu-dcgen-folds-") as scratch:
+        tables = open_tables(inputs, config.inputs, Path(scratch) / "tables")
+        shop = load_shop(tables, config, backend)
+        return cut_folds(shop.time, config.split, backend), shop.report
+
+
+def _pin_windows(config: DatasetConfig, fold: Fold) -> DatasetConfig:
+    """Return the settings of one fold: a build of the rows before its end, with its cuts."""
+    pinned = {"folds": 1, "val_from": _to_moment(fold.val_from)}
+    split = config.split.model_copy(update={**pinned, "test_from": _to_moment(fold.test_from)})
+    inputs = config.inputs
+    if fold.until is not None:
+        inputs = inputs.model_copy(update={"time_until": _to_moment(fold.until)})
+    return config.model_copy(update={"split": split, "inputs": inputs})
+
+
+def _to_moment(nanoseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def _read_finished(path: Path, config: DatasetConfig, report: InputReport) -> Manifest | None:
+    """Return the manifest of a dataset of these inputs and settings, if it is there."""
+    if not (path / "manifest.json").exists():
+        return None
+    manifest = Manifest.load(path / "manifest.json")
+    settings = json.loads(config.model_dump_json(exclude=WITHOUT_EFFECT))
+    files = [(file.table, file.sha256) for file in report.files]
+    is_same = (
+        settings == {name: manifest.config.get(name) for name in settings}
+        and [(file.table, file.sha256) for file in manifest.inputs.files] == files
+    )
+    return manifest if is_same else None
