@@ -1,6 +1,10 @@
 """The `gpu-dcgen` command."""
 
-from . import build_commands, dataset_commands  # noqa: F401 - they register their commands in order
+from . import (  # noqa: F401 - they register their commands in order
+    build_commands,
+    check_commands,
+    dataset_commands,
+)
 from .app import app
 
 __all__ = ["app"]

@@ -1,4 +1,4 @@
-"""Commands that build datasets or prepare builds.
+"""Commands that build datasets or write tables.
 
 What they do is implemented elsewhere, and imported when a command runs, so that help is quick.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
 from .console import (
@@ -21,7 +21,6 @@ from .console import (
     make_text_tracker,
     make_tracker,
     require_absent,
-    show,
     show_result,
 )
 from .options import (
@@ -32,7 +31,6 @@ from .options import (
     DebugOption,
     DiskRateOption,
     GpuMemoryLimitOption,
-    InputArgument,
     JsonOption,
     MemoryLimitOption,
     OverwriteOption,
@@ -45,9 +43,9 @@ from .options import (
     SetOption,
     ThreadsOption,
     WorkersOption,
+    load_settings,
     local_path,
     path_or_url,
-    to_overrides,
     to_resource_settings,
 )
 
@@ -135,7 +133,7 @@ def build(
             threads, workers, scheduler, memory_limit, gpu_memory_limit, max_disk_rate
         )
         options = {"seed": seed, "profile": profile, **resources, "inputs.on_bad_rows": on_bad_rows}
-        loaded = _load_config(config, overrides, options)
+        loaded = load_settings(config, overrides, options)
         _warn_before_build(inputs, staging or output, loaded, tracker)
         options = {
             "backend": backend,
@@ -248,7 +246,7 @@ def demo(
         tables, dataset = output / "input", output / "dataset"
         require_absent([tables], overwrite)
         show_result(render.render_tables(tables, complete_journey.write_tables(tables)))
-        config = _load_config(None, None, {"resources.num_workers": threads})
+        config = load_settings(None, None, {"resources.num_workers": threads})
         _warn_before_build(tables, dataset, config, tracker)
 
         from ..dataset_generator.builder import build as run_build
@@ -293,111 +291,6 @@ def synth(
         show_result(
             render_synth(folder, generate(folder, scale=scale, seed=seed, progress=tracker))
         )
-
-
-@app.command(cls=Command)
-def doctor(
-    inputs: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="INPUT", parser=local_path, help="Folder with the tables of a build."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", parser=local_path, help="Output of the build; checks that disk."
-        ),
-    ] = None,
-    config: ConfigOption = None,
-    debug: DebugOption = False,
-) -> None:
-    """Check this machine, its packages and the inputs.
-
-    Exits with code 2 if a build cannot work. Low resources are warnings.
-    """
-    with handle_errors(debug):
-        from ..preflight import doctor as preflight
-        from .render_builds import render_checks
-
-        checks = preflight.checks(inputs, output, config)
-        show(render_checks(checks))
-        if any(check.verdict == "fail" for check in checks):
-            raise typer.Exit(InputError.exit_code)
-
-
-@app.command(cls=Command)
-def plan(
-    inputs: InputArgument,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", parser=local_path, help="Output of the build; checks that disk."
-        ),
-    ] = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    backend: BackendOption = "auto",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Estimate size, time and memory of a build.
-
-    Runs the stages of the build on a sample of the customers, in seconds; nothing is published.
-    """
-    tracker = make_tracker(as_json)
-    with handle_errors(debug, tracker):
-        from dataclasses import asdict
-
-        from ..dataset_generator.builder import select
-        from ..preflight import plan as preflight
-        from .render_builds import render_plan
-
-        loaded = _load_config(config, overrides, {"resources.num_workers": threads})
-        opened, reason = select(backend, loaded)
-        tracker.message("info", f"backend: {opened.name} ({reason})")
-        with tracker.stage("plan"):
-            estimate = preflight.plan(inputs, loaded, opened, output)
-        if isinstance(tracker, JsonLinesTracker):
-            tracker.write("planned", plan=asdict(estimate))
-        else:
-            show(render_plan(estimate))
-
-
-@app.command(cls=Command)
-def config(
-    check: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check that FILE is valid.")
-    ] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
-    yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print the settings as YAML (the default).")
-    ] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Print every setting with its default and meaning."""
-    with handle_errors(debug):
-        import json
-
-        from ..config import DatasetConfig, load_config, render_config
-
-        if check is not None:
-            load_config(check)
-            typer.echo(f"{check}: valid.")
-        if schema:
-            typer.echo(json.dumps(DatasetConfig.model_json_schema(), indent=2))
-        if yaml or not (schema or check):
-            typer.echo(render_config(DatasetConfig()), nl=False)
-
-
-def _load_config(
-    file: Path | None, overrides: list[str] | None, options: dict[str, object]
-) -> DatasetConfig:
-    """Load the settings of a file, changed by --set and then by the options that are given."""
-    from ..config import load_config
-
-    return load_config(file, [*(overrides or ()), *to_overrides(options)])
 
 
 def _warn_before_build(

@@ -11,6 +11,8 @@ from ..errors import ConfigError
 from ..storage.locations import parse_location, require_local
 
 if TYPE_CHECKING:
+    from ..config import DatasetConfig
+
     PathOrUrl = Path | str
 else:
     PathOrUrl = Any  # Typer takes no unions; the type is that of the parser's result
@@ -186,3 +188,12 @@ def _to_worker_settings(
         "resources.scheduler": address,
         "resources.distributed_processing": "true" if is_distributed else None,
     }
+
+
+def load_settings(
+    file: Path | None, overrides: list[str] | None, options: dict[str, object]
+) -> DatasetConfig:
+    """Load the settings of a file, changed by --set and then by the options that are given."""
+    from ..config import load_config
+
+    return load_config(file, [*(overrides or ()), *to_overrides(options)])
