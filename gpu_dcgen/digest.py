@@ -62,12 +62,11 @@ class ContentDigest:
         n_spans = -(-n_rows // rows.SPAN)
         sums = xp.empty((len(hashed), n_spans), dtype=xp.uint64)
         for k, (name, (hashes, repeats)) in enumerate(hashed.items()):
-            by_row = hashes if repeats == 1 else xp.repeat(hashes, repeats)
-            if by_row.shape[0] != n_rows:
+            if hashes.shape[0] * repeats != n_rows:
                 raise ValueError(
-                    f"column '{name}' has {by_row.shape[0]} rows in a block of {n_rows}."
+                    f"column '{name}' has {hashes.shape[0] * repeats} rows in a block of {n_rows}."
                 )
-            backend.for_each(rows.add_rows, n_spans, positions, by_row, sums[k])
+            backend.for_each(rows.add_rows, n_spans, positions, hashes, repeats, sums[k])
         for name, total in zip(hashed, backend.to_host(sums.sum(axis=1)).tolist(), strict=True):
             self.sums[name] = (self.sums.get(name, 0) + total) & _MASK
 
@@ -134,9 +133,9 @@ def _rows_per_hash(column: Any) -> int:
 def _column_hashes(column: Any, backend: Any) -> Array:
     match column:
         case Values():
-            return _with_nulls(_value_hashes(column.values, backend.xp), column.valid, backend.xp)
+            return _with_nulls(_value_hashes(column.values, backend), column.valid, backend.xp)
         case Codes():
-            return code_hashes(column.codes, column.vocabulary.hashes, backend.xp)
+            return _code_hashes(column.codes, column.vocabulary.hashes, backend)
         case Lists():
             return _slice_hashes(column, backend)
         case Matrix():
@@ -146,10 +145,24 @@ def _column_hashes(column: Any, backend: Any) -> Array:
     raise TypeError(f"no column of a block: {type(column).__name__}")
 
 
-def _value_hashes(values: Array, xp: Any) -> Array:
+def _value_hashes(values: Array, backend: Any) -> Array:
+    """Hash values, uint64 in their shape, by a kernel: in one pass instead of ten."""
     if values.dtype.kind == "f":
         values = values.view(f"u{values.dtype.itemsize}")
-    return mix_array(values.astype(xp.uint64))
+    elif values.dtype.kind == "b":  # one compiled kernel less
+        values = values.view("i1")
+    flat = values.reshape(values.size)
+    hashes = backend.xp.empty(values.size, dtype=backend.xp.uint64)
+    backend.for_each(rows.mix_values, values.size, flat, hashes)
+    return hashes.reshape(values.shape)
+
+
+def _code_hashes(codes: Array, hashes: Array, backend: Any) -> Array:
+    """Run `code_hashes` as a kernel, in one pass."""
+    flat = codes.reshape(codes.size)
+    out = backend.xp.empty(codes.size, dtype=backend.xp.uint64)
+    backend.for_each(rows.hash_codes, codes.size, flat, hashes, NULL_HASH, out)
+    return out.reshape(codes.shape)
 
 
 def _with_nulls(hashes: Array, valid: Array | None, xp: Any) -> Array:
@@ -181,16 +194,16 @@ def _slice_hashes(column: Lists, backend: Any) -> Array:
         offsets,
         elements.view(bits),
     )
-    return _list_hashes(offsets, _value_hashes(elements, xp), backend)
+    return _list_hashes(offsets, _value_hashes(elements, backend), backend)
 
 
 def _matrix_hashes(column: Matrix, backend: Any) -> Array:
     xp = backend.xp
     n, width = column.values.shape
     if column.vocabulary is None:
-        hashes = _value_hashes(column.values, xp)
+        hashes = _value_hashes(column.values, backend)
     else:
-        hashes = code_hashes(column.values, column.vocabulary.hashes, xp)
+        hashes = _code_hashes(column.values, column.vocabulary.hashes, backend)
     hashes = _with_nulls(hashes, column.valid, xp)
     return _list_hashes(
         xp.arange(n + 1, dtype=xp.int64) * width, hashes.reshape(n * width), backend
@@ -235,7 +248,7 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
     xp = backend.xp
     if types.is_dictionary(array.type):
         codes = backend.from_host(array.indices.fill_null(-1).to_numpy(zero_copy_only=False))
-        return code_hashes(codes, backend.from_host(hash_strings(array.dictionary)), xp)
+        return _code_hashes(codes, backend.from_host(hash_strings(array.dictionary)), backend)
     if types.is_string(array.type) or types.is_large_string(array.type):
         return backend.from_host(hash_strings(array))
     if (
@@ -267,4 +280,4 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
     )
     zero = False if types.is_boolean(array.type) else 0
     values = backend.from_host(array.fill_null(zero).to_numpy(zero_copy_only=False))
-    return _with_nulls(_value_hashes(values, xp), valid, xp)
+    return _with_nulls(_value_hashes(values, backend), valid, xp)

@@ -69,14 +69,33 @@ def hash_lists(row, offsets, hashes, out):
 
 
 @row_kernel
-def add_rows(span, positions, hashes, out):
+def mix_values(row, values, out):
+    """Hash an integer mod 2^64 into out[row]."""
+    out[row] = mix(np.uint64(values[row]))
+
+
+@row_kernel
+def hash_codes(row, codes, hashes, null_hash, out):
+    """Look up the hash of a code into out[row]; a negative code is null."""
+    code = codes[row]
+    out[row] = hashes[code] if code >= 0 else null_hash
+
+
+@row_kernel
+def add_rows(span, positions, hashes, repeats, out):
     """Sum the digests of the rows SPAN * span .. SPAN * span + SPAN - 1 into out[span].
 
-    `positions` are mixed row positions.
+    `positions` are mixed row positions; each hash is that of `repeats` adjacent rows.
     """
-    total = np.uint64(0)
-    for row in range(span * SPAN, min(span * SPAN + SPAN, hashes.shape[0])):
-        total += mix(positions[row] ^ hashes[row])
+    row, stop = span * SPAN, min(span * SPAN + SPAN, positions.shape[0])
+    entry, total = row // repeats, np.uint64(0)
+    until = (entry + 1) * repeats
+    while row < stop:
+        while row < min(until, stop):
+            total += mix(positions[row] ^ hashes[entry])
+            row += 1
+        entry += 1
+        until += repeats
     out[span] = total
 
 

@@ -140,6 +140,7 @@ class StrictRapidsBackend(DeviceColumns, StrictBackend):
             settings,
             vocabularies=libcudf_stand_in.Vocabularies(),
             transfers=self._transfers,
+            for_each=self.for_each,
         )
 
 

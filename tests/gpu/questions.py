@@ -96,9 +96,9 @@ def run_kernel(settings: Settings) -> dict[str, Any]:
     positions, hashes = np.random.default_rng(1).integers(0, 1 << 63, (2, 100_000), dtype=np.uint64)
     n_spans = -(-positions.size // rows.SPAN)
     expected = np.empty(n_spans, np.uint64)
-    NumpyBackend(1).for_each(rows.add_rows, n_spans, positions, hashes, expected)
+    NumpyBackend(1).for_each(rows.add_rows, n_spans, positions, hashes, 1, expected)
     sums, seconds = xp.zeros(n_spans, dtype=xp.uint64), []
-    arrays = (backend.from_host(positions), backend.from_host(hashes), sums)
+    arrays = (backend.from_host(positions), backend.from_host(hashes), 1, sums)
     for _ in range(2):
         run = functools.partial(backend.for_each, rows.add_rows, n_spans, *arrays)
         seconds.append(_timed(run, backend)[1])

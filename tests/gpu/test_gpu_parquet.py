@@ -18,12 +18,22 @@ from gpu_dcgen.digest import digest_file, vocabulary
 from tests.cpu_fallback import test_writer
 from tests.cpu_fallback.test_writer import *  # noqa: F403  all its tests, on the GPU's writer
 from tests.cpu_fallback.test_writer import CPU, WIDTH, decoded, sample_block, write, write_column
+from tests.gpu.machines import StrictTransfers
+from tests.support.backends import open_gpu
+from tests.support.strict_backend import StrictBackend
 
 # How the CPU stores things, which is not what they say.
 del test_equal_blocks_give_equal_bytes_also_beside_another_writer  # noqa: F821  libcudf fills dictionaries in any order
 del test_a_row_group_carries_the_ids_that_occur_in_it_alone  # noqa: F821  likewise
 del test_a_category_has_the_same_dictionary_in_every_row_group  # noqa: F821  libcudf writes the strings that occur
 del test_columns_that_no_filter_needs_have_no_statistics  # noqa: F821  libcudf gives them to all columns or none
+
+
+def find_for_each(transfers):
+    """Return how kernels run on the arrays of `transfers`."""
+    if isinstance(transfers, StrictTransfers):
+        return StrictBackend().for_each
+    return open_gpu()[0].for_each
 
 
 class OnDevice:
@@ -33,10 +43,16 @@ class OnDevice:
 
     def __init__(self, transfers, vocabularies):
         self.transfers, self.vocabularies = transfers, vocabularies
+        self.for_each = find_for_each(transfers)
 
     def __call__(self, path, schema, settings):
         writer = gpu.PartWriter(
-            path, schema, settings, vocabularies=self.vocabularies, transfers=self.transfers
+            path,
+            schema,
+            settings,
+            vocabularies=self.vocabularies,
+            transfers=self.transfers,
+            for_each=self.for_each,
         )
         write = writer.write
         writer.write = lambda block: write(self.upload(block))

@@ -45,7 +45,7 @@ codes, bits, reals = np.zeros((1, 1), np.int32), np.zeros(1, np.uint64), np.zero
 vectors = ItemVectors(long, narrow, narrow, reals)
 scores = np.zeros((1, 1), np.float32)
 kernels = [
-    (launch.build_grid(rows.add_rows), tuple(map(_type_of, (1, bits, bits, bits)))),
+    (launch.build_grid(rows.add_rows), tuple(map(_type_of, (1, bits, bits, 1, bits)))),
     (
         launch.build_grid(score_pairs),
         tuple(map(_type_of, (1, narrow, codes, vectors, 2, scores, codes))),

@@ -143,7 +143,12 @@ class CudaBackend:
     ) -> PartWriter:
         """Return a writer of device blocks to one Parquet file."""
         return PartWriter(
-            path, schema, settings, vocabularies=self._vocabularies, transfers=self._transfers
+            path,
+            schema,
+            settings,
+            vocabularies=self._vocabularies,
+            transfers=self._transfers,
+            for_each=self.for_each,
         )
 
     def to_host(self, array: Array) -> np.ndarray:

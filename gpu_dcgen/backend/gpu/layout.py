@@ -6,6 +6,7 @@ libcudf takes them without a copy. Values and error messages are those of `cpu_f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,10 @@ from cpu_fallback.parquet import (
     require_lists,
 )
 
+from ...kernels import rows
 from ..blocks import Codes, Lists, Matrix, SampleIds, Values, Vocabulary
 from ..protocol import Array
-from ..runs import offsets_from_lengths, repeat_index
+from ..runs import offsets_from_lengths
 from .transfers import Transfers
 
 _MASK_BYTES = 64  # libcudf reads validity masks in whole cache lines
@@ -81,9 +83,12 @@ class NestedLists:
 
 
 Layout = Flat | CodedStrings | Strings | NestedLists
+ForEach = Callable[..., None]  # `Backend.for_each`
 
 
-def lay_out(type_: pa.DataType, column: Any, entries: slice, transfers: Transfers) -> Layout:
+def lay_out(
+    type_: pa.DataType, column: Any, entries: slice, transfers: Transfers, for_each: ForEach
+) -> Layout:
     """Lay out some entries of a block's column as rows of the Arrow type.
 
     ValueError where they do not fit the type.
@@ -96,7 +101,7 @@ def lay_out(type_: pa.DataType, column: Any, entries: slice, transfers: Transfer
             codes = column.codes[entries]
             return _lay_out_codes(codes, column.vocabulary, column.repeats, xp)
         case Lists():
-            return _lay_out_lists(type_, column, entries, xp)
+            return _lay_out_lists(type_, column, entries, xp, for_each)
         case Matrix():
             return _lay_out_matrix(type_, column, entries, xp)
         case SampleIds():
@@ -125,14 +130,26 @@ def _lay_out_codes(codes: Array, vocabulary: Vocabulary, repeats: int, xp: Any) 
     return CodedStrings(expand(codes, repeats, xp), vocabulary, n_nulls)
 
 
-def _lay_out_lists(type_: pa.DataType, column: Lists, entries: slice, xp: Any) -> NestedLists:
-    starts, lengths = column.starts[entries], column.lengths[entries]
-    offsets = offsets_from_lengths(xp, expand(lengths, column.repeats, xp))
-    require_lists(type_, column.values, starts, lengths, int(offsets[-1]))
-    row = repeat_index(xp, xp.diff(offsets))
-    source = expand(starts, column.repeats, xp)[row] + xp.arange(row.shape[0]) - offsets[row]
-    elements = _lay_out_flat(type_.value_type, column.values[source], None, xp)
-    return NestedLists(offsets.astype(xp.int32), elements)
+def _lay_out_lists(
+    type_: pa.DataType, column: Lists, entries: slice, xp: Any, for_each: ForEach
+) -> NestedLists:
+    """Lay out lists, each `repeats` times.
+
+    A kernel copies them: arrays of places, an int64 for each element, would be twenty times the
+    traffic, and the elements are most of a file.
+    """
+    starts, lengths, repeats = column.starts[entries], column.lengths[entries], column.repeats
+    entry_offsets = offsets_from_lengths(xp, lengths) * repeats
+    n_elements = int(entry_offsets[-1])
+    require_lists(type_, column.values, starts, lengths, n_elements)
+    elements = xp.empty(n_elements, dtype=column.values.dtype)
+    bits = f"u{column.values.dtype.itemsize}"  # copied as bits: one compiled kernel a width
+    source, target = column.values.view(bits), elements.view(bits)
+    for_each(
+        rows.copy_lists, starts.shape[0], source, starts, lengths, repeats, entry_offsets, target
+    )
+    offsets = offsets_from_lengths(xp, expand(lengths, repeats, xp)).astype(xp.int32)
+    return NestedLists(offsets, _lay_out_flat(type_.value_type, elements, None, xp))
 
 
 def _lay_out_matrix(type_: pa.DataType, column: Matrix, entries: slice, xp: Any) -> NestedLists:

@@ -12,7 +12,7 @@ from cpu_fallback.parquet import PartWriter as HostPartWriter
 
 from ..blocks import Vocabulary
 from .footer import mark_timestamps_local
-from .layout import Layout, lay_out
+from .layout import ForEach, Layout, lay_out
 from .transfers import Transfers
 
 
@@ -22,7 +22,7 @@ class PartWriter(BlockWriter[Layout]):
     `schema` and `settings` are those of `cpu_fallback.parquet.PartWriter`, and readers find the
     same schema and values. They are stored differently: no compression level; minima and maxima of
     all columns or of none; a category's dictionary has only the strings of its row group.
-    `vocabularies` (`libcudf.Vocabularies`) outlives the writer.
+    `vocabularies` (`libcudf.Vocabularies`) outlives the writer; `for_each` is the backend's.
     """
 
     def __init__(
@@ -33,9 +33,11 @@ class PartWriter(BlockWriter[Layout]):
         *,
         vocabularies: Any,
         transfers: Transfers,
+        for_each: ForEach,
     ) -> None:
         super().__init__(path, schema, settings)
         self._vocabularies, self._transfers = vocabularies, transfers
+        self._for_each = for_each
         # Opened by the first row group, because libcudf takes its columns.
         self._row_groups: Any = None
 
@@ -43,7 +45,7 @@ class PartWriter(BlockWriter[Layout]):
         self._path.touch()  # a missing or read-only folder is an error now, not after the work
 
     def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> Layout:
-        return lay_out(type_, column, entries, self._transfers)
+        return lay_out(type_, column, entries, self._transfers, self._for_each)
 
     def _append(self, columns: list[Layout]) -> None:
         if self._row_groups is None:

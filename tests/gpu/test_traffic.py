@@ -1,0 +1,88 @@
+"""What stages move is counted rightly, and stays as little as it was made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpu_dcgen.backend.blocks import Block, Codes, Lists, Values
+from gpu_dcgen.backend.gpu.layout import lay_out
+from gpu_dcgen.contract import schema as contract
+from gpu_dcgen.digest import ContentDigest, vocabulary
+from tests.gpu import traffic
+from tests.support.shops import random_shop, write_shop
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """A counter, and a backend of arrays that it counts."""
+    counter = traffic.Counter()
+    traffic.count_into(counter, monkeypatch)
+    return counter, counter.open_machine()
+
+
+def test_an_operation_counts_with_all_that_it_reads_and_writes(counting):
+    counter, backend = counting
+    a = backend.from_host(np.arange(1000, dtype=np.int64))
+    with counter.stage("sum"):
+        _ = a + 1
+    assert (counter.stages["sum"].operations, counter.stages["sum"].n_bytes) == (1, 16_000)
+    with counter.stage("view"):
+        _ = a[10:20]
+    assert counter.stages["view"] == traffic.Traffic()
+    with counter.stage("gather"):
+        _ = a[a]
+    assert (counter.stages["gather"].operations, counter.stages["gather"].n_bytes) == (1, 24_000)
+    with counter.stage("sort"):
+        backend.stable_argsort(a, 10)
+    assert counter.stages["sort"].n_bytes == traffic.SORT_PASSES * 16_000
+    with counter.stage("wait"):
+        int(a.sum())
+    assert counter.stages["wait"].syncs == 1
+    assert counter.stages["sum"].syncs == 0
+
+
+def test_lists_are_copied_once_into_a_file(counting):
+    """Two passes over the elements, and some over the offsets, which are fewer."""
+    counter, backend = counting
+    rng, n, repeats = np.random.default_rng(1), 200, 16
+    history = rng.integers(1, 99, 5000).astype(np.int32)
+    starts, lengths = rng.integers(0, 4000, n), rng.integers(40, 60, n).astype(np.int32)
+    column = Lists(*map(backend.from_host, (history, starts, lengths)), repeats)
+    type_ = contract.make_arrow_schema("train_dataset").field("user_interaction_sequence").type
+    with counter.stage("lists"):
+        laid_out = lay_out(type_, column, slice(0, n), backend._transfers, backend.for_each)
+    expected = [history[s : s + k] for s, k in zip(starts, lengths, strict=True)]
+    expected = [values for values in expected for _ in range(repeats)]
+    assert backend.to_host(laid_out.elements.values).tolist() == np.concatenate(expected).tolist()
+    assert np.diff(backend.to_host(laid_out.offsets)).tolist() == [len(v) for v in expected]
+    n_elements = int(lengths.sum()) * repeats
+    assert counter.stages["lists"].n_bytes < 12 * n_elements
+
+
+def test_a_value_is_hashed_in_one_pass_and_not_repeated(counting):
+    counter, backend = counting
+    n, repeats = 4000, 16
+    words = vocabulary(["a", "b", "c"], backend)
+    values = backend.from_host(np.arange(n, dtype=np.int32))
+    codes = backend.from_host(np.arange(n // repeats, dtype=np.int32) % 3)
+    block = Block(0, n, {"x": Values(values), "y": Codes(codes, words, repeats)})
+    with counter.stage("digest"):
+        ContentDigest().add(block, backend)
+    row_positions = 200 * n  # mixed once for all columns
+    assert counter.stages["digest"].n_bytes - row_positions < 40 * n
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_build_are_told_apart(tmp_path):
+    shop = random_shop(3, n_users=60, n_items=30, n_rows=2500)
+    tables = write_shop(shop, tmp_path / "input")
+    counter = traffic.Counter()
+    manifest = traffic.measure(tables, tmp_path / "output", counter)
+    assert sum(counts.groups for counts in manifest.counts.values()) > 0
+    assert {"load", "interactions", "features", "similarity", "samples: draw"} <= set(
+        counter.stages
+    )
+    for name in ("load", "interactions", *(f"samples: {words}" for *_, words in traffic.PARTS)):
+        assert counter.stages[name].operations > 0 and counter.stages[name].n_bytes > 0, name
+    assert counter.stages["samples: draw"].kernels > 0
