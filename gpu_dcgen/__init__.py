@@ -34,7 +34,7 @@ What's where:
 | `dataset_generator`   | `build` and `append`: the stages in order, published in one step |
 | `cluster`             | builds by many processes and machines (Dask) |
 | `monitoring`          | progress, events, alerts, timings |
-| `preflight`           | `doctor` and `plan` |
+| `preflight`           | `init`, `doctor` and `plan` |
 | `auditing`            | a second implementation of the rules, and certificates |
 | `reporting`, `cards`  | a page on a dataset, and its descriptions for catalogs |
 | `training`            | datasets, losses and exports for PyTorch and others |

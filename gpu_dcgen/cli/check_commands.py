@@ -13,18 +13,50 @@ import typer
 from ..errors import InputError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
-from .console import handle_errors, make_tracker, show
+from .console import handle_errors, make_tracker, require_absent, show
 from .options import (
     BackendOption,
     ConfigOption,
     DebugOption,
     InputArgument,
     JsonOption,
+    OverwriteOption,
     SetOption,
     ThreadsOption,
     load_settings,
     local_path,
 )
+
+
+@app.command(cls=Command)
+def init(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", parser=local_path, help="Folder of CSV or Parquet files with a log."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write; else the configuration is printed."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Suggest a configuration for a folder of tables.
+
+    Known logs are recognized by their columns, others guessed by names, types and first rows. What
+    could not be decided is in the comments.
+    """
+    with handle_errors(debug):
+        from ..preflight.suggestion import suggest_config
+
+        text = suggest_config(folder)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            require_absent([output], overwrite)
+            output.write_text(text, "utf-8")
 
 
 @app.command(cls=Command)
