@@ -20,6 +20,7 @@ from tests.benchmarks import __main__ as command
 from tests.benchmarks import (
     approximate,
     builds,
+    csv_reading,
     machine,
     negatives,
     plot,
@@ -381,3 +382,12 @@ def test_the_command_measures_and_writes_results(shops, tmp_path, capfd):
     assert results["logs"]["synth_0.001"]["positives"]["train"] > 0
     assert "gpu-dcgen a user" in capfd.readouterr().out
     assert report.render_markdown(results).count("| sequences |") >= 2
+
+
+def test_reading_csv_is_measured(shops, tmp_path):
+    csv_reading.write_csv(shops / "synth_0.001", tmp_path / "csv")
+    result = csv_reading.measure_reading(tmp_path / "csv")
+    assert result["rows"] > 1000
+    assert result["bytes"] == sum(file.stat().st_size for file in (tmp_path / "csv").iterdir())
+    assert result["peak_bytes"] > MEGABYTE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["csv"]  # nothing is left
