@@ -15,7 +15,14 @@ from ..storage.locations import is_url
 from .layout import VERDICT_STYLE, make_fields, make_table
 
 if TYPE_CHECKING:
-    from ..contract.manifest import AppendSummary, Ledger, Manifest, Negatives, QualitySummary
+    from ..contract.manifest import (
+        AppendSummary,
+        Inputs,
+        Ledger,
+        Manifest,
+        Negatives,
+        QualitySummary,
+    )
     from ..example_data.complete_journey import DemoReport, ExampleGroup
     from ..example_data.fashion_shop import SynthReport
     from ..preflight.doctor import Check
@@ -30,6 +37,7 @@ def render_build(output: Path | str, manifest: Manifest) -> RenderableType:
     n_warnings = len(manifest.warnings)
     fields = {
         **_describe_reuse(manifest.append),
+        **_describe_left_out(manifest.inputs),
         "positives": _describe_strategies(manifest),
         "not emitted": _describe_losses(manifest.ledger),
         "hard negatives": _describe_hard_negatives(manifest.negatives),
@@ -49,6 +57,17 @@ def render_build(output: Path | str, manifest: Manifest) -> RenderableType:
         make_fields(fields),
         _suggest_next_command(output),
     )
+
+
+def _describe_left_out(inputs: Inputs) -> dict[str, str]:
+    """Count the rows that were not used, by table and reason; {} where all were."""
+    texts = []
+    for table in inputs.rows:
+        reasons = {**inputs.left_out.get(table, {}), **inputs.rejects.get(table, {})}
+        if reasons:
+            counts = ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
+            texts.append(f"{table}: {counts}")
+    return {"rows left out": "; ".join(texts)} if texts else {}
 
 
 def _describe_effort(manifest: Manifest) -> str:

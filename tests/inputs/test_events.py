@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu_dcgen.auditing import audit
+from gpu_dcgen.cli.render_builds import _describe_left_out
 from gpu_dcgen.config import DatasetConfig, load_config
 from gpu_dcgen.dataset_generator import build
 from gpu_dcgen.errors import ConfigError, InputError
@@ -183,6 +184,10 @@ def test_a_log_of_events_builds_what_its_tables_build(events, tmp_path):
     assert built.manifest.content_digest == expected.content_digest
     assert built.manifest.inputs.left_out == {"transactions": {"ignored": 67, "low_rating": 40}}
     assert built.manifest.inputs.rows["views"] == expected.inputs.rows["views"]
+    assert _describe_left_out(built.manifest.inputs) == {
+        "rows left out": "transactions: ignored 67, low_rating 40"
+    }
+    assert _describe_left_out(expected.inputs) == {}
 
 
 def test_the_audit_of_a_log_of_events_holds(events, tmp_path):
