@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,8 @@ from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import ContentDigest, vocabulary
 from tests.gpu import traffic
 from tests.support.shops import random_shop, write_shop
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -86,3 +91,20 @@ def test_the_stages_of_a_build_are_told_apart(tmp_path):
     for name in ("load", "interactions", *(f"samples: {words}" for *_, words in traffic.PARTS)):
         assert counter.stages[name].operations > 0 and counter.stages[name].n_bytes > 0, name
     assert counter.stages["samples: draw"].kernels > 0
+
+
+def test_the_page_has_the_table_of_what_was_counted():
+    page = (ROOT / "docs" / "explanation" / "gpu-cost.md").read_text("utf-8")
+    counts = json.loads((ROOT / "tests/benchmarks/results/gpu_traffic.json").read_text())
+    table = traffic.render(counts)
+    shown = page.partition("<!-- reckoned: begin -->\n")[2].partition("<!-- reckoned: end -->")[0]
+    assert shown == table
+    # A whole of a table by hand: bytes in proportion, calls by parts.
+    growth = traffic.HM_TRANSACTIONS / counts["transactions"]
+    digest = counts["stages"]["samples: digest"]
+    (row,) = [line for line in table.splitlines() if line.startswith("| samples: digest ")]
+    assert row.split(" | ")[1] == f"{digest['n_bytes'] * growth / 1e9:,.0f}"
+
+
+def test_parts_are_counted_as_they_are_laid_out():
+    assert traffic.count_parts({"train": 65_536, "val": 65_537, "test": 98_305}) == 1 + 3 + 4

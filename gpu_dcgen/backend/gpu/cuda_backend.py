@@ -34,7 +34,8 @@ _SCRATCH_SHARE = 0.25  # of free memory for the scratch of one kernel
 # Of free memory for a piece of an input file, which is decoded beside the columns read before.
 _READ_SHARE = 0.15
 _LANES_PER_MULTIPROCESSOR = 512  # threads with scratch: as many as their registers let run
-_ITEMS_PER_MULTIPROCESSOR = 8  # thread blocks of `similarity` that run at a time
+# Thread blocks of `similarity` that run at a time: 256 threads of 76 registers, of 65,536.
+_ITEMS_PER_MULTIPROCESSOR = 3
 
 
 class CudaBackend:
