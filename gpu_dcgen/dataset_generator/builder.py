@@ -75,7 +75,7 @@ def build(
             f"split.folds: found {config.split.folds}; expected 1 for a single dataset.\n"
             "Call gpu_dcgen.build_folds."
         )
-    log, location = _choose_log(inputs, tables), parse_location(_require("output", output))
+    log, location = choose_log(inputs, tables), parse_location(require_location("output", output))
     gates = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         trackers = TrackerGroup(progress, open_sinks(config.monitoring, progress, files))
@@ -137,7 +137,7 @@ def append(
     Raises:
         DcgenError: As of `build`.
     """
-    previous = PreviousDataset(Path(_require("dataset", dataset)))
+    previous = PreviousDataset(Path(require_location("dataset", dataset)))
     return build(
         inputs,
         dataset,
@@ -152,7 +152,7 @@ def append(
     )
 
 
-def _choose_log(
+def choose_log(
     inputs: Path | str | None, tables: Mapping[str, Any] | None
 ) -> Path | str | Mapping[str, Any]:
     """Return where the tables are, or the tables. ConfigError for both and for neither."""
@@ -165,7 +165,8 @@ def _choose_log(
     return parse_location(inputs) if inputs is not None else tables or {}
 
 
-def _require(name: str, location: Path | str | None) -> Path | str:
+def require_location(name: str, location: Path | str | None) -> Path | str:
+    """Return a location. ConfigError where it is not given."""
     if location is None:
         raise ConfigError(f"{name}: found none; expected a folder.\nGive {name}=FOLDER.")
     return location

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..contract.manifest import Manifest
 from ..errors import ConfigError, OutputError, spell_option
+from ..inputs.frames import write_frames
 from ..inputs.opening import open_tables
 from ..inputs.shop import InputReport, load_shop
 from ..monitoring.progress import ProgressTracker
 from ..preparation.windows import Fold, cut_folds, format_time
 from ..storage.locations import is_url
 from .build_key import WITHOUT_EFFECT
-from .builder import BuildResult, build, select
+from .builder import BuildResult, build, choose_log, require_location, select
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def build_folds(
-    inputs: Path | str,
-    output: Path | str,
-    config: DatasetConfig,
+    inputs: Path | str | None = None,
+    output: Path | str | None = None,
+    config: DatasetConfig | None = None,
     *,
+    tables: Mapping[str, Any] | None = None,
     backend: str | Backend = "auto",
     progress: ProgressTracker | None = None,
     overwrite: bool = False,
@@ -42,6 +45,7 @@ def build_folds(
         inputs: Local folder of the tables.
         output: Local folder, in which a folder is made for each fold.
         config: The settings.
+        tables: As of `build`; tables that can be read once per fold, and once before.
         backend: As of `build`.
         progress: As of `build`.
         overwrite: Replace datasets in the folders of folds.
@@ -52,28 +56,34 @@ def build_folds(
         DcgenError: As of `build`; folds that are published by then remain.
     """
     options = {"overwrite": overwrite, "resume": resume}
-    return [*run_folds(inputs, output, config, backend=backend, progress=progress, **options)]
+    return [
+        *run_folds(
+            inputs, output, config, tables=tables, backend=backend, progress=progress, **options
+        )
+    ]
 
 
 def run_folds(
-    inputs: Path | str,
-    output: Path | str,
-    config: DatasetConfig,
+    inputs: Path | str | None = None,
+    output: Path | str | None = None,
+    config: DatasetConfig | None = None,
     *,
+    tables: Mapping[str, Any] | None = None,
     backend: str | Backend = "auto",
     progress: ProgressTracker | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Iterator[BuildResult]:
     """Build folds as `build_folds` does, and yield each when it is published."""
-    if is_url(inputs) or is_url(output):
+    config, progress = config or DatasetConfig(), progress or ProgressTracker()
+    log, output = choose_log(inputs, tables), require_location("output", output)
+    if (isinstance(log, str) and is_url(log)) or is_url(output):
         raise ConfigError(
             f"split.folds: found {inputs} and {output}; expected local folders.\n"
             "Build the folds locally, and copy tables or datasets."
         )
-    progress = progress or ProgressTracker()
     opened = select(backend, config)[0] if isinstance(backend, str) else backend
-    folds, report = _find_folds(Path(inputs), config, opened)
+    folds, report = _find_folds(log, config, opened)
     outputs = [Path(output) / f"fold-{number}" for number in range(len(folds))]
     if not (overwrite or resume) and (present := [path for path in outputs if path.exists()]):
         raise OutputError(
@@ -95,6 +105,7 @@ def run_folds(
             inputs,
             path,
             settings,
+            tables=tables,
             backend=opened,
             progress=progress,
             overwrite=overwrite,
@@ -103,11 +114,16 @@ def run_folds(
 
 
 def _find_folds(
-    inputs: Path, config: DatasetConfig, backend: Backend
+    log: Path | str | Mapping[str, Any], config: DatasetConfig, backend: Backend
 ) -> tuple[list[Fold], InputReport]:
     """Read the log for its times; return the folds, and what was read."""
     with tempfile.TemporaryDirectory(prefix="gpu-dcgen-folds-") as scratch:
-        tables = open_tables(inputs, config.inputs, Path(scratch) / "tables")
+        workplace = Path(scratch) / "tables"
+        tables = (
+            write_frames(log, config.inputs, workplace)
+            if isinstance(log, Mapping)
+            else open_tables(Path(log), config.inputs, workplace)
+        )
         shop = load_shop(tables, config, backend)
         return cut_folds(shop.time, config.split, backend), shop.report
 

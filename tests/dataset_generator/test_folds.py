@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from gpu_dcgen.errors import ConfigError, OutputError
 from gpu_dcgen.preparation.windows import cut_folds
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
+from tests.support.csv_tables import convert_folder
 from tests.support.shops import (
     DAY,
     TINY_SETTINGS,
@@ -187,3 +189,18 @@ def test_the_command_builds_folds_and_shows_each(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"fold-0", "fold-1"}
     refused = run("build", tmp_path / "input", tmp_path / "o", *words, "--baseline", tmp_path)
     assert refused.exit_code == 2 and "--baseline: found with split.folds" in refused.stderr
+
+
+def test_tables_in_memory_and_csv_files_give_the_same_folds(folds, tmp_path):
+    folder, results = folds
+    expected = [result.manifest.content_digest for result in results]
+    split = {"folds": 3, "train_share": 0.6, "val_share": 0.2}
+    tables = {file.stem: pq.read_table(file) for file in (folder / "input").glob("*.parquet")}
+    config = tiny_config(split=split)
+    built = build_folds(output=tmp_path / "memory", config=config, tables=tables, backend="cpu")
+    assert [result.manifest.content_digest for result in built] == expected
+    csv = convert_folder(folder / "input", tmp_path / "csv")
+    built = build_folds(csv, tmp_path / "from_csv", config, backend="cpu")
+    assert [result.manifest.content_digest for result in built] == expected
+    with pytest.raises(ConfigError, match="inputs, tables: found neither"):
+        build_folds(output=tmp_path / "nothing", config=config, backend="cpu")
