@@ -174,7 +174,9 @@ def gates() -> str:
         NOTE,
         "# Gates\n",
         "What every build checks ([D20](../decisions/d20-gates.md)). A `critical` gate that fails "
-        "stops publication. `quality.thresholds` and `quality.severities` change them.\n",
+        "stops publication; `positive_negative_ratio` is a warning where fewer than 11 negatives "
+        "are configured, and for triplets. `quality.thresholds` and `quality.severities` change "
+        "them.\n",
     ]
     for section in dict.fromkeys(gate.section for gate in GATES):
         rows = [gate_row(gate) for gate in GATES if gate.section == section]

@@ -24,8 +24,8 @@ class OutputConfig(Section):
     time skip row groups. `shuffled`: a seeded permutation, for trainers that read in the files'
     order."""
     extra_columns: bool = True
-    """Whether `sample_weight`, `negative_detail` and `is_repurchase` follow the contract's columns
-    (D17)."""
+    """Whether `sample_weight`, `negative_detail`, `negative_log_q` (not in triplets) and
+    `is_repurchase` follow the contract's columns (D17)."""
     groups_per_part: Annotated[int, Field(ge=1)] | None = None
     """Positives per file; a split of several files is a folder of them (D16). Null: one file for up
     to 65,536 positives, else files of 32,768, which bounds what an interrupted build repeats."""

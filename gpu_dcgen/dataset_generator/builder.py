@@ -60,8 +60,8 @@ def build(
         progress: Is notified of stages, advance and messages.
         overwrite: Replace `output` if it is a dataset.
         baseline: Another dataset: gates that are worse than its own are reported.
-        resume: Reuse what an interrupted build of `output` has finished, if inputs, settings and
-            code are the same.
+        resume: Reuse what an interrupted build of `output` has finished, if inputs, settings, code
+            and backend are the same (D23).
         workplace: Local folder in which a dataset for a URL is built.
         earlier: A dataset: its splits that would come out the same are reused (`append`).
 
