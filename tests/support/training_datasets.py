@@ -20,9 +20,13 @@ _folder = TemporaryDirectory(prefix="gpu-dcgen-tests-")
 CHANNELS = {1: "offline", 2: "online", 7: "online"}
 
 
-@cache
 def get_dataset(shape: str = "labeled_pair") -> Path:
     """Return a dataset of many small row groups and parts; to change one, use `copy_dataset`."""
+    return _build_dataset(shape)
+
+
+@cache
+def _build_dataset(shape: str) -> Path:
     folder = Path(_folder.name) / shape
     tables = write_shop(
         random_shop(3, n_users=24, n_items=30, n_rows=700, dates=(30, 60), minutes=True),
