@@ -3,7 +3,8 @@
 numba reuses a compiled function as long as the file that defines it is the same. But a kernel is
 compiled together with the helpers that it calls from other files: after an upgrade that changed a
 helper only, numba would run the old code. So functions of the watched files share one stamp, a
-digest of all of them.
+digest of all of them. The files' names have it too: an index of other sources may name types that
+are no longer there, so it must not even be read.
 
 numba has no public interface for this. Where its internals differ from what is expected here, a
 warning is issued once and numba's own cache is used. numba-cuda's cache is another copy of numba's:
@@ -24,6 +25,8 @@ from typing import Any
 
 import numba
 from numba.core import config
+
+_DIGEST_LENGTH = 16  # characters in the names of files
 
 _watched: list[Path] = []  # files and folders
 
@@ -56,25 +59,30 @@ class _Locator:
         self._py_file = str(file)
         self._line = function.__code__.co_firstlineno
         self._folder = folder
+        self._digest = _digest_sources((*_watched, *self._more))
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> _Locator | None:
         path = Path(file).resolve()
         if not {path, path.parent} & {*_watched, *cls._more}:
             return None
-        return cls(function, _cache_folder(path.parent), path)
+        folder = _cache_folder(path.parent)
+        return cls(function, folder / "more" if cls._more else folder, path)
 
     def ensure_cache_path(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        for file in self._folder.glob("*.nb[ci]"):
+            if self._digest[:_DIGEST_LENGTH] not in file.name:  # of sources that have changed
+                file.unlink(missing_ok=True)
 
     def get_cache_path(self) -> str:
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return _digest_sources((*_watched, *self._more))
+        return self._digest
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return f"{self._line}-{self._digest[:_DIGEST_LENGTH]}"
 
 
 @functools.cache
@@ -103,8 +111,8 @@ def _cache_folder(sources: Path) -> Path:
 def add_locator(caching: Any, implementation: Any, *more: Path) -> None:
     """Put a locator before those of `implementation`, a class of numba's module `caching`.
 
-    It also caches functions of `more` files and folders, and watches these. AttributeError or
-    TypeError where the internals differ from what is expected.
+    It also caches functions of `more` files and folders, and watches these; all of its files are in
+    a folder of their own. AttributeError or TypeError where the internals differ from what is expected.
     """
     classes = implementation._locator_classes
     if not isinstance(classes, list):

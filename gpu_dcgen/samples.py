@@ -16,8 +16,8 @@ from .contract.schema import (
     SEASONS,
 )
 from .digest import vocabulary
-from .kernels.candidates import SOURCES
 from .kernels.logarithms import log_ratio, make_table
+from .kernels.sources import SOURCES
 from .negative_sampler import Negatives, SamplerInputs, sample_negatives
 from .preparation.balancing import Balance, positive_weights
 from .preparation.interactions import Interactions

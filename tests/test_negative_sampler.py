@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpu_dcgen.kernels.arguments import Ownership
-from gpu_dcgen.kernels.candidates import SOURCES
+from gpu_dcgen.kernels.sources import SOURCES
 from gpu_dcgen.negative_sampler import Negatives, sample_negatives
 from gpu_dcgen.negative_sampler.views import find_recent_views
 from gpu_dcgen.preparation.interactions import Views

@@ -54,6 +54,20 @@ def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
     return xp.searchsorted(codes, xp.arange(n_codes + 1, dtype=codes.dtype)).astype(xp.int64)
 
 
+def search_ordered(xp: Any, values: Array, order: Array, bounds: Array) -> Array:
+    """Return the first positions (m,) int64 in `order` whose value is at least each bound.
+
+    values[order] must rise; a binary search reads few of them.
+    """
+    low = xp.zeros(bounds.shape[0], dtype=xp.int64)
+    size = int(order.shape[0])
+    for width in reversed([1 << bit for bit in range(size.bit_length())]):
+        last = xp.minimum(low + width, size) - 1
+        is_lower = (low + width <= size) & (values[order[last]] < bounds)
+        low = xp.where(is_lower, low + width, low)
+    return low
+
+
 def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
     """Return how often each code 0..n_codes-1 occurs: (n_codes,) int64."""
     if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array

@@ -1,8 +1,6 @@
-"""Candidates of hard negatives for an item at a snapshot: four sources, scored (D13).
+"""Lists of candidates of hard negatives: the best by score of what the sources offer (D13).
 
-A row is a list of candidates. Each source offers items to the pool of a lane, which holds each item
-once; the best by score become the list. What is on sale comes as a table of its own, (I,) bool: it
-is read for every purchase that is met, and stays in the cache.
+A row is a list, of an item at a snapshot.
 """
 
 from __future__ import annotations
@@ -12,121 +10,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import kernel_helper, row_kernel
-from .draws import are_siblings, is_owned
-from .rng import below, draw, fold
+from .draws import are_siblings
+from .sources import (
+    BUYERS_MASK,
+    BUYERS_SHIFT,
+    FIXED_ONE,
+    GROUP_SHIFT,
+    PRICE_SHIFT,
+    SOURCE_MASK,
+    pool_candidates,
+    select_lane,
+)
 
-SOURCES = ("item_cf", "collaborative", "viewed", "category_crossing", "fallback")
-ITEM_CF, COLLABORATIVE, VIEWED, CATEGORY_CROSSING, FALLBACK = 0, 1, 2, 3, 4
-FIXED_ONE = 1 << 16  # 1.0 in the fixed point of weights, similarities, prices and popularity
-SCORE_SHIFT = 18  # from a product of two such numbers to a score
+SCORE_SHIFT = 18  # from a product of two numbers in units of 1 / FIXED_ONE to a score
 SCORE_ONE = 1 << 14  # 1.0 in the fixed point of scores
 
-# A candidate's state packs the first of SOURCES that offered it (2 bits: no candidate is of
-# `fallback`), how many buyers bought or viewed it (14 bits), and the number of the last of those
-# who bought it, from 1.
-SOURCE_MASK, BUYER, BUYERS_SHIFT, BUYERS_MASK, LAST_SHIFT = 3, 1 << 2, 2, (1 << 14) - 1, 16
-
-# What a snapshot knows of an item, besides whether it is on sale, packed into an int64, so that
-# scoring a candidate takes one read: popularity in 0..FIXED_ONE, normalized price + 1 in the same
-# units (0 unknown), product group + 1.
-PRICE_SHIFT, GROUP_SHIFT = 17, 34
-PART_MASK = (1 << 17) - 1
-
-ITEM_BITS, ITEM_MASK = 32, (1 << 32) - 1  # of a key that candidates are sorted by
-
+_PART_MASK = (1 << 17) - 1  # of a part of packed features
+_ITEM_BITS = 32  # of a key that candidates are sorted by
 _MAX_SCORED_BUYERS = 8  # more buyers of a candidate add nothing to its score
 _NO_FRACTION = 4503599627370496.0  # 2^52: a float64 this large holds whole numbers only
-_HASH = np.uint64(2654435761)  # 2^32 / the golden ratio: spreads neighboring numbers
-_LOW = np.uint64(0xFFFFFFFF)
 _MAX_SCORE = (1 << 15) - 1  # scores are int16
 _SCORE_ORDER = 1 << 20  # above every score
-
-
-class CandidateSettings(NamedTuple):
-    """The settings of candidates as numbers; weights in units of 1 / FIXED_ONE."""
-
-    max_neighbors: int  # offered by item_cf
-    max_buyers: int
-    max_items_per_buyer: int
-    max_views_per_buyer: int  # 0 where the log has no views
-    n_category_draws: int
-    similarity_weight: int
-    collaborative_weight: int
-    price_weight: int
-    popularity_weight: int
-    by_percentile: bool  # whether the band is of percentiles or of similarities
-    band_first: int  # the band's percentiles as fractions of `band_denominator`
-    band_last: int
-    band_denominator: int
-    similarity_above: float  # the band's similarities, rounded to float32 where they are compared
-    similarity_up_to: float
-    crossing_key: Any  # uint64  seeds the draws of category_crossing
-    hash_shift: int  # 32 - log2 of `CandidatePools.slot`'s length
-
-
-class Purchases(NamedTuple):
-    """The purchases before a snapshot, as lists of candidates are made from them.
-
-    All by item, and by user those of the last days.
-    """
-
-    item_start: Any  # (I,) int64  each item's first buyer in `buyer`
-    item_stop: Any  # (I,) int64  behind its last buyer before the snapshot
-    buyer: Any  # (E,) int32  users in (item, time, user) order
-    recent_offsets: Any  # (U+1,) int64  each user's run in `recent_item`
-    recent_item: Any  # (R,) int32  in (user, time, item) order
-
-
-class RecentViews(NamedTuple):
-    """What users viewed in the days before a snapshot: items on sale that they had not bought."""
-
-    offsets: Any  # (U+1,) int64  each user's run in `item`
-    item: Any  # (V,) int32  distinct, by the user's latest view, then item
-
-
-class NeighborLists(NamedTuple):
-    """Each item's neighbors by falling similarity, then rising item."""
-
-    offsets: Any  # (I+1,) int64
-    item: Any  # (E,) int32
-    similarity: Any  # (E,) float32
-
-
-class SnapshotTables(NamedTuple):
-    """What each item snapshot knows of the items."""
-
-    on_sale: Any  # (K, I) bool
-    packed_features: Any  # (K, I) int64  popularity, price and product group (`GROUP_SHIFT`)
-    price_category: Any  # (K, I) int8  0..3, -1 unknown
-
-
-class CandidateTables(NamedTuple):
-    """Everything that candidates at a snapshot are found in."""
-
-    corpus: Any  # Corpus
-    product_code: Any  # (I,) int32  items of one code are siblings; -1 unknown
-    item_key: Any  # (I,) uint64  seeds draws
-    purchases: Purchases
-    views: RecentViews
-    neighbors: NeighborLists
-    snapshots: SnapshotTables
-
-
-class CandidatePools(NamedTuple):
-    """Scratch space, a lane each; a lane's part is the pool of one list.
-
-    W candidates at most, B buyers at most, H a power of two of at least 2 W. `slot` is a hash
-    table, zero between rows.
-    """
-
-    slot: Any  # (lanes, H) int32  number of a candidate + 1, 0 if free
-    place: Any  # (lanes, W) int32  each candidate's slot
-    item: Any  # (lanes, W) int32
-    state: Any  # (lanes, W) int32  packed as described above
-    score: Any  # (lanes, W) int32
-    rank: Any  # (lanes, W) int32  among the item's neighbors, -1 for none
-    order: Any  # (lanes, W) int64  keys that candidates are sorted by
-    buyer_user: Any  # (lanes, B) int32
+_NO_KEY = 1 << 62  # above every key by score
 
 
 class CandidateLists(NamedTuple):
@@ -136,163 +41,9 @@ class CandidateLists(NamedTuple):
     own_first: Any  # (n,) int16  the run of the item's own product group
     own_stop: Any  # (n,) int16
     item: Any  # (n, width) int32
-    source: Any  # (n, width) int8  code into SOURCES
+    source: Any  # (n, width) int8  code into `sources.SOURCES`
     score: Any  # (n, width) int16  in units of 1 / SCORE_ONE
     rank: Any  # (n, width) int16  among the item's neighbors, -1 for none
-
-
-@kernel_helper
-def _select_lane(pools, lane):
-    """Return a lane's part of the pools, every field with one dimension less."""
-    return CandidatePools(
-        pools.slot[lane],
-        pools.place[lane],
-        pools.item[lane],
-        pools.state[lane],
-        pools.score[lane],
-        pools.rank[lane],
-        pools.order[lane],
-        pools.buyer_user[lane],
-    )
-
-
-@kernel_helper
-def _find_slot(item, settings, pool):
-    """Return the slot of an item, or the free slot where it belongs."""
-    mask = np.uint64(pool.slot.shape[0] - 1)
-    slot = ((np.uint64(item) * _HASH) & _LOW) >> np.uint64(settings.hash_shift)
-    while pool.slot[slot] != 0 and pool.item[pool.slot[slot] - 1] != item:
-        slot = (slot + np.uint64(1)) & mask
-    return slot
-
-
-@kernel_helper
-def _offer(item, source, n_pool, settings, pool):
-    """Return the number of an item in the pool; a new one is appended for `source`."""
-    slot = _find_slot(item, settings, pool)
-    if pool.slot[slot] != 0:
-        return np.int64(pool.slot[slot]) - 1
-    pool.slot[slot] = n_pool + 1
-    pool.place[n_pool] = slot
-    pool.item[n_pool] = item
-    pool.state[n_pool] = source
-    pool.rank[n_pool] = -1
-    return np.int64(n_pool)
-
-
-@kernel_helper
-def _first_at_most(similarity, low, high, bound):
-    """Return the first position in low..high with similarity <= bound; they fall there."""
-    while low < high:
-        middle = (low + high) >> 1
-        if similarity[middle] > bound:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@kernel_helper
-def _offer_neighbors(item, on_sale, neighbors, settings, pool):
-    """Pool the first neighbors in the band; returns the size of the pool."""
-    start, stop = neighbors.offsets[item], neighbors.offsets[item + 1]
-    if settings.by_percentile:
-        first = start + settings.band_first * (stop - start) // settings.band_denominator
-        last = start + settings.band_last * (stop - start) // settings.band_denominator
-    else:
-        highest = np.float32(settings.similarity_up_to)
-        lowest = np.float32(settings.similarity_above)
-        first = _first_at_most(neighbors.similarity, start, stop, highest)
-        last = _first_at_most(neighbors.similarity, first, stop, lowest)
-    n_pool = 0
-    for position in range(first, min(last, first + settings.max_neighbors)):
-        j = neighbors.item[position]
-        if on_sale[j]:
-            candidate = _offer(j, ITEM_CF, n_pool, settings, pool)
-            n_pool = max(n_pool, candidate + 1)
-    return n_pool
-
-
-@kernel_helper
-def _find_buyers(item, purchases, settings, pool):
-    """Note the latest buyers of the item before the snapshot; returns their number."""
-    first, position = purchases.item_start[item], purchases.item_stop[item] - 1
-    n_buyers = 0
-    while position >= first and n_buyers < settings.max_buyers:
-        buyer = purchases.buyer[position]
-        is_known = False
-        for b in range(n_buyers):  # to the end, so that the loop vectorizes
-            is_known |= pool.buyer_user[b] == buyer
-        if not is_known:
-            pool.buyer_user[n_buyers] = buyer
-            n_buyers += 1
-        position -= 1
-    return n_buyers
-
-
-@kernel_helper
-def _offer_collaborative(item, n_buyers, n_pool, on_sale, purchases, settings, pool):
-    """Pool what the latest buyers of the item bought in the days before the snapshot."""
-    for b in range(n_buyers):
-        buyer = pool.buyer_user[b]
-        first, stop = purchases.recent_offsets[buyer], purchases.recent_offsets[buyer + 1]
-        for position in range(max(first, stop - settings.max_items_per_buyer), stop):
-            j = purchases.recent_item[position]
-            if j != item and on_sale[j]:
-                candidate = _offer(j, COLLABORATIVE, n_pool, settings, pool)
-                n_pool = max(n_pool, candidate + 1)
-                state = pool.state[candidate]
-                if state >> LAST_SHIFT != b + 1:
-                    counted = (state & ((1 << LAST_SHIFT) - 1)) | ((b + 1) << LAST_SHIFT)
-                    pool.state[candidate] = counted + BUYER
-    return n_pool
-
-
-@kernel_helper
-def _offer_viewed(n_buyers, n_pool, views, settings, pool):
-    """Pool what the latest buyers of the item viewed in those days and had not bought.
-
-    A buyer names no item twice, and none that the same buyer offered by a purchase.
-    """
-    for b in range(n_buyers):
-        buyer = pool.buyer_user[b]
-        first, stop = views.offsets[buyer], views.offsets[buyer + 1]
-        for position in range(max(first, stop - settings.max_views_per_buyer), stop):
-            candidate = _offer(views.item[position], VIEWED, n_pool, settings, pool)
-            n_pool = max(n_pool, candidate + 1)
-            pool.state[candidate] += BUYER
-    return n_pool
-
-
-@kernel_helper
-def _offer_crossing(item, k, n_pool, tables, settings, pool):
-    """Pool draws from the items on sale in the price category and another product group."""
-    corpus = tables.corpus
-    group = tables.snapshots.packed_features[k, item] >> GROUP_SHIFT  # + 1
-    category, n_groups = tables.snapshots.price_category[k, item] + 1, corpus.n_groups + 1
-    first, offsets = corpus.offsets[k], corpus.cell_offsets[k]
-    low, high = offsets[category * n_groups], offsets[(category + 1) * n_groups]
-    own, own_stop = offsets[category * n_groups + group], offsets[category * n_groups + group + 1]
-    n_others = (high - low) - (own_stop - own)
-    if n_others > 0:
-        key = fold(fold(settings.crossing_key, tables.item_key[item]), k)
-        for counter in range(settings.n_category_draws):
-            position = low + below(draw(key, counter), n_others)
-            position += own_stop - own if position >= own else 0
-            j = corpus.cell_item[first + position]
-            candidate = _offer(j, CATEGORY_CROSSING, n_pool, settings, pool)
-            n_pool = max(n_pool, candidate + 1)
-    return n_pool
-
-
-@kernel_helper
-def _note_ranks(item, neighbors, settings, pool):
-    """Note the rank of every pooled neighbor, in the band or not."""
-    start = neighbors.offsets[item]
-    for rank in range(neighbors.offsets[item + 1] - start):
-        slot = _find_slot(neighbors.item[start + rank], settings, pool)
-        if pool.slot[slot] != 0:
-            pool.rank[pool.slot[slot] - 1] = rank
 
 
 @kernel_helper
@@ -305,13 +56,13 @@ def _round_half_even(x):
 
 
 @kernel_helper
-def _score(candidate, cosine, own_features, features, settings, pool):
-    """Return a candidate's score in units of 1 / SCORE_ONE; `cosine` is 0 for no neighbor."""
-    own_price = (own_features >> PRICE_SHIFT) & PART_MASK
-    price = (features >> PRICE_SHIFT) & PART_MASK
+def _score(candidate, own_features, features, settings, pool):
+    """Return a candidate's score in units of 1 / SCORE_ONE."""
+    own_price = (own_features >> PRICE_SHIFT) & _PART_MASK
+    price = (features >> PRICE_SHIFT) & _PART_MASK
     is_unknown = own_price == 0 or price == 0
     nearness = FIXED_ONE // 2 if is_unknown else FIXED_ONE - abs(own_price - price)
-    similarity = _round_half_even(np.float64(cosine) * FIXED_ONE)
+    similarity = _round_half_even(np.float64(pool.cosine[candidate]) * FIXED_ONE)
     n_buyers = np.int64((pool.state[candidate] >> BUYERS_SHIFT) & BUYERS_MASK)
     score = (
         settings.similarity_weight * similarity
@@ -319,14 +70,35 @@ def _score(candidate, cosine, own_features, features, settings, pool):
         * min(np.int64(_MAX_SCORED_BUYERS), n_buyers)
         * (FIXED_ONE // _MAX_SCORED_BUYERS)
         + settings.price_weight * nearness
-        - settings.popularity_weight * (features & PART_MASK)
+        - settings.popularity_weight * (features & _PART_MASK)
     )
     return min(np.int64(_MAX_SCORE), (score + (1 << (SCORE_SHIFT - 1))) >> SCORE_SHIFT)
 
 
 @kernel_helper
-def _select_smallest(keys, n, n_kept):
-    """Move the n_kept smallest of n distinct keys to the front, in any order (Hoare 1961)."""
+def _score_all(item, k, n_pool, tables, settings, pool):
+    """Score the candidates that are allowed; returns their number.
+
+    Their keys are in `order` too.
+    """
+    features, n_allowed = tables.snapshots.packed_features[k], 0
+    own_features = features[item]
+    for candidate in range(np.uint64(n_pool)):
+        j = pool.item[candidate]
+        pool.score_key[candidate] = _NO_KEY
+        if j != item and not are_siblings(tables.product_code, item, j):
+            score = _score(candidate, own_features, features[np.uint64(j)], settings, pool)
+            key = ((_SCORE_ORDER - score) << _ITEM_BITS) | j
+            pool.score[candidate] = score
+            pool.score_key[candidate] = key
+            pool.order[np.uint64(n_allowed)] = key
+            n_allowed += 1
+    return n_allowed
+
+
+@kernel_helper
+def _find_nth(keys, n, wanted):
+    """Return the wanted-th smallest of n distinct keys (Hoare 1961); the keys change places."""
     low, high = 0, n - 1
     while low < high:
         pivot, left, right = keys[(low + high) >> 1], low, high
@@ -341,78 +113,70 @@ def _select_smallest(keys, n, n_kept):
                 keys[right] = swapped
                 left += 1
                 right -= 1
-        if n_kept - 1 <= right:
+        if wanted - 1 <= right:
             high = right
-        elif n_kept - 1 >= left:
+        elif wanted - 1 >= left:
             low = left
         else:
             break
+    return keys[wanted - 1]
 
 
 @kernel_helper
-def _sort(keys, n):
-    """Sort n keys (Shell 1959)."""
-    gap = 1
-    while gap < n // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for start in range(gap, n):
-            key, position = keys[start], start
-            while position >= gap and keys[position - gap] > key:
-                keys[position] = keys[position - gap]
-                position -= gap
-            keys[position] = key
-        gap //= 3
+def _select(k, last, n_pool, tables, pool):
+    """Select the candidates up to a key by score; returns their number.
+
+    Their keys by (product group, item) are in `order`, and the candidates of these in `place`.
+    """
+    features, n_selected = tables.snapshots.packed_features[k], np.uint64(0)
+    for candidate in range(np.uint64(n_pool)):
+        j = np.uint64(pool.item[candidate])
+        pool.order[n_selected] = (features[j] >> GROUP_SHIFT << _ITEM_BITS) | np.int64(j)
+        pool.place[n_selected] = candidate
+        n_selected += np.uint64(1) if pool.score_key[candidate] <= last else np.uint64(0)
+    return n_selected
 
 
-@row_kernel
-def mark_open_views(row, user, item, instant, on_sale, ownership, is_open):
-    """Mark views of items on sale that their user had not bought before `instant` (ns)."""
-    j = item[row]
-    is_open[row] = on_sale[j] and not is_owned(user[row], j, instant, ownership)
+@kernel_helper
+def _write_list(row, n_selected, own_group, pool, lists):
+    """Write the selected candidates by their keys; a key's position is the number of lower ones."""
+    own_first, own_stop = 0, 0
+    for number in range(n_selected):
+        key, candidate = pool.order[number], np.uint64(pool.place[number])
+        position, group = np.uint64(0), key >> _ITEM_BITS
+        for other in range(n_selected):
+            position += np.uint64(1) if pool.order[other] < key else np.uint64(0)
+        own_first += 1 if group < own_group else 0
+        own_stop += 1 if group <= own_group else 0
+        lists.item[row, position] = pool.item[candidate]
+        lists.source[row, position] = pool.state[candidate] & SOURCE_MASK
+        lists.score[row, position] = pool.score[candidate]
+        lists.rank[row, position] = pool.rank[candidate]
+    lists.length[row], lists.own_first[row], lists.own_stop[row] = n_selected, own_first, own_stop
 
 
 @row_kernel(scratch=True, min_rows=64)
 def list_candidates(row, lane, items, k, tables, settings, pools, lists):
     """List the best candidates of items[row] at snapshot k (D13)."""
-    pool, item = _select_lane(pools, lane), items[row]
-    on_sale, features = tables.snapshots.on_sale[k], tables.snapshots.packed_features[k]
-    n_pool = _offer_neighbors(item, on_sale, tables.neighbors, settings, pool)
-    n_buyers, purchases = _find_buyers(item, tables.purchases, settings, pool), tables.purchases
-    n_pool = _offer_collaborative(item, n_buyers, n_pool, on_sale, purchases, settings, pool)
-    if settings.max_views_per_buyer > 0:
-        n_pool = _offer_viewed(n_buyers, n_pool, tables.views, settings, pool)
-    n_pool = _offer_crossing(item, k, n_pool, tables, settings, pool)
-    _note_ranks(item, tables.neighbors, settings, pool)
+    pool, item = select_lane(pools, lane), items[row]
+    n_pool = pool_candidates(item, k, tables, settings, pool)
+    n_allowed = _score_all(item, k, n_pool, tables, settings, pool)
+    last, width = np.int64(_NO_KEY - 1), lists.item.shape[1]
+    if n_allowed > width:
+        last = _find_nth(pool.order, n_allowed, width)
+    n_selected = _select(k, last, n_pool, tables, pool)
+    own_group = tables.snapshots.packed_features[k, item] >> GROUP_SHIFT
+    _write_list(row, n_selected, own_group, pool, lists)
 
-    n_allowed = 0
-    for candidate in range(n_pool):
-        j = pool.item[candidate]
-        if j != item and not are_siblings(tables.product_code, item, j):
-            rank, cosine = pool.rank[candidate], np.float32(0.0)
-            if rank >= 0:
-                cosine = tables.neighbors.similarity[tables.neighbors.offsets[item] + rank]
-            score = _score(candidate, cosine, features[item], features[j], settings, pool)
-            pool.score[candidate] = score
-            pool.order[n_allowed] = ((_SCORE_ORDER - score) << ITEM_BITS) | j
-            n_allowed += 1
-    n_kept = min(n_allowed, lists.item.shape[1])
-    if n_kept < n_allowed:
-        _select_smallest(pool.order, n_allowed, n_kept)
-    for position in range(n_kept):
-        j = pool.order[position] & ITEM_MASK
-        pool.order[position] = (features[j] >> GROUP_SHIFT << ITEM_BITS) | j
-    _sort(pool.order, n_kept)
-    own_group, own_first, own_stop = features[item] >> GROUP_SHIFT, 0, 0
-    for position in range(n_kept):
-        group, j = pool.order[position] >> ITEM_BITS, np.int32(pool.order[position] & ITEM_MASK)
-        own_first += 1 if group < own_group else 0
-        own_stop += 1 if group <= own_group else 0
-        candidate = pool.slot[_find_slot(j, settings, pool)] - 1
-        lists.item[row, position] = j
-        lists.source[row, position] = pool.state[candidate] & SOURCE_MASK
-        lists.score[row, position] = pool.score[candidate]
-        lists.rank[row, position] = pool.rank[candidate]
-    lists.length[row], lists.own_first[row], lists.own_stop[row] = n_kept, own_first, own_stop
-    for candidate in range(n_pool):
-        pool.slot[pool.place[candidate]] = 0
+
+@row_kernel(min_rows=256)
+def copy_list(row, lists, offsets, target):
+    """Copy a list to `target`, whose candidates lie end to end from offsets[row] (n+1,) int64."""
+    target.length[row] = lists.length[row]
+    target.own_first[row], target.own_stop[row] = lists.own_first[row], lists.own_stop[row]
+    first = np.uint64(offsets[row])
+    for position in range(np.uint64(lists.length[row])):
+        target.item[first + position] = lists.item[row, position]
+        target.source[first + position] = lists.source[row, position]
+        target.score[first + position] = lists.score[row, position]
+        target.rank[first + position] = lists.rank[row, position]

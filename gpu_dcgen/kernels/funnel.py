@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import kernel_helper, row_kernel
-from .candidates import FALLBACK
 from .draws import is_owned
+from .sources import FALLBACK
 
 OUTCOMES = ("owned", "not_drawn", "chosen")
 _OWNED, _NOT_DRAWN, _CHOSEN = range(len(OUTCOMES))

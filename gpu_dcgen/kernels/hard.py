@@ -13,16 +13,17 @@ import numpy as np
 
 from . import kernel_helper, row_kernel
 from .arguments import DrawTables, PositiveRows
-from .candidates import FALLBACK
 from .draws import draw_from_corpus, fold_positive, is_owned
 from .logarithms import log_ratio
 from .rng import below, draw
+from .sources import FALLBACK
 
 PROBABILITY_ONE = 1 << 16  # 1.0 in the fixed point of probabilities
 _OTHERS, _OWN, _ALL = 0, 1, 2  # parts of the candidates: of the positive's product group, or not
 _NO_ITEM = (1 << 31) - 1  # above every item
 _LOWEST = -(1 << 62)  # below every score
-N_OWNED_FLAGS = 2048  # places of `DrawScratch.owned`; a power of two
+N_OWNED_FLAGS = 4096  # places of `DrawScratch.owned`; a power of two
+_OWNED_MASK = np.uint64(N_OWNED_FLAGS - 1)
 
 
 class DrawSettings(NamedTuple):
@@ -62,18 +63,15 @@ class HardTables(NamedTuple):
 
 
 class DrawScratch(NamedTuple):
-    """Scratch space, a lane each, for lists of W candidates at most.
+    """Scratch space, a lane each, for lists of W candidates at most, by position in the list."""
 
-    But for `is_free` it is about the candidates that may be drawn.
-    """
-
-    is_free: Any  # (lanes, W) int8  by position in the list: whether it may be drawn
+    is_free: Any  # (lanes, W) int8  whether it may be drawn
     owned: Any  # (lanes, N_OWNED_FLAGS) int8  a filter of the user's items: 0 for none of this hash
-    at: Any  # (lanes, W) int32  position in the list
-    weight: Any  # (lanes, W) int64
+    marked_user: Any  # (lanes, 1) int32  whose items `owned` has, + 1; 0 for nobody's
+    weight: Any  # (lanes, W) int64  0 where it may not be drawn
     is_certain: Any  # (lanes, W) int8
     log_q: Any  # (lanes, W) float32
-    chosen: Any  # (lanes, hard) int32  number of each chosen candidate, in the order of writing
+    chosen: Any  # (lanes, hard) int32  positions that are chosen, in the order of writing
 
 
 class HardNegatives(NamedTuple):
@@ -87,14 +85,14 @@ class HardNegatives(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """The candidates that may be drawn: how many, and their weights.
+    """The candidates of a list that may be drawn: how many, and their weights."""
 
-    Those of the positive's own product group are side by side.
-    """
-
-    n: Any
-    own_first: Any
+    first: Any  # the list's run of candidates
+    length: Any
+    own_first: Any  # the run in the list of the positive's own product group
     own_stop: Any
+    n: Any
+    n_own: Any
     total: Any
     own_total: Any
     highest: Any
@@ -118,7 +116,7 @@ def _select_lane(scratch, lane):
     return DrawScratch(
         scratch.is_free[lane],
         scratch.owned[lane],
-        scratch.at[lane],
+        scratch.marked_user[lane],
         scratch.weight[lane],
         scratch.is_certain[lane],
         scratch.log_q[lane],
@@ -127,51 +125,57 @@ def _select_lane(scratch, lane):
 
 
 @kernel_helper
-def _mark_free(row, rows, tables, owned, is_free):
+def _mark_owned(user, ownership, scratch):
+    """Mark the items of the user in the filter, unless they are marked already."""
+    if scratch.marked_user[0] != user + 1:
+        for place in range(N_OWNED_FLAGS):
+            scratch.owned[place] = 0
+        first, stop = ownership.offsets[user], ownership.offsets[user + 1]
+        for position in range(np.uint64(first), np.uint64(stop)):
+            scratch.owned[np.uint64(ownership.item[position]) & _OWNED_MASK] = 1
+        scratch.marked_user[0] = user + 1
+
+
+@kernel_helper
+def _mark_free(row, rows, tables, scratch, is_free):
     """Mark the candidates that the user does not own before the window's end.
 
     A filter tells most apart from the items of the user, without a search.
     """
-    positives, ownership = rows.positives, tables.draws.ownership
-    first, user, end = rows.first[row], positives.user[row], positives.window_end
-    for place in range(N_OWNED_FLAGS):
-        owned[place] = 0
-    for position in range(ownership.offsets[user], ownership.offsets[user + 1]):
-        owned[ownership.item[position] & (N_OWNED_FLAGS - 1)] = 1
-    for at in range(rows.stop[row] - first):
+    positives, ownership, owned = rows.positives, tables.draws.ownership, scratch.owned
+    first, user, end = np.uint64(rows.first[row]), positives.user[row], positives.window_end
+    _mark_owned(user, ownership, scratch)
+    for at in range(np.uint64(rows.stop[row]) - first):
         j = tables.item[first + at]
         is_free[at] = 1
-        if owned[j & (N_OWNED_FLAGS - 1)] != 0 and is_owned(user, j, end, ownership):
+        if owned[np.uint64(j) & _OWNED_MASK] != 0 and is_owned(user, j, end, ownership):
             is_free[at] = 0
 
 
 @kernel_helper
-def _collect(row, rows, tables, is_free, scratch):
-    """Collect the free candidates with their weights."""
-    first, own_first, own_stop = rows.first[row], rows.own_first[row], rows.own_stop[row]
-    n, total, own_total, highest = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    start, stop = np.int64(0), np.int64(0)
-    for at in range(rows.stop[row] - first):
-        start = n if at == own_first else start
-        stop = n if at == own_stop else stop
-        if is_free[at] != 0:
-            weight = tables.source_weight[tables.source[first + at]]
-            weight *= tables.mining_weight[tables.item[first + at]]
-            scratch.at[n] = at
-            scratch.weight[n] = weight
-            n += 1
-            total += weight
-            own_total += weight if own_first <= at < own_stop else 0
-            highest = max(highest, weight)
-    length = rows.stop[row] - first
-    start, stop = n if own_first == length else start, n if own_stop == length else stop
-    return Allowed(n, start, stop, total, own_total, highest)
+def _weigh(row, rows, tables, is_free, weights):
+    """Write the weights of a list's candidates, 0 where they may not be drawn."""
+    first, length = np.uint64(rows.first[row]), np.uint64(rows.stop[row] - rows.first[row])
+    own_first, own_stop = np.uint64(rows.own_first[row]), np.uint64(rows.own_stop[row])
+    n, total, highest = np.int64(0), np.int64(0), np.int64(0)
+    for c in range(length):
+        weight = np.int64(tables.source_weight[np.uint64(tables.source[first + c])])
+        weight *= tables.mining_weight[np.uint64(tables.item[first + c])] * is_free[c]
+        weights[c] = weight
+        n += is_free[c]
+        total += weight
+        highest = max(highest, weight)
+    n_own, own_total = np.int64(0), np.int64(0)
+    for c in range(own_first, own_stop):
+        n_own += is_free[c]
+        own_total += weights[c]
+    return Allowed(first, length, own_first, own_stop, n, n_own, total, own_total, highest)
 
 
 @kernel_helper
 def _is_in(c, part, allowed):
     """Return whether a candidate is in a part of those allowed."""
-    is_own = allowed.own_first <= c < allowed.own_stop
+    is_own = allowed.own_first <= c and c < allowed.own_stop
     return part == _ALL or is_own == (part == _OWN)
 
 
@@ -183,19 +187,20 @@ def _settle(part, n_wanted, allowed, scratch):
     taken out, the others that were certain still are.
     """
     n_left, total = np.int64(n_wanted), np.int64(0)
-    for c in range(allowed.n):
+    for c in range(allowed.length):
         if _is_in(c, part, allowed):
             scratch.is_certain[c] = 0
             total += scratch.weight[c]
     has_changed = True
     while has_changed:
         has_changed = False
-        for c in range(allowed.n):
-            is_open = _is_in(c, part, allowed) and scratch.is_certain[c] == 0
-            if is_open and total > 0 and n_left * scratch.weight[c] >= total:
+        for c in range(allowed.length):
+            weight = scratch.weight[c]
+            is_open = weight > 0 and scratch.is_certain[c] == 0 and _is_in(c, part, allowed)
+            if is_open and n_left * weight >= total:
                 scratch.is_certain[c] = 1
                 n_left -= 1
-                total -= scratch.weight[c]
+                total -= weight
                 has_changed = True
     return n_left, total
 
@@ -217,7 +222,7 @@ def _plan_draw(allowed, settings, scratch):
             own_weight += scratch.weight[c] if scratch.is_certain[c] == 0 else 0
     if n_own * total + n_left * own_weight <= cap * total:
         return DrawPlan(has_certain, False, n_left, total, zero, zero, zero)
-    n_others = allowed.n - (allowed.own_stop - allowed.own_first)
+    n_others = allowed.n - allowed.n_own
     n_own = max(cap, settings.n_hard - n_others)
     own_left, own_weight = _settle(_OWN, n_own, allowed, scratch)
     others_left, others_weight = _settle(_OTHERS, settings.n_hard - n_own, allowed, scratch)
@@ -225,34 +230,34 @@ def _plan_draw(allowed, settings, scratch):
 
 
 @kernel_helper
-def _insert(c, n_chosen, first, tables, scratch):
+def _insert(c, n_chosen, first, tables, chosen):
     """Insert a candidate among those chosen, by falling score, then rising item."""
-    at, slot = first + scratch.at[c], n_chosen
+    slot = n_chosen
     while slot > 0:
-        other = first + scratch.at[scratch.chosen[slot - 1]]
+        at, other = first + c, first + np.uint64(chosen[slot - 1])
         is_better = tables.score[at] > tables.score[other]
         is_tied = tables.score[at] == tables.score[other]
         if not (is_better or (is_tied and tables.item[at] < tables.item[other])):
             break
-        scratch.chosen[slot] = scratch.chosen[slot - 1]
+        chosen[slot] = chosen[slot - 1]
         slot -= 1
-    scratch.chosen[slot] = c
+    chosen[slot] = c
 
 
 @kernel_helper
-def _take_certain(is_all, first, allowed, tables, scratch):
-    """Choose the certain candidates, or all; returns their number."""
+def _take_certain(is_all, allowed, tables, scratch):
+    """Choose the certain candidates, or all that may be drawn; returns their number."""
     n_chosen = 0
-    for c in range(allowed.n):
-        if is_all or scratch.is_certain[c] != 0:
+    for c in range(allowed.length):
+        if scratch.weight[c] > 0 and (is_all or scratch.is_certain[c] != 0):
             scratch.log_q[c] = 0.0
-            _insert(c, n_chosen, first, tables, scratch)
+            _insert(c, n_chosen, allowed.first, tables, scratch.chosen)
             n_chosen += 1
     return n_chosen
 
 
 @kernel_helper
-def _draw_part(n_chosen, wanted, plan, key, first, allowed, tables, scratch):
+def _draw_part(n_chosen, wanted, plan, key, allowed, tables, scratch):
     """Draw candidates of a part that are not certain; returns the number chosen so far.
 
     `wanted`: the part, how many of it, and the weight of those not certain.
@@ -261,14 +266,14 @@ def _draw_part(n_chosen, wanted, plan, key, first, allowed, tables, scratch):
     if n_left == 0:
         return n_chosen
     point, end = below(draw(key, 1 if part == _OTHERS else 0), total), np.int64(0)
-    for c in range(allowed.n):
+    for c in range(allowed.length):
         is_certain = plan.has_certain and scratch.is_certain[c] != 0
         if not is_certain and _is_in(c, part, allowed):
             length = n_left * scratch.weight[c]
             end += length
             if point < end:
                 scratch.log_q[c] = log_ratio(length, total, tables.log_table)
-                _insert(c, n_chosen, first, tables, scratch)
+                _insert(c, n_chosen, allowed.first, tables, scratch.chosen)
                 n_chosen += 1
                 point += total
     return n_chosen
@@ -277,50 +282,50 @@ def _draw_part(n_chosen, wanted, plan, key, first, allowed, tables, scratch):
 @kernel_helper
 def _draw_sampled(row, allowed, rows, tables, settings, scratch):
     """Draw from more candidates than are wanted; returns the choices beyond the cap."""
-    first, key = rows.first[row], fold_positive(settings.draw_key, row, rows.positives)
+    key = fold_positive(settings.draw_key, row, rows.positives)
     plan, n = _plan_draw(allowed, settings, scratch), 0
     if plan.has_certain:
-        n = _take_certain(False, first, allowed, tables, scratch)
+        n = _take_certain(False, allowed, tables, scratch)
     wanted = (_OWN if plan.is_split else _ALL, plan.n_first, plan.first_weight)
-    n = _draw_part(n, wanted, plan, key, first, allowed, tables, scratch)
+    n = _draw_part(n, wanted, plan, key, allowed, tables, scratch)
     wanted = (_OTHERS, plan.n_second, plan.second_weight)
-    _draw_part(n, wanted, plan, key, first, allowed, tables, scratch)
+    _draw_part(n, wanted, plan, key, allowed, tables, scratch)
     return plan.n_relaxed
 
 
 @kernel_helper
-def _find_best(part, first, allowed, tables, scratch):
+def _find_best(part, allowed, tables, scratch):
     """Return the candidate of a part with the highest value, the smallest item on ties; or -1.
 
-    Values are in `DrawScratch.weight`; what is chosen is marked as certain.
+    Values are in `DrawScratch.weight`; what may not be chosen is marked as certain.
     """
     best, highest, smallest = np.int64(-1), np.int64(_LOWEST), np.int64(_NO_ITEM)
-    for c in range(allowed.n):
+    for c in range(allowed.length):
         if scratch.is_certain[c] == 0 and _is_in(c, part, allowed):
-            value, j = scratch.weight[c], np.int64(tables.item[first + scratch.at[c]])
+            value, j = scratch.weight[c], np.int64(tables.item[allowed.first + c])
             if value > highest or (value == highest and j < smallest):
                 best, highest, smallest = np.int64(c), value, j
     return best
 
 
 @kernel_helper
-def _choose_greedily(first, allowed, tables, settings, scratch):
+def _choose_greedily(allowed, tables, settings, scratch):
     """Choose candidates one by one for score and diversity; returns choices beyond the cap."""
-    groups = tables.product_group
-    for c in range(allowed.n):
-        scratch.weight[c] = tables.score[first + scratch.at[c]]
-        scratch.is_certain[c] = 0
+    groups, first = tables.product_group, allowed.first
+    for c in range(allowed.length):
+        scratch.is_certain[c] = 1 if scratch.weight[c] == 0 else 0
+        scratch.weight[c] = tables.score[first + c]
     n_own, n_relaxed = np.int64(0), np.int64(0)
     for n_chosen in range(min(allowed.n, settings.n_hard)):
         is_capped = n_own >= settings.max_own_group
-        best = _find_best(_OTHERS if is_capped else _ALL, first, allowed, tables, scratch)
+        best = _find_best(_OTHERS if is_capped else _ALL, allowed, tables, scratch)
         if best < 0:
-            best = _find_best(_OWN, first, allowed, tables, scratch)
+            best = _find_best(_OWN, allowed, tables, scratch)
             n_relaxed += 1
-        group = groups[tables.item[first + scratch.at[best]]]
-        n_own += 1 if _is_in(best, _OWN, allowed) else 0
-        for c in range(allowed.n):
-            is_same = groups[tables.item[first + scratch.at[c]]] == group
+        group = groups[tables.item[first + np.uint64(best)]]
+        n_own += 1 if _is_in(np.uint64(best), _OWN, allowed) else 0
+        for c in range(allowed.length):
+            is_same = groups[tables.item[first + c]] == group
             scratch.weight[c] -= settings.diversity_weight if is_same else 0
         scratch.is_certain[best] = 1
         scratch.log_q[best] = 0.0
@@ -347,26 +352,22 @@ def _fill_up(row, n_chosen, positives, tables, settings, negatives):
 
 
 @row_kernel(scratch=True)
-def mine_hard(turn, lane, order, rows, tables, settings, scratch, negatives):
-    """Draw the hard negatives of a positive from the list of its item and snapshot.
-
-    `order` (n,) int64 says which row has this turn: every permutation gives the same negatives.
-    """
-    row = order[turn]
-    own, positives, first = _select_lane(scratch, lane), rows.positives, rows.first[row]
-    _mark_free(row, rows, tables, own.owned, own.is_free)
-    allowed, n_relaxed = _collect(row, rows, tables, own.is_free, own), np.int64(0)
+def mine_hard(row, lane, rows, tables, settings, scratch, negatives):
+    """Draw the hard negatives of a positive from the list of its item and snapshot."""
+    own, positives, n_relaxed = _select_lane(scratch, lane), rows.positives, np.int64(0)
+    _mark_free(row, rows, tables, own, own.is_free)
+    allowed = _weigh(row, rows, tables, own.is_free, own.weight)
     n_chosen = min(allowed.n, settings.n_hard)
     if settings.is_greedy:
-        n_relaxed = _choose_greedily(first, allowed, tables, settings, own)
+        n_relaxed = _choose_greedily(allowed, tables, settings, own)
     elif allowed.n <= settings.n_hard:
-        _take_certain(True, first, allowed, tables, own)
+        _take_certain(True, allowed, tables, own)
     else:
         n_relaxed = _draw_sampled(row, allowed, rows, tables, settings, own)
     negatives.n_relaxed[row] = n_relaxed
     start = tables.neighbors.offsets[positives.item[row]]
     for slot in range(n_chosen):
-        at = first + own.at[own.chosen[slot]]
+        at = allowed.first + np.uint64(own.chosen[slot])
         rank, similarity = tables.rank[at], np.float32(-1.0)
         if rank >= 0:
             similarity = tables.neighbors.similarity[start + rank]
@@ -381,36 +382,37 @@ def mine_hard(turn, lane, order, rows, tables, settings, scratch, negatives):
 @row_kernel(scratch=True)
 def mark_free_candidates(row, lane, rows, tables, scratch, is_free):
     """Mark the candidates that a positive's user does not own: is_free (n, W) int8."""
-    _mark_free(row, rows, tables, scratch.owned[lane], is_free[row])
+    _mark_free(row, rows, tables, _select_lane(scratch, lane), is_free[row])
 
 
 class Probabilities(NamedTuple):
     """The probability of each candidate of n positives; in unused cells item and value are 0."""
 
     is_free: Any  # (n, W) int8  of `mark_free_candidates`
-    item: Any  # (n, W) int32
-    value: Any  # (n, W) int32  in units of 1 / PROBABILITY_ONE
+    item: Any  # (n, W) int64
+    value: Any  # (n, W) float64  whole numbers in units of 1 / PROBABILITY_ONE
 
 
 @row_kernel(scratch=True)
 def find_probabilities(row, lane, rows, tables, settings, scratch, probabilities):
     """Find the probabilities with which `mine_hard` draws a positive's candidates."""
     own, zero = _select_lane(scratch, lane), np.int64(0)
-    allowed = _collect(row, rows, tables, probabilities.is_free[row], own)
+    allowed = _weigh(row, rows, tables, probabilities.is_free[row], own.weight)
     is_all = allowed.n <= settings.n_hard
     plan = DrawPlan(False, False, zero, np.int64(1), zero, zero, zero)
     if not is_all:
         plan = _plan_draw(allowed, settings, own)
-    for c in range(probabilities.item.shape[1]):
-        item = value = zero
-        if c < allowed.n:
-            item = np.int64(tables.item[rows.first[row] + own.at[c]])
-            is_others = plan.is_split and _is_in(c, _OTHERS, allowed)
-            n_left = plan.n_second if is_others else plan.n_first
-            total = plan.second_weight if is_others else plan.first_weight
-            if is_all or (plan.has_certain and own.is_certain[c] != 0):
-                value = np.int64(PROBABILITY_ONE)
-            elif n_left > 0:
-                value = n_left * own.weight[c] * PROBABILITY_ONE // total
-        probabilities.item[row, c] = item
+    for c in range(allowed.length):
+        is_others = plan.is_split and _is_in(c, _OTHERS, allowed)
+        n_left = plan.n_second if is_others else plan.n_first
+        total, value = plan.second_weight if is_others else plan.first_weight, zero
+        if own.weight[c] > 0 and (is_all or (plan.has_certain and own.is_certain[c] != 0)):
+            value = np.int64(PROBABILITY_ONE)
+        elif n_left > 0:
+            share = np.uint64(n_left * own.weight[c] * PROBABILITY_ONE)
+            value = np.int64(share // np.uint64(total))
+        probabilities.item[row, c] = tables.item[allowed.first + c]
         probabilities.value[row, c] = value
+    for c in range(allowed.length, np.uint64(probabilities.item.shape[1])):
+        probabilities.item[row, c] = 0
+        probabilities.value[row, c] = 0

@@ -23,7 +23,7 @@ from ..preparation.features import AsOfFeatures
 from ..preparation.interactions import Interactions
 from ..preparation.splits import Positives
 from ..similarity_computer.compute import Neighbors
-from .candidates import ItemLists
+from .candidates import ItemLists, list_key
 from .sampling import (
     Candidates,
     SamplerInputs,
@@ -37,7 +37,7 @@ WEIGHT_ONE = 1 << 8  # the weight of an item that is drawn as often as it should
 _N_ROUNDS = 12
 _MAX_POSITIVES = 1 << 17  # to look at, at most
 _MAX_FACTOR = 256.0  # by which a weight is raised or lowered, at most
-_BLOCK = 1 << 14  # positives at a time
+_BLOCK = 1 << 13  # positives at a time
 
 
 def weigh_items(
@@ -58,6 +58,10 @@ def weigh_items(
         return weight
     bought = count_codes(xp, interactions.item[train.row], n_items)
     sample = _sample_positives(interactions, train, config.seed, backend)
+    # Positives with one list side by side: it then stays in the cache. Sums do not change.
+    item, time = interactions.item[train.row[sample]], interactions.time[train.row[sample]]
+    key = list_key(item, features.snapshots.number_of(time), n_items, xp)
+    sample = sample[xp.argsort(key, kind="stable")]
     inputs = SamplerInputs(interactions, features, neighbors, Candidates(lists, weight))
     blocks = [sample[first : first + _BLOCK] for first in range(0, int(sample.shape[0]), _BLOCK)]
     calibration = _Calibration(blocks, train, inputs, config, backend)
@@ -95,7 +99,7 @@ class _Calibration:
         """Find the lists of positives, and which of their candidates may be drawn."""
         xp, width = backend.xp, config.negative_sampling.candidates
         self._backend = backend
-        self._cells = [xp.empty((_BLOCK, width), dtype=xp.int32) for _ in range(2)]
+        self._cells = [xp.empty((_BLOCK, width), dtype=dtype) for dtype in (xp.int64, xp.float64)]
         rows = [
             find_lists(
                 gather_positives(train.row[block], train.copy[block], train.window_end, inputs),
@@ -120,9 +124,9 @@ class _Calibration:
             probabilities = Probabilities(is_free, *(cells[:n] for cells in self._cells))
             arguments = *drawing._replace(tables=tables), probabilities
             self._backend.for_each(find_probabilities, n, *arguments, lanes=drawing.n_lanes)
+            item, value = probabilities.item.reshape(-1), probabilities.value.reshape(-1)
             # Sums of whole numbers below 2^53 are exact in float64.
-            value = probabilities.value.reshape(-1).astype(xp.float64)
-            total += xp.bincount(probabilities.item.reshape(-1), value, n_items).astype(xp.int64)
+            total += xp.bincount(item, value, n_items).astype(xp.int64)
         return total
 
 

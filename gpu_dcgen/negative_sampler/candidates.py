@@ -11,14 +11,14 @@ from typing import Any
 from ..backend.halving import split_on_out_of_memory
 from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, offsets_from_lengths
+from ..backend.runs import count_codes, offsets_from_lengths, search_ordered
 from ..config import DatasetConfig, NegativeSamplingConfig, to_fraction
 from ..kernels import rng
-from ..kernels.candidates import (
+from ..kernels.candidates import CandidateLists, copy_list, list_candidates
+from ..kernels.sources import (
     FIXED_ONE,
     GROUP_SHIFT,
     PRICE_SHIFT,
-    CandidateLists,
     CandidatePools,
     CandidateSettings,
     CandidateTables,
@@ -26,7 +26,6 @@ from ..kernels.candidates import (
     Purchases,
     RecentViews,
     SnapshotTables,
-    list_candidates,
 )
 from ..preparation.features import AsOfFeatures, ItemSnapshots
 from ..preparation.interactions import Interactions, Views
@@ -37,8 +36,7 @@ from .views import find_recent_views, select_views
 
 _BLOCK = 1 << 16  # lists made at a time, at most
 _N_LIST_COLUMNS = 3  # the first ones of `CandidateLists`: a value for each list
-# A candidate in a block: its columns twice, a flag, and what selecting by flags takes.
-_CANDIDATE_BYTES = 2 * (4 + 1 + 2 + 2) + 1 + 8
+_CANDIDATE_BYTES = 4 + 1 + 2 + 2  # of a candidate in a block
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class ItemLists:
     own_first: Array  # (L,) int16  the run in the list of the item's own product group
     own_stop: Array  # (L,) int16
     item: Array  # (C,) int32
-    source: Array  # (C,) int8  code into `kernels.candidates.SOURCES`
+    source: Array  # (C,) int8  code into `kernels.sources.SOURCES`
     score: Array  # (C,) int16  in units of 1 / `kernels.candidates.SCORE_ONE`
     rank: Array  # (C,) int16  among the list's item's neighbors, -1 for none
 
@@ -88,7 +86,7 @@ def list_item_candidates(
         lister = _Lister(interactions, features, neighbors, config, backend)
         for k in range(n_snapshots):
             for block in lister.list_items(item[starts[k] : starts[k + 1]], k):
-                at, end = _append(listed, at, end, block)
+                at, end = _append(listed, at, end, block, backend)
     offsets = offsets_from_lengths(xp, listed.length)
     columns = (column[:end] for column in listed[_N_LIST_COLUMNS:])
     return ItemLists(key, offsets, listed.own_first, listed.own_stop, *columns)
@@ -107,13 +105,16 @@ def _allocate_lists(xp: Any, n: int, *shape: int) -> CandidateLists:
     )
 
 
-def _append(listed: CandidateLists, at: int, end: int, block: CandidateLists) -> tuple[int, int]:
+def _append(
+    listed: CandidateLists, at: int, end: int, block: CandidateLists, backend: Backend
+) -> tuple[int, int]:
     """Write a block behind `at` lists and `end` candidates; returns how many there are then."""
-    n, n_candidates = int(block.length.shape[0]), int(block.item.shape[0])
-    for place, (column, values) in enumerate(zip(listed, block, strict=True)):
-        first, size = (at, n) if place < _N_LIST_COLUMNS else (end, n_candidates)
-        column[first : first + size] = values
-    return at + n, end + n_candidates
+    xp, n = backend.xp, int(block.length.shape[0])
+    offsets = offsets_from_lengths(xp, block.length) + end
+    own = (column[at : at + n] for column in listed[:_N_LIST_COLUMNS])
+    target = CandidateLists(*own, *listed[_N_LIST_COLUMNS:])
+    backend.for_each(copy_list, n, block, offsets, target)
+    return at + n, int(offsets[-1])
 
 
 def list_key(item: Array, snapshot: Array, n_items: int, xp: Any) -> Array:
@@ -143,8 +144,11 @@ class _Lister:
         size = backend.choose_block_size(_BLOCK, _CANDIDATE_BYTES * self._width)
         self._block_size = min(_BLOCK, size)
         xp = backend.xp
-        self._time = interactions.time[interactions.by_time]
         self._item_stop, self._n_before = interactions.item_offsets[:-1].copy(), 0
+        periods = [self._find_period(k) for k in range(int(snapshots.on_sale.shape[0]))]
+        bounds = backend.from_host(periods).reshape(-1)
+        found = search_ordered(xp, interactions.time, interactions.by_time, bounds)
+        self._recent_rows = backend.to_host(found).reshape(-1, 2).tolist()  # runs of `by_time`
         self._tables = CandidateTables(
             corpus=snapshots.corpus,
             product_code=interactions.item_columns["product_code"].codes,
@@ -169,7 +173,7 @@ class _Lister:
     def list_items(self, items: Array, k: int) -> Iterator[CandidateLists]:
         """List the candidates of items (n,) int32 at snapshot k; snapshots must rise.
 
-        Yields blocks of lists, their candidates end to end.
+        Yields blocks of lists, each as wide as a list may be.
         """
         n, size = int(items.shape[0]), self._block_size
         tables = self._tables._replace(purchases=self._find_purchases(k))
@@ -187,8 +191,7 @@ class _Lister:
 
     def _find_purchases(self, k: int) -> Purchases:
         """Find the purchases before snapshot k, and by user those of the last days."""
-        xp, log = self._backend.xp, self._log
-        first, stop = (int(xp.searchsorted(self._time, time)) for time in self._find_period(k))
+        xp, log, (first, stop) = self._backend.xp, self._log, self._recent_rows[k]
         new = log.item[log.by_time[self._n_before : stop]]
         self._item_stop += count_codes(xp, new, log.n_items)
         self._n_before = stop
@@ -226,9 +229,7 @@ class _Lister:
             lists,
             lanes=int(self._pools.slot.shape[0]),
         )
-        is_used = xp.arange(width, dtype=xp.int32) < lists.length[:, None]
-        own = lists[:_N_LIST_COLUMNS]
-        return CandidateLists(*own, *(column[is_used] for column in lists[_N_LIST_COLUMNS:]))
+        return lists
 
 
 def _pack_features(snapshots: ItemSnapshots, xp: Any) -> Array:
@@ -294,6 +295,8 @@ def _allocate_pools(n_rows: int, settings: CandidateSettings, backend: Backend) 
             state=(width, xp.int32),
             score=(width, xp.int32),
             rank=(width, xp.int32),
+            cosine=(width, xp.float32),
+            score_key=(width, xp.int64),
             order=(width, xp.int64),
             buyer_user=(n_buyers, xp.int32),
         )

@@ -11,7 +11,7 @@ from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig, to_fraction
 from ..kernels import rng
 from ..kernels.arguments import DrawTables, PositiveRows
-from ..kernels.candidates import SCORE_ONE, SOURCES, NeighborLists
+from ..kernels.candidates import SCORE_ONE
 from ..kernels.draws import draw_random
 from ..kernels.hard import (
     N_OWNED_FLAGS,
@@ -23,6 +23,7 @@ from ..kernels.hard import (
     mine_hard,
 )
 from ..kernels.logarithms import make_table
+from ..kernels.sources import SOURCES, NeighborLists
 from ..preparation.features import AsOfFeatures
 from ..preparation.interactions import Interactions, fold_purchases
 from ..preparation.splits import Positives
@@ -53,7 +54,7 @@ class Negatives:
     """Negatives of n positives: the hard ones, then the random ones in order of drawing."""
 
     item: Array  # (n, hard + random) int32
-    source: Array  # (n, hard) int8  code into `kernels.candidates.SOURCES`
+    source: Array  # (n, hard) int8  code into `kernels.sources.SOURCES`
     similarity: Array  # (n, hard) float32  with the positive, -1 where they are not neighbors
     log_q: Array  # (n, hard) float32  logarithm of the inclusion probability
     n_relaxed: Array  # (n,) int32  hard ones beyond the cap on the positive's own product group
@@ -86,11 +87,8 @@ def sample_negatives(
         n_relaxed=xp.zeros(n, dtype=xp.int32),
     )
     if n_hard:
-        lists = find_lists(block, inputs, backend)
-        drawing = prepare_drawing(lists, inputs, config, backend)
-        # Positives with one list side by side: it then stays in the cache.
-        order = xp.argsort(drawing.rows.first, kind="stable")
-        backend.for_each(mine_hard, n, order, *drawing, negatives, lanes=drawing.n_lanes)
+        drawing = prepare_drawing(find_lists(block, inputs, backend), inputs, config, backend)
+        backend.for_each(mine_hard, n, *drawing, negatives, lanes=drawing.n_lanes)
     key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), _gather_draw_tables(inputs)
     backend.for_each(draw_random, n, key, n_hard, block, tables, negatives.item)
     return Negatives(*negatives, block.snapshot)
@@ -145,7 +143,7 @@ class DrawArguments(NamedTuple):
     @property
     def n_lanes(self) -> int:
         """Rows that may run at the same time."""
-        return int(self.scratch.at.shape[0])
+        return int(self.scratch.owned.shape[0])
 
 
 def prepare_drawing(
@@ -162,9 +160,9 @@ def prepare_drawing(
 
 def find_lists(positives: PositiveRows, inputs: SamplerInputs, backend: Backend) -> HardRows:
     """Find the list of each positive's item and snapshot."""
-    lists, n_items = inputs.candidates.lists, inputs.interactions.n_items
-    key = list_key(positives.item, positives.snapshot, n_items, backend.xp)
-    number = backend.xp.searchsorted(lists.key, key)
+    lists, n_items, xp = inputs.candidates.lists, inputs.interactions.n_items, backend.xp
+    key = list_key(positives.item, positives.snapshot, n_items, xp)
+    number = xp.searchsorted(lists.key, key)
     return HardRows(
         positives,
         lists.offsets[number],
@@ -227,7 +225,7 @@ def _allocate_scratch(n_rows: int, config: DatasetConfig, backend: Backend) -> D
             n_rows,
             is_free=(width, xp.int8),
             owned=(N_OWNED_FLAGS, xp.int8),
-            at=(width, xp.int32),
+            marked_user=(1, xp.int32),
             weight=(width, xp.int64),
             is_certain=(width, xp.int8),
             log_q=(width, xp.float32),

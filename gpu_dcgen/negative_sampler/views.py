@@ -6,7 +6,7 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, offsets_from_lengths, run_starts, sort_order
 from ..config import NegativeSamplingConfig
 from ..kernels.arguments import Ownership
-from ..kernels.candidates import RecentViews, mark_open_views
+from ..kernels.sources import RecentViews, mark_open_views
 from ..preparation.interactions import Interactions, Views
 
 

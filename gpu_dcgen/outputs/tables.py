@@ -11,7 +11,8 @@ from ..config import DatasetConfig
 from ..contract.schema import SPLITS, make_arrow_schema, make_writer_settings
 from ..digest import ContentDigest, vocabulary
 from ..inputs.entities import Category
-from ..kernels.candidates import SCORE_ONE, SOURCES
+from ..kernels.candidates import SCORE_ONE
+from ..kernels.sources import SOURCES
 from ..negative_sampler import gather_hard_tables
 from ..quality_validator.metrics import QualityMetrics
 from ..resources import DiskRateLimiter

@@ -12,7 +12,14 @@ from typing import Any
 
 from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, offsets_from_lengths, run_offsets, run_starts, sort_order
+from ..backend.runs import (
+    count_codes,
+    offsets_from_lengths,
+    run_offsets,
+    run_starts,
+    search_ordered,
+    sort_order,
+)
 from ..config import DatasetConfig
 from ..errors import InputError
 from ..kernels.arguments import Corpus, Ownership
@@ -181,7 +188,6 @@ def _build_snapshots(
 
     prices = _MeanPrices(interactions, units, edges, backend) if units else None
     item_by_time = interactions.item[interactions.by_time]
-    time_by_time = interactions.time[interactions.by_time]
     sales = _SalesCounter(xp, item_by_time, n_items)
     sales_before_popularity = _SalesCounter(xp, item_by_time, n_items)
     sales_before_live = _SalesCounter(xp, item_by_time, n_items)
@@ -189,7 +195,8 @@ def _build_snapshots(
     def rows_before(back_days: int) -> list[int]:
         """Return for each snapshot the number of interactions before S_k - back_days."""
         times = backend.from_host([origin + k * step - back_days * DAY for k in range(n_snapshots)])
-        return backend.to_host(xp.searchsorted(time_by_time, times)).tolist()
+        found = search_ordered(xp, interactions.time, interactions.by_time, times)
+        return backend.to_host(found).tolist()
 
     n_known = rows_before(0)
     n_unpopular = rows_before(config.features.popularity_days)

@@ -13,8 +13,8 @@ from typing import Any
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..kernels import rng
-from ..kernels.candidates import FALLBACK, SOURCES
 from ..kernels.funnel import OUTCOMES, CandidateTrace, trace_candidates
+from ..kernels.sources import FALLBACK, SOURCES
 from ..negative_sampler import (
     find_lists,
     gather_hard_tables,

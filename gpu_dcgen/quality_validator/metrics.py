@@ -10,7 +10,6 @@ from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..kernels.arguments import Log
-from ..kernels.candidates import SOURCES
 from ..kernels.checks import (
     UNKNOWN_ITEM,
     VIOLATIONS,
@@ -19,6 +18,7 @@ from ..kernels.checks import (
     GroupRows,
     check_group,
 )
+from ..kernels.sources import SOURCES
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults

@@ -92,6 +92,35 @@ def test_a_change_of_a_helper_in_another_file_recompiles_its_kernels(run):
     assert run() == (15, 1)
 
 
+def test_a_type_that_is_gone_does_not_matter(run):
+    """The index of an earlier version names the types of its arguments; it is removed."""
+    kernel = run.folder / "kernel.py"
+    named = KERNEL.replace("helper.times_two(x)", "helper.times_two(pair.left)").replace(
+        "def twice(x):",
+        "def times(pair):",
+    )
+    named += """
+from typing import NamedTuple
+
+class Pair(NamedTuple):
+    left: int
+
+def twice(x):
+    return times(Pair(x))
+
+twice.stats = times.stats
+"""
+    kernel.write_text(named)
+    assert run() == (6, 0)
+    assert run() == (6, 1)
+    earlier = set(run.folder.rglob("*.nbi"))
+    kernel.write_text(named.replace("Pair", "Single"))
+    assert run() == (6, 0)
+    assert run() == (6, 1)
+    assert len(earlier) == len(set(run.folder.rglob("*.nbi"))) == 2
+    assert not earlier & set(run.folder.rglob("*.nbi"))
+
+
 @pytest.mark.parametrize("change", OTHER_INSIDES.values(), ids=OTHER_INSIDES)
 def test_with_other_insides_of_numba_its_own_cache_is_used_after_one_warning(run, change):
     assert run(change, "always::RuntimeWarning") == (6, 0)
