@@ -111,8 +111,8 @@ def _cache_folder(sources: Path) -> Path:
 def add_locator(caching: Any, implementation: Any, *more: Path) -> None:
     """Put a locator before those of `implementation`, a class of numba's module `caching`.
 
-    It also caches functions of `more` files and folders, and watches these; all of its files are in
-    a folder of their own. AttributeError or TypeError where the internals differ from what is expected.
+    It also caches functions of `more` files and folders, and watches these, in a folder of its own.
+    AttributeError or TypeError where the internals differ from what is expected.
     """
     classes = implementation._locator_classes
     if not isinstance(classes, list):
