@@ -55,7 +55,7 @@ def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
 
 
 def search_ordered(xp: Any, values: Array, order: Array, bounds: Array) -> Array:
-    """Return the first positions (m,) int64 in `order` whose value is at least each bound.
+    """Return the first position (m,) int64 in `order` with a value of at least each bound.
 
     values[order] must rise; a binary search reads few of them.
     """

@@ -1,6 +1,6 @@
-"""Lists of candidates of hard negatives: the best by score of what the sources offer (D13).
+"""Lists of candidates: the best by score of what the sources offer (D13).
 
-A row is a list, of an item at a snapshot.
+A row is a list of candidates of hard negatives, of an item at a snapshot.
 """
 
 from __future__ import annotations
@@ -139,7 +139,10 @@ def _select(k, last, n_pool, tables, pool):
 
 @kernel_helper
 def _write_list(row, n_selected, own_group, pool, lists):
-    """Write the selected candidates by their keys; a key's position is the number of lower ones."""
+    """Write the selected candidates in the order of their keys.
+
+    A key's position is the number of lower ones.
+    """
     own_first, own_stop = 0, 0
     for number in range(n_selected):
         key, candidate = pool.order[number], np.uint64(pool.place[number])
@@ -171,7 +174,7 @@ def list_candidates(row, lane, items, k, tables, settings, pools, lists):
 
 @row_kernel(min_rows=256)
 def copy_list(row, lists, offsets, target):
-    """Copy a list to `target`, whose candidates lie end to end from offsets[row] (n+1,) int64."""
+    """Copy a list to `target`, to lie end to end from offsets[row] (n+1,) int64."""
     target.length[row] = lists.length[row]
     target.own_first[row], target.own_stop[row] = lists.own_first[row], lists.own_stop[row]
     first = np.uint64(offsets[row])

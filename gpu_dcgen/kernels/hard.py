@@ -67,7 +67,7 @@ class DrawScratch(NamedTuple):
 
     is_free: Any  # (lanes, W) int8  whether it may be drawn
     owned: Any  # (lanes, N_OWNED_FLAGS) int8  a filter of the user's items: 0 for none of this hash
-    marked_user: Any  # (lanes, 1) int32  whose items `owned` has, + 1; 0 for nobody's
+    marked_user: Any  # (lanes, 1) int32  the user that `owned` is of, + 1; 0 for none
     weight: Any  # (lanes, W) int64  0 where it may not be drawn
     is_certain: Any  # (lanes, W) int8
     log_q: Any  # (lanes, W) float32

@@ -147,8 +147,8 @@ class _Lister:
         self._item_stop, self._n_before = interactions.item_offsets[:-1].copy(), 0
         periods = [self._find_period(k) for k in range(int(snapshots.on_sale.shape[0]))]
         bounds = backend.from_host(periods).reshape(-1)
-        found = search_ordered(xp, interactions.time, interactions.by_time, bounds)
-        self._recent_rows = backend.to_host(found).reshape(-1, 2).tolist()  # runs of `by_time`
+        places = search_ordered(xp, interactions.time, interactions.by_time, bounds)
+        self._recent_rows = backend.to_host(places).reshape(-1, 2).tolist()  # runs of `by_time`
         self._tables = CandidateTables(
             corpus=snapshots.corpus,
             product_code=interactions.item_columns["product_code"].codes,

@@ -195,8 +195,8 @@ def _build_snapshots(
     def rows_before(back_days: int) -> list[int]:
         """Return for each snapshot the number of interactions before S_k - back_days."""
         times = backend.from_host([origin + k * step - back_days * DAY for k in range(n_snapshots)])
-        found = search_ordered(xp, interactions.time, interactions.by_time, times)
-        return backend.to_host(found).tolist()
+        places = search_ordered(xp, interactions.time, interactions.by_time, times)
+        return backend.to_host(places).tolist()
 
     n_known = rows_before(0)
     n_unpopular = rows_before(config.features.popularity_days)
