@@ -223,6 +223,7 @@ def _allocate_scratch(n_rows: int, config: DatasetConfig, backend: Backend) -> D
         **allocate_lanes(
             backend,
             n_rows,
+            zeros=("marked_user",),
             is_free=(width, xp.int8),
             owned=(N_OWNED_FLAGS, xp.int8),
             marked_user=(1, xp.int32),
