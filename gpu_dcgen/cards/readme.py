@@ -171,13 +171,15 @@ def _describe_negatives(dataset: DatasetDescription) -> list[str]:
         else "All items are drawn from"
     )
     rows = [[escape(name), f"{number:,}"] for name, number in negatives.by_source.items()]
+    has_groups = negatives.relaxed is not None
+    crossing = ", and differ in product group" if has_groups else ""
     return [
         "## Negatives",
         f"Each positive has {sampling.hard_negatives_per_positive} hard and "
         f"{sampling.random_negatives_per_positive} random negatives. Random ones are drawn "
         "uniformly; hard ones are the best by similarity, purchases of other buyers, price and "
-        f"popularity, and differ in product group. {corpus}, never one that the user owns by the "
-        "end of the split's period, nor twice in a group.",
+        f"popularity{crossing}. {corpus}, never one that the user owns by the end of the split's "
+        "period, nor twice in a group.",
         _render_table(("hard negatives by", "number"), rows),
         f"{negatives.verified:,} negatives were checked; {negatives.violations:,} broke a rule.",
     ]
