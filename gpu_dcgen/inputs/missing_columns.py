@@ -34,7 +34,10 @@ class MissingColumns:
 
     def find_close(self) -> dict[str, list[str]]:
         """Return the names of the table that are like those of missing columns."""
-        return {name: _find_close(own, self.names) for name, own in self.missing.items()}
+        close = {name: _find_close(own, self.names) for name, own in self.missing.items()}
+        if close.get("price") == []:
+            close["price"] = find_price_columns(self.names)
+        return close
 
 
 def explain_missing(tables: Sequence[MissingColumns], inputs: InputsConfig) -> str:

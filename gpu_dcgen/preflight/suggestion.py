@@ -12,6 +12,7 @@ import yaml
 from ..contract.schema import INPUT_COLUMNS, InputTable
 from ..contract.table_names import is_table_name
 from ..errors import InputError
+from ..inputs.missing_columns import find_price_columns
 from .column_guesses import LogGuess, guess_articles, guess_customers, guess_log, guess_times
 from .known_logs import KnownLog, find_known_log
 from .table_samples import FolderSample, TableSample, read_samples
@@ -89,7 +90,11 @@ def _suggest_guessed(folder: Path, samples: FolderSample, logs: dict[str, LogGue
         ):
             tables["customers"], names["customers"] = table, customers
     doubts += _list_lacks(tables)
+    prices = find_price_columns(list(by_name[log_name].columns))
     inputs: dict[str, Any] = _describe_tables(tables, names) | dict(log.times.settings)
+    if "price" not in log.names and prices:
+        inputs["price"] = "none"
+        doubts.append(f"{log_name}: prices are not read: {' or '.join(prices)} has no numbers.")
     if log.events:
         inputs["events"] = log.events
     if log.min_rating is not None:
@@ -145,13 +150,19 @@ def _write(
     text = "".join(_comment(line) for line in lines)
     config = {section: settings for section, settings in config.items() if settings}
     if config:
-        text += yaml.safe_dump(
-            config, allow_unicode=True, sort_keys=False, default_flow_style=None, width=_WIDTH
-        )
+        text += _dump(config)
     notes = list(notes)
     if notes:
         text += "".join(_comment(note, "- ") for note in ["To decide, or to know:", *notes])
     return text
+
+
+def _dump(config: dict[str, Any]) -> str:
+    """Return settings as YAML, with escapes in names that could break its lines."""
+    form: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": _WIDTH}
+    text = yaml.safe_dump(config, allow_unicode=True, **form)
+    is_plain = all(line.isprintable() for line in text.split("\n"))
+    return text if is_plain else yaml.safe_dump(config, **form)
 
 
 def _comment(text: str, bullet: str = "") -> str:

@@ -102,7 +102,9 @@ def test_a_table_whose_columns_are_mapped_must_be_there(tmp_path):
         load_tables(write_events(tmp_path), columns={"articles": {"product_group_name": "genre"}})
 
 
-@pytest.mark.parametrize("name", ["unit_price", "Price", "PRICE_EUR", "prices"])
+@pytest.mark.parametrize(
+    "name", ["unit_price", "Price", "PRICE_EUR", "prices", "retail_price_in_euros"]
+)
 def test_a_column_that_may_hold_prices_is_not_passed_over(tmp_path, name):
     folder = write_events(tmp_path, transactions=EVENTS | {name: [1.0, 2.0, 3.0]})
     with pytest.raises(InputError, match="column 'price' is missing") as caught:

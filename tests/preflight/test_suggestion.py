@@ -299,6 +299,14 @@ def test_what_cannot_be_decided_is_asked(tmp_path):
     assert config.inputs.events == {}
 
 
+def test_a_column_that_only_looks_like_prices_is_not_read(tmp_path):
+    orders = {"user": USERS, "item": ITEMS, "time": TIMES, "price_band": ["low", "low", "high"]}
+    folder = write_csv(tmp_path / "log", orders=orders)
+    text, shop = load(folder, tmp_path)
+    assert list_triples(shop) == SALES and not len(shop.prices)
+    assert "prices are not read: price_band has no numbers." in text
+
+
 def test_a_folder_without_a_log_is_refused_with_what_it_holds(tmp_path):
     folder = write_csv(tmp_path / "log", products={"sku": ["a"], "color": ["red"]})
     (folder / "log.zip").write_bytes(b"PK")
@@ -312,14 +320,14 @@ def test_a_folder_without_a_log_is_refused_with_what_it_holds(tmp_path):
         suggest_config(tmp_path / "nowhere")
 
 
-def test_hostile_names_stay_within_their_comment(tmp_path):
-    bad = "x\ninputs: {price: none}"
-    folder = write_csv(
-        tmp_path / "log", orders={"user": USERS, "item": ITEMS, "time": TIMES, bad: [1] * 3}
-    )
-    write_csv(folder, **{"more: [": {bad: ["1"]}})
-    _, config = suggest(folder, tmp_path)
-    assert config.inputs.price == "auto"
+@pytest.mark.parametrize("line_break", ["\n", "\x85", "\u2028"])  # as YAML has them
+def test_hostile_names_stay_within_their_comment(tmp_path, line_break):
+    bad = f"x{line_break}inputs: {{min_rating: 3}}"
+    orders = {"user": USERS, "item": ITEMS, f"time{line_break}of day": TIMES, bad: ["a"] * 3}
+    folder = write_csv(tmp_path / "log", orders=orders, **{"more: [": {bad: ["1"]}})
+    text, config = suggest(folder, tmp_path)
+    assert config.inputs.min_rating is None
+    assert all(line.isprintable() for line in text.split("\n"))
     assert list_triples(load(folder, tmp_path)[1]) == SALES
 
 
