@@ -43,7 +43,7 @@ DESCRIPTIONS = {
     "month": "Month of the timestamp, 1 to 12.",
     "season": "Meteorological season of the timestamp.",
     "label": "1 for the purchase, 0 for a negative.",
-    "negative_source": "Kind of negative: hard or random; null for a positive.",
+    "negative_source": "Kind of negative: hard or random; null where the label is 1.",
     "similarity_score": (
         "Similarity of a hard negative to its positive; null where they have none, and in all "
         "other rows."
@@ -79,11 +79,11 @@ DESCRIPTIONS = {
     "item_index": "Index of the item in sequences, from 1; 0 is padding.",
     "negative_detail": (
         "Source of a negative: item_cf, collaborative, viewed, category_crossing, fallback or "
-        "random; null for a positive."
+        "random; null where the label is 1."
     ),
     "negative_log_q": (
-        "Logarithm of the probability that the item became a negative of this kind; null for a "
-        "positive."
+        "Logarithm of the probability that the item became a negative of this kind; null where the "
+        "label is 1."
     ),
     "mining_weight": (
         "Weight of the item where hard negatives are drawn, so that none is drawn more often, for "
