@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.errors import InputError
+from gpu_dcgen.negative_sampler import calibration
 from tests.support import reference
+from tests.support.reference import draw
 from tests.support.seeds import spread_seeds
 from tests.support.shops import bare_events, random_shop, shops, tiny_config, write_shop
 from tests.support.variants import VARIANTS
@@ -157,6 +159,16 @@ def test_a_build_of_bare_events_equals_the_oracle(views, variant, tmp_path):
     result = compare(tables, tiny_config(**VARIANTS[variant]), tmp_path)
     assert result is not None and result.manifest.negatives.relaxed is None
     assert result.manifest.inputs.rows.keys() == tables.keys()
+
+
+@pytest.mark.parametrize("limit", [30, 9])
+def test_weights_from_a_sample_of_the_positives_equal_the_oracle(limit, tmp_path, monkeypatch):
+    """More positives than calibration looks at: one in 2^b of them is taken, by hash."""
+    monkeypatch.setattr(calibration, "_MAX_POSITIVES", limit)
+    monkeypatch.setattr(draw, "MOST_SAMPLED", limit)
+    result = compare(random_shop(2, n_users=16, n_items=24, n_rows=400), tiny_config(), tmp_path)
+    assert result is not None
+    assert result.manifest.counts["train"].groups > limit
 
 
 @pytest.mark.parametrize("selection", ["sampled", "greedy"])
