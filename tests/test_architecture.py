@@ -76,10 +76,10 @@ def module_name(path: Path) -> str:
 
 def imports(source: str, module: str, *, is_package: bool = False) -> set[str]:
     """Absolute names of what a module imports, in functions too; `from a import b` gives a.b."""
-    found = set()
+    targets = set()
     for node in ast.walk(skipping_type_checks(ast.parse(source))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            targets |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = (
                 module.split(".")[: len(module.split(".")) - node.level + is_package]
@@ -87,8 +87,8 @@ def imports(source: str, module: str, *, is_package: bool = False) -> set[str]:
                 else []
             )
             base = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names}
-    return found
+            targets |= {f"{base}.{alias.name}" for alias in node.names}
+    return targets
 
 
 def package_imports(package: str) -> dict[str, set[str]]:
@@ -124,16 +124,16 @@ def room_of(module: str) -> str:
 
 def arrows(imported: dict[str, set[str]], group) -> dict[str, set[str]]:
     """For each group of modules, the other groups that it imports: rooms, or single modules."""
-    modules, found = set(imported), {}
+    modules, graph = set(imported), {}
     for module, names in imported.items():
         if module == "gpu_dcgen":
             continue  # the door to everything; it imports lazily
-        source = found.setdefault(group(module), set())
+        source = graph.setdefault(group(module), set())
         for name in names:
             target = name if name in modules else name.rpartition(".")[0]
             if target in modules - {"gpu_dcgen"} and group(target) != group(module):
                 source.add(group(target))
-    return found
+    return graph
 
 
 def floors(graph: dict[str, set[str]]) -> dict[str, int]:

@@ -52,15 +52,17 @@ def instructions(path: Path) -> list[tuple[str, str]]:
         for line in path.read_text().splitlines()
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    found = [
+    matching = [
         tuple(line.split(None, 1)) for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines()
     ]
     defaults = dict(
-        arguments.split("=", 1) for name, arguments in found if name == "ARG" and "=" in arguments
+        arguments.split("=", 1)
+        for name, arguments in matching
+        if name == "ARG" and "=" in arguments
     )
     return [
         (name, re.sub(r"\$\{(\w+)\}", lambda hit: defaults.get(hit[1], hit[0]), arguments))
-        for name, arguments in found
+        for name, arguments in matching
     ]
 
 
@@ -69,8 +71,8 @@ def bases(path: Path) -> list[str]:
 
 
 def last_stage(path: Path) -> list[tuple[str, str]]:
-    found = instructions(path)
-    return found[max(i for i, (name, _) in enumerate(found) if name == "FROM") + 1 :]
+    steps = instructions(path)
+    return steps[max(i for i, (name, _) in enumerate(steps) if name == "FROM") + 1 :]
 
 
 def in_context(name: str, rules: str | None = None) -> bool:
@@ -174,9 +176,9 @@ def test_the_image_and_conda_have_the_packages_of_the_extra(cuda):
         re.sub(r"-cu(da)?\d+x?(\[ctk\])?", "", line).replace("==26.10.*", "=26.10")
         for line in EXTRAS[f"gpu-cu{cuda}"]
     }
-    told = {line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)}
-    own = {line for line in told if re.match(r"(python|pip|cuda-version)\b", line)}
-    assert told - own - set(PROJECT["dependencies"]) == extra
+    result = {line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)}
+    own = {line for line in result if re.match(r"(python|pip|cuda-version)\b", line)}
+    assert result - own - set(PROJECT["dependencies"]) == extra
 
 
 def test_faiss_is_an_extra_of_its_own():
@@ -199,9 +201,9 @@ def test_python_is_the_same_in_both_images_and_with_conda_and_the_package_takes_
 
 
 def test_conda_is_told_what_pip_is_told():
-    told = lower_bounds([line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)])
-    assert lower_bounds(PROJECT["dependencies"]).items() <= told.items()
-    assert set(told) - lower_bounds(PROJECT["dependencies"]).keys() == {"cupy"}
+    result = lower_bounds([line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)])
+    assert lower_bounds(PROJECT["dependencies"]).items() <= result.items()
+    assert set(result) - lower_bounds(PROJECT["dependencies"]).keys() == {"cupy"}
     assert ENVIRONMENT["channels"] == ["rapidsai", "conda-forge"]
     assert ENVIRONMENT["dependencies"][-1] == {"pip": ["--editable ."]}
 
@@ -366,7 +368,7 @@ def test_what_the_readme_runs_in_a_container_is_a_command_of_the_tool(command, t
     )
     (tmp_path / host).mkdir()
     here = [argument.replace(mounted, str(tmp_path / host), 1) for argument in arguments]
-    told = CliRunner().invoke(app, here)
-    assert told.exit_code == 2 and "the folder does not exist" in told.output, (
+    result = CliRunner().invoke(app, here)
+    assert result.exit_code == 2 and "the folder does not exist" in result.output, (
         "the tool got as far as looking for the tables"
     )

@@ -210,19 +210,19 @@ def test_order_length_and_sign_count(one, other):
 def test_a_list_ends_where_it_ends():
     values = np.array([1, 2, 3], np.int32)
     cuts = [([0, 1], [1, 2]), ([0, 2], [2, 1]), ([0, 0], [0, 3])]
-    found = {
+    digests = {
         digest_of([one_column(Lists(values, np.array(s), np.array(k, np.int32)), 2)])["x"]
         for s, k in cuts
     }
-    assert len(found) == 3
+    assert len(digests) == 3
 
 
 def test_what_stands_under_a_null_does_not_count():
     valid = np.array([True, False])
-    found = {
+    digests = {
         digest_of([one_column(Values(np.array([3, under]), valid), 2)])["x"] for under in (4, 9)
     }
-    assert len(found) == 1
+    assert len(digests) == 1
 
 
 def test_generation_timestamp_is_left_out():

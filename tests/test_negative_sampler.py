@@ -293,6 +293,6 @@ def test_recent_views_are_the_latest_of_what_is_on_sale_and_not_yet_bought(backe
         )
     )
     on_sale = backend.from_host(np.array([True, True, False, True, True, True, True]))
-    found = find_recent_views(Views(*columns), (10, 20), on_sale, ownership, backend)
-    assert backend.to_host(found.offsets).tolist() == [0, 3, 4, 4]
-    assert backend.to_host(found.item).tolist() == [5, 6, 1, 4]
+    views = find_recent_views(Views(*columns), (10, 20), on_sale, ownership, backend)
+    assert backend.to_host(views.offsets).tolist() == [0, 3, 4, 4]
+    assert backend.to_host(views.item).tolist() == [5, 6, 1, 4]

@@ -106,9 +106,9 @@ def test_run_maxima_are_those_of_each_run(backend, groups):
 @given(values=st.lists(st.integers(0, 9), max_size=40), bounds=st.lists(st.integers(-1, 11)))
 def test_search_ordered_finds_the_first_that_is_not_lower(backend, values, bounds):
     order = sorted(range(len(values)), key=values.__getitem__)
-    found = runs.search_ordered(
+    places = runs.search_ordered(
         backend.xp, array(backend, values), array(backend, order), array(backend, bounds)
     )
     ordered = [values[i] for i in order]
-    assert found.dtype == np.int64
-    assert backend.to_host(found).tolist() == [bisect.bisect_left(ordered, b) for b in bounds]
+    assert places.dtype == np.int64
+    assert backend.to_host(places).tolist() == [bisect.bisect_left(ordered, b) for b in bounds]

@@ -53,9 +53,11 @@ def test_every_value_has_a_typed_field(built, name, model, open_sections):
             yield ".".join(path), value
             yield from sections(dict(value), path)
 
-    found = dict(sections(model.load(built.output / name)))
-    assert len(found) > 10
-    assert [path for path, section in found.items() if section.model_extra] == open_sections
+    sections_by_name = dict(sections(model.load(built.output / name)))
+    assert len(sections_by_name) > 10
+    assert [
+        path for path, section in sections_by_name.items() if section.model_extra
+    ] == open_sections
 
 
 def test_the_ledger_adds_up(built):

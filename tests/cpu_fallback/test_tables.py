@@ -109,9 +109,9 @@ def test_numbers_from_every_type():
         pa.nulls(1),
     ]
     values, valid = tables.parse_numbers(column)
-    found = [float(value) if ok else None for value, ok in zip(values, valid, strict=True)]
+    numbers = [float(value) if ok else None for value, ok in zip(values, valid, strict=True)]
     text = [4.0, 25.0, -0.5, None, None, None, None, None, None, None]
-    assert found == [3.0, None, 0.5, None, np.inf, 0.1, None, *text, 7.0, 7.0, None]
+    assert numbers == [3.0, None, 0.5, None, np.inf, 0.1, None, *text, 7.0, 7.0, None]
     assert not values[~valid].any()
 
 

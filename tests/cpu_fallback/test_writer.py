@@ -117,10 +117,10 @@ def decoded(table):
 
 def test_pyarrow_reads_the_contracts_schema_and_the_values(tmp_path):
     blocks, tables = zip(*(sample_block(6, g) for g in (0, 6, 12)), strict=True)
-    found = pq.read_table(write(tmp_path / "a.parquet", blocks))
-    found.validate(full=True)
-    assert found.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
-    assert decoded(found) == decoded(pa.concat_tables(tables))
+    result = pq.read_table(write(tmp_path / "a.parquet", blocks))
+    result.validate(full=True)
+    assert result.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
+    assert decoded(result) == decoded(pa.concat_tables(tables))
 
 
 def test_polars_pandas_and_duckdb_read_strings_and_categories(tmp_path):
@@ -152,8 +152,8 @@ def test_polars_pandas_and_duckdb_read_strings_and_categories(tmp_path):
         "similarity_score",
         "is_repurchase",
     ]:
-        found = duckdb.sql(f"select {name} from '{path}'").fetchall()
-        assert [value for (value,) in found] == expected[name], name
+        result = duckdb.sql(f"select {name} from '{path}'").fetchall()
+        assert [value for (value,) in result] == expected[name], name
 
 
 @pytest.mark.parametrize("name", ["user_age_group", "user_id"])
@@ -191,10 +191,10 @@ def test_a_file_is_what_its_blocks_digest_to(tmp_path):
 )
 def test_row_groups_hold_whole_groups_and_at_most_the_limit(tmp_path, limit, expected):
     block, table = sample_block(7)
-    found = pq.ParquetFile(write(tmp_path / "a.parquet", [block], rows_per_row_group=limit))
-    assert [found.metadata.row_group(k).num_rows for k in range(found.num_row_groups)] == expected
-    assert decoded(found.read()) == decoded(table)
-    found.close()
+    result = pq.ParquetFile(write(tmp_path / "a.parquet", [block], rows_per_row_group=limit))
+    assert [result.metadata.row_group(k).num_rows for k in range(result.num_row_groups)] == expected
+    assert decoded(result.read()) == decoded(table)
+    result.close()
 
 
 def test_equal_blocks_give_equal_bytes_also_beside_another_writer(tmp_path):
@@ -232,8 +232,8 @@ def test_a_row_group_carries_the_ids_that_occur_in_it_alone(tmp_path):
 def test_a_category_has_the_same_dictionary_in_every_row_group(tmp_path):
     column = Codes(np.array([0, 0, 2, 2]), vocabulary(contract.SEASONS, CPU))
     type_ = contract.make_arrow_schema("train_dataset").field("season").type
-    found = write_column(tmp_path / "a.parquet", type_, column, 4, rows_per_row_group=2)
-    assert found.dictionary.to_pylist() == list(contract.SEASONS)
+    result = write_column(tmp_path / "a.parquet", type_, column, 4, rows_per_row_group=2)
+    assert result.dictionary.to_pylist() == list(contract.SEASONS)
 
 
 def test_filters_on_time_and_user_skip_row_groups(tmp_path):
@@ -257,9 +257,9 @@ def test_columns_that_no_filter_needs_have_no_statistics(tmp_path):
 
 
 def test_a_part_without_rows_has_the_schema(tmp_path):
-    found = pq.read_table(write(tmp_path / "a.parquet", []))
-    assert found.num_rows == 0
-    assert found.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
+    result = pq.read_table(write(tmp_path / "a.parquet", []))
+    assert result.num_rows == 0
+    assert result.schema.equals(contract.make_arrow_schema("train_dataset"), check_metadata=True)
 
 
 @given(
@@ -274,10 +274,10 @@ def test_lists_are_slices_repeated(tmp_path_factory, slices, repeats, kind):
     lengths = np.array([k for _, k in slices], np.int32)
     type_ = pa.list_(pa.from_numpy_dtype(values.dtype))
     path = tmp_path_factory.mktemp("lists") / "a.parquet"
-    found = write_column(
+    result = write_column(
         path, type_, Lists(values, starts, lengths, repeats), len(slices) * repeats
     )
-    assert found.to_pylist() == [
+    assert result.to_pylist() == [
         values[s : s + k].tolist() for s, k in slices for _ in range(repeats)
     ]
 
@@ -285,9 +285,9 @@ def test_lists_are_slices_repeated(tmp_path_factory, slices, repeats, kind):
 def test_lists_of_times_read_as_times(tmp_path):
     field = contract.make_arrow_schema("user_sequences").field("timestamps")
     column = Lists(np.array([0, DAY, 2 * DAY]), np.array([1]), np.array([2], np.int32))
-    found = write_column(tmp_path / "a.parquet", field.type, column, 1)
-    assert found.type == field.type
-    assert found.flatten().cast(pa.int64()).to_pylist() == [DAY, 2 * DAY]
+    result = write_column(tmp_path / "a.parquet", field.type, column, 1)
+    assert result.type == field.type
+    assert result.flatten().cast(pa.int64()).to_pylist() == [DAY, 2 * DAY]
 
 
 @pytest.mark.parametrize("element", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
@@ -296,10 +296,10 @@ def test_a_matrix_of_codes_reads_as_fixed_lists_of_words(tmp_path, element):
     column = Matrix(
         codes, np.array([[True, True], [True, False]]), vocabulary(["a", "b", "c"], CPU), 2
     )
-    found = write_column(tmp_path / "a.parquet", pa.list_(element, 2), column, 4)
-    assert found.type == pa.list_(element, 2)
-    assert found.to_pylist() == [["a", "c"], ["a", "c"], [None, None], [None, None]]
-    assert pl.read_parquet(tmp_path / "a.parquet")["x"].to_list() == found.to_pylist()
+    result = write_column(tmp_path / "a.parquet", pa.list_(element, 2), column, 4)
+    assert result.type == pa.list_(element, 2)
+    assert result.to_pylist() == [["a", "c"], ["a", "c"], [None, None], [None, None]]
+    assert pl.read_parquet(tmp_path / "a.parquet")["x"].to_list() == result.to_pylist()
 
 
 def test_a_matrix_of_numbers_keeps_its_nulls(tmp_path):
@@ -312,14 +312,14 @@ def test_a_matrix_of_numbers_keeps_its_nulls(tmp_path):
 @pytest.mark.parametrize("n_slots", [1, 100, 101])
 def test_sample_ids_of_wide_groups_have_longer_slots(tmp_path, n_slots):
     column = SampleIds("test", 123, 2, n_slots)
-    found = write_column(
+    result = write_column(
         tmp_path / "a.parquet",
         pa.string(),
         column,
         2 * n_slots,
         encodings={"x": "DELTA_BYTE_ARRAY"},
     )
-    assert found.to_pylist() == [
+    assert result.to_pylist() == [
         f"test-{g:010d}-{s:02d}" for g in (123, 124) for s in range(n_slots)
     ]
 

@@ -36,9 +36,10 @@ def matrix(shop: Workshop, folder: Path, seconds: float) -> None:
         tried += 1
     print(f"{tried} of {len(cases)} cases")
     print(f"| point | {' | '.join(FAULTS)} |\n|{'---|' * (len(FAULTS) + 1)}")
-    for area, found in table.items():
+    for area, outcomes in table.items():
         cells = (
-            ", ".join(f"{n} {ended}" for ended, n in found[fault].most_common()) for fault in FAULTS
+            ", ".join(f"{n} {ended}" for ended, n in outcomes[fault].most_common())
+            for fault in FAULTS
         )
         print(f"| {area} | {' | '.join(cells)} |")
 

@@ -82,9 +82,9 @@ def _ended(child: int, job: dict[str, Any]) -> dict[str, Any]:
     folder, began, status = Path(job["folder"]), time.monotonic(), None
     limit, killed = min(LIMIT_S, job.get("kill_after_s", LIMIT_S)), False
     while status is None:
-        pid, found = os.waitpid(child, os.WNOHANG)
+        pid, wait_status = os.waitpid(child, os.WNOHANG)
         if pid:
-            status = found
+            status = wait_status
         elif not killed and time.monotonic() - began > limit:
             os.kill(child, signal.SIGKILL)
             killed = True

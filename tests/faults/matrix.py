@@ -180,11 +180,11 @@ class Case:
     resume: bool = True
 
     def __str__(self) -> str:
-        how = (
+        manner = (
             "over an older one" if self.overwrite else "alone",
             "resume" if self.resume else "anew",
         )
-        return f"{self.fault} at {self.at}, {', '.join(how)}"
+        return f"{self.fault} at {self.at}, {', '.join(manner)}"
 
 
 def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
@@ -207,16 +207,16 @@ def outcome(shop: Workshop, case: Case, folder: Path, **job: Any) -> str:
     published = finished or (output.exists() and whole(output) != older)
     stands(shop, output, older, published, case)
     if not finished and met["code"] > 0:
-        said = " ".join(met["stderr"].split())
-        assert not (published and "nothing was published" in said), f"{case}: {said}"
-        told = "had been published" in said
-        assert told == published or case.fault == "Ctrl-C twice", (
-            f"{case}: {said}"
+        message = " ".join(met["stderr"].split())
+        assert not (published and "nothing was published" in message), f"{case}: {message}"
+        is_reported = "had been published" in message
+        assert is_reported == published or case.fault == "Ctrl-C twice", (
+            f"{case}: {message}"
         )  # the second one comes before the word
-    found = {path.name for path in folder.iterdir()}
-    assert found <= {"output", ".output.staging"}, f"{case}: {found} left"
+    names = {path.name for path in folder.iterdir()}
+    assert names <= {"output", ".output.staging"}, f"{case}: {names} left"
     if finished and "cannot be removed" not in met["stderr"]:
-        assert found == {"output"}, f"{case}: staging left after a build that ended well"
+        assert names == {"output"}, f"{case}: staging left after a build that ended well"
     follow_up(shop, case, output)
     return (
         "finished"

@@ -66,9 +66,9 @@ OTHERS = (
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Iterator[Workshop]:
-    made = Workshop(tmp_path_factory.mktemp("workshop"))
-    yield made
-    made.close()
+    workshop = Workshop(tmp_path_factory.mktemp("workshop"))
+    yield workshop
+    workshop.close()
 
 
 def older(shop: Workshop, output: Path) -> dict[str, str]:
@@ -143,11 +143,11 @@ def test_of_many_that_resume_at_once_one_does(shop, tmp_path):
     answers = shop.race(output, "--resume", n=4)
     assert sorted(answer["code"] for answer in answers) == [0, 2, 2, 2]
     for answer in answers:
-        said = " ".join(answer["stderr"].split())
+        message = " ".join(answer["stderr"].split())
         assert (
             answer["code"] == 0
-            or "another build of it is running" in said
-            or "already exists" in said
+            or "another build of it is running" in message
+            or "already exists" in message
         )
     assert contents(output) == shop.files
     assert os.listdir(tmp_path) == ["output"]
@@ -273,11 +273,11 @@ def test_a_disk_that_is_full_loses_nothing_and_can_be_gone_on_from(tmp_path):
         shop.mount(disk, f"{kilobytes}k")
         met = shop.build(disk / "output", expect=False, room=64 << 20)
         ends.append(met["code"])
-        said = " ".join(met["stderr"].split())
+        message = " ".join(met["stderr"].split())
         if met["code"] != 0:
-            assert met["code"] == 2 and ("No space left" in said or "the disk is full" in said), (
-                said
-            )
+            assert met["code"] == 2 and (
+                "No space left" in message or "the disk is full" in message
+            ), message
             assert not (seen / "output").exists()
         shop.mount(disk, "64m")
         shop.build(disk / "output", *(["--resume"] if met["code"] else ["--overwrite"]))

@@ -145,12 +145,12 @@ def _approximate(
         use_search=every,
     )
     _timed(question, backend)
-    (found, info), seconds = _timed(question, backend)
-    return {"seconds": seconds, "recall_at_100": recall(found, expected, backend), **info}
+    (result, info), seconds = _timed(question, backend)
+    return {"seconds": seconds, "recall_at_100": recall(result, expected, backend), **info}
 
 
 def recall(
-    found: tuple[Any, ...], expected: tuple[Any, ...], backend: Any, depth: int = DEPTH
+    result: tuple[Any, ...], expected: tuple[Any, ...], backend: Any, depth: int = DEPTH
 ) -> float:
     """Share of each item's first `depth` exact neighbors that were found among its neighbors."""
     xp, n_items = backend.xp, int(expected[0].shape[0])
@@ -163,6 +163,6 @@ def recall(
         return row[first] * n_items + item[first]
 
     wanted = pairs(expected[0], expected[1], depth)
-    return float(xp.isin(wanted, pairs(found[0], found[1], n_items)).sum()) / max(
+    return float(xp.isin(wanted, pairs(result[0], result[1], n_items)).sum()) / max(
         1, int(wanted.shape[0])
     )

@@ -77,7 +77,7 @@ def _hash_table(path: Path) -> str:
 
 def make_digests(settings: dict[str, Any], shops: list[str]) -> None:
     """Build the shops on the CPU and write the digest file, whole or not at all."""
-    made: dict[str, Any] = {}
+    digests_by_shop: dict[str, Any] = {}
     for shop in shops:
         began = time.perf_counter()
         try:
@@ -90,7 +90,7 @@ def make_digests(settings: dict[str, Any], shops: list[str]) -> None:
         manifest = build(tables, output, backend=backend, overwrite=True).manifest
         if digest_files(output, manifest.digests) != manifest.digests:
             raise AssertionError(f"{shop}: the CPU's files are not what it computed")
-        made[shop] = {
+        digests_by_shop[shop] = {
             "tables": hash_tables(tables),
             "content_digest": manifest.content_digest,
             "digests": manifest.digests,
@@ -99,7 +99,9 @@ def make_digests(settings: dict[str, Any], shops: list[str]) -> None:
         print(f"{shop}: {manifest.content_digest} ({seconds:.0f} s)", flush=True)
     path = Path(settings["digests"])
     part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps({"gpu_dcgen": gpu_dcgen.__version__, "shops": made}, indent=1))
+    part.write_text(
+        json.dumps({"gpu_dcgen": gpu_dcgen.__version__, "shops": digests_by_shop}, indent=1)
+    )
     os.replace(part, path)
 
 
@@ -118,11 +120,11 @@ def digest_files(dataset: Path, names: Any) -> Digests:
     return {name: digest_file(dataset / f"{name}.parquet", backend) for name in names}
 
 
-def list_differences(expected: Digests, found: Digests) -> list[str]:
+def list_differences(expected: Digests, actual: Digests) -> list[str]:
     """Return the columns, as `file.column`, that one has and the other has not, or not so."""
     pairs = {
         f"{file}.{column}"
-        for digests in (expected, found)
+        for digests in (expected, actual)
         for file in digests
         for column in digests[file]
     }
@@ -130,5 +132,5 @@ def list_differences(expected: Digests, found: Digests) -> list[str]:
         pair
         for pair in pairs
         for file, _, column in [pair.partition(".")]
-        if expected.get(file, {}).get(column) != found.get(file, {}).get(column)
+        if expected.get(file, {}).get(column) != actual.get(file, {}).get(column)
     )

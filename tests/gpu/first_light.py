@@ -31,9 +31,9 @@ def list_questions(settings: dict[str, Any], is_long: bool) -> list[Question]:
 
     def ask(name: str, function: str, limit_s: float, *needs: str, arguments: tuple = ()) -> None:
         function = f"tests.gpu.questions:{function}"
-        found.append(Question(name, function, limit_s, needs, (settings, *arguments)))
+        selected.append(Question(name, function, limit_s, needs, (settings, *arguments)))
 
-    found: list[Question] = []
+    selected: list[Question] = []
     ask("packages", "list_packages", 60)
     ask("driver", "describe_driver", 60, "packages")
     ask("NVVM", "compile_with_nvvm", 60, "packages")
@@ -55,7 +55,7 @@ def list_questions(settings: dict[str, Any], is_long: bool) -> list[Question]:
     ask("synth_0.1 again", "build_again", 120, "synth_0.1", arguments=synth)
     if is_long:
         _add_long_questions(ask)
-    return found
+    return selected
 
 
 def _add_long_questions(ask: Any) -> None:

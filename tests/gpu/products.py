@@ -88,8 +88,8 @@ def _select(
     )  # rows hold their items in order
     row = row[order]
     offsets = run_offsets(xp, row, n_rows)
-    kept = xp.nonzero(xp.arange(row.shape[0], dtype=xp.int64) - offsets[row] < top_k)[0]
-    row, order = row[kept], order[kept]
+    best = xp.nonzero(xp.arange(row.shape[0], dtype=xp.int64) - offsets[row] < top_k)[0]
+    row, order = row[best], order[best]
     item = item[order]
     lengths = xp.diff(run_offsets(xp, row, n_rows)).astype(xp.int32)
     return lengths, item.astype(xp.int32), similarity[order], commons[row, item].astype(xp.int32)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Recorder(NumpyBackend):
-    """The CPU machine, noting the types that each kernel is called with; scratch lies as it does on
+    """The CPU backend, noting the types that each kernel is called with; scratch lies as it does on
     a GPU.
     """
 

@@ -1,4 +1,4 @@
-"""The GPU machine as far as RAPIDS without a device shows it: it speaks the protocol, and what it
+"""The GPU backend as far as RAPIDS without a device shows it: it speaks the protocol, and what it
 calls is there.
 """
 

@@ -45,19 +45,21 @@ def run(prepared, out, *options):
 
 def test_the_whole_program_runs_without_a_device(prepared, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("GPU_DCGEN_ONLINE_RETAIL", raising=False)
-    code, found = run(prepared, tmp_path / "out.json")
+    code, answered = run(prepared, tmp_path / "out.json")
     names = [question.name for question in first_light.list_questions({}, is_long=False)]
     asked = [name for name in names if name not in first_light.ON_A_DEVICE]
-    assert list(found["answers"]) == asked
+    assert list(answered["answers"]) == asked
     missing = [name for name in asked if name.startswith("online_retail")] + WITHOUT_SYNTH
-    assert found["not_asked"] == missing and found["failed"] == []
+    assert answered["not_asked"] == missing and answered["failed"] == []
     assert code == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1].partition(":")[0] for line in lines[:-1]] == asked
-    answer = found["answers"]["tiny with RAPIDS"]["answer"]
+    answer = answered["answers"]["tiny with RAPIDS"]["answer"]
     digests = json.loads((prepared / "digests.json").read_text())["shops"]["tiny"]
     assert answer["content_digest"] == digests["content_digest"]
-    assert answer["timings"] and found["answers"]["files of libcudf"]["answer"]["codec"] == "ZSTD"
+    assert (
+        answer["timings"] and answered["answers"]["files of libcudf"]["answer"]["codec"] == "ZSTD"
+    )
 
 
 @pytest.mark.slow
@@ -65,9 +67,9 @@ def test_the_whole_program_runs_on_real_data(prepared, tmp_path, online_retail):
     folder = ["--online-retail", str(online_retail)]
     digests = ["--make-digests", str(tmp_path / "digests.json"), "--shops", "tiny", "online_retail"]
     assert first_light.main([*digests, *folder, "--work", str(tmp_path / "work")]) == 0
-    code, found = run(tmp_path, tmp_path / "out.json", *folder)
-    assert code == 0 and found["not_asked"] == WITHOUT_SYNTH
-    assert found["answers"]["similarity time"]["answer"]["log"] == "online_retail"
+    code, answered = run(tmp_path, tmp_path / "out.json", *folder)
+    assert code == 0 and answered["not_asked"] == WITHOUT_SYNTH
+    assert answered["answers"]["similarity time"]["answer"]["log"] == "online_retail"
 
 
 def test_the_device_is_asked_first_and_all_limits_are_set():
@@ -228,5 +230,5 @@ def test_without_a_device_it_says_so(prepared, tmp_path):
     files = ["--digests", str(prepared / "digests.json"), "--out", str(tmp_path / "out.json")]
     asked = ["--only", "packages", "driver", "one kernel"]
     assert first_light.main([*files, "--work", str(tmp_path), *asked]) == 1
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["failed"] and "one kernel" in found["not_asked"]
+    answered = json.loads((tmp_path / "out.json").read_text())
+    assert answered["failed"] and "one kernel" in answered["not_asked"]

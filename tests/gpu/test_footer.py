@@ -40,14 +40,14 @@ def test_every_timestamp_is_marked_local_also_inside_lists(tmp_path, version):
     before = pq.read_table(path)
     size = path.stat().st_size
     assert mark_timestamps_local(path) == 3
-    found = pq.read_table(path)
+    result = pq.read_table(path)
     assert path.stat().st_size == size
-    assert found.schema.field("u").type == pa.timestamp("us")
-    assert found.schema.field("l").type.value_type == pa.timestamp("us")
-    assert found["local"].equals(before["local"])
-    assert found["of_day"].equals(before["of_day"])
+    assert result.schema.field("u").type == pa.timestamp("us")
+    assert result.schema.field("l").type.value_type == pa.timestamp("us")
+    assert result["local"].equals(before["local"])
+    assert result["of_day"].equals(before["of_day"])
     for name in columns:
-        assert found[name].cast(before[name].type).equals(before[name]), name
+        assert result[name].cast(before[name].type).equals(before[name]), name
     assert mark_timestamps_local(path) == 0
 
 
@@ -56,8 +56,8 @@ def test_a_file_of_many_columns_and_row_groups(tmp_path):
     columns = {"a name of more bytes than one byte counts" * 8: pa.array(["x", "y"]), **columns}
     path = write(tmp_path / "a.parquet", columns, row_group_size=1)
     assert mark_timestamps_local(path) == 100
-    found = pq.read_table(path)
-    assert [str(found[name].type) for name in ("c0", "c1", "c297")] == [
+    result = pq.read_table(path)
+    assert [str(result[name].type) for name in ("c0", "c1", "c297")] == [
         "timestamp[ns]",
         "int64",
         "timestamp[ns]",

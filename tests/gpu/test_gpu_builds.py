@@ -17,10 +17,10 @@ from tests.support.shops import random_shop, tiny_config, write_shop
 
 
 @pytest.fixture(scope="module")
-def machine():
-    """The GPU machine; skips aloud where there is none."""
-    found, reason = open_gpu()
-    return found or pytest.skip(f"no GPU tested here: {reason}")
+def gpu():
+    """The GPU backend; skips aloud where there is none."""
+    backend, reason = open_gpu()
+    return backend or pytest.skip(f"no GPU tested here: {reason}")
 
 
 @pytest.fixture
@@ -33,42 +33,41 @@ def tables(tmp_path):
 
 @pytest.mark.parametrize("shape", ["labeled_pair", "n_tuple", "triplet"])
 @pytest.mark.parametrize("order", ["chronological", "shuffled"])
-def test_content_is_the_cpus(shape, order, tables, tmp_path, machine):
+def test_content_is_the_cpus(shape, order, tables, tmp_path, gpu):
     config = tiny_config(output={"shape": shape, "order": order})
     expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest
-    found = build(tables, tmp_path / "gpu", config, backend=machine).manifest
-    assert found.digests == expected.digests
+    manifest = build(tables, tmp_path / "gpu", config, backend=gpu).manifest
+    assert manifest.digests == expected.digests
     assert digest_files(tmp_path / "gpu", expected.digests) == expected.digests
-    assert found.counts == expected.counts
-    assert found.backend.name == "gpu" and render_build(tmp_path / "gpu", found)
+    assert manifest.counts == expected.counts
+    assert manifest.backend.name == "gpu" and render_build(tmp_path / "gpu", manifest)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_content_is_the_cpus_under_other_settings(variant, tables, tmp_path, machine):
+def test_content_is_the_cpus_under_other_settings(variant, tables, tmp_path, gpu):
     config = tiny_config(**VARIANTS[variant])
     expected = build(tables, tmp_path / "cpu", config, backend="cpu").manifest.to_dict()
     assert (
-        build(tables, tmp_path / "gpu", config, backend=machine).manifest.digests
-        == expected["digests"]
+        build(tables, tmp_path / "gpu", config, backend=gpu).manifest.digests == expected["digests"]
     )
 
 
-def test_real_data_gives_the_cpus_content(online_retail, tmp_path, machine):
+def test_real_data_gives_the_cpus_content(online_retail, tmp_path, gpu):
     expected = build(online_retail, tmp_path / "cpu", backend="cpu").manifest.to_dict()
-    found = build(online_retail, tmp_path / "gpu", backend=machine).manifest.to_dict()
-    assert found["digests"] == expected["digests"]
+    manifest = build(online_retail, tmp_path / "gpu", backend=gpu).manifest.to_dict()
+    assert manifest["digests"] == expected["digests"]
     assert digest_files(tmp_path / "gpu", expected["digests"]) == expected["digests"]
     moved, rows = (
-        found["backend"]["bytes_to_device"],
-        sum(split["rows"] for split in found["counts"].values()),
+        manifest["backend"]["bytes_to_device"],
+        sum(split["rows"] for split in manifest["counts"].values()),
     )
     assert moved < 64 * rows, "more than the inputs went to the device"
 
 
 @pytest.mark.parametrize("n_left", [3, 40])
-def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, machine, monkeypatch):
+def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, gpu, monkeypatch):
     expected = build(tables, tmp_path / "cpu", tiny_config(), backend="cpu").manifest.to_dict()
-    run, before = launch.run, machine.memory_usage()["n_out_of_memory"]
+    run, before = launch.run, gpu.memory_usage()["n_out_of_memory"]
 
     def full(kernel, n, *arrays, lanes):
         if kernel.python.__name__ == "draw_random" and n > n_left:
@@ -76,28 +75,28 @@ def test_device_memory_that_runs_out_halves_blocks(n_left, tables, tmp_path, mac
         run(kernel, n, *arrays, lanes=lanes)
 
     monkeypatch.setattr(launch, "run", full)
-    found = build(tables, tmp_path / "gpu", tiny_config(), backend=machine).manifest.to_dict()
-    assert found["digests"] == expected["digests"]
-    assert machine.memory_usage()["n_out_of_memory"] > before
+    manifest = build(tables, tmp_path / "gpu", tiny_config(), backend=gpu).manifest.to_dict()
+    assert manifest["digests"] == expected["digests"]
+    assert gpu.memory_usage()["n_out_of_memory"] > before
 
 
-def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, machine, monkeypatch):
+def test_device_memory_that_never_suffices_is_an_error(tables, tmp_path, gpu, monkeypatch):
     def full(*arrays, **options):
         raise MemoryError("std::bad_alloc: out_of_memory: planted")
 
-    monkeypatch.setattr(type(machine), "find_similar_items", full)
+    monkeypatch.setattr(type(gpu), "find_similar_items", full)
     with pytest.raises(
         BackendError, match="^similarity, items 0..0: the gpu backend ran out of memory"
     ):
-        build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
+        build(tables, tmp_path / "gpu", tiny_config(), backend=gpu)
     assert not (tmp_path / "gpu").exists()
 
 
-def test_a_device_error_is_not_swallowed(tables, tmp_path, machine, monkeypatch):
+def test_a_device_error_is_not_swallowed(tables, tmp_path, gpu, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("cudaErrorIllegalAddress: planted")
 
     monkeypatch.setattr(launch, "run", broken)
     with pytest.raises(RuntimeError, match="planted"):
-        build(tables, tmp_path / "gpu", tiny_config(), backend=machine)
+        build(tables, tmp_path / "gpu", tiny_config(), backend=gpu)
     assert not (tmp_path / "gpu").exists()

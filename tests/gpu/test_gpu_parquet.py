@@ -82,7 +82,7 @@ def on_device(transfers):
         yield test_writer.PartWriter
 
 
-def test_both_machines_write_the_same_table(tmp_path, on_device):
+def test_both_backends_write_the_same_table(tmp_path, on_device):
     from cpu_fallback.parquet import PartWriter
 
     blocks = [sample_block(20, first)[0] for first in (0, 20)]
@@ -94,23 +94,23 @@ def test_both_machines_write_the_same_table(tmp_path, on_device):
     with PartWriter(tmp_path / "cpu.parquet", schema, settings) as writer:
         for block in blocks:
             writer.write(block)
-    ours, found = pq.ParquetFile(tmp_path / "cpu.parquet"), pq.ParquetFile(theirs)
-    assert found.schema_arrow.equals(ours.schema_arrow, check_metadata=True)
-    assert found.metadata.metadata == ours.metadata.metadata
+    ours, result = pq.ParquetFile(tmp_path / "cpu.parquet"), pq.ParquetFile(theirs)
+    assert result.schema_arrow.equals(ours.schema_arrow, check_metadata=True)
+    assert result.metadata.metadata == ours.metadata.metadata
     row_groups = [
         [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
-        for file in (ours, found)
+        for file in (ours, result)
     ]
     assert row_groups[0] == row_groups[1]
-    assert decoded(found.read()) == decoded(ours.read())
+    assert decoded(result.read()) == decoded(ours.read())
     assert digest_file(theirs, CPU) == digest_file(tmp_path / "cpu.parquet", CPU)
     stored = [
         [(leaf.path, leaf.physical_type, leaf.max_definition_level) for leaf in leaves(file)]
-        for file in (ours, found)
+        for file in (ours, result)
     ]
     assert stored[0] == stored[1]
     ours.close()
-    found.close()
+    result.close()
 
 
 def leaves(file):
@@ -123,10 +123,10 @@ def test_other_shapes_have_the_same_schema_with_rows_too(tmp_path, shape):
     words = vocabulary(["a", "b"], CPU)
     block = Block(0, 2, {field.name: column_of(field.type, words) for field in schema})
     path = write(tmp_path / "a.parquet", [block], schema, encodings={})
-    found = pq.read_table(path)
-    found.validate(full=True)
-    assert found.schema.equals(schema, check_metadata=True)
-    assert found.num_rows == 2
+    result = pq.read_table(path)
+    result.validate(full=True)
+    assert result.schema.equals(schema, check_metadata=True)
+    assert result.num_rows == 2
 
 
 def column_of(type_, words):
@@ -153,10 +153,10 @@ def test_a_matrix_of_another_width_is_refused(tmp_path):
 @pytest.mark.parametrize("n_rows", [1, 7, 8, 9, 511, 512, 513])
 def test_nulls_fall_where_they_belong_at_every_length_of_the_mask(tmp_path, n_rows):
     valid = np.arange(n_rows) % 3 > 0
-    found = write_column(
+    result = write_column(
         tmp_path / "a.parquet", pa.int16(), Values(np.arange(n_rows, dtype=np.int16), valid), n_rows
     )
-    assert found.to_pylist() == [row if row % 3 else None for row in range(n_rows)]
+    assert result.to_pylist() == [row if row % 3 else None for row in range(n_rows)]
 
 
 def test_a_file_counts_as_brought_from_the_device(tmp_path, on_device):

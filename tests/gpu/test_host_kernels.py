@@ -35,9 +35,9 @@ def test_whole_builds_give_the_cpus_content(tmp_path, host_backend, monkeypatch)
         for engine in ("exact", "approximate"):
             config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
             expected = build(tables, tmp_path / "expected", config, backend="cpu", overwrite=True)
-            found = build(tables, tmp_path / "found", config, backend=host_backend, overwrite=True)
-            assert found.manifest.digests == expected.manifest.digests, (seed, shape, engine)
-            assert found.manifest.counts == expected.manifest.counts
+            result = build(tables, tmp_path / "found", config, backend=host_backend, overwrite=True)
+            assert result.manifest.digests == expected.manifest.digests, (seed, shape, engine)
+            assert result.manifest.counts == expected.manifest.counts
     named = {kernel.python.__name__ for kernel in row_kernels()} - ON_THE_HOST
     assert set(host_backend.n_runs) == named | {"find_neighbors"}
     for (name, _), kernel in COMPILED.items():
@@ -60,15 +60,15 @@ def test_similarities_are_the_cpus(top_k, packed, host_backend):  # noqa: F811
     limits = {"min_common_users": 2, "top_k": top_k}
     n_items = stages.log.n_items
     expected = cpu.find_similar_items(0, n_items, sides, **limits)
-    found = host_backend.find_similar_items(0, n_items, sides, **limits)
+    result = host_backend.find_similar_items(0, n_items, sides, **limits)
     assert int(expected[0].sum()) >= (n_items // 2)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(result, expected, strict=True):
         assert a.dtype == b.dtype and a.tolist() == b.tolist()
 
 
 @pytest.mark.slow
 def test_online_retail_gives_the_cpus_digest(online_retail, tmp_path, host_backend):  # noqa: F811
-    found = build(online_retail, tmp_path / "found", backend=host_backend).manifest
+    result = build(online_retail, tmp_path / "found", backend=host_backend).manifest
     expected = build(online_retail, tmp_path / "expected", backend="cpu").manifest
-    assert found.digests == expected.digests
-    assert found.content_digest.startswith("0a4feb56")
+    assert result.digests == expected.digests
+    assert result.content_digest.startswith("0a4feb56")

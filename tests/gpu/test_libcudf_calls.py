@@ -157,17 +157,17 @@ def stubs(module):
     tree = ast.parse(
         re.sub(r"def (\w+)\[[^]]*\]", r"def \1", text)
     )  # type parameters, which Python 3.11 cannot parse
-    found = {}
+    members = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            found[node.name] = node
+            members[node.name] = node
         if isinstance(node, ast.ClassDef):
-            found |= {
+            members |= {
                 f"{node.name}.{part.name}": part
                 for part in node.body
                 if isinstance(part, ast.FunctionDef)
             }
-    return found
+    return members
 
 
 def parameters(function):
@@ -204,10 +204,10 @@ def test_calls_that_need_a_device_have_the_signature_they_are_called_with(module
     owner = plc
     for part in [*module.split("."), *name.split(".")]:
         owner = getattr(owner, part)
-    found = plc
+    member = plc
     for part in module.split("."):
-        found = getattr(found, part)
-    function = stubs(found)[name]
+        member = getattr(member, part)
+    function = stubs(member)[name]
     needed = len(parameters(function)) - len(function.args.defaults)
     assert parameters(function)[: len(first)] == first
     assert needed <= len(first)

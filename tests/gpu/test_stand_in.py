@@ -14,18 +14,18 @@ OWN = {"as_stored", "on_device", "libcudf_type", "Column", "RowGroupWriter.as_ar
 
 def signatures(path: Path) -> dict[str, list[str]]:
     """Parameters of the public functions and methods of a file, by name."""
-    found = {}
+    parameters_by_name = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
-            found[node.name] = parameters(node)
+            parameters_by_name[node.name] = parameters(node)
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef):
-                    found[f"{node.name}.{method.name}"] = parameters(method)
-    private = {name for name in found if name.rpartition(".")[2].startswith("_")}
+                    parameters_by_name[f"{node.name}.{method.name}"] = parameters(method)
+    private = {name for name in parameters_by_name if name.rpartition(".")[2].startswith("_")}
     return {
         name: arguments
-        for name, arguments in found.items()
+        for name, arguments in parameters_by_name.items()
         if name not in private or name.endswith(".__init__")
     }
 

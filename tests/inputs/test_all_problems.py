@@ -97,9 +97,9 @@ def test_a_check_reads_the_rows_of_the_tables_without_a_problem(tmp_path):
 
 
 def test_doctor_tells_all_of_it_too(tmp_path):
-    found = [c for c in doctor.checks(write_faulty(tmp_path)) if c.name == "tables"]
-    text = " ".join(check.actual for check in found)
-    assert [check.verdict for check in found] == ["fail"] * 3
+    checks = [c for c in doctor.checks(write_faulty(tmp_path)) if c.name == "tables"]
+    text = " ".join(check.actual for check in checks)
+    assert [check.verdict for check in checks] == ["fail"] * 3
     for words in ("cannot be read as Parquet", "'article_id'", "duplicate_key", "bad_price"):
         assert words in text
 

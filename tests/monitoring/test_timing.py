@@ -36,9 +36,9 @@ def timer(monkeypatch) -> BuildTimer:
     now = [0.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(performance.time, "process_time", lambda: 0.0)
-    made = BuildTimer(Held(20 * 10**9), RecordingTracker())
-    made.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
-    return made
+    build_timer = BuildTimer(Held(20 * 10**9), RecordingTracker())
+    build_timer.wait = lambda seconds: now.__setitem__(0, now[0] + seconds)
+    return build_timer
 
 
 def test_budgets_show_what_is_left_of_the_contracts_limits(timer):

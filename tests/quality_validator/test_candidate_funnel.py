@@ -39,7 +39,7 @@ def built(folder, config, backend="cpu", n_rows=700):
 
 def expected(folder, config) -> Counter:
     """(first source, fate) -> candidates of all positives."""
-    dataset, found = derive_dataset(folder / "input", config), Counter()
+    dataset, counts = derive_dataset(folder / "input", config), Counter()
     matrix = pq.read_table(folder / "output" / "item_similarity_matrix.parquet")
     pairs = read_pairs(matrix, dataset.log.item_ids)
     vocabulary = pq.read_table(folder / "output" / "item_vocabulary.parquet").sort_by("item_id")
@@ -51,8 +51,8 @@ def expected(folder, config) -> Counter:
             for c in miner.mine(positive).candidates:
                 fate = "not_drawn" if c.slot is None else "chosen"
                 if c.refused in (None, "owned"):
-                    found[c.sources[0], c.refused or fate] += 1
-    return found
+                    counts[c.sources[0], c.refused or fate] += 1
+    return counts
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -60,14 +60,14 @@ def test_every_candidate_meets_the_outcome_that_the_rules_give_it(settings, tmp_
     config = tiny_config(**settings)
     negatives = built(tmp_path, config)
     counted = negatives["candidates"]
-    found = {
+    counts = {
         (source, outcome): n
         for source, outcomes in counted["by_source"].items()
         for outcome, n in outcomes.items()
         if n
     }
     wanted = expected(tmp_path, config)
-    assert {key: n for key, n in found.items() if key[1] != "offered"} == wanted
+    assert {key: n for key, n in counts.items() if key[1] != "offered"} == wanted
     assert {outcome for _, outcome in wanted} == set(OUTCOMES)
     for source, outcomes in counted["by_source"].items():
         assert outcomes["offered"] == sum(outcomes[outcome] for outcome in OUTCOMES)

@@ -260,8 +260,8 @@ def test_the_command_says_so_and_exits_with_3(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 3, result.output
     (folder,) = staged(tmp_path)
-    told = "".join(result.stderr.split())
-    assert str(folder) in told
-    assert "no_duplicates" in told
+    message = "".join(result.stderr.split())
+    assert str(folder) in message
+    assert "no_duplicates" in message
     assert "Traceback" not in result.stderr
     assert json.loads((tmp_path / "output" / "manifest.json").read_text()) == before

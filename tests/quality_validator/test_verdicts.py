@@ -62,8 +62,10 @@ UNITS = {"%": 0.01, " points": 0.01, "GB": 1e9, "MB/second": 1e6, " minutes": 60
 
 def named(line: str) -> set[float]:
     """The numbers in a line of the contract, in the units of values."""
-    found = re.findall(r"(\d+(?:,\d{3})*(?:\.\d+)?)(%|GB|MB/second| minutes| points)?", line)
-    return {round(float(number.replace(",", "")) * UNITS.get(unit, 1), 9) for number, unit in found}
+    matches = re.findall(r"(\d+(?:,\d{3})*(?:\.\d+)?)(%|GB|MB/second| minutes| points)?", line)
+    return {
+        round(float(number.replace(",", "")) * UNITS.get(unit, 1), 9) for number, unit in matches
+    }
 
 
 def test_a_threshold_is_the_contracts_or_says_why_it_is_ours():
@@ -204,17 +206,17 @@ def test_later_bought_negatives_are_those_of_the_log(finished):
     tables = pq.read_table(folder / "input" / "transactions.parquet").to_pylist()
     for line in tables:
         bought.setdefault(line["customer_id"], set()).add(line["article_id"])
-    found = dict.fromkeys(report["funnel"]["negatives"]["by_source"], 0)
+    counts = dict.fromkeys(report["funnel"]["negatives"]["by_source"], 0)
     for split in ("train", "val", "test"):
         for row in pq.read_table(folder / "output" / f"{split}_dataset.parquet").to_pylist():
             if row["label"] == 0 and row["item_id"] in bought[row["user_id"]]:
-                found[row["negative_detail"]] += 1
+                counts[row["negative_detail"]] += 1
     reported = {
         source: n["later_bought"]
         for source, n in report["funnel"]["negatives"]["by_source"].items()
     }
-    assert reported == found
-    assert sum(found.values())
+    assert reported == counts
+    assert sum(counts.values())
 
 
 def test_a_critical_failure_keeps_the_folder_with_its_report_and_publishes_nothing(
@@ -239,8 +241,8 @@ def test_a_worse_gate_than_the_baselines_is_a_regression(finished, tmp_path):
     values = {name: gate.value for name, gate in baseline.items()}
     assert _regressions(evaluate(values, tiny_config()), baseline, 0.1) == []
     worse = {**values, "item_coverage": values["item_coverage"] * 0.8}
-    (found,) = _regressions(evaluate(worse, tiny_config()), baseline, 0.1)
-    assert found == Regression(
+    (regression,) = _regressions(evaluate(worse, tiny_config()), baseline, 0.1)
+    assert regression == Regression(
         gate="item_coverage", before=values["item_coverage"], now=worse["item_coverage"]
     )
     with pytest.raises(ConfigError, match="baseline=.*quality_report.json"):

@@ -23,26 +23,26 @@ KEY = {"inputs": ["a"], "config": {"seed": 1}}
 
 
 @pytest.fixture(params=[lambda: NumpyBackend(1), lambda: StrictBackend(1)], ids=["cpu", "strict"])
-def machine(request) -> Any:
+def backend(request) -> Any:
     return request.param()
 
 
-def opened(folder: Path, machine: Any, key: dict[str, Any] = KEY) -> Checkpoints:
-    checkpoints = Checkpoints(folder, machine)
+def opened(folder: Path, backend: Any, key: dict[str, Any] = KEY) -> Checkpoints:
+    checkpoints = Checkpoints(folder, backend)
     assert checkpoints.open(key) == []
     return checkpoints
 
 
-def kept(folder: Path, machine: Any, value: Any) -> Any:
+def save_and_load(folder: Path, backend: Any, value: Any) -> Any:
     """The value as another process finds it."""
-    first = opened(folder, machine)
+    first = opened(folder, backend)
     first.save("value", value)
     first.flush()
     first.close(save_pending=True)
-    return opened(folder, machine).load("value")
+    return opened(folder, backend).load("value")
 
 
-def same(one: Any, other: Any, machine: Any) -> bool:
+def same(one: Any, other: Any, backend: Any) -> bool:
     if isinstance(one, (np.ndarray, StrictArray)):
         if type(one) is not type(other):
             return False
@@ -56,25 +56,25 @@ def same(one: Any, other: Any, machine: Any) -> bool:
         )
     if is_dataclass(one):
         return type(one) is type(other) and all(
-            same(getattr(one, f.name), getattr(other, f.name), machine) for f in fields(one)
+            same(getattr(one, f.name), getattr(other, f.name), backend) for f in fields(one)
         )
     if isinstance(one, dict):
         return list(one) == list(other) and all(
-            same(one[name], other[name], machine) for name in one
+            same(one[name], other[name], backend) for name in one
         )
     if isinstance(one, (list, tuple)):
         return (
             type(one) is type(other)
             and len(one) == len(other)
-            and all(same(a, b, machine) for a, b in zip(one, other, strict=True))
+            and all(same(a, b, backend) for a, b in zip(one, other, strict=True))
         )
     if isinstance(one, pa.Array):
         return one.type == other.type and one.equals(other)
     return type(one) is type(other) and one == other
 
 
-def test_a_value_comes_back_as_it_was(machine, tmp_path):
-    xp = machine.xp
+def test_a_value_comes_back_as_it_was(backend, tmp_path):
+    xp = backend.xp
     value = {
         "numbers": [1, -(2**63), 2**70, 0.1, float("inf"), True, None],
         "texts": (
@@ -98,23 +98,23 @@ def test_a_value_comes_back_as_it_was(machine, tmp_path):
             "train", xp.arange(3, dtype=xp.int64), xp.zeros(3, dtype=xp.int32), 1, 2
         ),
     }
-    assert same(kept(tmp_path / "kept", machine, value), value, machine)
+    assert same(save_and_load(tmp_path / "kept", backend, value), value, backend)
 
 
 def test_an_array_keeps_its_order_and_can_be_written_to(tmp_path):
     """Writing goes to memory alone: the kernels are compiled for arrays that can be written to."""
-    machine = NumpyBackend(1)
-    found = kept(tmp_path, machine, np.asfortranarray(np.arange(12).reshape(3, 4)))
-    assert found.flags.f_contiguous
-    assert found.flags.writeable
-    found[:] = 0
-    assert opened(tmp_path, machine).load("value").tolist() == np.arange(12).reshape(3, 4).tolist()
+    backend = NumpyBackend(1)
+    restored = save_and_load(tmp_path, backend, np.asfortranarray(np.arange(12).reshape(3, 4)))
+    assert restored.flags.f_contiguous
+    assert restored.flags.writeable
+    restored[:] = 0
+    assert opened(tmp_path, backend).load("value").tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
 def test_another_key_forgets_all_and_says_where_it_differs(tmp_path):
-    machine = NumpyBackend(1)
-    assert kept(tmp_path, machine, 1) == 1
-    other = Checkpoints(tmp_path, machine)
+    backend = NumpyBackend(1)
+    assert save_and_load(tmp_path, backend, 1) == 1
+    other = Checkpoints(tmp_path, backend)
     assert other.open({"inputs": ["b"], "config": {"seed": 1}}) == ["inputs"]
     assert other.load("value") is None
     assert [file.name for file in tmp_path.iterdir()] == ["key.json"]
@@ -122,8 +122,8 @@ def test_another_key_forgets_all_and_says_where_it_differs(tmp_path):
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "no end of the index", "no data"])
 def test_what_is_damaged_is_not_there(damage, tmp_path):
-    machine = NumpyBackend(1)
-    kept(tmp_path, machine, np.arange(100))
+    backend = NumpyBackend(1)
+    save_and_load(tmp_path, backend, np.arange(100))
     data, index = tmp_path / "value.bin", tmp_path / "value.json"
     if damage == "a bit":
         content = bytearray(data.read_bytes())
@@ -135,16 +135,16 @@ def test_what_is_damaged_is_not_there(damage, tmp_path):
         index.write_text(index.read_text()[:-9])
     else:
         data.unlink()
-    assert opened(tmp_path, machine).load("value") is None
+    assert opened(tmp_path, backend).load("value") is None
 
 
 def test_what_was_being_written_is_not_there(tmp_path):
-    machine = NumpyBackend(1)
-    first = opened(tmp_path, machine)
+    backend = NumpyBackend(1)
+    first = opened(tmp_path, backend)
     first.save("value", np.arange(5))
     first.flush()
     (tmp_path / "value.json").rename(tmp_path / "value.new")
-    assert opened(tmp_path, machine).load("value") is None
+    assert opened(tmp_path, backend).load("value") is None
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def test_what_is_not_known_is_not_kept(value, tmp_path):
     [["os", "system"], ["gpu_dcgen.preparation.splits", "Any"], ["gpu_dcgen.errors", "InputError"]],
 )
 def test_no_file_can_name_what_is_to_be_called(kind, tmp_path):
-    machine = NumpyBackend(1)
-    kept(tmp_path, machine, Windows(1, 2, 3, 4))
+    backend = NumpyBackend(1)
+    save_and_load(tmp_path, backend, Windows(1, 2, 3, 4))
     index = json.loads((tmp_path / "value.json").read_text())
     index["value"]["of"] = kind
     index["sha256"] = hashlib.sha256(
@@ -175,7 +175,7 @@ def test_no_file_can_name_what_is_to_be_called(kind, tmp_path):
     ).hexdigest()
     (tmp_path / "value.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="a checkpoint names"):
-        opened(tmp_path, machine).load("value")
+        opened(tmp_path, backend).load("value")
 
 
 def test_a_disk_that_is_full_is_told(tmp_path):

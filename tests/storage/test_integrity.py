@@ -106,12 +106,12 @@ def test_a_folder_without_a_manifest_is_no_data_set(tmp_path):
 
 
 def test_the_command_tells_by_its_exit_code(dataset):
-    found = CliRunner().invoke(app, ["validate", str(dataset), "--checksums"])
-    assert (found.exit_code, found.output) == (
+    result = CliRunner().invoke(app, ["validate", str(dataset), "--checksums"])
+    assert (result.exit_code, result.output) == (
         0,
         f"{dataset}: every file is present and unchanged.\n",
     )
     (dataset / "vocabulary.json").write_text("{}")
-    found = CliRunner().invoke(app, ["validate", str(dataset)])
-    assert found.exit_code == 3
-    assert found.output.startswith("vocabulary.json: has 2 bytes")
+    result = CliRunner().invoke(app, ["validate", str(dataset)])
+    assert result.exit_code == 3
+    assert result.output.startswith("vocabulary.json: has 2 bytes")

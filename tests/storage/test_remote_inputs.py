@@ -169,8 +169,8 @@ def test_a_resumed_build_copies_only_what_has_changed(
         fail_at_call(patched, pipeline, "write_tables")
         with pytest.raises(RuntimeError, match="died"):
             digest(tables_url, tmp_path / "output")
-    kept = tmp_path / ".output.staging" / "inputs" / "tables" / "articles.parquet"
-    kept.write_bytes(kept.read_bytes()[:-1])
+    copied_file = tmp_path / ".output.staging" / "inputs" / "tables" / "articles.parquet"
+    copied_file.write_bytes(copied_file.read_bytes()[:-1])
     bucket.put("tables/customers.parquet", (shop / "customers.parquet").read_bytes() + b"")
     read, names = remote_inputs.RemoteFolder.read, []
     monkeypatch.setattr(

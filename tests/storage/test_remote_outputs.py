@@ -35,11 +35,11 @@ def test_a_data_set_at_a_url_is_that_of_a_folder(output_url, bucket, shop, tmp_p
         result.output == output_url
         and result.manifest.content_digest == straight.manifest.content_digest
     )
-    there = bucket.download("sets/one", tmp_path / "there")
-    assert hash_files(there) == hash_files(straight.output)
-    assert json.loads((there / MANIFEST).read_text()) == result.manifest.to_dict()
+    remote = bucket.download("sets/one", tmp_path / "there")
+    assert hash_files(remote) == hash_files(straight.output)
+    assert json.loads((remote / MANIFEST).read_text()) == result.manifest.to_dict()
     assert (
-        validate(there, checksums=True)
+        validate(remote, checksums=True)
         == validate(output_url, checksums=True)
         == validate(output_url)
         == []
@@ -114,8 +114,8 @@ def test_an_upload_that_ends_early_is_gone_on_from(
         fail_at_upload(patched, at)
         with pytest.raises(RuntimeError, match="died"):
             publish(shop, output_url)
-    there = set(bucket.names("sets/one"))
-    assert UNFINISHED in there and not {MANIFEST, LOCK} & there and len(there) >= at
+    remote = set(bucket.names("sets/one"))
+    assert UNFINISHED in remote and not {MANIFEST, LOCK} & remote and len(remote) >= at
     with pytest.raises(InputError, match="manifest.json: not found"):
         validate(output_url)
     with pytest.raises(
@@ -128,7 +128,7 @@ def test_an_upload_that_ends_early_is_gone_on_from(
         straight.output
     )
     assert validate(output_url, checksums=True) == [] and not leftovers(tmp_path)
-    assert not {name for _, _, name in uploads} & (there - TIMED_FILES), (
+    assert not {name for _, _, name in uploads} & (remote - TIMED_FILES), (
         "what was there was sent again"
     )
 
@@ -235,8 +235,8 @@ def test_the_workplace_can_be_chosen_and_is_for_urls(
         fail_at_upload(patched, 1)
         with pytest.raises(RuntimeError):
             publish(shop, output_url, workplace=tmp_path / "place")
-    (kept,) = (tmp_path / "place").glob(".one-*.staging")
-    assert {path.name for path in kept.iterdir()} >= {"data", "checkpoints"}
+    (staging_folder,) = (tmp_path / "place").glob(".one-*.staging")
+    assert {path.name for path in staging_folder.iterdir()} >= {"data", "checkpoints"}
     publish(shop, output_url, workplace=tmp_path / "place", resume=True)
     assert [path.name for path in (tmp_path / "place").iterdir()] == [".gpu-dcgen.identity"]
     with pytest.raises(ConfigError, match="a local OUTPUT is built beside itself"):

@@ -209,11 +209,11 @@ def test_every_file_and_folder_is_on_disk_before_the_name_points_to_them(tmp_pat
         Path, "rename", lambda path, target: (events.append("rename"), rename(path, target))[1]
     )
     staging = staged(tmp_path / "output")
-    made = {str(staging.path), *map(str, staging.path.rglob("*"))}
+    paths = {str(staging.path), *map(str, staging.path.rglob("*"))}
     staging.publish()
-    assert len(made) == 4
+    assert len(paths) == 4
     marker = {str(staging.folder), str(staging.folder / "publishing")}
-    assert set(events[: events.index("rename")]) == made | marker
+    assert set(events[: events.index("rename")]) == paths | marker
     assert events[events.index("rename") + 1 :] == [str(tmp_path.resolve())]
 
 
@@ -307,12 +307,12 @@ def test_a_build_that_died_while_it_published_leaves_one_data_set_whole(died, re
         if died == "new in place":
             staging.path.rename(output)
     staging.release_lock()
-    there = "new" if died in ("exchanged", "new in place") else "old"
+    version = "new" if died in ("exchanged", "new in place") else "old"
 
     following = Staging(output, overwrite=True, resume=resume)
-    assert published(output) == there
+    assert published(output) == version
     gone_on_from = names(following.path) != []
-    assert gone_on_from == (resume and there == "old"), "what is published is not gone on from"
+    assert gone_on_from == (resume and version == "old"), "what is published is not gone on from"
     following.discard()
     assert names(tmp_path) == ["output"]
 

@@ -257,9 +257,9 @@ def _kernel_argument(position: int, value: Any) -> Any:
         isinstance(value, np.generic) and value.dtype in DTYPES
     ):
         return value
-    found = "a number on the device" if isinstance(value, StrictArray) else type(value).__name__
+    kind = "a number on the device" if isinstance(value, StrictArray) else type(value).__name__
     raise TypeError(
-        f"for_each: argument {position} is {found}; CUDA kernels take device arrays and host "
+        f"for_each: argument {position} is {kind}; CUDA kernels take device arrays and host "
         f"numbers (say int())"
     )
 

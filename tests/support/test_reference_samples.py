@@ -310,7 +310,7 @@ def test_who_bought_what_after_the_cut_changes_no_train_row(strategy, seed):
     tables = random_shop(seed, dates=(10, 40))
     lines = list({key_of(row): dict(row) for row in tables["transactions"]}.values())
     before = reference.build({**tables, "transactions": [dict(row) for row in lines]}, config)
-    taken = {key_of(row) for row in lines}
+    keys = {key_of(row) for row in lines}
     later = [
         row
         for row in lines
@@ -325,9 +325,9 @@ def test_who_bought_what_after_the_cut_changes_no_train_row(strategy, seed):
         if (
             one["t_dat"] == two["t_dat"]
             and one["customer_id"] != two["customer_id"]
-            and not swapped & taken
+            and not swapped & keys
         ):
-            taken = taken - {key_of(one), key_of(two)} | swapped
+            keys = keys - {key_of(one), key_of(two)} | swapped
             one["article_id"], two["article_id"] = two["article_id"], one["article_id"]
             swaps += 1
     after = reference.build({**tables, "transactions": lines}, config)

@@ -304,8 +304,8 @@ PROGRAMS = (
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__.strip("_"))
 def test_strict_answers_as_numpy_does(program, strict):
     expected = program(np, A.copy(), F.copy())
-    found = program(strict.xp, strict.from_host(A), strict.from_host(F))
-    assert is_same(found, expected)
+    result = program(strict.xp, strict.from_host(A), strict.from_host(F))
+    assert is_same(result, expected)
 
 
 def test_results_that_differ_are_not_the_same(strict):

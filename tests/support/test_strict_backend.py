@@ -105,15 +105,15 @@ def test_a_kernel_that_leaves_an_array_is_named(kernel, strict):
 
 def test_rows_run_in_another_order_each_time():
     values = np.arange(50)
-    found = []
+    rows = []
     for seed in (0, 0, 1):
         strict = StrictBackend(seed=seed)
         out = strict.xp.zeros(50, dtype=strict.xp.int64)
         strict.for_each(sums_before, 50, strict.from_host(values), out)
-        found.append(out.host.copy())
-    assert not is_same(found[0], np.cumsum(values))
-    assert is_same(found[0], found[1])
-    assert not is_same(found[0], found[2])
+        rows.append(out.host.copy())
+    assert not is_same(rows[0], np.cumsum(values))
+    assert is_same(rows[0], rows[1])
+    assert not is_same(rows[0], rows[2])
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -64,7 +64,7 @@ def test_baskets_are_the_positives_of_a_user_and_time(loaded):
             expected[key].append(items[row["item_id"]])
             before[key, items[row["item_id"]]] = row["is_repurchase"]
     baskets = loaded[1]["val"].baskets
-    found = defaultdict(list)
+    ranks = defaultdict(list)
     for k in range(len(baskets)):
         key = (
             int(baskets.user[k]),
@@ -72,12 +72,12 @@ def test_baskets_are_the_positives_of_a_user_and_time(loaded):
         )
         positives, place = baskets.find_positives(torch.tensor([k]))
         assert (place == 0).all()
-        found[key] += baskets.item[positives].tolist()
+        ranks[key] += baskets.item[positives].tolist()
         for item, is_again in zip(
             baskets.item[positives].tolist(), baskets.is_repurchase[positives].tolist(), strict=True
         ):
             assert is_again == before[key, item]
-    assert {key: sorted(values) for key, values in found.items()} == {
+    assert {key: sorted(values) for key, values in ranks.items()} == {
         key: sorted(values) for key, values in expected.items()
     }
 

@@ -124,17 +124,17 @@ class Candidates:
     def crossing(self, item: int, k: int) -> set[int]:
         """Seeded draws from the corpus in the item's price category and another product group."""
         category, own = self.snapshots.category(k, item), self.log.group(item)
-        others = [
+        rivals = [
             j
             for j in self.snapshots.on_sale(k)
             if self.snapshots.category(k, j) == category and self.log.group(j) != own
         ]
-        others.sort(key=self._place)
-        if not others:
+        rivals.sort(key=self._place)
+        if not rivals:
             return set()
         key = rng.key(self.seed, rng.CATEGORY_CROSSING, self.log.item_key(item), k)
         return {
-            others[rng.below(rng.draw(key, c), len(others))]
+            rivals[rng.below(rng.draw(key, c), len(rivals))]
             for c in range(self.settings.category_draws)
         }
 

@@ -157,19 +157,19 @@ def user_sequence_rows(log: Log, config: Any, assignment: dict[int, int | None])
         history = log.history(user, log.cuts.end(split))
         if len(history) < config.sequence_processing.min_sequence_length:
             continue
-        kept = history[-config.sequence_processing.max_sequence_length :]
-        times = [e.time for e in kept]
+        latest = history[-config.sequence_processing.max_sequence_length :]
+        times = [e.time for e in latest]
         rows.append(
             {
                 "user_id": log.users[user],
                 "split": SPLITS[split],
-                "item_indices": [log.index(e.item) for e in kept],
+                "item_indices": [log.index(e.item) for e in latest],
                 "timestamps": times,
                 "session_ids": session_ids(times, config.sequence_processing.temporal_gap_hours),
                 **_temporal_encodings(
                     times, (log.cuts.cut1, log.cuts.cut2, log.cuts.t1)[split], config
                 ),
-                "sequence_length": len(kept),
+                "sequence_length": len(latest),
             }
         )
     return rows

@@ -112,7 +112,7 @@ def find_neighbors(log: Log, config: Any) -> list[list[Neighbor]]:
     norms = [math.sqrt(sum(w * w for w in column.values())) for column in columns]
     neighbors: list[list[Neighbor]] = []
     for i in range(len(columns)):
-        found = []
+        similar_items = []
         for j in range(len(columns)):
             common = columns[i].keys() & columns[j].keys()
             if (
@@ -125,7 +125,7 @@ def find_neighbors(log: Log, config: Any) -> list[list[Neighbor]]:
             dot = sum(columns[i][user] * columns[j][user] for user in common)
             similarity = np.float32(min(1.0, dot / (norms[i] * norms[j])))
             if similarity > 0:
-                found.append(Neighbor(j, similarity, len(common)))
-        found.sort(key=lambda n: (-n.similarity, n.item))
-        neighbors.append(found[: config.similarity.top_k])
+                similar_items.append(Neighbor(j, similarity, len(common)))
+        similar_items.sort(key=lambda n: (-n.similarity, n.item))
+        neighbors.append(similar_items[: config.similarity.top_k])
     return neighbors

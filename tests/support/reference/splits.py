@@ -223,12 +223,12 @@ def find_multipliers(counts: dict[int, list[int]], config: Any) -> tuple[int, in
     def reaches(split: int, multiplier: int) -> bool:
         trial = list(multipliers)
         trial[split] = multiplier
-        taken = [0, 0, 0]
+        sizes = [0, 0, 0]
         for user, n in counts.items():
             best = best_split(user, n, tuple(trial), config.seed)
             if best is not None:
-                taken[best] += n[best]
-        return sum(taken) > 0 and taken[split] >= wanted[split] * sum(taken)
+                sizes[best] += n[best]
+        return sum(sizes) > 0 and sizes[split] >= wanted[split] * sum(sizes)
 
     for _ in range(12):
         before = list(multipliers)

@@ -128,16 +128,16 @@ def read_log(tables: Tables, config: Any) -> Log:
     for user_id, item_id, time, row in rows:
         lines.setdefault((user_id, item_id, time), []).append(row)
     cuts = find_cuts([time for _, _, time, _ in rows], config.split)
-    kept, dropped = set(), {"cold_user": 0, "cold_item": 0}
+    remaining, dropped = set(), {"cold_user": 0, "cold_item": 0}
     if config.filtering.counts == "window":
         for window in range(3):
             fresh = {key for key in lines if cuts.window(key[2]) == window}
-            kept |= _core(fresh, kept, config.filtering, dropped)
+            remaining |= _core(fresh, remaining, config.filtering, dropped)
     else:
-        kept = _core(set(lines), set(), config.filtering, dropped)
+        remaining = _core(set(lines), set(), config.filtering, dropped)
     dropped["collapsed"] = len(rows) - len(lines)
-    users = sorted({user_id for user_id, _, _ in kept})
-    items = sorted({item_id for _, item_id, _ in kept})
+    users = sorted({user_id for user_id, _, _ in remaining})
+    items = sorted({item_id for _, item_id, _ in remaining})
     user_code = {user_id: code for code, user_id in enumerate(users)}
     item_code = {item_id: code for code, item_id in enumerate(items)}
     # Nothing is known of customers and articles that have no table.
@@ -160,7 +160,7 @@ def read_log(tables: Tables, config: Any) -> Log:
         articles=[articles[item_id] if articles else {} for item_id in items],
         interactions=sorted(
             _collapse(user_code[u], item_code[i], t, lines[u, i, t], config.inputs)
-            for u, i, t in kept
+            for u, i, t in remaining
         ),
         views=views,
         dropped=dropped,
