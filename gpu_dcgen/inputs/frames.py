@@ -153,18 +153,10 @@ def _choose_type(type_: pa.DataType) -> pa.DataType:
 def _convert(column: pa.Array, type_: pa.DataType) -> pa.Array:
     """Return a column in the type to write."""
     if pa.types.is_dictionary(column.type):
-        values = _to_strings(column.dictionary) if type_ == _TEXT else column.dictionary
+        values = column.dictionary.cast(pa.string()) if type_ == _TEXT else column.dictionary
         # Encoded again: a frame's dictionary may list far more than these rows have.
         column = pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
-    return _to_strings(column).dictionary_encode() if type_ == _TEXT else column
-
-
-def _to_strings(column: pa.Array) -> pa.Array:
-    """Return text of any layout as strings."""
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowNotImplementedError:  # pyarrow 17 has no cast of views, which polars gives
-        return pa.array(column.to_pylist(), pa.string())
+    return column.cast(pa.string()).dictionary_encode() if type_ == _TEXT else column
 
 
 class _ContentDigest:
