@@ -32,7 +32,7 @@ NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 class InputTable(Protocol):
     """What this module needs of a table."""
 
-    widths: dict[str, int]  # digits of integer ids, by column
+    widths: dict[str, int]  # digits of ids that are numbers, by column
 
     def chunks(self, name: str) -> list[pa.Array]:
         """Return a column as arrays, in row order."""
@@ -56,24 +56,31 @@ class CodedColumn:
 
 
 def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
-    """Read keys or categories as texts; integers in decimal, padded with zeros to `width`."""
+    """Read keys or categories as texts; those of digits padded with zeros to `width`."""
     parts = []
     for chunk in table.chunks(name):
         chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
         chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
         values = chunk.dictionary
         if types.is_integer(values.type) or types.is_decimal(values.type):
-            values = pa.array(
-                [str(value).zfill(width) for value in values.to_pylist()], pa.string()
-            )
+            values = pa.array([str(value) for value in values.to_pylist()], pa.string())
         elif types.is_floating(values.type):  # how pandas writes a text column of nulls alone
             values = pa.nulls(len(values), pa.string())
-        parts.append((values.cast(pa.string()), chunk.indices))
+        values = values.cast(pa.string())
+        if width:
+            values = pa.array([_pad(text, width) for text in values.to_pylist()], pa.string())
+        parts.append((values, chunk.indices))
     occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
     distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
     distinct = distinct.take(pc.sort_indices(distinct))
     codes = [_take_or_null(find_positions(values, distinct), indices) for values, indices in parts]
     return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int64), distinct)
+
+
+def _pad(text: str | None, width: int) -> str | None:
+    """Return an id with leading zeros, where it is a number."""
+    is_number = text is not None and re.fullmatch(r"-?[0-9]+", text) is not None
+    return text.zfill(width) if text is not None and is_number else text
 
 
 def find_positions(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:

@@ -101,8 +101,9 @@ class ColumnReader:
     def read_texts(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
         """Return codes (n,) int32 into sorted distinct texts, -1 for null, and those texts.
 
-        Texts are a host string array. Integers become decimal texts, padded with zeros to `width`.
-        InputError where a text is not UTF-8, or too long.
+        Texts are a host string array. Integers become decimal texts; these, and texts that are
+        whole numbers, are padded with zeros to `width`. InputError where a text is not UTF-8, or
+        too long.
         """
         codes, values = self.read_codes(name)
         if pa.types.is_integer(values.type) or pa.types.is_decimal(values.type):
@@ -120,7 +121,10 @@ class ColumnReader:
                     "Write the table as UTF-8."
                 ) from error
             self._require_short_texts(name, codes, texts)
-            return codes, texts
+            if not width:
+                return codes, texts
+            texts, places = encode_texts(_pad_numbers(texts, width))
+            return map_codes(self.backend, places, codes), texts
         return self._make_null_codes()
 
     def read_keys(self, name: str, width: int = 0) -> tuple[Array, pa.Array]:
@@ -260,6 +264,13 @@ def parse_floats(texts: pa.Array) -> pa.Array:
     bare = pc.utf8_ltrim(pc.utf8_trim_whitespace(texts), "+")
     is_number = pc.match_substring_regex(texts, f"^(?:{_NUMBER.pattern})$")
     return pc.if_else(is_number, bare, None).cast(pa.float64())
+
+
+def _pad_numbers(texts: pa.Array, width: int) -> pa.Array:
+    """Return texts (n,), the whole numbers among them with leading zeros up to `width`."""
+    is_number = pc.match_substring_regex(texts, "^-?[0-9]+$")
+    numbers = [text.zfill(width) for text in texts.filter(is_number).to_pylist()]
+    return pc.replace_with_mask(texts, is_number, pa.array(numbers, pa.string()))
 
 
 def encode_texts(texts: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -154,7 +154,7 @@ def test_lost_leading_zeros_are_restored_by_width_and_hinted_at_without(tmp_path
     )
     with pytest.raises(
         InputError,
-        match="Integers lose leading zeros; this restores them: inputs.article_id_width: 10",
+        match="Numbers lose leading zeros; this restores them: inputs.article_id_width: 10",
     ):
         load_tables(folder)
     assert load_tables(folder, article_id_width=10).item_ids.to_pylist() == ["0108775015"]

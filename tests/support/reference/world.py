@@ -169,7 +169,7 @@ def read_log(tables: Tables, config: Any) -> Log:
 
 
 def _text(key: str | int, width: int = 0) -> str:
-    return key if isinstance(key, str) else str(key).zfill(width)
+    return key if isinstance(key, str) and not key.isdecimal() else str(key).zfill(width)
 
 
 def _collapse(user: int, item: int, time: int, lines: list[dict], inputs: Any) -> Interaction:
