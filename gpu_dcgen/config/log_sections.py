@@ -53,11 +53,11 @@ class InputsConfig(Section):
     """Names of columns in your files where they differ from ours, per table. `{transactions:
     {t_dat: order_date}}` reads `order_date` as `t_dat`. Empty: they do not differ."""
     article_id_width: Annotated[int, Field(ge=0, le=64)] = 0
-    """Characters to which integer article ids are padded with leading zeros (H&M: 10). 0: they are
-    not padded. Ids that are text are never padded."""
+    """Characters to which article ids are padded with leading zeros (H&M: 10), where they are
+    whole numbers, as integers or as text. 0: they are not padded."""
     customer_id_width: Annotated[int, Field(ge=0, le=64)] = 0
-    """Characters to which integer customer ids are padded with leading zeros. 0: they are not
-    padded. Ids that are text are never padded."""
+    """Characters to which customer ids are padded with leading zeros, where they are whole
+    numbers, as integers or as text. 0: they are not padded."""
     channels: dict[Channel, Literal["online", "offline"]] = {1: "offline", 2: "online"}
     """Meaning of each `sales_channel_id` (0 to 127): `online` or `offline` (D3). The default has
     H&M's ids. Other ids become null, with a warning."""
@@ -230,6 +230,11 @@ class SplitConfig(Section):
                 f"found strategy leave_last with {next(name for name in given if given[name])}; "
                 "expected a strategy that divides time, or none of gap_days, val_from, test_from "
                 "and folds"
+            )
+        if self.strategy != "leave_last" and self.leave_last != 1:
+            raise ValueError(
+                f"found leave_last {self.leave_last} with strategy {self.strategy}, which has no "
+                "use for it; expected split.strategy: leave_last"
             )
         return self
 

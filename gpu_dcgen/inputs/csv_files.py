@@ -35,10 +35,18 @@ _CODECS = {
     "lz4": "lz4",
     "br": "brotli",
 }
+_MARKS = {  # first bytes of what is not text of 8-bit units -> suffix of its files, or encoding
+    b"\x1f\x8b": "gz",
+    b"\x28\xb5\x2f\xfd": "zst",
+    b"BZh": "bz2",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _CHUNK_BYTES = 1 << 20  # read at a time where a fault is looked for
 _MAX_SHOWN = 80  # characters of a line in a message
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NUMBER_ROLES: tuple[InputRole, ...] = ("number", "price")
+_POINTED = r"^\s*[+-]?\d*\.\d+\s*$"  # a number that has a point
 _HOW_TO_SAY = (
     "Fix the file, or say how it is written: inputs.csv.delimiter, inputs.csv.quote, "
     "inputs.csv.escape."
@@ -87,7 +95,7 @@ def convert_csv(
         for batch in _read_blocks(stream, wanted, header, config) if wanted else ():
             n_rows += batch.num_rows
             columns = [
-                _point_decimals(batch[name], roles[name], config)
+                _point_decimals(file, name, batch[name], roles[name], config)
                 if name in wanted
                 else pa.nulls(batch.num_rows)
                 for name in header.names
@@ -106,6 +114,7 @@ def read_header(file: Path, config: CsvConfig) -> Header:
     """Read the names of the columns, and find the delimiter. InputError where there are none."""
     with open_text(file) as stream:
         start = stream.read(_HEADER_BYTES)
+    _require_text(file, start, config)
     text = start.decode(config.encoding, errors="replace").removeprefix("\ufeff")
     first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = config.delimiter if config.delimiter != "auto" else _find_delimiter(file, first)
@@ -120,6 +129,21 @@ def read_header(file: Path, config: CsvConfig) -> Header:
             "Write the file with a first line of names."
         )
     return Header(tuple(names), delimiter)
+
+
+def _require_text(file: Path, start: bytes, config: CsvConfig) -> None:
+    """InputError where the first bytes of a file are not text in the encoding of the settings."""
+    kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
+    if kind == "utf-16" and "16" not in config.encoding:
+        raise InputError(
+            f"{file}: found text in UTF-16; expected {config.encoding}.\n"
+            "Write the file as UTF-8, or state its encoding: inputs.csv.encoding: utf-16"
+        )
+    if kind is not None and kind != "utf-16":
+        raise InputError(
+            f"{file}: found {kind} data; expected text.\n"
+            f"If it is packed CSV, say so by its name: {file.name}.{kind}"
+        )
 
 
 def _find_delimiter(file: Path, first_line: str) -> str:
@@ -256,10 +280,24 @@ def _read_blocks(
     return blocks
 
 
-def _point_decimals(column: pa.DictionaryArray, role: InputRole, config: CsvConfig) -> pa.Array:
-    """Return a column with a point before the decimals of its numbers."""
+def _point_decimals(
+    file: Path, name: str, column: pa.DictionaryArray, role: InputRole, config: CsvConfig
+) -> pa.Array:
+    """Return a column with a point before the decimals of its numbers.
+
+    InputError for a number that has one already: it may separate thousands.
+    """
     if config.decimal_point == "." or role not in _NUMBER_ROLES:
         return column
+    has_point = pc.match_substring_regex(column.dictionary, _POINTED)
+    if pc.any(has_point).as_py():
+        example = column.dictionary.filter(has_point)[0].as_py()
+        raise InputError(
+            f"{file}: column {name!r} has the number {example!r:.{_MAX_SHOWN}}; expected decimals "
+            "after a comma, and no separators of thousands.\n"
+            "Write all numbers alike: with a comma, or with a point and without "
+            "inputs.csv.decimal_point."
+        )
     texts = pc.replace_substring(column.dictionary, config.decimal_point, ".")
     return pa.DictionaryArray.from_arrays(column.indices, texts)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_starts
@@ -32,6 +34,9 @@ _INDEX_GROUPS = {
     "Children Sizes 134-170": "Baby/Children",
     "Children Accessories, Swimwear": "Baby/Children",
 }
+
+# What programs write for no value, in lower case.
+_NO_IDS = ("nan", "none", "null", "na", "n/a", "<na>", "nat", "\\n", "undefined")
 
 MAX_AGE = 120  # years
 
@@ -103,7 +108,18 @@ def derive_entities(
     unknown = Category(xp.full(len(ids), -1, dtype=xp.int32), ())
     categories = {column.becomes: unknown for column in features if column.becomes}
     age = xp.full(len(ids), -1, dtype=xp.int16)
-    return Entities(ids, categories, age, None, ())
+    return Entities(ids, categories, age, None, tuple(_warn_of_ids(key.name, ids, logs[0].source)))
+
+
+def _warn_of_ids(key: str, ids: pa.Array, log: Source) -> Iterator[str]:
+    """Yield a warning of ids that may stand for no value; their rows are those of many."""
+    suspects = ids.filter(pc.is_in(pc.utf8_lower(ids), pa.array(_NO_IDS))).to_pylist()
+    if suspects:
+        yield (
+            f"{log.label}: {key} has the values {', '.join(map(repr, suspects))}, which are used "
+            "as ids. If they stand for none, write null, or for CSV files state them: "
+            f"inputs.csv.null_values: {json.dumps(['', *suspects])}"
+        )
 
 
 def _derive_index_groups(backend: Backend, codes: Array, names: pa.Array) -> tuple[Array, pa.Array]:

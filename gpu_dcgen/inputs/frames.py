@@ -34,6 +34,8 @@ _SORTS: tuple[tuple[str, Any, pa.DataType], ...] = (  # of values that are diges
     ("bool", pa.types.is_boolean, pa.int64()),
 )
 
+_REFUSED = (pa.types.is_nested, pa.types.is_duration, pa.types.is_interval)  # by any role
+
 
 def write_frames(
     frames: Mapping[str, Any],
@@ -89,6 +91,12 @@ def _write_frame(table: InputTable, frame: Any, inputs: InputsConfig, target: Pa
     if len(set(wanted)) < len(wanted):
         wanted = []  # a column that is there twice is refused by its name
     types = {name: _choose_type(reader.schema.field(name).type) for name in wanted}
+    for name, type_ in types.items():
+        if any(is_type(type_) for is_type in _REFUSED):
+            raise InputError(
+                f"{table}: column {name!r} is {type_!s:.80}; expected text, numbers or times.\n"
+                "Convert the column."
+            )
     names = reader.schema.names
     schema = pa.schema([(name, types.get(name, pa.null())) for name in names])
     digest = _ContentDigest(types)
@@ -135,7 +143,7 @@ def _open_stream(table: InputTable, frame: Any) -> pa.RecordBatchReader:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{table}: the table in memory cannot be read ({reason:.200}).\n"
-            "A column may have values of several types: convert it to one."
+            "Give each column a name of its own and values of one type: text, numbers or times."
         ) from error
 
 

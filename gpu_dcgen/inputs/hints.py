@@ -15,9 +15,11 @@ from .sources import Source
 
 _MAX_IDS = 10_000  # unknown ids that are compared
 _NS = 10**9  # in a second
+_UNITS = {"s": _NS, "ms": 10**6, "us": 10**3, "ns": 1}  # of epoch times, in nanoseconds
 _YEAR = 365 * 86_400 * _NS
 # When logs of shops are from; times outside may have lost their unit.
 _FIRST_YEAR, _LAST_YEAR = 1990, 2100
+_MAX_WIDTH = 64  # of ids that are padded, in characters
 _HM_DIGITS, _HM_WIDTH = 9, 10  # of H&M's article ids as integers and as text
 _HM_COLUMNS = {"garment_group_name", "colour_group_name", "index_group_name", "index_name"}
 
@@ -88,18 +90,17 @@ def explain_unknown_ids(ids: UnknownIds) -> Iterator[str]:
 
 def _suggest_width(ids: UnknownIds, cause: _Cause) -> Iterator[str]:
     """Yield the setting that restores leading zeros, or how to write the ids alike."""
-    sides = {
-        source.type_classes.get(ids.column): texts
-        for source, texts in ((ids.log, ids.unknown), (ids.entities, ids.known))
-    }
-    if cause.normalize is _strip_zeros and "integer" in sides and len(sides) == 2:
-        padded = next(texts for type_class, texts in sides.items() if type_class != "integer")
-        lengths = pc.utf8_length(padded)
-        width = pc.max(lengths).as_py()
-        if width == pc.min(lengths).as_py():
+    if cause.normalize is _strip_zeros:
+        lengths = [pc.min_max(pc.utf8_length(texts)).as_py() for texts in (ids.unknown, ids.known)]
+        padded = max(lengths, key=lambda length: length["max"])
+        are_numbers = all(
+            pc.all(pc.match_substring_regex(texts, "^[0-9]+$")).as_py()
+            for texts in (ids.unknown, ids.known)
+        )
+        if are_numbers and padded["min"] == padded["max"] <= _MAX_WIDTH:
             yield (
-                f"Integers lose leading zeros; this restores them: "
-                f"inputs.{ids.column}_width: {width}"
+                f"Numbers lose leading zeros; this restores them: "
+                f"inputs.{ids.column}_width: {padded['max']}"
             )
             return
     yield f"Write {ids.column} alike in both tables, as text."
@@ -118,11 +119,11 @@ def warn_of_integer_ids(articles: Source, ids: pa.Array) -> Iterator[str]:
         )
 
 
-def find_lost_units(source: Source, time: Array) -> Iterator[str]:
+def find_lost_units(source: Source, time: Array, unit: str | None) -> Iterator[str]:
     """Yield the text of an InputError for the first file with times that lost their unit.
 
     They lie in 1970, and would be plausible in another unit. `time` (n,) int64 is in nanoseconds
-    since 1970 UTC, 0 where there is none.
+    since 1970 UTC, 0 where there is none. `unit` is that of numbers, where the settings state one.
     """
     if not source.n_rows or int(time.min()) > _YEAR:
         return
@@ -139,11 +140,21 @@ def find_lost_units(source: Source, time: Array) -> Iterator[str]:
         yield (
             f"{source.label}: column {own_name!r} has times from {_show(low)} to {_show(high)}"
             f"{where}: a lost unit? {factor:,} times as much would be {_show(low * factor)} to "
-            f"{_show(high * factor)}.\n"
-            f"Write the times with their unit (pandas: pd.to_datetime(log[{own_name!r}], "
-            'unit="s"), or "ms").'
+            f"{_show(high * factor)}.\n{_suggest_unit(source, unit, factor)}"
         )
         return
+
+
+def _suggest_unit(source: Source, unit: str | None, factor: int) -> str:
+    """Return the remedy for times that are too small by a factor."""
+    if unit is not None and source.type_classes.get("t_dat") in ("integer", "text"):
+        size = _UNITS[unit] * factor
+        if larger := next((name for name, n_ns in _UNITS.items() if n_ns == size), None):
+            return f"State their unit: inputs.time_unit: {larger}"
+    return (
+        f"Write the times with their unit (pandas: pd.to_datetime(log[{source.names['t_dat']!r}], "
+        'unit="s"), or "ms").'
+    )
 
 
 def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
@@ -151,6 +162,8 @@ def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
     texts = [str(value) for value in values if value is not None]
     if texts and all(re.fullmatch(r"\d{8}", text) for text in texts):
         yield 'Days as digits need a format: inputs.time_format: "%Y%m%d"'
+    elif unit := _find_unit(texts):
+        yield f"Numbers count from 1970 in a unit that is stated: inputs.time_unit: {unit}"
     elif texts and all(re.fullmatch(r"\d+(\.\d*)?", text) for text in texts):
         yield (
             "A number has no unit, unless it is stated, for whole ones: inputs.time_unit: s (or "
@@ -161,6 +174,17 @@ def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
             "Times so far in the future have lost their unit: milliseconds that were written as "
             'seconds, for example (pandas: pd.to_datetime(numbers, unit="ms")).'
         )
+
+
+def _find_unit(texts: list[str]) -> str | None:
+    """Return the unit in which all texts are whole numbers that are plausible times, if any."""
+    if not texts or not all(re.fullmatch(r"\d{1,19}", text) for text in texts):
+        return None
+    first, end = ((year - 1970) * _YEAR for year in (_FIRST_YEAR, _LAST_YEAR))
+    for unit, factor in _UNITS.items():
+        if all(first <= int(text) * factor < end for text in texts):
+            return unit
+    return None
 
 
 def explain_unknown_events(values: Iterable[Any]) -> Iterator[str]:

@@ -135,7 +135,7 @@ def _check_rows(rows: _Rows, table: InputTable, config: DatasetConfig) -> Log:
     if is_first:
         warnings = [*source.warnings, *warnings, *rows.time.warn(f"{source.label}: t_dat", inputs)]
         warnings += _warn_of_channels(rows, channel, config)
-    faults = tuple(find_lost_units(source, time)) if is_first else ()
+    faults = tuple(find_lost_units(source, time, inputs.time_unit)) if is_first else ()
     return Log(*columns[:3], price, prices.to_numpy(), channel, checked, tuple(warnings), faults)
 
 

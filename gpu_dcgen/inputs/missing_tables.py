@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def explain_missing_table(folder: Path, table: InputTable, inputs: InputsConfig)
     names = sorted(path.name for path in folder.iterdir())
     unread = _list_unread(names, inputs)
     remedy = (
-        f"If one of them holds {table}, name it: inputs.files: {{{table}: NAME}}; else name the "
-        "folder that holds the table."
+        f"If one of them holds {table}, name it: inputs.files: {{{table}: NAME}}; 'gpu-dcgen init "
+        f"{shlex.quote(str(folder))}' suggests a configuration. Else name the folder that holds "
+        "the table."
         if unread
         else f"Put the table of {table} there, or name the folder that holds it."
     )

@@ -34,6 +34,11 @@ COLLAPSED = 255  # number of the reason of an identical copy of an accepted row
 LEFT_OUT, IGNORED, LOW_RATING = 254, 253, 252
 OF_ANOTHER_TABLE = 251  # and of a row of the same file that belongs to another table
 LEFT_OUT_REASONS = {"outside_period": LEFT_OUT, "ignored": IGNORED, "low_rating": LOW_RATING}
+_LEFT_OUT_BY = {  # reason -> settings
+    "outside_period": "inputs.time_from, inputs.time_until",
+    "ignored": "inputs.events",
+    "low_rating": "inputs.min_rating",
+}
 # Dearer than anything in any currency; `preparation.features` says what sums of prices may reach.
 MAX_PRICE = 1e9
 _MAX_SHOWN = 120  # characters of a bad value in a message
@@ -191,10 +196,13 @@ def handle_rejects(
         )
     for table in tables:
         if table.source.table != "views" and table.counts.accepted == 0:
+            left_out = ", ".join(f"{n} rows are {name}" for name, n in table.left_out.items())
+            settings = ", ".join(_LEFT_OUT_BY[name] for name in table.left_out)
             raise _make_error(
-                f"{table.source.label}: found no row that can be used:",
+                f"{table.source.label}: found no row that can be used:"
+                + (f" {left_out}." if left_out else ""),
                 tables,
-                "Fix the rows.",
+                f"Change what leaves them out: {settings}." if left_out else "Fix the rows.",
                 backend,
             )
     if path is not None and inputs.on_bad_rows == "reject":

@@ -179,3 +179,8 @@ def test_append_gives_what_a_build_from_the_start_gives(split, tmp_path):
 def test_last_purchases_have_no_gap_and_no_dates(more):
     with pytest.raises(ValidationError, match="found strategy leave_last with"):
         SplitConfig(strategy="leave_last", **more)
+
+
+def test_last_purchases_are_counted_for_their_strategy_alone():
+    with pytest.raises(ValidationError, match="found leave_last 2 with strategy temporal"):
+        SplitConfig(leave_last=2)

@@ -183,3 +183,12 @@ def test_rules_on_groups_are_off_and_say_so(events):
         manifest.negatives
     )
     assert report["funnel"]["negatives"]["relaxed"] is None
+
+
+def test_ids_that_may_stand_for_no_value_are_pointed_out(tmp_path):
+    names = {"customer_id": ["nan", "u1", "None"]}
+    words = 'null_values: ["", "None", "nan"]'
+    shop = load_tables(write_events(tmp_path / "a", transactions=EVENTS | names))
+    assert [words in text for text in shop.report.warnings].count(True) == 1
+    shop = load_tables(write_events(tmp_path / "b"))
+    assert not any("null_values" in text for text in shop.report.warnings)

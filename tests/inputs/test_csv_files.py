@@ -310,3 +310,43 @@ def test_customers_of_a_folder_that_is_written_by_hand(tmp_path):
     customers = {**CUSTOMERS, "age": ["35-44", "old"], "club_member_status": ["ACTIVE", None]}
     shop = load_folder(write_csv_tables(tmp_path / "shop", customers=customers))
     assert to_list(shop.age) == [39, -1]
+
+
+def test_a_width_pads_the_same_ids_in_csv_as_in_parquet(tmp_path):
+    log = TRANSACTIONS | {"article_id": [7, -12, 7]}
+    tables = {"articles": None, "transactions": log}
+    csv_shop = load_folder(write_csv_tables(tmp_path / "csv", **tables), article_id_width=4)
+    shop = load_tables(write_tables(tmp_path / "parquet", **tables), article_id_width=4)
+    assert csv_shop.item_ids.to_pylist() == shop.item_ids.to_pylist() == ["-012", "0007"]
+
+
+def test_lost_leading_zeros_of_text_are_hinted_at(tmp_path):
+    log = TRANSACTIONS | {"article_id": ["101", "7", "7"]}
+    articles = {"article_id": ["0101", "0007"]}
+    folder = write_csv_tables(tmp_path / "shop", articles=articles, transactions=log)
+    with pytest.raises(InputError, match="restores them: inputs.article_id_width: 4"):
+        load_folder(folder)
+    assert load_folder(folder, article_id_width=4).item_ids.to_pylist() == ["0007", "0101"]
+
+
+@pytest.mark.parametrize(
+    ("encode", "words"),
+    [
+        (lambda text: text.encode("utf-16"), "found text in UTF-16.*inputs.csv.encoding: utf-16"),
+        (lambda text: pack(text, ".gz"), "found gz data.*transactions.csv.gz"),
+        (lambda text: pack(text, ".zst"), "found zst data.*transactions.csv.zst"),
+    ],
+)
+def test_what_is_no_text_is_said_to_be_none(tmp_path, encode, words):
+    folder = write_csv_tables(tmp_path / "shop", transactions=None)
+    (folder / "transactions.csv").write_bytes(encode(to_csv(TRANSACTIONS)))
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("price", ["1.234", "+1.5", ".5"])
+def test_a_point_beside_decimal_commas_is_not_read_as_one(tmp_path, price):
+    log = TRANSACTIONS | {"price": ["2,0", price, "3"]}
+    folder = write_csv_tables(tmp_path / "shop", transactions=log)
+    with pytest.raises(InputError, match="column 'price' has the number .*separators of thousands"):
+        load_folder(folder, csv={"decimal_point": ","})

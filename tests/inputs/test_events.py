@@ -197,3 +197,20 @@ def test_the_audit_of_a_log_of_events_holds(events, tmp_path):
     certificate = audit(folder, dataset)
     assert certificate["verdict"] == "holds", certificate["checks"]
     assert DatasetConfig.model_validate(certificate["config"]).inputs.events == KINDS
+
+
+@pytest.mark.parametrize(
+    ("column", "settings", "words"),
+    [
+        (
+            {"rating": [1, 1, 2, 1, 3]},
+            {"min_rating": 4},
+            "5 rows are low_rating.*min_rating",
+        ),
+        ({}, {"events": dict.fromkeys(KINDS, "ignore")}, "5 rows are ignored.*inputs.events"),
+    ],
+)
+def test_a_log_of_which_nothing_is_wanted_says_why(tmp_path, column, settings, words):
+    folder = write_log(tmp_path, LOG | column)
+    with pytest.raises(InputError, match=f"(?s)no row that can be used: {words}"):
+        load_tables(folder, **settings)

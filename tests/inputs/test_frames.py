@@ -184,7 +184,26 @@ REFUSED = {
     "values of several types": (
         {"transactions": pd.DataFrame({"customer_id": ["a", 1], "t_dat": 0, "article_id": 0})},
         InputError,
-        "transactions: the table in memory cannot be read(.|\n)*convert it to one",
+        "transactions: the table in memory cannot be read(.|\n)*values of one type",
+    ),
+    "a name that is there twice": (
+        {"transactions": pd.DataFrame([["u", "u"]], columns=["customer_id", "customer_id"])},
+        InputError,
+        "transactions: the table in memory cannot be read(.|\n)*Give each column a name of its own",
+    ),
+    "a nested column": (
+        {"transactions": pa.table(replace_column(TRANSACTIONS, "price", [{"a": 1.0}] * 3))},
+        InputError,
+        "transactions: column 'price' is struct<a: double>; expected text, numbers or times",
+    ),
+    "a column of durations": (
+        {
+            "transactions": pa.table(
+                replace_column(TRANSACTIONS, "price", [dt.timedelta(1), None, None])
+            )
+        },
+        InputError,
+        r"transactions: column 'price' is duration\[us\]",
     ),
     "a bad row": (
         {"transactions": pa.table(replace_column(TRANSACTIONS, "price", [1.0, -1.0, 2.0]))},

@@ -35,7 +35,8 @@ UNUSABLE = {
     "missing table under another name": (
         lambda folder: (folder / "transactions.parquet").rename(folder / "sales.parquet"),
         r"found articles.parquet, customers.parquet, sales.parquet; (?s:.*)If one of them holds "
-        r"transactions, name it: inputs.files: \{transactions: NAME\}",
+        r"transactions, name it: inputs.files: \{transactions: NAME\}; 'gpu-dcgen init \S+' "
+        "suggests a configuration",
     ),
     "two tables of one name": (
         lambda folder: (folder / "articles").mkdir(),

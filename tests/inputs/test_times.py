@@ -287,3 +287,28 @@ def test_a_build_of_other_times_is_the_build_of_the_same_moments(tmp_path):
 def test_a_format_needs_no_quotes_on_the_command_line():
     config = load_config(overrides=["inputs.time_format=%d.%m.%Y %H:%M"])
     assert config.inputs.time_format == "%d.%m.%Y %H:%M"
+
+
+MOMENTS = [1577836800, 1580515200, 1583020800]  # days of 2020, in seconds
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+@pytest.mark.parametrize(
+    ("factor", "stated", "unit"),
+    [
+        (1, "ms", "s"),
+        (1, "us", "s"),
+        (10**3, "us", "ms"),
+        (10**6, "ns", "us"),
+        (10**3, "s", "ms"),
+        (10**6, "ms", "us"),
+        (10**9, "s", "ns"),
+    ],
+)
+def test_a_wrong_unit_is_told_with_the_one_that_fits(tmp_path, factor, stated, unit, is_text):
+    numbers = [moment * factor for moment in MOMENTS]
+    times = {"t_dat": [*map(str, numbers)] if is_text else numbers}
+    folder = write_tables(tmp_path, transactions=TRANSACTIONS | times)
+    with pytest.raises(InputError, match=f"(?m)inputs.time_unit: {unit}$"):
+        load_tables(folder, time_unit=stated)
+    assert len(list_sales(load_tables(folder, time_unit=unit))) == 3
