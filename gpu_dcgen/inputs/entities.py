@@ -108,7 +108,8 @@ def derive_entities(
     unknown = Category(xp.full(len(ids), -1, dtype=xp.int32), ())
     categories = {column.becomes: unknown for column in features if column.becomes}
     age = xp.full(len(ids), -1, dtype=xp.int16)
-    return Entities(ids, categories, age, None, tuple(_warn_of_ids(key.name, ids, logs[0].source)))
+    warnings = [text for log in logs[:1] for text in _warn_of_ids(key.name, ids, log.source)]
+    return Entities(ids, categories, age, None, tuple(warnings))
 
 
 def _warn_of_ids(key: str, ids: pa.Array, log: Source) -> Iterator[str]:

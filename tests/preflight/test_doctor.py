@@ -288,3 +288,10 @@ def test_versions_compare_as_numbers(version, verdict, monkeypatch):
 def test_a_numba_that_cannot_be_imported_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     assert by_name(doctor.checks())["compiled kernels"].verdict == "fail"
+
+
+def test_a_folder_without_tables_is_a_problem_and_no_crash(tmp_path, big_machine):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ratings.csv").write_text("userId,movieId\n1,2\n")
+    checks = doctor.checks(tmp_path / "data", tmp_path / "out")
+    assert any("table transactions is missing" in check.actual for check in checks)
