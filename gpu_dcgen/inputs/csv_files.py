@@ -39,6 +39,7 @@ _MARKS = {  # first bytes of what is not text of 8-bit units -> suffix of its fi
     b"\x1f\x8b": "gz",
     b"\x28\xb5\x2f\xfd": "zst",
     b"BZh": "bz2",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as the next one does
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
@@ -128,21 +129,28 @@ def read_header(file: Path, config: CsvConfig) -> Header:
             f"{file}: found no names of columns in the first line.\n"
             "Write the file with a first line of names."
         )
+    if any("\ufffd" in name for name in names):
+        with open_text(file) as stream:
+            fault = _check_encoding(file, stream, config)
+        if fault is not None:
+            raise InputError(fault)
     return Header(tuple(names), delimiter)
 
 
 def _require_text(file: Path, start: bytes, config: CsvConfig) -> None:
     """InputError where the first bytes of a file are not text in the encoding of the settings."""
     kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
-    if kind == "utf-16" and "16" not in config.encoding:
-        raise InputError(
-            f"{file}: found text in UTF-16; expected {config.encoding}.\n"
-            "Write the file as UTF-8, or state its encoding: inputs.csv.encoding: utf-16"
-        )
-    if kind is not None and kind != "utf-16":
+    if kind is None:
+        return
+    if kind in _CODECS:
         raise InputError(
             f"{file}: found {kind} data; expected text.\n"
             f"If it is packed CSV, say so by its name: {file.name}.{kind}"
+        )
+    if kind[-2:] not in config.encoding:
+        raise InputError(
+            f"{file}: found text in {kind.upper()}; expected {config.encoding}.\n"
+            f"Write the file as UTF-8, or state its encoding: inputs.csv.encoding: {kind}"
         )
 
 
@@ -298,7 +306,11 @@ def _point_decimals(
             "Write all numbers alike: with a comma, or with a point and without "
             "inputs.csv.decimal_point."
         )
-    texts = pc.replace_substring(column.dictionary, config.decimal_point, ".")
+    texts = pc.if_else(
+        pc.match_substring(column.dictionary, "."),  # no number, and named as it is
+        column.dictionary,
+        pc.replace_substring(column.dictionary, config.decimal_point, "."),
+    )
     return pa.DictionaryArray.from_arrays(column.indices, texts)
 
 

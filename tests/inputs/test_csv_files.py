@@ -333,6 +333,11 @@ def test_lost_leading_zeros_of_text_are_hinted_at(tmp_path):
     ("encode", "words"),
     [
         (lambda text: text.encode("utf-16"), "found text in UTF-16.*inputs.csv.encoding: utf-16"),
+        (lambda text: text.encode("utf-32"), "found text in UTF-32.*encoding: utf-32"),
+        (
+            lambda text: text.replace("t_dat", "größe").encode("cp1252"),
+            r"line 1: found the bytes b'\\xf6'; expected utf-8.*encoding: cp1252",
+        ),
         (lambda text: pack(text, ".gz"), "found gz data.*transactions.csv.gz"),
         (lambda text: pack(text, ".zst"), "found zst data.*transactions.csv.zst"),
     ],
@@ -349,4 +354,11 @@ def test_a_point_beside_decimal_commas_is_not_read_as_one(tmp_path, price):
     log = TRANSACTIONS | {"price": ["2,0", price, "3"]}
     folder = write_csv_tables(tmp_path / "shop", transactions=log)
     with pytest.raises(InputError, match="column 'price' has the number .*separators of thousands"):
+        load_folder(folder, csv={"decimal_point": ","})
+
+
+def test_separators_of_thousands_are_shown_as_they_are_written(tmp_path):
+    log = TRANSACTIONS | {"price": ["2,0", "1.234,56", "3"]}
+    folder = write_csv_tables(tmp_path / "shop", transactions=log)
+    with pytest.raises(InputError, match=r'1 missing_price: .* price "1\.234,56"\)'):
         load_folder(folder, csv={"decimal_point": ","})
