@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..contract.manifest import Manifest
-from ..errors import ConfigError, OutputError, spell_option
+from ..errors import ConfigError, InputError, OutputError, spell_option
 from ..inputs.frames import write_frames
 from ..inputs.opening import open_tables
 from ..inputs.shop import InputReport, load_shop
@@ -82,6 +84,7 @@ def run_folds(
             f"split.folds: found {inputs} and {output}; expected local folders.\n"
             "Build the folds locally, and copy tables or datasets."
         )
+    _require_tables(tables or {})
     opened = select(backend, config)[0] if isinstance(backend, str) else backend
     folds, report = _find_folds(log, config, opened)
     outputs = [Path(output) / f"fold-{number}" for number in range(len(folds))]
@@ -111,6 +114,16 @@ def run_folds(
             overwrite=overwrite,
             resume=resume,
         )
+
+
+def _require_tables(tables: Mapping[str, Any]) -> None:
+    """InputError for a stream, which has no rows left after it is read once."""
+    for name, table in tables.items():
+        if isinstance(table, pa.RecordBatchReader):
+            raise InputError(
+                f"{name}: found a stream, which can be read once; folds read their tables several "
+                "times.\nRead it into a table before, with its method read_all()."
+            )
 
 
 def _find_folds(

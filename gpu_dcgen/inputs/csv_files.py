@@ -47,7 +47,7 @@ _CHUNK_BYTES = 1 << 20  # read at a time where a fault is looked for
 _MAX_SHOWN = 80  # characters of a line in a message
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NUMBER_ROLES: tuple[InputRole, ...] = ("number", "price")
-_POINTED = r"^\s*[+-]?\d*\.\d+\s*$"  # a number that has a point
+_AMBIGUOUS = r"^\s*[+-]?[1-9]\d{0,2}\.\d{3}\s*$"  # 1.234 beside decimal commas: 1234?
 _HOW_TO_SAY = (
     "Fix the file, or say how it is written: inputs.csv.delimiter, inputs.csv.quote, "
     "inputs.csv.escape."
@@ -293,17 +293,17 @@ def _point_decimals(
 ) -> pa.Array:
     """Return a column with a point before the decimals of its numbers.
 
-    InputError for a number that has one already: it may separate thousands.
+    InputError for a number with a point that may separate thousands; other points are read.
     """
     if config.decimal_point == "." or role not in _NUMBER_ROLES:
         return column
-    has_point = pc.match_substring_regex(column.dictionary, _POINTED)
-    if pc.any(has_point).as_py():
-        example = column.dictionary.filter(has_point)[0].as_py()
+    is_ambiguous = pc.match_substring_regex(column.dictionary, _AMBIGUOUS)
+    if pc.any(is_ambiguous).as_py():
+        example = column.dictionary.filter(is_ambiguous)[0].as_py()
         raise InputError(
-            f"{file}: column {name!r} has the number {example!r:.{_MAX_SHOWN}}; expected decimals "
-            "after a comma, and no separators of thousands.\n"
-            "Write all numbers alike: with a comma, or with a point and without "
+            f"{file}: column {name!r} has the number {example!r}; its point may separate "
+            "thousands, and decimals are expected after a comma.\n"
+            "Write it without a point, or all numbers with a point and without "
             "inputs.csv.decimal_point."
         )
     texts = pc.if_else(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from gpu_dcgen.config import SplitConfig
 from gpu_dcgen.dataset_generator import builder
 from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.dataset_generator.folds import run_folds
-from gpu_dcgen.errors import ConfigError, OutputError
+from gpu_dcgen.errors import ConfigError, InputError, OutputError
 from gpu_dcgen.preparation.windows import cut_folds
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
@@ -204,3 +205,10 @@ def test_tables_in_memory_and_csv_files_give_the_same_folds(folds, tmp_path):
     assert [result.manifest.content_digest for result in built] == expected
     with pytest.raises(ConfigError, match="inputs, tables: found neither"):
         build_folds(output=tmp_path / "nothing", config=config, backend="cpu")
+
+
+def test_a_stream_is_refused_as_folds_read_their_tables_several_times(tmp_path):
+    stream = pa.table({"t_dat": ["2020-01-01"]}).to_reader()
+    with pytest.raises(InputError, match=r"transactions: found a stream(.|\n)*read_all\(\)"):
+        build_folds(tables={"transactions": stream}, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
