@@ -91,6 +91,8 @@ class StrictArray:
 
     def __bool__(self) -> bool:
         self._syncs.count += 1
+        if self.host.size == 0:  # older NumPy warns, newer and CuPy refuse
+            raise ValueError("the truth value of an empty array is ambiguous")
         return bool(self.host)
 
     def __int__(self) -> int:

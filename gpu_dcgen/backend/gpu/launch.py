@@ -8,6 +8,7 @@ Only numba is imported here, so that kernels compile where there is no CuPy.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import warnings
 from pathlib import Path
@@ -31,8 +32,11 @@ numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # se
 def _install_cache() -> bool:
     """Let numba-cuda cache kernels by all their sources; warn and cache none if it cannot.
 
-    Its own cache would reuse a kernel after a change of a helper in another file.
+    Its own cache would reuse a kernel after a change of a helper in another file. numba's former
+    CUDA target, which is there without numba-cuda, is only good for importing this module.
     """
+    if importlib.util.find_spec("numba_cuda") is None:
+        return False
     try:
         from numba.cuda.core import caching
 
