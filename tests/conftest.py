@@ -8,11 +8,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 from gpu_dcgen.preflight import doctor
 from tests.support.backends import list_backends, open_gpu
 from tests.support.builds import NOW, write_small_shop
 from tests.support.command_line import FakeBuild
+
+# A busy machine is no failure: no example has a time limit.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # Files with tests of a minute and more: begun first, they do not keep one worker busy at the end.
 LONG_FILES = ("test_packaging.py", "test_host_kernels.py", "test_docs.py", "test_first_light.py")

@@ -62,7 +62,7 @@ def test_nothing_is_held_of_parts_that_are_closed(shop, tmp_path, monkeypatch):
 
     def count(written, config):
         left.append([part.name for part in written if part.writer is not None])
-        left.append([thing for thing in gc.get_objects() if isinstance(thing, PartWriter)])
+        left.append([thing for thing in gc.get_objects() if type(thing) is PartWriter])
         require_rows(written, config)
 
     monkeypatch.setattr(pipeline, "require_rows", count)
