@@ -72,13 +72,13 @@ def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
     """Return how often each code 0..n_codes-1 occurs: (n_codes,) int64."""
     if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
         return xp.zeros(n_codes, dtype=xp.int64)
-    return xp.bincount(codes, minlength=n_codes).astype(xp.int64)
+    return xp.bincount(codes, minlength=n_codes).astype(xp.int64, copy=False)
 
 
 def offsets_from_lengths(xp: Any, lengths: Array) -> Array:
     """Return offsets (m + 1,) int64 of concatenated runs of `lengths`."""
     offsets = xp.zeros(lengths.shape[0] + 1, dtype=xp.int64)
-    offsets[1:] = xp.cumsum(lengths.astype(xp.int64))
+    offsets[1:] = xp.cumsum(lengths.astype(xp.int64, copy=False))
     return offsets
 
 

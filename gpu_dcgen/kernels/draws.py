@@ -75,6 +75,17 @@ def fold_positive(purpose_key, row, positives):
 
 
 @row_kernel
+def hash_positives(number, purpose_key, row, copy, log, user_key, item_key, hashed):
+    """Write the key of a positive for a purpose, as `fold_positive`: hashed (n,) uint64.
+
+    row (n,) int64 of `log`; copy (n,) int32; user_key (U,) and item_key (I,) uint64.
+    """
+    at = row[number]
+    key = fold(fold(purpose_key, user_key[log.user[at]]), item_key[log.item[at]])
+    hashed[number] = fold(fold(key, log.time[at]), copy[number])
+
+
+@row_kernel
 def count_eligible(row, purchases, tables, n_eligible):
     """Count the items that may become negatives of a purchase.
 

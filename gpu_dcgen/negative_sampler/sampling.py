@@ -10,9 +10,9 @@ from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig, to_fraction
 from ..kernels import rng
-from ..kernels.arguments import DrawTables, PositiveRows
+from ..kernels.arguments import DrawTables, Log, PositiveRows
 from ..kernels.candidates import SCORE_ONE
-from ..kernels.draws import draw_random
+from ..kernels.draws import draw_random, hash_positives
 from ..kernels.hard import (
     N_OWNED_FLAGS,
     DrawScratch,
@@ -25,7 +25,7 @@ from ..kernels.hard import (
 from ..kernels.logarithms import make_table
 from ..kernels.sources import SOURCES, NeighborLists
 from ..preparation.features import AsOfFeatures
-from ..preparation.interactions import Interactions, fold_purchases
+from ..preparation.interactions import Interactions
 from ..preparation.splits import Positives
 from ..similarity_computer.compute import Neighbors
 from .candidates import ItemLists, list_key
@@ -128,7 +128,10 @@ def select_by_hash(
     xp = backend.xp
     if not bits:
         return xp.arange(row.shape[0], dtype=xp.int64)
-    hashed = rng.fold_array(fold_purchases(key, row, interactions), copy)
+    log, n = Log(interactions.user, interactions.item, interactions.time), int(row.shape[0])
+    hashed = xp.empty(n, dtype=xp.uint64)
+    keys = interactions.user_key, interactions.item_key
+    backend.for_each(hash_positives, n, key, row, copy, log, *keys, hashed)
     return xp.nonzero(hashed >> xp.uint64(64 - bits) == 0)[0]
 
 

@@ -17,6 +17,7 @@ from cpu_fallback import NumpyBackend, vectors
 from gpu_dcgen.backend.gpu import launch, similarity
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import RowKernel
+from gpu_dcgen.negative_sampler import calibration
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from tests.support.shops import random_shop, tiny_config, write_shop
 
@@ -58,6 +59,7 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     with pytest.MonkeyPatch.context() as patched:
         for name in ("STEP_PRODUCTS", "VECTOR_PRODUCTS", "CELL_PRODUCTS"):
             patched.setattr(approximate_neighbors, name, 0)  # searching is never too much work
+        patched.setattr(calibration, "_MAX_POSITIVES", 1)  # so that a sample is taken
         for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
             config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
             build(tables, folder / shape, config, backend=recorder)

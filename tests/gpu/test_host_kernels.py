@@ -9,6 +9,7 @@ import pytest
 
 from cpu_fallback import NumpyBackend
 from gpu_dcgen.dataset_generator.builder import build
+from gpu_dcgen.negative_sampler import calibration
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from gpu_dcgen.similarity_computer.matrix import build_matrix
 from tests.gpu.test_compilation import ON_THE_HOST, require_rounding, row_kernels
@@ -29,6 +30,7 @@ def test_whole_builds_give_the_cpus_content(tmp_path, host_backend, monkeypatch)
     """One test, because its kernels take longer to compile than its builds to run."""
     for name in ("STEP_PRODUCTS", "VECTOR_PRODUCTS", "CELL_PRODUCTS"):
         monkeypatch.setattr(approximate_neighbors, name, 0)  # searching is never too much work
+    monkeypatch.setattr(calibration, "_MAX_POSITIVES", 20)  # so that a sample is taken
     for seed, shape in enumerate(SHAPES):
         shop = random_shop(seed + 3, n_users=20, n_items=24, n_rows=500, views=True)
         tables = write_shop(shop, tmp_path / f"input_{seed}")
