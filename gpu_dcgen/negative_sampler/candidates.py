@@ -192,14 +192,16 @@ class _Lister:
     def _find_purchases(self, k: int) -> Purchases:
         """Find the purchases before snapshot k, and by user those of the last days."""
         xp, log, (first, stop) = self._backend.xp, self._log, self._recent_rows[k]
-        new = log.item[log.by_time[self._n_before : stop]]
+        recent = xp.sort(log.by_time[first:stop], kind="stable")  # rows are by (user, time, item)
+        item = log.item[recent]
+        is_all = first == self._n_before  # none came between the last snapshot and those days
+        new = item if is_all else log.item[log.by_time[self._n_before : stop]]
         self._item_stop += count_codes(xp, new, log.n_items)
         self._n_before = stop
-        recent = xp.sort(log.by_time[first:stop], kind="stable")  # rows are by (user, time, item)
         return self._tables.purchases._replace(
             item_stop=self._item_stop,
             recent_offsets=offsets_from_lengths(xp, count_codes(xp, log.user[recent], log.n_users)),
-            recent_item=log.item[recent],
+            recent_item=item,
         )
 
     def _find_views(self, views: Views, k: int) -> RecentViews:

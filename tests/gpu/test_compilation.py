@@ -59,7 +59,7 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     with pytest.MonkeyPatch.context() as patched:
         for name in ("STEP_PRODUCTS", "VECTOR_PRODUCTS", "CELL_PRODUCTS"):
             patched.setattr(approximate_neighbors, name, 0)  # searching is never too much work
-        patched.setattr(calibration, "_MAX_POSITIVES", 1)  # so that a sample is taken
+        patched.setattr(calibration, "_MAX_POSITIVES", 4)  # so that a sample is taken
         for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
             config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
             build(tables, folder / shape, config, backend=recorder)
