@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..errors import InputError
 from ..inputs.origins import InputTables
-from ..inputs.shop import InputReport
+from ..inputs.shop import InputFile, InputReport
 from ..inputs.sources import find_sources
 from ..storage.checksums import digest_of_code, sha256_of
 
@@ -20,19 +21,23 @@ WITHOUT_EFFECT = {"profile", "resources", "memory_optimization", "quality", "mon
 
 
 def compute_build_key(
-    inputs: InputTables | Path, config: DatasetConfig, backend: Backend
+    inputs: list[list[str]], config: DatasetConfig, backend: Backend
 ) -> dict[str, Any]:
-    """Return what decides the results of all stages.
+    """Return what decides the results of all stages; `inputs` are tables and SHA-256 of files.
 
-    Builds of the same key may use each other's checkpoints. Reads every input file.
+    Builds of the same key may use each other's checkpoints.
     """
-    sources = find_sources(inputs, config.inputs)
-    files = [
+    return {"inputs": inputs, **_producer(config, backend)}
+
+
+def hash_inputs(tables: InputTables | Path, config: DatasetConfig) -> list[list[str]]:
+    """Return table and SHA-256 of each input file. Reads them all."""
+    sources = find_sources(tables, config.inputs)
+    return [
         [source.table, sha256_of(file) if origin is None else origin.sha256]
         for source in sources.values()
         for file, origin in zip(source.files, source.origins, strict=True)
     ]
-    return {"inputs": files, **_producer(config, backend)}
 
 
 def describe_producer(config: DatasetConfig, backend: Backend) -> dict[str, str]:
@@ -50,9 +55,14 @@ def _producer(config: DatasetConfig, backend: Backend) -> dict[str, Any]:
     return {"settings": settings, "code": digest_of_code(), "backend": backend.name}
 
 
+def list_hashes(files: Iterable[InputFile]) -> list[list[str]]:
+    """Return table and SHA-256 of files that were read."""
+    return [[file.table, file.sha256] for file in files]
+
+
 def require_unchanged_inputs(key: dict[str, Any], report: InputReport) -> None:
     """Raise InputError where a file was read with another content than when the build began."""
-    read = [[file.table, file.sha256] for file in report.files]
+    read = list_hashes(report.files)
     for (table, before), (_, now) in zip(key["inputs"], read, strict=True):
         if before != now:
             raise InputError(

@@ -24,6 +24,7 @@ from ..storage.locations import is_url, parse_location
 from ..storage.staging import Staging
 from .reuse import PreviousDataset
 from .run import BuildRun
+from .shared_tables import SharedTables
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class BuildResult:
 
 
 def build(
-    inputs: Path | str | None = None,
+    inputs: Path | str | SharedTables | None = None,
     output: Path | str | None = None,
     config: DatasetConfig | None = None,
     *,
@@ -51,7 +52,8 @@ def build(
     """Turn the tables of a log into a training dataset (DC-002), and publish it in one step.
 
     Args:
-        inputs: Folder or URL of transactions, and of articles, customers and views if any (D1).
+        inputs: Folder or URL of transactions, and of articles, customers and views if any (D1); or
+            tables that `build_folds` has read.
         output: Folder or URL of the dataset. It must not exist, unless `overwrite` is set.
         config: The settings; the contract's defaults where None.
         tables: Tables in memory by name, in place of `inputs`: whatever has Arrow's PyCapsule
@@ -75,7 +77,8 @@ def build(
             f"split.folds: found {config.split.folds}; expected 1 for a single dataset.\n"
             "Call gpu_dcgen.build_folds."
         )
-    log, location = choose_log(inputs, tables), parse_location(require_location("output", output))
+    log = inputs if isinstance(inputs, SharedTables) else choose_log(inputs, tables)
+    location = parse_location(require_location("output", output))
     gates = None if baseline is None else read_baseline(Path(baseline))
     with ExitStack() as files:
         trackers = TrackerGroup(progress, open_sinks(config.monitoring, progress, files))

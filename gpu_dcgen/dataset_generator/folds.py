@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
 from ..contract.manifest import Manifest
-from ..errors import ConfigError, InputError, OutputError, spell_option
+from ..errors import ConfigError, OutputError, spell_option
 from ..inputs.frames import write_frames
 from ..inputs.opening import open_tables
-from ..inputs.shop import InputReport, load_shop
+from ..inputs.shop import InputFile
 from ..monitoring.progress import ProgressTracker
+from ..monitoring.timing import BuildTimer
 from ..preparation.windows import Fold, cut_folds, format_time
+from ..resources import nearest_existing
 from ..storage.locations import is_url
-from .build_key import WITHOUT_EFFECT
+from .build_key import WITHOUT_EFFECT, list_hashes
 from .builder import BuildResult, build, choose_log, require_location, select
+from .shared_tables import SharedTables, share_tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SCRATCH_PREFIX = ".gpu-dcgen-folds-"  # of the folder of what is read once
 
 
 def build_folds(
@@ -42,12 +44,14 @@ def build_folds(
 
     Each is what `build` makes of the rows before its end, with its cuts pinned: its settings, which
     are in its manifest, build it again. Folds are published one after another, the earliest first.
+    The tables are read once; decoded, they lie in files beside `output` until the last fold is
+    built, so that a fold takes no more memory than a build alone.
 
     Args:
         inputs: Local folder of the tables.
         output: Local folder, in which a folder is made for each fold.
         config: The settings.
-        tables: As of `build`; tables that can be read once per fold, and once before.
+        tables: As of `build`.
         backend: As of `build`.
         progress: As of `build`.
         overwrite: Replace datasets in the folders of folds.
@@ -84,61 +88,56 @@ def run_folds(
             f"split.folds: found {inputs} and {output}; expected local folders.\n"
             "Build the folds locally, and copy tables or datasets."
         )
-    _require_tables(tables or {})
-    opened = select(backend, config)[0] if isinstance(backend, str) else backend
-    folds, report = _find_folds(log, config, opened)
-    outputs = [Path(output) / f"fold-{number}" for number in range(len(folds))]
+    outputs = [Path(output) / f"fold-{number}" for number in range(config.split.folds)]
     if not (overwrite or resume) and (present := [path for path in outputs if path.exists()]):
         raise OutputError(
             f"{present[0]}: already exists.\nChoose another OUTPUT, or build with "
             f"{spell_option('overwrite')} or {spell_option('resume')}."
         )
-    Path(output).mkdir(parents=True, exist_ok=True)
-    for path, fold in zip(outputs, folds, strict=True):
-        settings = _pin_windows(config, fold)
-        if resume and (manifest := _read_finished(path, settings, report)) is not None:
-            progress.message("info", f"{path.name}: already built")
-            yield BuildResult(path, manifest)
-            continue
-        until = "the end" if fold.until is None else format_time(fold.until)
-        progress.message(
-            "info", f"{path.name}: test from {format_time(fold.test_from)} until {until}"
-        )
-        yield build(
-            inputs,
-            path,
-            settings,
-            tables=tables,
-            backend=opened,
-            progress=progress,
-            overwrite=overwrite,
-            resume=resume,
-        )
-
-
-def _require_tables(tables: Mapping[str, Any]) -> None:
-    """InputError for a stream, which has no rows left after it is read once."""
-    for name, table in tables.items():
-        if isinstance(table, pa.RecordBatchReader):
-            raise InputError(
-                f"{name}: found a stream, which can be read once; folds read their tables several "
-                "times.\nRead it into a table before, with its method read_all()."
+    opened = select(backend, config)[0] if isinstance(backend, str) else backend
+    with tempfile.TemporaryDirectory(
+        prefix=_SCRATCH_PREFIX, dir=nearest_existing(Path(output).absolute().parent)
+    ) as scratch:
+        folds, shared = _read_tables(log, config, opened, progress, Path(scratch))
+        Path(output).mkdir(parents=True, exist_ok=True)
+        for path, fold in zip(outputs, folds, strict=True):
+            settings = _pin_windows(config, fold)
+            if resume and (manifest := _read_finished(path, settings, shared.files)) is not None:
+                progress.message("info", f"{path.name}: already built")
+                yield BuildResult(path, manifest)
+                continue
+            until = "the end" if fold.until is None else format_time(fold.until)
+            progress.message(
+                "info", f"{path.name}: test from {format_time(fold.test_from)} until {until}"
+            )
+            yield build(
+                shared,
+                path,
+                settings,
+                backend=opened,
+                progress=progress,
+                overwrite=overwrite,
+                resume=resume,
             )
 
 
-def _find_folds(
-    log: Path | str | Mapping[str, Any], config: DatasetConfig, backend: Backend
-) -> tuple[list[Fold], InputReport]:
-    """Read the log for its times; return the folds, and what was read."""
-    with tempfile.TemporaryDirectory(prefix="gpu-dcgen-folds-") as scratch:
-        workplace = Path(scratch) / "tables"
-        tables = (
-            write_frames(log, config.inputs, workplace)
-            if isinstance(log, Mapping)
-            else open_tables(Path(log), config.inputs, workplace)
-        )
-        shop = load_shop(tables, config, backend)
-        return cut_folds(shop.time, config.split, backend), shop.report
+def _read_tables(
+    log: Path | str | Mapping[str, Any],
+    config: DatasetConfig,
+    backend: Backend,
+    progress: ProgressTracker,
+    scratch: Path,
+) -> tuple[list[Fold], SharedTables]:
+    """Read the tables for all folds; return the folds' windows, and the tables."""
+    timer, workplace = BuildTimer(backend, progress), scratch / "tables"
+    tables = (
+        write_frames(log, config.inputs, workplace, timer)
+        if isinstance(log, Mapping)
+        else open_tables(Path(log), config.inputs, workplace, timer)
+    )
+    with timer.stage("load"):
+        shop, shared = share_tables(tables, config, backend, scratch / "decoded")
+    return cut_folds(shop.time, config.split, backend), shared
 
 
 def _pin_windows(config: DatasetConfig, fold: Fold) -> DatasetConfig:
@@ -155,15 +154,15 @@ def _to_moment(nanoseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
-def _read_finished(path: Path, config: DatasetConfig, report: InputReport) -> Manifest | None:
+def _read_finished(
+    path: Path, config: DatasetConfig, files: Sequence[InputFile]
+) -> Manifest | None:
     """Return the manifest of a dataset of these inputs and settings, if it is there."""
     if not (path / "manifest.json").exists():
         return None
     manifest = Manifest.load(path / "manifest.json")
     settings = json.loads(config.model_dump_json(exclude=WITHOUT_EFFECT))
-    files = [(file.table, file.sha256) for file in report.files]
-    is_same = (
-        settings == {name: manifest.config.get(name) for name in settings}
-        and [(file.table, file.sha256) for file in manifest.inputs.files] == files
-    )
+    is_same = settings == {name: manifest.config.get(name) for name in settings} and [
+        [file.table, file.sha256] for file in manifest.inputs.files
+    ] == list_hashes(files)
     return manifest if is_same else None

@@ -41,6 +41,7 @@ from ..sequence_builder import UserSequences, build_calendar, build_user_sequenc
 from ..similarity_computer.compute import Neighbors, compute_neighbors
 from .fingerprints import Provenance, trace_provenance
 from .reuse import FILE, PreviousDataset, ReusePlan, describe_splits
+from .shared_tables import SharedTables
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class PreparedStages:
 
 
 def run_pipeline(
-    inputs: InputTables | Path,
+    inputs: InputTables | SharedTables,
     folder: Path,
     context: BuildContext,
     workers: Workers | None = None,
@@ -147,7 +148,7 @@ def _write_provenance(
 
 
 def run_stages(
-    inputs: InputTables | Path,
+    inputs: InputTables | SharedTables | Path,
     context: BuildContext,
     rejects: Path | None = None,
     workers: Workers | None = None,
@@ -206,11 +207,15 @@ def _load_or_compute(name: str, compute: Callable[[], T], context: BuildContext)
 
 
 def _read(
-    inputs: InputTables | Path, rejects: Path | None, context: BuildContext
+    inputs: InputTables | SharedTables | Path, rejects: Path | None, context: BuildContext
 ) -> tuple[InputReport, Interactions, Windows]:
     config, backend = context.config, context.backend
     with context.timer.stage("load"):
-        shop = load_shop(inputs, config, backend, rejects=rejects)
+        shop = (
+            inputs.load(config, backend, rejects)
+            if isinstance(inputs, SharedTables)
+            else load_shop(inputs, config, backend, rejects=rejects)
+        )
     with context.timer.stage("interactions"):
         log = build_interactions(shop, config, backend)
         windows = cut_windows(shop.time, log.first_time, log.last_time, config.split, backend)

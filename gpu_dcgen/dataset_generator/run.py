@@ -38,9 +38,10 @@ from ..quality_validator.report import Measures, manifest_summary, write_quality
 from ..storage.checkpoints import Checkpoints
 from ..storage.locations import is_url
 from ..storage.staging import Staging
-from .build_key import compute_build_key, require_unchanged_inputs
+from .build_key import compute_build_key, hash_inputs, list_hashes, require_unchanged_inputs
 from .pipeline import run_pipeline
 from .reuse import PreviousDataset
+from .shared_tables import SharedTables
 
 # Errors that a resumed build would meet again.
 _LASTING_ERRORS = (ConfigError, InputError)
@@ -60,18 +61,18 @@ class BuildRun:
 
     def execute(
         self,
-        inputs: Path | str | Mapping[str, Any],
+        inputs: Path | str | Mapping[str, Any] | SharedTables,
         baseline: dict[str, GateResult] | None,
         previous: PreviousDataset | None,
     ) -> tuple[QualityReport, Manifest]:
         """Read the tables, run all stages, judge the dataset and publish it."""
         context, staging, trackers = self.context, self.staging, self.trackers
         config, backend = context.config, context.backend
-        tables = self._open_tables(inputs)
-        if previous is not None:
+        tables, files = self._open_tables(inputs)
+        if previous is not None and isinstance(tables, InputTables):
             sources = find_sources(tables, config.inputs)
             previous.require_longer_log(sources["transactions"].n_rows, tables.label)
-        key = compute_build_key(tables, config, backend)
+        key = compute_build_key(files, config, backend)
         changes = self.checkpoints.open(key, staging.clear)
         log = self.files.enter_context(EventFile(staging.path / "build_log.jsonl", self.progress))
         trackers.add(log)
@@ -97,13 +98,22 @@ class BuildRun:
             trackers.message("warning", warning)
         return report, manifest
 
-    def _open_tables(self, inputs: Path | str | Mapping[str, Any]) -> InputTables:
-        """Return the tables as Parquet files; those of other formats are written again."""
-        settings, timer = self.context.config.inputs, self.context.timer
+    def _open_tables(
+        self, inputs: Path | str | Mapping[str, Any] | SharedTables
+    ) -> tuple[InputTables | SharedTables, list[list[str]]]:
+        """Return the tables as Parquet files, and each file's table and SHA-256.
+
+        Those of other formats are written again; those that are decoded already stay as they are.
+        """
+        if isinstance(inputs, SharedTables):
+            return inputs, list_hashes(inputs.files)
+        config, timer = self.context.config, self.context.timer
         workplace = self.staging.folder / "tables"
         if isinstance(inputs, Mapping):
-            return write_frames(inputs, settings, workplace, timer)
-        return open_tables(self._local_folder(inputs), settings, workplace, timer)
+            tables = write_frames(inputs, config.inputs, workplace, timer)
+        else:
+            tables = open_tables(self._local_folder(inputs), config.inputs, workplace, timer)
+        return tables, hash_inputs(tables, config)
 
     def _local_folder(self, inputs: Path | str) -> Path:
         """Return the folder of the tables, where those of a URL are copied first."""

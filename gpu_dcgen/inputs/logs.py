@@ -25,6 +25,7 @@ from .rejects import (
     count_reasons,
     find_first_reasons,
 )
+from .sources import Source
 from .times import Times, read_times
 
 _MISSING, _UNKNOWN = -1, -2  # codes of what has no value, and of a value that is not accepted
@@ -47,10 +48,10 @@ class Log:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """All rows of a log, in input order."""
+class LogRows:
+    """All rows of a log, decoded, in input order."""
 
-    reader: ColumnReader
+    source: Source
     item: Array  # (n,) int32  _MISSING and _UNKNOWN are none
     user: Array  # (n,) int32
     unknown_ids: tuple[UnknownIds, ...]
@@ -62,21 +63,10 @@ class _Rows:
     kinds: RowKinds
 
 
-def load_logs(
+def read_rows(
     reader: ColumnReader, items: Entities, users: Entities, config: DatasetConfig
-) -> dict[InputTable, Log]:
-    """Check the rows of a log; one of events (`inputs.events`) holds transactions and views."""
-    rows = _read_rows(reader, items, users, config)
-    table = reader.source.table
-    logs = {table: _check_rows(rows, table, config)}
-    if table == "transactions" and rows.kinds.has_views:
-        logs["views"] = _check_rows(rows, "views", config)
-    return logs
-
-
-def _read_rows(
-    reader: ColumnReader, items: Entities, users: Entities, config: DatasetConfig
-) -> _Rows:
+) -> LogRows:
+    """Decode the rows of a log. InputError where a column cannot be read."""
     source, inputs = reader.source, config.inputs
     item, unknown_items = _match_ids(reader, "article_id", inputs.article_id_width, items)
     user, unknown_users = _match_ids(reader, "customer_id", inputs.customer_id_width, users)
@@ -89,8 +79,8 @@ def _read_rows(
         price, prices = _match_prices(reader.backend, *reader.read_codes("price"))
     channels, kinds = reader.read_numbers("sales_channel_id"), find_kinds(reader, inputs)
     reader.require()
-    return _Rows(
-        reader,
+    return LogRows(
+        source,
         item,
         user,
         (unknown_items, unknown_users),
@@ -103,10 +93,19 @@ def _read_rows(
     )
 
 
-def _check_rows(rows: _Rows, table: InputTable, config: DatasetConfig) -> Log:
+def check_logs(rows: LogRows, config: DatasetConfig, backend: Backend) -> dict[InputTable, Log]:
+    """Check the rows of a log; one of events (`inputs.events`) holds transactions and views."""
+    table = rows.source.table
+    logs = {table: _check_rows(rows, table, config, backend)}
+    if table == "transactions" and rows.kinds.has_views:
+        logs["views"] = _check_rows(rows, "views", config, backend)
+    return logs
+
+
+def _check_rows(rows: LogRows, table: InputTable, config: DatasetConfig, backend: Backend) -> Log:
     """Give the rows of one table their reasons, and return those that are accepted."""
-    backend, inputs, kinds = rows.reader.backend, config.inputs, rows.kinds
-    source, xp = replace(rows.reader.source, table=table), backend.xp
+    inputs, kinds = config.inputs, rows.kinds
+    source, xp = replace(rows.source, table=table), backend.xp
     time, has_time = rows.time.values, rows.time.valid
     checks = [  # in the order of REASONS
         (rows.item == _MISSING) | (rows.user == _MISSING),
@@ -131,7 +130,7 @@ def _check_rows(rows: _Rows, table: InputTable, config: DatasetConfig) -> Log:
     price, prices = columns[3], rows.prices
     if rows.has_price:
         price, prices = drop_unused_values(backend, price, prices)
-    is_first = table == rows.reader.source.table  # what is said of all rows is said once
+    is_first = table == rows.source.table  # what is said of all rows is said once
     if is_first:
         warnings = [*source.warnings, *warnings, *rows.time.warn(f"{source.label}: t_dat", inputs)]
         warnings += _warn_of_channels(rows, channel, config)
@@ -139,9 +138,9 @@ def _check_rows(rows: _Rows, table: InputTable, config: DatasetConfig) -> Log:
     return Log(*columns[:3], price, prices.to_numpy(), channel, checked, tuple(warnings), faults)
 
 
-def _warn_of_channels(rows: _Rows, channel: Array, config: DatasetConfig) -> Iterator[str]:
+def _warn_of_channels(rows: LogRows, channel: Array, config: DatasetConfig) -> Iterator[str]:
     """Yield warnings of channels that are no numbers, or not known; (n,) of accepted rows."""
-    source = rows.reader.source
+    source = rows.source
     yield from rows.channels.warn(f"{source.label}: sales_channel_id")
     if "sales_channel_id" in source.names and (n_unknown := int((channel < 0).sum())):
         known = ", ".join(map(str, sorted(config.inputs.channels)))

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ..contract.schema import InputTable
 from ..errors import InputError, Problems
 from .columns import ColumnReader
 from .entities import Category, Entities, derive_entities, load_entities
-from .logs import Log, load_logs
+from .logs import Log, LogRows, check_logs, read_rows
 from .origins import InputTables, as_tables
 from .rejects import (
     CheckedTable,
@@ -85,6 +86,16 @@ class Shop:
         return len(self.item_ids)
 
 
+@dataclass(frozen=True)
+class DecodedTables:
+    """Tables that were read whole; their rows are yet to be checked."""
+
+    items: Entities
+    users: Entities
+    logs: Iterable[LogRows]  # transactions and views
+    files: tuple[InputFile, ...]
+
+
 def load_shop(
     tables: InputTables | Path,
     config: DatasetConfig,
@@ -105,8 +116,47 @@ def load_shop(
     Raises InputError for tables that are missing, unreadable or of wrong types and for bad rows
     (`handle_rejects`), ConfigError for a mapping of a column that does not exist.
     """
+    problems, label = Problems(), as_tables(tables).label
     sources = find_sources(tables, config.inputs)
-    return _load_sources(sources, Problems(), as_tables(tables).label, config, backend, rejects)
+    with _hash_files(sources.values()) as hashes:
+        decoded = _decode(sources, problems, config, backend)
+        shop = _accept(decoded, problems, label, config, backend, rejects)
+        return _add_files(shop, _record_files(sources.values(), hashes))
+
+
+def read_shop(
+    tables: InputTables, config: DatasetConfig, backend: Backend
+) -> tuple[Shop, DecodedTables]:
+    """Load the shop as `load_shop` does, and return its decoded tables as well.
+
+    Memory: all rows decoded, some 30 bytes each, besides those of the shop. Raises as `load_shop`.
+    """
+    problems = Problems()
+    sources = find_sources(tables, config.inputs)
+    with _hash_files(sources.values()) as hashes:
+        decoded = _decode(sources, problems, config, backend)
+        decoded = replace(decoded, logs=tuple(decoded.logs))
+        shop = _accept(decoded, problems, tables.label, config, backend)
+        shop = _add_files(shop, _record_files(sources.values(), hashes))
+        return shop, replace(decoded, files=shop.report.files)
+
+
+def accept_rows(
+    decoded: DecodedTables,
+    label: str,
+    config: DatasetConfig,
+    backend: Backend,
+    *,
+    rejects: Path | None = None,
+) -> Shop:
+    """Return what `load_shop` makes of tables that are decoded.
+
+    The settings may be others than those that the tables were read with, in their period
+    (`inputs.time_from`, `inputs.time_until`) and outside of the section `inputs`. `label` names the
+    tables in messages. Raises InputError for bad rows.
+    """
+    shop = _accept(decoded, Problems(), label, config, backend, rejects)
+    return _add_files(shop, decoded.files)
 
 
 def check_tables(
@@ -119,35 +169,64 @@ def check_tables(
     """
     problems = Problems()
     sources = find_sources(tables, config.inputs, problems)
-    return _load_sources(sources, problems, as_tables(tables).label, config, backend).report
+    with _hash_files(sources.values()) as hashes:
+        decoded = _decode(sources, problems, config, backend)
+        shop = _accept(decoded, problems, as_tables(tables).label, config, backend)
+        return _add_files(shop, _record_files(sources.values(), hashes)).report
 
 
-def _load_sources(
+def _decode(
     sources: Mapping[InputTable, Source],
+    problems: Problems,
+    config: DatasetConfig,
+    backend: Backend,
+) -> DecodedTables:
+    """Read the tables, the logs one after another as they are asked for.
+
+    What is wrong with them is added to `problems`.
+    """
+    readers = _LogReaders(sources, backend)
+    items = _find_entities("articles", sources, readers, problems, config)
+    users = _find_entities("customers", sources, readers, problems, config)
+    return DecodedTables(items, users, _decode_logs(readers, items, users, problems, config), ())
+
+
+def _decode_logs(
+    readers: _LogReaders,
+    items: Entities,
+    users: Entities,
+    problems: Problems,
+    config: DatasetConfig,
+) -> Iterator[LogRows]:
+    for table in readers.tables:
+        with problems.collect():
+            yield read_rows(readers.take(table), items, users, config)
+
+
+def _accept(
+    decoded: DecodedTables,
     problems: Problems,
     label: str,
     config: DatasetConfig,
     backend: Backend,
     rejects: Path | None = None,
 ) -> Shop:
-    """Read the tables, add to `problems` what is wrong with them, and raise them all."""
-    with _hash_files(sources.values()) as hashes:
-        logs = _LogReaders(sources, backend)
-        items = _find_entities("articles", sources, logs, problems, config)
-        users = _find_entities("customers", sources, logs, problems, config)
-        loaded: dict[InputTable, Log] = {}
-        for table in logs.tables:
-            with problems.collect():
-                loaded |= (new := load_logs(logs.take(table), items, users, config))
-                problems.errors += [InputError(text) for log in new.values() for text in log.faults]
-        parts: list[Entities | Log] = [items, users, *loaded.values()]
-        checked = [part.checked for part in parts if part.checked]
-        with problems.collect():
-            # Rows are set aside only where a build does not end here.
-            rejects = None if problems.errors else rejects
-            score = handle_rejects(checked, config.inputs, backend, rejects)
-        problems.raise_all(label)
-        files = tuple(_record_files(sources.values(), hashes))
+    """Check the rows; raise all `problems` and what is wrong with the rows, else return the shop.
+
+    Its files are yet to be added.
+    """
+    items, users, loaded = decoded.items, decoded.users, dict[InputTable, Log]()
+    # Rows have no name here, so that those of a table are released before the next are decoded.
+    for new in map(partial(check_logs, config=config, backend=backend), decoded.logs):
+        loaded |= new
+        problems.errors += [InputError(text) for log in new.values() for text in log.faults]
+    parts: list[Entities | Log] = [items, users, *loaded.values()]
+    checked = [part.checked for part in parts if part.checked]
+    with problems.collect():
+        # Rows are set aside only where a build does not end here.
+        rejects = None if problems.errors else rejects
+        score = handle_rejects(checked, config.inputs, backend, rejects)
+    problems.raise_all(label)
     log, views = loaded["transactions"], loaded.get("views")
     report = InputReport(
         rows={table.source.table: table.counts for table in checked},
@@ -155,7 +234,7 @@ def _load_sources(
         left_out={table.source.table: table.left_out for table in checked if table.left_out},
         quality_score=score,
         warnings=tuple(text for part in parts for text in part.warnings),
-        files=files,
+        files=(),
         alerts=tuple(_find_alerts(score, checked)),
     )
     return Shop(
@@ -173,6 +252,10 @@ def _load_sources(
         views=(views.time, views.user, views.item) if views else None,
         report=report,
     )
+
+
+def _add_files(shop: Shop, files: Iterable[InputFile]) -> Shop:
+    return replace(shop, report=replace(shop.report, files=tuple(files)))
 
 
 class _LogReaders:

@@ -4,8 +4,8 @@ A checkpoint is a pair of files: NAME.bin with the bytes of all arrays, each at 
 and NAME.json, written last, with the value's structure and the SHA-256 of both. Arrays are mapped,
 not read, so several processes share them. All checkpoints of a folder belong to one key: the
 content of the inputs, the settings that change results, the code, the backend. Nothing in them is
-executed (D28): a value consists of JSON, arrays, Arrow strings, and dataclasses and NamedTuples of
-this package.
+executed (D28): a value consists of JSON, paths, arrays, Arrow arrays, and dataclasses and
+NamedTuples of this package.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ class Checkpoints:
     Attributes:
         is_reused: Whether `open` has found checkpoints of the same key.
         started_ns: When the build that began these checkpoints started, ns since 1970.
+        folder: Where they are.
     """
 
     def __init__(
         self, folder: Path, backend: Backend, on_warning: Callable[[str], None] | None = None
     ) -> None:
         self.is_reused, self.started_ns = False, 0
-        self._folder, self._backend, self._on_warning = folder, backend, on_warning
+        self.folder, self._backend, self._on_warning = folder, backend, on_warning
         self._disabled = False
         self._writer = ThreadPoolExecutor(1, "checkpoints")  # hashing and writing release the GIL
         self._pending: list[Future[None]] = []
@@ -66,7 +67,7 @@ class Checkpoints:
         Returns the names of the parts of the key that differ; [] also where there was nothing.
         """
         try:
-            content = read_key(self._folder)
+            content = read_key(self.folder)
             old_key, self.started_ns = content["key"], content["began"]
             differing = [name for name in key if old_key.get(name) != key[name]]
         # There are none, or none that can be read.
@@ -74,25 +75,25 @@ class Checkpoints:
             old_key, differing = None, []
         self.is_reused = old_key is not None and not differing
         if not self.is_reused:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             if on_discard is not None:
                 on_discard()
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.started_ns = time.time_ns()
             new_content = json.dumps({"key": key, "began": self.started_ns})
-            _write_file(self._folder / KEY_FILE, new_content.encode())
+            _write_file(self.folder / KEY_FILE, new_content.encode())
         return differing
 
     def names(self) -> list[str]:
         """List the checkpoints."""
-        return sorted(file.stem for file in self._folder.glob("*.json") if file.name != KEY_FILE)
+        return sorted(file.stem for file in self.folder.glob("*.json") if file.name != KEY_FILE)
 
     def load(self, name: str) -> Any | None:
         """Load a value; None where there is none, or its files differ from what was written."""
         try:
-            index = json.loads((self._folder / f"{name}.json").read_text())
+            index = json.loads((self.folder / f"{name}.json").read_text())
             sha256, n_bytes, tree = index["sha256"], index["bytes"], index["value"]
-            file = self._folder / f"{name}.bin"
+            file = self.folder / f"{name}.bin"
             if file.stat().st_size != n_bytes:
                 return None
             data: HostArray = (
@@ -118,7 +119,7 @@ class Checkpoints:
     def import_file(self, name: str, file: Path) -> None:
         """Move `file` (.bin, .json), written by another process on this disk, here as `name`."""
         for suffix in (".bin", ".json"):  # .json last: it makes the checkpoint
-            file.with_suffix(suffix).replace(self._folder / f"{name}{suffix}")
+            file.with_suffix(suffix).replace(self.folder / f"{name}{suffix}")
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -137,16 +138,16 @@ class Checkpoints:
         except OSError as error:
             self._disabled = True
             for part in (f"{name}.bin", f"{name}.new"):
-                (self._folder / part).unlink(missing_ok=True)  # it may be what fills the disk
+                (self.folder / part).unlink(missing_ok=True)  # it may be what fills the disk
             if self._on_warning is not None:
                 self._on_warning(
-                    f"{self._folder}: {name} cannot be saved ({error}): {spell_option('resume')} "
+                    f"{self.folder}: {name} cannot be saved ({error}): {spell_option('resume')} "
                     "would recompute it and what follows"
                 )
 
     def _write(self, name: str, tree: Any, arrays: list[HostArray]) -> None:
         digest, n_bytes = hashlib.sha256(), 0
-        with open(self._folder / f"{name}.bin", "wb") as file:
+        with open(self.folder / f"{name}.bin", "wb") as file:
 
             def append(chunk: bytes | memoryview) -> None:
                 nonlocal n_bytes
@@ -160,7 +161,7 @@ class Checkpoints:
                     append(chunk)
         digest.update(_dump_tree(tree))
         index = {"sha256": digest.hexdigest(), "bytes": n_bytes, "value": tree}
-        _write_file(self._folder / f"{name}.json", json.dumps(index).encode())
+        _write_file(self.folder / f"{name}.json", json.dumps(index).encode())
 
 
 def read_key(folder: Path) -> dict[str, Any]:
@@ -211,6 +212,8 @@ class _Writer:
             case dict():
                 pairs = [[self.tree(key), self.tree(element)] for key, element in value.items()]
                 return {"dict": pairs}
+            case Path():
+                return {"path": str(value)}
             case pa.Array():
                 return {"strings": self._add_array(_encode_strings(value))}
             case np.ndarray():
@@ -253,6 +256,8 @@ class _Reader:
                 return tuple(self.value(element) for element in elements)
             case {"dict": pairs}:
                 return {self.value(key): self.value(element) for key, element in pairs}
+            case {"path": text}:
+                return Path(text)
             case {"strings": entry}:
                 with pa.ipc.open_stream(pa.py_buffer(self._array(entry))) as stream:
                     return stream.read_all().column(0).combine_chunks()

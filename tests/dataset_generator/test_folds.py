@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -14,11 +16,12 @@ from pydantic import ValidationError
 from cpu_fallback import NumpyBackend
 from gpu_dcgen import build_folds
 from gpu_dcgen.auditing import audit
-from gpu_dcgen.config import SplitConfig
-from gpu_dcgen.dataset_generator import builder
+from gpu_dcgen.config import DatasetConfig, SplitConfig
+from gpu_dcgen.dataset_generator import builder, shared_tables
 from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.dataset_generator.folds import run_folds
-from gpu_dcgen.errors import ConfigError, InputError, OutputError
+from gpu_dcgen.errors import ConfigError, OutputError
+from gpu_dcgen.inputs import opening
 from gpu_dcgen.preparation.windows import cut_folds
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
@@ -207,8 +210,93 @@ def test_tables_in_memory_and_csv_files_give_the_same_folds(folds, tmp_path):
         build_folds(output=tmp_path / "nothing", config=config, backend="cpu")
 
 
-def test_a_stream_is_refused_as_folds_read_their_tables_several_times(tmp_path):
-    stream = pa.table({"t_dat": ["2020-01-01"]}).to_reader()
-    with pytest.raises(InputError, match=r"transactions: found a stream(.|\n)*read_all\(\)"):
-        build_folds(tables={"transactions": stream}, output=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_stream_is_enough_as_folds_read_their_tables_once(folds, tmp_path):
+    folder, results = folds
+    tables = {
+        file.stem: pq.read_table(file).to_reader() for file in (folder / "input").glob("*.parquet")
+    }
+    split = {"folds": 3, "train_share": 0.6, "val_share": 0.2}
+    built = build_folds(
+        output=tmp_path / "out", config=tiny_config(split=split), tables=tables, backend="cpu"
+    )
+    assert [result.manifest.content_digest for result in built] == [
+        result.manifest.content_digest for result in results
+    ]
+
+
+def test_each_file_is_converted_and_read_once_for_all_folds(folds, tmp_path, monkeypatch):
+    folder, _ = folds
+    csv = convert_folder(folder / "input", tmp_path / "csv")
+    reads, conversions = Counter(), Counter()
+    read_columns, convert = NumpyBackend.read_columns, opening.convert_csv
+
+    def count_reads(backend: Any, files: Any, names: Any) -> Any:
+        reads.update(file.name for file in files)
+        return read_columns(backend, files, names)
+
+    def count_conversions(file: Path, target: Path, *options: Any) -> Any:
+        conversions[file.name, options[-1]] += 1
+        return convert(file, target, *options)
+
+    monkeypatch.setattr(NumpyBackend, "read_columns", count_reads)
+    monkeypatch.setattr(opening, "convert_csv", count_conversions)
+    split = {"folds": 3, "train_share": 0.6, "val_share": 0.2}
+    built = build_folds(csv, tmp_path / "out", tiny_config(split=split), backend="cpu")
+    assert len(built) == 3
+    names = {path.name for path in csv.iterdir()}
+    assert len(names) == 4
+    assert reads == dict.fromkeys(names, 1)  # each was 4 when every fold read the tables
+    previews = {(name, 1): 1 for name in names}  # their first blocks, to find faults of columns
+    assert conversions == previews | {(name, None): 1 for name in names}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_no_decoded_table_is_in_memory_while_folds_are_built(folds, tmp_path, monkeypatch):
+    folder, _ = folds
+    times: list[weakref.ref] = []
+    n_alive: list[int] = []
+    read_shop, execute = shared_tables.read_shop, builder.BuildRun.execute
+
+    def remember(*these: Any) -> Any:
+        shop, decoded = read_shop(*these)
+        times.extend(weakref.ref(rows.time.values) for rows in decoded.logs)
+        return shop, decoded
+
+    def look(*these: Any) -> Any:
+        gc.collect()
+        n_alive.append(sum(time() is not None for time in times))
+        return execute(*these)
+
+    monkeypatch.setattr(shared_tables, "read_shop", remember)
+    monkeypatch.setattr(builder.BuildRun, "execute", look)
+    split = {"folds": 3, "train_share": 0.6, "val_share": 0.2}
+    build_folds(folder / "input", tmp_path / "out", tiny_config(split=split), backend="cpu")
+    assert (len(times), n_alive) == (2, [0, 0, 0])
+
+
+def test_folds_of_bare_events_with_bad_rows_equal_builds_with_their_settings(tmp_path):
+    """Users and items have the codes of the cut log, and each fold its own rejected rows."""
+    rows = [dict(row) for row in SHOP["transactions"]]
+    for number in (5, 200, 400, 610):  # bad rows in each fold's time
+        rows[number]["price"] = -1.0
+    write_shop({"transactions": rows}, tmp_path / "input")
+    inputs = {"on_bad_rows": "reject", "min_quality_score": 0.5}
+    results = build_three(tmp_path, settings={"inputs": inputs})
+    n_rejected = []
+    for number, result in enumerate(results):
+        config = DatasetConfig.model_validate(result.manifest.config)
+        alone = build(tmp_path / "input", tmp_path / f"alone{number}", config, backend="cpu")
+        assert alone.manifest.content_digest == result.manifest.content_digest
+        assert alone.manifest.inputs == result.manifest.inputs
+        rejects = [pq.read_table(r.output / "rejects.parquet") for r in (alone, result)]
+        assert rejects[0].equals(rejects[1])
+        n_rejected.append(rejects[0].num_rows)
+    assert n_rejected[-1] == 4 and n_rejected == sorted(n_rejected)
+
+
+def test_decoded_tables_that_are_lost_are_no_empty_log(folds, tmp_path, monkeypatch):
+    folder, _ = folds
+    monkeypatch.setattr(shared_tables.Checkpoints, "load", lambda *these: None)
+    split = {"folds": 2, "train_share": 0.6, "val_share": 0.2}
+    with pytest.raises(OutputError, match="decoded tables cannot be read back"):
+        build_folds(folder / "input", tmp_path / "out", tiny_config(split=split), backend="cpu")
