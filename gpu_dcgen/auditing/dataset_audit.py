@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +83,8 @@ def audit(
         'holds'
     """
     progress = progress or ProgressTracker()
-    written, findings = open_dataset(Path(dataset)), Findings()
+    command = f"gpu-dcgen audit {shlex.quote(str(inputs))}"
+    written, findings = open_dataset(Path(dataset), command), Findings()
     require_files(written)
     with progress.stage("files"):
         outputs = check_files(written, findings)

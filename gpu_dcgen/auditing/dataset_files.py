@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import DatasetConfig
+from ..contract.folds import suggest_fold
 from ..contract.schema import CARDS, SPLITS, list_tables, make_arrow_schema
 from ..errors import InputError
 from .findings import Findings
@@ -87,9 +88,12 @@ class WrittenDataset:
         return make_arrow_schema(name, output.extra_columns, output.shape, n_negatives)
 
 
-def open_dataset(folder: Path) -> WrittenDataset:
-    """Open a dataset. InputError where there is none, or one that the audit cannot read."""
-    manifest = _read_manifest(folder)
+def open_dataset(folder: Path, command: str | None = None) -> WrittenDataset:
+    """Open a dataset. InputError where there is none, or one that the audit cannot read.
+
+    `command` is what the user may run on a fold instead, without its name.
+    """
+    manifest = _read_manifest(folder, command)
     try:
         config = DatasetConfig.model_validate(manifest["config"])
     except ValueError as error:
@@ -100,12 +104,12 @@ def open_dataset(folder: Path) -> WrittenDataset:
     return WrittenDataset(folder, manifest, config)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, command: str | None) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise InputError(
             f"{folder}: is no dataset (it holds no manifest.json).\n"
-            "Name a folder that 'gpu-dcgen build' published."
+            + suggest_fold(folder, "Name a folder that 'gpu-dcgen build' published.", command)
         )
     try:
         manifest = json.loads(path.read_text("utf-8"))

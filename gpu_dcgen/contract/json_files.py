@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .folds import suggest_fold
 
 REBUILD = "Copy the dataset again, or build it again."
 
@@ -19,6 +20,7 @@ def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
+        remedy = suggest_fold(path.parent, remedy)
         raise InputError(
             f"{path}: does not exist; expected a dataset that 'gpu-dcgen build' wrote.\n{remedy}"
         ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..backend.protocol import Backend
 from ..config import DatasetConfig
+from ..contract.folds import name_fold
 from ..contract.manifest import Manifest
 from ..errors import ConfigError, OutputError, spell_option
 from ..inputs.frames import write_frames
@@ -88,7 +89,7 @@ def run_folds(
             f"split.folds: found {inputs} and {output}; expected local folders.\n"
             "Build the folds locally, and copy tables or datasets."
         )
-    outputs = [Path(output) / f"fold-{number}" for number in range(config.split.folds)]
+    outputs = [Path(output) / name_fold(number) for number in range(config.split.folds)]
     if not (overwrite or resume) and (present := [path for path in outputs if path.exists()]):
         raise OutputError(
             f"{present[0]}: already exists.\nChoose another OUTPUT, or build with "

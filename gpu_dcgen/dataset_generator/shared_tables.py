@@ -42,7 +42,7 @@ class SharedTables:
 def share_tables(
     tables: InputTables, config: DatasetConfig, backend: Backend, folder: Path
 ) -> tuple[Shop, SharedTables]:
-    """Read tables once, and write them decoded below `folder`; return the shop of all rows as well.
+    """Read tables, and write them decoded below `folder`; also return the shop of all rows.
 
     InputError as `load_shop`, and where a file changed while it was read.
     """

@@ -211,9 +211,9 @@ def _accept(
     backend: Backend,
     rejects: Path | None = None,
 ) -> Shop:
-    """Check the rows; raise all `problems` and what is wrong with the rows, else return the shop.
+    """Check the rows and return the shop, or raise `problems` and what is wrong with the rows.
 
-    Its files are yet to be added.
+    The shop's files are yet to be added.
     """
     items, users, loaded = decoded.items, decoded.users, dict[InputTable, Log]()
     # Rows have no name here, so that those of a table are released before the next are decoded.

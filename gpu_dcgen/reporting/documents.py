@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..contract.folds import suggest_fold
 from ..contract.json_files import read_json
 from ..contract.manifest import Manifest
 from ..contract.quality_report import QUALITY_REPORT, QualityReport
@@ -50,7 +51,7 @@ def read_documents(folder: Path) -> Documents:
     if not (folder / "manifest.json").is_file():
         raise InputError(
             f"{folder}: is no dataset (it holds no manifest.json).\n"
-            "Name a folder that 'gpu-dcgen build' published."
+            + suggest_fold(folder, "Name a folder that 'gpu-dcgen build' published.")
         )
     certificate = folder / "certificate.json"
     manifest = Manifest.load(folder / "manifest.json")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import count_usable_cores
+from ..contract.folds import suggest_fold
 from ..contract.json_files import as_json
 from ..contract.schema import SPLITS
 from ..errors import InputError
@@ -88,9 +89,8 @@ class _LocalDataset:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror}).\nGive the folder of a dataset."
-            ) from error
+            remedy = suggest_fold(self._path, "Give the folder of a dataset.", "gpu-dcgen validate")
+            raise InputError(f"{path}: cannot be read ({error.strerror}).\n{remedy}") from error
 
     def size(self, name: str) -> int | None:
         path = self._path / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -16,13 +17,17 @@ from pydantic import ValidationError
 from cpu_fallback import NumpyBackend
 from gpu_dcgen import build_folds
 from gpu_dcgen.auditing import audit
+from gpu_dcgen.cards.description import describe
 from gpu_dcgen.config import DatasetConfig, SplitConfig
+from gpu_dcgen.contract.folds import list_folds, suggest_fold
 from gpu_dcgen.dataset_generator import builder, shared_tables
 from gpu_dcgen.dataset_generator.builder import BuildResult, build
 from gpu_dcgen.dataset_generator.folds import run_folds
-from gpu_dcgen.errors import ConfigError, OutputError
+from gpu_dcgen.errors import ConfigError, InputError, OutputError
 from gpu_dcgen.inputs import opening
 from gpu_dcgen.preparation.windows import cut_folds
+from gpu_dcgen.reporting.documents import read_documents
+from gpu_dcgen.training.files import open_split
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
 from tests.support.csv_tables import convert_folder
@@ -300,3 +305,32 @@ def test_decoded_tables_that_are_lost_are_no_empty_log(folds, tmp_path, monkeypa
     split = {"folds": 2, "train_share": 0.6, "val_share": 0.2}
     with pytest.raises(OutputError, match="decoded tables cannot be read back"):
         build_folds(folder / "input", tmp_path / "out", tiny_config(split=split), backend="cpu")
+
+
+@pytest.mark.parametrize("words", [["audit", "INPUT"], ["validate"]])
+def test_a_folder_of_folds_names_the_commands_for_each(folds, words):
+    folder, _ = folds
+    words = [str(folder / "input") if word == "INPUT" else word for word in words]
+    result = run(*words, folder / "output")
+    assert result.exit_code == 2
+    commands = [line for line in result.stderr.splitlines() if line.startswith("gpu-dcgen ")]
+    assert [command.rpartition("/")[2] for command in commands] == ["fold-0", "fold-1", "fold-2"]
+    for command in commands:
+        assert run(*shlex.split(command)[1:]).exit_code == 0
+
+
+@pytest.mark.parametrize("read", [open_split, describe, read_documents])
+def test_readers_of_datasets_name_the_folds_of_a_folder(folds, read):
+    folder, _ = folds
+    with pytest.raises(InputError, match="It holds 3 folds; name one of them: .*/output/fold-0, "):
+        read(folder / "output")
+
+
+def test_folds_are_named_in_their_order_and_only_where_there_are_some(tmp_path):
+    for number in range(11):
+        (tmp_path / f"fold-{number}").mkdir()
+        (tmp_path / f"fold-{number}" / "manifest.json").touch()
+    (tmp_path / "fold-one").mkdir()
+    (tmp_path / "fold-one" / "manifest.json").touch()
+    assert [path.name for path in list_folds(tmp_path)] == [f"fold-{n}" for n in range(11)]
+    assert suggest_fold(tmp_path / "fold-0", "No dataset.") == "No dataset."
