@@ -15,6 +15,7 @@ checks signed ones for negative values.
 from __future__ import annotations
 
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -28,12 +29,29 @@ kernel_cache.watch(Path(__file__).parent)
 
 _njit: Any = numba.njit  # its stub lacks some of the options below
 
-# Loops run without the GIL, and nothing calls kernels from C.
-OPTIONS: dict[str, bool] = {"nogil": True, "no_cfunc_wrapper": True}
-if hasattr(CPUDispatcher.targetdescr.options, "_nrt"):
-    # Kernels allocate nothing, so references need no counting. Otherwise each array read from a
-    # NamedTuple costs two atomic operations, by all threads on the same few counters.
-    OPTIONS["_nrt"] = False
+
+def choose_options(known: Any) -> dict[str, bool]:
+    """Return numba's options for kernels, of those that its class of options `known` has."""
+    # Loops run without the GIL, and nothing calls kernels from C.
+    options = {"nogil": True, "no_cfunc_wrapper": True}
+    if hasattr(known, "_nrt"):
+        # Kernels allocate nothing, so references need no counting. Otherwise each array read from
+        # a NamedTuple costs two atomic operations, by all threads on the same few counters.
+        options["_nrt"] = False
+    else:
+        warnings.warn(
+            f"numba {numba.__version__} has no option '_nrt': kernels count references to arrays, "
+            "and negatives take about twice as long. Install an earlier numba.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return options
+
+
+OPTIONS = choose_options(CPUDispatcher.targetdescr.options)
+# Arrays of a NamedTuple are passed one by one, some hundred words: a call of a kernel or helper
+# can cost more than its work. Kernels are compiled once, so there is no second copy of the code.
+_INLINED = {**OPTIONS, "forceinline": True}
 
 _MIN_ROWS = 2048  # of kernels with little work a row
 
@@ -73,7 +91,7 @@ def recompiled(function: types.FunctionType, compiler: Callable) -> Any:
 
 def kernel_helper(function: Callable) -> Any:
     """Compile a function that kernels call."""
-    return _njit(cache=True, **OPTIONS)(function)
+    return _njit(cache=True, **_INLINED)(function)
 
 
 def _serial(start, stop, *arrays):
@@ -102,7 +120,7 @@ def row_kernel(
         co_firstlineno=origin.co_firstlineno,
     )
     names = {
-        "kernel": _njit(cache=True, no_cpython_wrapper=True, **OPTIONS)(function),
+        "kernel": _njit(cache=True, no_cpython_wrapper=True, **_INLINED)(function),
         "range": range,
         "__name__": function.__module__,
     }

@@ -13,7 +13,15 @@ import numpy as np
 
 from . import kernel_helper, row_kernel
 from .arguments import DrawTables, PositiveRows
-from .draws import draw_from_corpus, fold_positive, is_owned
+from .draws import (
+    ItemFilter,
+    draw_from_corpus,
+    fold_positive,
+    is_owned,
+    mark_owned,
+    may_be_owned,
+    select_filter,
+)
 from .logarithms import log_ratio
 from .rng import below, draw
 from .sources import FALLBACK
@@ -22,8 +30,6 @@ PROBABILITY_ONE = 1 << 16  # 1.0 in the fixed point of probabilities
 _OTHERS, _OWN, _ALL = 0, 1, 2  # parts of the candidates: of the positive's product group, or not
 _NO_ITEM = (1 << 31) - 1  # above every item
 _LOWEST = -(1 << 62)  # below every score
-N_OWNED_FLAGS = 4096  # places of `DrawScratch.owned`; a power of two
-_OWNED_MASK = np.uint64(N_OWNED_FLAGS - 1)
 
 
 class DrawSettings(NamedTuple):
@@ -66,8 +72,7 @@ class DrawScratch(NamedTuple):
     """Scratch space, a lane each, for lists of W candidates at most, by position in the list."""
 
     is_free: Any  # (lanes, W) int8  whether it may be drawn
-    owned: Any  # (lanes, N_OWNED_FLAGS) int8  a filter of the user's items: 0 for none of this hash
-    marked_user: Any  # (lanes, 1) int32  the user that `owned` is of, + 1; 0 for none
+    items: ItemFilter  # of the user's items
     weight: Any  # (lanes, W) int64  0 where it may not be drawn
     is_certain: Any  # (lanes, W) int8
     log_q: Any  # (lanes, W) float32
@@ -115,8 +120,7 @@ def _select_lane(scratch, lane):
     """Return a lane's part of the scratch, every field with one dimension less."""
     return DrawScratch(
         scratch.is_free[lane],
-        scratch.owned[lane],
-        scratch.marked_user[lane],
+        select_filter(scratch.items, lane),
         scratch.weight[lane],
         scratch.is_certain[lane],
         scratch.log_q[lane],
@@ -125,30 +129,18 @@ def _select_lane(scratch, lane):
 
 
 @kernel_helper
-def _mark_owned(user, ownership, scratch):
-    """Mark the items of the user in the filter, unless they are marked already."""
-    if scratch.marked_user[0] != user + 1:
-        for place in range(N_OWNED_FLAGS):
-            scratch.owned[place] = 0
-        first, stop = ownership.offsets[user], ownership.offsets[user + 1]
-        for position in range(np.uint64(first), np.uint64(stop)):
-            scratch.owned[np.uint64(ownership.item[position]) & _OWNED_MASK] = 1
-        scratch.marked_user[0] = user + 1
-
-
-@kernel_helper
 def _mark_free(row, rows, tables, scratch, is_free):
     """Mark the candidates that the user does not own before the window's end.
 
     A filter tells most apart from the items of the user, without a search.
     """
-    positives, ownership, owned = rows.positives, tables.draws.ownership, scratch.owned
+    positives, ownership, items = rows.positives, tables.draws.ownership, scratch.items
     first, user, end = np.uint64(rows.first[row]), positives.user[row], positives.window_end
-    _mark_owned(user, ownership, scratch)
+    mark_owned(user, ownership, items)
     for at in range(np.uint64(rows.stop[row]) - first):
         j = tables.item[first + at]
         is_free[at] = 1
-        if owned[np.uint64(j) & _OWNED_MASK] != 0 and is_owned(user, j, end, ownership):
+        if may_be_owned(j, items) and is_owned(user, j, end, ownership):
             is_free[at] = 0
 
 
@@ -334,11 +326,11 @@ def _choose_greedily(allowed, tables, settings, scratch):
 
 
 @kernel_helper
-def _fill_up(row, n_chosen, positives, tables, settings, negatives):
+def _fill_up(row, n_chosen, positives, tables, settings, items, negatives):
     """Draw the hard negatives that the list was too short for from the corpus."""
     key, corpus = fold_positive(settings.fallback_key, row, positives), tables.draws.corpus
     chosen, k = negatives.item[row, : settings.n_hard], positives.snapshot[row]
-    draw_from_corpus(chosen, n_chosen, key, row, positives, tables.draws, True)
+    draw_from_corpus(chosen, n_chosen, key, row, positives, tables.draws, True, items)
     n_items, neighbors = corpus.offsets[k + 1] - corpus.offsets[k], tables.neighbors
     item = positives.item[row]
     log_q = log_ratio(np.int64(settings.n_hard - n_chosen), n_items, tables.log_table)
@@ -376,7 +368,7 @@ def mine_hard(row, lane, rows, tables, settings, scratch, negatives):
         negatives.similarity[row, slot] = similarity
         negatives.log_q[row, slot] = own.log_q[own.chosen[slot]]
     if n_chosen < settings.n_hard:
-        _fill_up(row, n_chosen, positives, tables, settings, negatives)
+        _fill_up(row, n_chosen, positives, tables, settings, own.items, negatives)
 
 
 @row_kernel(scratch=True)

@@ -12,9 +12,8 @@ from ..config import DatasetConfig, to_fraction
 from ..kernels import rng
 from ..kernels.arguments import DrawTables, Log, PositiveRows
 from ..kernels.candidates import SCORE_ONE
-from ..kernels.draws import draw_random, hash_positives
+from ..kernels.draws import N_PLACES, N_STATES, ItemFilter, draw_random, hash_positives
 from ..kernels.hard import (
-    N_OWNED_FLAGS,
     DrawScratch,
     DrawSettings,
     HardNegatives,
@@ -90,7 +89,11 @@ def sample_negatives(
         drawing = prepare_drawing(find_lists(block, inputs, backend), inputs, config, backend)
         backend.for_each(mine_hard, n, *drawing, negatives, lanes=drawing.n_lanes)
     key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), _gather_draw_tables(inputs)
-    backend.for_each(draw_random, n, key, n_hard, block, tables, negatives.item)
+    items = _allocate_filter(n, backend)
+    n_lanes = int(items.state.shape[0])
+    backend.for_each(
+        draw_random, n, key, n_hard, block, tables, items, negatives.item, lanes=n_lanes
+    )
     return Negatives(*negatives, block.snapshot)
 
 
@@ -146,7 +149,7 @@ class DrawArguments(NamedTuple):
     @property
     def n_lanes(self) -> int:
         """Rows that may run at the same time."""
-        return int(self.scratch.owned.shape[0])
+        return int(self.scratch.weight.shape[0])
 
 
 def prepare_drawing(
@@ -218,21 +221,31 @@ def _convert_settings(config: DatasetConfig, has_groups: bool) -> DrawSettings:
     )
 
 
+def _filter_fields(backend: Backend) -> dict[str, tuple[int, Any]]:
+    """Return the fields of an ItemFilter, which begin as zeros."""
+    return {"stamps": (N_PLACES, backend.xp.uint8), "state": (N_STATES, backend.xp.int32)}
+
+
+def _allocate_filter(n_rows: int, backend: Backend) -> ItemFilter:
+    fields = _filter_fields(backend)
+    return ItemFilter(**allocate_lanes(backend, n_rows, zeros=tuple(fields), **fields))
+
+
 def _allocate_scratch(n_rows: int, config: DatasetConfig, backend: Backend) -> DrawScratch:
     """Return scratch space, as many lanes as the backend runs rows at a time."""
     xp, settings = backend.xp, config.negative_sampling
     width, n_hard = settings.candidates, settings.hard_negatives_per_positive
-    return DrawScratch(
-        **allocate_lanes(
-            backend,
-            n_rows,
-            zeros=("marked_user",),
-            is_free=(width, xp.int8),
-            owned=(N_OWNED_FLAGS, xp.int8),
-            marked_user=(1, xp.int32),
-            weight=(width, xp.int64),
-            is_certain=(width, xp.int8),
-            log_q=(width, xp.float32),
-            chosen=(n_hard, xp.int32),
-        )
+    fields = _filter_fields(backend)
+    lanes = allocate_lanes(
+        backend,
+        n_rows,
+        zeros=tuple(fields),
+        **fields,
+        is_free=(width, xp.int8),
+        weight=(width, xp.int64),
+        is_certain=(width, xp.int8),
+        log_q=(width, xp.float32),
+        chosen=(n_hard, xp.int32),
     )
+    items = ItemFilter(**{name: lanes.pop(name) for name in fields})
+    return DrawScratch(items=items, **lanes)

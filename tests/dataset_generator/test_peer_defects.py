@@ -17,7 +17,7 @@ import pytest
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.kernels import rng
 from gpu_dcgen.kernels.arguments import Corpus, DrawTables, Ownership, PositiveRows
-from gpu_dcgen.kernels.draws import MAX_TRIES, draw_random
+from gpu_dcgen.kernels.draws import MAX_TRIES, N_PLACES, N_STATES, ItemFilter, draw_random
 from tests.dataset_generator.test_against_reference import read
 from tests.support.shops import (
     DAY,
@@ -37,9 +37,11 @@ def drawn_for_a_heavy_owner() -> np.ndarray:
     assert len(owned) == N_OWNED
     negatives = np.full((N_ROWS, N_DRAWN), -1, np.int32)
     same = np.zeros(N_ROWS, np.int32)
+    items = ItemFilter(np.zeros((1, N_PLACES), np.uint8), np.zeros((1, N_STATES), np.int32))
     draw_random.loop(
         0,
         N_ROWS,
+        0,
         rng.purpose_key(1, rng.RANDOM_NEGATIVE),
         0,
         PositiveRows(
@@ -63,6 +65,7 @@ def drawn_for_a_heavy_owner() -> np.ndarray:
             Ownership(np.array([0, N_OWNED]), owned, np.zeros(N_OWNED, np.int64)),
             product_code=np.full(N_ITEMS, -1, np.int32),
         ),
+        items,
         negatives,
     )
     return negatives

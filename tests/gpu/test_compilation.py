@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +55,13 @@ class Recorder(NumpyBackend):
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
     """The kernels of builds in every shape, with the types they are called with."""
-    folder, recorder = tmp_path_factory.mktemp("recorded"), Recorder()
+    recorder = Recorder()
+    run_all_kernels(tmp_path_factory.mktemp("recorded"), recorder)
+    return list(recorder.calls)
+
+
+def run_all_kernels(folder: Path, backend: NumpyBackend) -> None:
+    """Build datasets that need every kernel."""
     tables = write_shop(random_shop(1, views=True), folder / "input")
     with pytest.MonkeyPatch.context() as patched:
         for name in ("STEP_PRODUCTS", "VECTOR_PRODUCTS", "CELL_PRODUCTS"):
@@ -62,8 +69,7 @@ def calls(tmp_path_factory) -> list[tuple[RowKernel, tuple[Any, ...]]]:
         patched.setattr(calibration, "_MAX_POSITIVES", 4)  # so that a sample is taken
         for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
             config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
-            build(tables, folder / shape, config, backend=recorder)
-    return list(recorder.calls)
+            build(tables, folder / shape, config, backend=backend)
 
 
 @pytest.fixture(params=CAPABILITIES, ids=["sm_90", "sm_80"])
