@@ -10,6 +10,7 @@ import codecs
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ _MARKS = {  # first bytes of what is not text of 8-bit units -> suffix of its fi
 }
 _CHUNK_BYTES = 1 << 20  # read at a time where a fault is looked for
 _MAX_SHOWN = 80  # characters of a line in a message
+_OF_NAMES = "_-.'\"()[]/"  # marks in names of columns that separate none
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NUMBER_ROLES: tuple[InputRole, ...] = ("number", "price")
 _AMBIGUOUS = r"^\s*[+-]?[1-9]\d{0,2}\.\d{3}\s*$"  # 1.234 beside decimal commas: 1234?
@@ -75,6 +77,8 @@ def convert_csv(
     blocks. InputError names the line of what cannot be read.
     """
     header = read_header(file, config)
+    if not set(header.names) & roles.keys():
+        require_several_columns(file, header)
     wanted = [name for name in header.names if name in roles]
     if len(set(wanted)) < len(wanted):
         wanted = []  # a column that is there twice is refused by its name
@@ -135,6 +139,24 @@ def read_header(file: Path, config: CsvConfig) -> Header:
         if fault is not None:
             raise InputError(fault)
     return Header(tuple(names), delimiter)
+
+
+def require_several_columns(file: Path, header: Header) -> None:
+    """InputError for a single column with a mark in its name that may be the delimiter."""
+    name = header.names[0]
+    bare = "".join(name.split('"')[::2])
+    marks = {mark for mark in bare if not (mark.isalnum() or mark in _OF_NAMES)}
+    if len(header.names) > 1 or not (marks := marks - {header.delimiter}):
+        return
+    usual = [mark for mark in (*DELIMITERS, *sorted(marks)) if mark in marks]
+    delimiter = max(usual, key=bare.count)
+    if not delimiter.isascii():
+        return
+    raise InputError(
+        f"{file}: found one column in the first line, {name!r:.{_MAX_SHOWN}}, with the delimiter "
+        f"{header.delimiter!r}; expected several.\nIf {delimiter!r} separates them, state it: "
+        f"inputs.csv.delimiter: {json.dumps(delimiter)}"
+    )
 
 
 def _require_text(file: Path, start: bytes, config: CsvConfig) -> None:

@@ -193,10 +193,10 @@ def explain_unknown_events(values: Iterable[Any]) -> Iterator[str]:
     yield f"List {', '.join(events):.200} in inputs.events, as purchase, view or ignore."
 
 
-def explain_unread_prices(values: Iterable[Any]) -> Iterator[str]:
-    """Yield what is wrong with prices that cannot be read, by values that JSON can hold."""
+def explain_unread_numbers(values: Iterable[Any]) -> Iterator[str]:
+    """Yield what is wrong with numbers that cannot be read, by values that JSON can hold."""
     texts = [value for value in values if isinstance(value, str)]
-    if texts and all(re.fullmatch(r"\s*\d+,\d+\s*", text) for text in texts):
+    if texts and all(re.fullmatch(r"\s*[+-]?\d+,\d+\s*", text) for text in texts):
         yield 'Decimal commas are read with inputs.csv.decimal_point: ","'
 
 

@@ -31,14 +31,20 @@ class _CsvTable(NamedTuple):
 
 
 def open_tables(
-    folder: Path, inputs: InputsConfig, workplace: Path, timer: BuildTimer | None = None
+    folder: Path,
+    inputs: InputsConfig,
+    workplace: Path,
+    timer: BuildTimer | None = None,
+    collected: Problems | None = None,
 ) -> InputTables:
     """Return the tables of a folder as Parquet files.
 
     A folder without CSV files is returned as it is. Where there are some, their first blocks are
     checked at first, as `find_sources` does, so that what is wrong with columns is said at once.
     Then all rows are written below `workplace`, which is replaced; other tables are linked there.
-    InputError for what cannot be read, or is wrong with a table.
+    InputError for what cannot be read, or is wrong with a table. With `collected`, what cannot be
+    read is added to it instead, and the rows of the other tables are written whatever is wrong with
+    columns, so that both are found at once.
     """
     folder = Path(folder)
     with to_input_error(folder):
@@ -46,6 +52,8 @@ def open_tables(
         if not tables:
             return InputTables(folder, folder, str(folder))
         shutil.rmtree(workplace, ignore_errors=True)
+        if collected is not None:
+            return _convert(tables, folder, workplace / "tables", inputs, collected=collected)
         preview = _convert(tables, folder, workplace / "preview", inputs, n_blocks=1)
         find_sources(preview, inputs)
         shutil.rmtree(preview.folder)
@@ -103,11 +111,14 @@ def _convert(
     inputs: InputsConfig,
     timer: BuildTimer | None = None,
     n_blocks: int | None = None,
+    collected: Problems | None = None,
 ) -> InputTables:
     """Write the CSV files below `target`, under their own names, and link the other tables."""
-    problems, origins = Problems(), dict[Path, Origin]()
+    problems, origins = collected or Problems(), dict[Path, Origin]()
+    unreadable = set[InputTable]()
     target.mkdir(parents=True)
     for table in tables:
+        n_before = len(problems.errors)
         roles = list_roles(table.table, inputs)
         for file in table.files:
             name = file.relative_to(folder)
@@ -116,11 +127,14 @@ def _convert(
                 origins[target / name] = replace(origin, name=name.as_posix())
             if timer is not None:
                 timer.progress.advance(file.stat().st_size)
-    problems.raise_all(str(folder))
+        if len(problems.errors) > n_before:
+            unreadable.add(table.table)
+    if collected is None:
+        problems.raise_all(str(folder))
     for path in _find_others(folder, inputs, {table.path for table in tables}):
         (target / path.name).symlink_to(path.resolve())
     warnings = {table.table: table.warnings for table in tables}
-    return InputTables(target, folder, str(folder), origins, warnings)
+    return InputTables(target, folder, str(folder), origins, warnings, frozenset(unreadable))
 
 
 def _find_others(folder: Path, inputs: InputsConfig, converted: set[Path]) -> Iterator[Path]:

@@ -29,6 +29,7 @@ class InputTables:
     label: str  # of what the user gave, for messages
     origins: Mapping[Path, Origin] = field(default_factory=dict)  # by the Parquet file in `folder`
     warnings: Mapping[InputTable, tuple[str, ...]] = field(default_factory=dict)
+    unreadable: frozenset[InputTable] = frozenset()  # whose problems are told already
 
 
 def as_tables(tables: InputTables | Path | str) -> InputTables:

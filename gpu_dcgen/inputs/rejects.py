@@ -23,7 +23,7 @@ from .hints import (
     UnknownIds,
     explain_unknown_events,
     explain_unknown_ids,
-    explain_unread_prices,
+    explain_unread_numbers,
     explain_unread_times,
 )
 from .sources import Source, explain_unreadable
@@ -95,10 +95,21 @@ REASONS: dict[InputTable, dict[str, Reason]] = {
     "views": _LOG_REASONS,
 }
 
-# What many bad values of a column have in common: the reasons, the column, who explains them.
-_EXPLAINED: tuple[tuple[tuple[str, ...], str, Callable[[Iterable[Any]], Iterator[str]]], ...] = (
-    (("missing_time", "time_out_of_range"), "t_dat", explain_unread_times),
-    (("missing_price",), "price", explain_unread_prices),
+
+class _Explanation(NamedTuple):
+    """Says what bad values of a column have in common, where a share of the rows is bad."""
+
+    reasons: tuple[str, ...]
+    column: str
+    min_share: float  # of the table's rows, exclusive
+    explain: Callable[[Iterable[Any]], Iterator[str]]
+
+
+_EXPLANATIONS = (
+    _Explanation(("missing_time", "time_out_of_range"), "t_dat", _MANY, explain_unread_times),
+    # Whole numbers among decimal commas are good rows.
+    _Explanation(("missing_price",), "price", 0.0, explain_unread_numbers),
+    _Explanation(("missing_rating",), "rating", 0.0, explain_unread_numbers),
 )
 
 # `position` is the row's place in its table, from 0; `row` has the columns that were read, as JSON.
@@ -242,15 +253,15 @@ def _make_error(
         if "unknown_event" in table.rejects:
             values = _read_first_values(table, "unknown_event", "event", backend)
             lines += [f"  {line}" for line in explain_unknown_events(values)]
-        for reasons, column, explain in _EXPLAINED:
+        for explanation in _EXPLANATIONS:
             many = [
                 reason
-                for reason in reasons
-                if table.rejects.get(reason, 0) > _MANY * table.counts.read
+                for reason in explanation.reasons
+                if table.rejects.get(reason, 0) > explanation.min_share * table.counts.read
             ]
             for reason in many[:1]:
-                values = _read_first_values(table, reason, column, backend)
-                lines += [f"  {line}" for line in explain(values)]
+                values = _read_first_values(table, reason, explanation.column, backend)
+                lines += [f"  {line}" for line in explanation.explain(values)]
     return InputError("\n".join([*lines, remedy]))
 
 

@@ -160,14 +160,17 @@ def accept_rows(
 
 
 def check_tables(
-    tables: InputTables | Path, config: DatasetConfig, backend: Backend
+    tables: InputTables | Path,
+    config: DatasetConfig,
+    backend: Backend,
+    problems: Problems | None = None,
 ) -> InputReport:
     """Read the tables as `load_shop` does, to find all that is wrong with them at once.
 
     The rows of tables without a problem are read also where another table has some: InputError
-    names all.
+    names all, after those that are in `problems` already.
     """
-    problems = Problems()
+    problems = problems or Problems()
     sources = find_sources(tables, config.inputs, problems)
     with _hash_files(sources.values()) as hashes:
         decoded = _decode(sources, problems, config, backend)

@@ -138,6 +138,8 @@ def find_sources(
     with to_input_error(folder):
         names = _list_tables(tables.folder, inputs)
     for table in names:
+        if table in tables.unreadable:
+            continue
         with problems.collect(), to_input_error(folder):
             opener = _Opener(table, _find_table(table, tables, inputs), tables, inputs)
             problems.errors += opener.problems.errors

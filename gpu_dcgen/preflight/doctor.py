@@ -222,9 +222,10 @@ def _check_inputs(
         from ..inputs.opening import open_tables
 
         with tempfile.TemporaryDirectory(prefix="gpu-dcgen-doctor-") as scratch:
-            tables = open_tables(inputs, config.inputs, Path(scratch) / "csv")
+            problems = Problems()
+            tables = open_tables(inputs, config.inputs, Path(scratch) / "csv", collected=problems)
             sources, sizes = _check_tables(tables, config)
-            rows, is_usable = _check_rows(tables, config)
+            rows, is_usable = _check_rows(tables, config, problems)
             return sources if is_usable else {}, [*sizes, *rows]
     except DcgenError as error:
         return {}, [_report_problem(part, _READABLE) for part in error.parts]
@@ -264,10 +265,13 @@ def _report_problem(text: str, expected: str) -> Check:
     return Check("tables", actual, expected, "fail", remedy)
 
 
-def _check_rows(tables: InputTables, config: DatasetConfig) -> tuple[list[Check], bool]:
+def _check_rows(
+    tables: InputTables, config: DatasetConfig, problems: Problems
+) -> tuple[list[Check], bool]:
     """Read the tables as a build does, and report what it would refuse or warn of.
 
-    Returns as well whether a build can use them.
+    Returns as well whether a build can use them. `problems` are those of CSV files that could not
+    be read.
     """
     from ..backend.select import select_backend
     from ..inputs.shop import check_tables
@@ -275,7 +279,7 @@ def _check_rows(tables: InputTables, config: DatasetConfig) -> tuple[list[Check]
     expected = "rows that a build can use"
     backend, _ = select_backend("cpu", memory_limit=config.resources.memory_limit)
     try:
-        report = check_tables(tables, config, backend)
+        report = check_tables(tables, config, backend, problems)
     except DcgenError as error:
         return [_report_problem(part, expected) for part in error.parts], False
     n_rows = sum(rows.read for rows in report.rows.values())

@@ -99,6 +99,9 @@ def _suggest_guessed(folder: Path, samples: FolderSample, logs: dict[str, LogGue
         inputs["events"] = log.events
     if log.min_rating is not None:
         inputs["min_rating"] = log.min_rating
+    numbers = [log.names[own] for own in ("price", "rating") if own in log.names]
+    if any(by_name[log_name].columns[name].has_commas for name in numbers):
+        inputs["csv"] = {"decimal_point": ","}
     return _write(folder, "an unknown log", {"inputs": inputs}, doubts, samples, tables)
 
 

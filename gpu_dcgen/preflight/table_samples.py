@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ import pyarrow.parquet as pq
 from ..config import CsvConfig
 from ..contract.table_names import is_csv_name, is_hidden
 from ..errors import InputError
-from ..inputs.csv_files import open_text, read_header, read_records
+from ..inputs.csv_files import open_text, read_header, read_records, require_several_columns
 
 _N_ROWS = 5000  # that are looked at
 _CSV_BYTES = 4 << 20  # of a file's text that they are read from
+
+_COMMA_NUMBER = re.compile(r"\s*-?\d+(,\d+)?\s*", re.ASCII)
 
 Kind = Literal["text", "integer", "number", "time", "other"]
 
@@ -29,7 +32,8 @@ class ColumnSample:
 
     name: str
     kind: Kind  # of CSV, by what all values look like
-    values: tuple[str, ...]  # without nulls
+    values: tuple[str, ...]  # without nulls; numbers with a point before decimals
+    has_commas: bool = False  # before the decimals, as they are written
 
     @property
     def n_distinct(self) -> int:
@@ -71,7 +75,8 @@ def read_samples(folder: Path) -> FolderSample:
             else:
                 unreadable[path.name] = _explain(path)
         except (InputError, OSError, UnicodeError, pa.ArrowException) as error:
-            unreadable[path.name] = str(error).splitlines()[0]
+            reason = " ".join(str(error).splitlines())
+            unreadable[path.name] = reason.removeprefix(f"{path}: ")
     return FolderSample(tuple(tables), unreadable)
 
 
@@ -102,6 +107,7 @@ def _explain(path: Path) -> str:
 def _read_csv(file: Path) -> Iterator[tuple[str, ColumnSample]]:
     config = CsvConfig()
     header = read_header(file, config)
+    require_several_columns(file, header)
     with open_text(file) as stream:
         text = stream.read(_CSV_BYTES).decode(config.encoding, errors="replace")
     # The last line may be cut off.
@@ -110,7 +116,10 @@ def _read_csv(file: Path) -> Iterator[tuple[str, ColumnSample]]:
     rows = list(itertools.islice(records, 1, _N_ROWS))
     for place, name in enumerate(header.names):
         values = tuple(row[place] for row in rows if place < len(row) and row[place])
-        yield name, ColumnSample(name, _find_kind(values), values)
+        has_commas = "," in "".join(values) and all(map(_COMMA_NUMBER.fullmatch, values))
+        if has_commas:
+            values = tuple(value.replace(",", ".") for value in values)
+        yield name, ColumnSample(name, _find_kind(values), values, has_commas)
 
 
 def _find_kind(values: tuple[str, ...]) -> Kind:

@@ -12,6 +12,7 @@ from gpu_dcgen.errors import InputError, Problems
 from gpu_dcgen.inputs import columns
 from gpu_dcgen.inputs.shop import check_tables
 from gpu_dcgen.preflight import doctor
+from tests.support.csv_tables import write_csv_tables
 from tests.support.input_tables import (
     ARTICLES,
     CPU,
@@ -102,6 +103,30 @@ def test_doctor_tells_all_of_it_too(tmp_path):
     assert [check.verdict for check in checks] == ["fail"] * 3
     for words in ("cannot be read as Parquet", "'article_id'", "duplicate_key", "bad_price"):
         assert words in text
+
+
+def test_doctor_tells_faults_of_columns_lines_and_rows_of_csv_files_at_once(tmp_path):
+    write_csv_tables(
+        tmp_path,
+        articles="article_id,prod_name\na1,x\na2\n",
+        customers={"customer_id": ["u1", "u1", "u2"], "age": [1, 2, 3]},
+        transactions=BAD_PRICES,
+        views=drop_column(TRANSACTIONS, "t_dat"),
+    )
+    checks = [check for check in doctor.checks(tmp_path) if check.name == "tables"]
+    shown = [check.actual for check in checks if check.verdict == "fail"]
+    assert len(shown) == 3
+    assert "articles.csv: line 3: found 1 fields" in shown[0]
+    assert "views.csv: column 't_dat' is missing" in shown[1]
+    assert "customers.csv: 2 duplicate_key" in shown[2]
+    assert "transactions.csv: 1 bad_price" in shown[2]
+    assert not any("is missing; found" in text and "articles" in text for text in shown)
+
+
+def test_doctor_does_not_miss_a_log_that_it_could_not_read(tmp_path):
+    write_csv_tables(tmp_path, transactions="t_dat,customer_id,article_id\n1\n")
+    shown = [check.actual for check in doctor.checks(tmp_path) if check.verdict == "fail"]
+    assert len(shown) == 1 and "transactions.csv: line 2: found 1 fields" in shown[0]
 
 
 def test_tables_of_customers_and_articles_are_read_without_a_log(tmp_path):

@@ -8,8 +8,11 @@ import random
 import pyarrow.parquet as pq
 import pytest
 
+from gpu_dcgen.config import load_config
 from gpu_dcgen.errors import InputError
 from gpu_dcgen.inputs import csv_files
+from gpu_dcgen.preflight import doctor
+from gpu_dcgen.preflight.suggestion import suggest_config
 from tests.support.csv_tables import (
     SHOP,
     convert_folder,
@@ -216,6 +219,10 @@ FAULTS = {
         HEAD.replace(",", ";") + "2020-01-01;u1;a1;2,5\n",
         r'\(first: line 2, price "2,5"\)(.|\n)*inputs.csv.decimal_point: ","',
     ),
+    "decimal commas in few rows, and whole numbers": (
+        HEAD.replace(",", ";") + "2020-01-01;u1;a1;2\n" * 5 + "2020-01-01;u1;a1;2,5\n",
+        r'\(first: line 7, price "2,5"\)(.|\n)*inputs.csv.decimal_point: ","',
+    ),
     "a time that is none": (
         HEAD + "01.02.2020,u1,a1,1\n" + GOOD,
         r'1 missing_time: .*\(first: line 2, t_dat "01.02.2020"\)',
@@ -369,3 +376,38 @@ def test_points_that_separate_no_thousands_are_read_beside_decimal_commas(tmp_pa
     folder = write_csv_tables(tmp_path / "shop", transactions=log)
     shop = load_folder(folder, csv={"decimal_point": ","})
     assert [sale[3] for sale in list_sales(shop)] == [2.0, 16.5, 0.125]
+
+
+ONE_COLUMN = {".csv": ("^", " ", ":", "~", "&"), ".tsv": (",", ";", "|")}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "delimiter"), [(s, mark) for s, marks in ONE_COLUMN.items() for mark in marks]
+)
+def test_one_column_with_another_delimiter_in_its_name_comes_with_the_setting(
+    tmp_path, suffix, delimiter
+):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / f"transactions{suffix}").write_text(to_csv(TRANSACTIONS, delimiter=delimiter))
+    with pytest.raises(InputError, match="found one column in the first line, 't_dat") as caught:
+        load_folder(folder)
+    remedy = str(caught.value).rpartition("state it: ")[2]
+    config = load_config(None, [remedy])
+    assert config.inputs.csv.delimiter == delimiter
+    shop = load_folder(folder, csv=config.inputs.csv.model_dump())
+    assert len(list_sales(shop)) == 3
+    doctor_says = " ".join(check.remedy for check in doctor.checks(folder))
+    with pytest.raises(InputError) as caught:
+        suggest_config(folder)
+    assert remedy in doctor_says and remedy in str(caught.value)
+
+
+def test_one_column_is_no_fault_where_it_is_all_that_is_read(tmp_path):
+    folder = write_csv_tables(
+        tmp_path / "shop", customers={"customer id": CUSTOMERS["customer_id"]}
+    )
+    shop = load_folder(folder, columns={"customers": {"customer_id": "customer id"}})
+    assert shop.user_ids.to_pylist() == sorted(CUSTOMERS["customer_id"])
+    folder = write_csv_tables(tmp_path / "ids", articles={"article_id": ARTICLES["article_id"]})
+    assert load_folder(folder).item_ids.to_pylist() == sorted(ARTICLES["article_id"])

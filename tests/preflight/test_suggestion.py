@@ -340,3 +340,13 @@ def test_the_command_prints_or_writes_and_replaces_nothing_unasked(tmp_path):
     assert file.read_text("utf-8") == printed.stdout
     assert run("init", folder, "--output", file).exit_code == 2
     assert run("init", tmp_path / "nowhere").exit_code == 2
+
+
+def test_decimal_commas_are_read_as_such(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    log = {"user": USERS, "item": ITEMS, "time": SHOWN, "price": ["2,5", "3", "0,99"]}
+    (folder / "orders.csv").write_text(to_csv(log, delimiter=";"), "utf-8")
+    text, shop = load(folder, tmp_path)
+    assert "decimal_point: ','" in text
+    assert shop.prices.tolist() == [0.99, 2.5, 3.0]
