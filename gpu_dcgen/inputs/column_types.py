@@ -39,9 +39,14 @@ class _AcceptedTypes(NamedTuple):
 _ACCEPTED: dict[InputRole, _AcceptedTypes] = {
     "key": _AcceptedTypes(
         frozenset({"text", "integer"}),
-        "Write ids as text; an id that has been a float may have lost digits (pandas: dtype=str).",
+        "Write ids as text; an id that has been a float may have lost digits (pandas: read with "
+        'dtype=str, or with dtype="Int64" where integers are missing).',
     ),
-    "category": _AcceptedTypes(frozenset({"text", "integer"}), "Write the column as text."),
+    "category": _AcceptedTypes(
+        frozenset({"text", "integer"}),
+        "Write the column as text; integers with missing values are floats in pandas, unless they "
+        'have the type "Int64".',
+    ),
     "number": _AcceptedTypes(
         frozenset({"integer", "float", "decimal", "text"}), "Write the column as a number."
     ),

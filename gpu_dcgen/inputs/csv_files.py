@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,17 +25,11 @@ from ..config import DELIMITERS, CsvConfig
 from ..contract.schema import InputRole
 from ..errors import InputError
 from .origins import Origin
+from .text_streams import CODECS, TextStream, is_of_the_system, open_text
 
 BLOCK_BYTES = 16 << 20  # of text, parsed at a time; a row group each
 _HEADER_BYTES = 1 << 20  # that the names of the columns are read from
 _DICTIONARY_BYTES = 1 << 29  # of a column in a block: all its distinct texts, whatever they are
-_CODECS = {
-    "gz": "gzip",
-    "zst": "zstd",
-    "bz2": "bz2",
-    "lz4": "lz4",
-    "br": "brotli",
-}
 _MARKS = {  # first bytes of what is not text of 8-bit units -> suffix of its files, or encoding
     b"\x1f\x8b": "gz",
     b"\x28\xb5\x2f\xfd": "zst",
@@ -86,8 +80,8 @@ def convert_csv(
     target.parent.mkdir(parents=True, exist_ok=True)
     n_rows = 0
     with (
-        open_text(file) as stream,
-        _explain_errors(file, header, config),
+        open_text(file, _find_escapes(header.delimiter, config)) as stream,
+        _explain_errors(file, header, config, stream),
         pq.ParquetWriter(
             target,
             schema,
@@ -106,11 +100,13 @@ def convert_csv(
                 for name in header.names
             ]
             writer.write_table(pa.Table.from_arrays(columns, names=[*header.names]))
+            _require_no_escapes(file, stream)
             n_blocks = None if n_blocks is None else n_blocks - 1
             if n_blocks == 0:
                 break
         else:
             stream.read_to_end()
+        _require_no_escapes(file, stream)
     first_line = 2 if stream.n_lines == n_rows + 1 else None
     return Origin(file.name, stream.n_bytes, stream.sha256, is_csv=True, first_line=first_line)
 
@@ -164,7 +160,7 @@ def _require_text(file: Path, start: bytes, config: CsvConfig) -> None:
     kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
     if kind is None:
         return
-    if kind in _CODECS:
+    if kind in CODECS:
         raise InputError(
             f"{file}: found {kind} data; expected text.\n"
             f"If it is packed CSV, say so by its name: {file.name}.{kind}"
@@ -195,97 +191,6 @@ def read_records(lines: Iterable[str], delimiter: str, config: CsvConfig) -> Any
     )
 
 
-class TextStream(io.RawIOBase):
-    """A file's text, unpacked, with its lines counted; its bytes are hashed as they are read."""
-
-    def __init__(self, file: IO[bytes], codec: str | None) -> None:
-        self._source = _HashedFile(file)
-        self._text = (
-            self._source
-            if codec is None
-            else pa.CompressedInputStream(pa.PythonFile(self._source, mode="r"), codec)
-        )
-        self._n_breaks, self._last = 0, b""
-
-    def readable(self) -> bool:
-        """Return True, as readers of CSV ask."""
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        """Return the next bytes of text, none at its end."""
-        text = bytes(self._text.read(n))
-        self._n_breaks += text.count(b"\n")
-        self._last = text[-1:] or self._last
-        return text
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as one read does; return the number of bytes."""
-        text = self.read(len(buffer))
-        buffer[: len(text)] = text
-        return len(text)
-
-    def read_to_end(self) -> None:
-        """Read what is left, so that lines, bytes and hash are those of the whole file."""
-        while self.read(BLOCK_BYTES):
-            pass
-        while self._source.read(BLOCK_BYTES):
-            pass
-
-    @property
-    def n_lines(self) -> int:
-        """Lines that were read."""
-        return self._n_breaks + (self._last not in (b"", b"\n"))
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the file that were read, packed as they are."""
-        return self._source.n_bytes
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of these bytes."""
-        return self._source.digest.hexdigest()
-
-
-class _HashedFile(io.RawIOBase):
-    """A file that hashes its bytes as they are read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.digest, self.n_bytes = file, hashlib.sha256(), 0
-
-    def readable(self) -> bool:
-        """Return True, as readers ask."""
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        """Return the next bytes, none at the end."""
-        data = self._file.read(n)
-        self.digest.update(data)
-        self.n_bytes += len(data)
-        return data
-
-
-@contextmanager
-def open_text(file: Path) -> Iterator[TextStream]:
-    """Open a file's text, unpacked by its suffix. InputError where it cannot be unpacked."""
-    codec = _CODECS.get(file.name.rpartition(".")[2].lower())
-    with file.open("rb") as stream:
-        try:
-            yield TextStream(stream, codec)
-        except (pa.ArrowException, OSError) as error:
-            if codec is None or _is_of_the_system(error):
-                raise
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{file}: cannot be unpacked ({reason:.200}).\nWrite or copy the file again."
-            ) from error
-
-
-def _is_of_the_system(error: Exception) -> bool:
-    """Return whether an error is one of files and disks; Arrow's own have no number."""
-    return isinstance(error, OSError) and error.errno is not None
-
-
 def _read_blocks(
     stream: TextStream, columns: list[str], header: Header, config: CsvConfig
 ) -> Iterator[pa.RecordBatch]:
@@ -308,6 +213,32 @@ def _read_blocks(
         )
     )
     return blocks
+
+
+def _find_escapes(delimiter: str, config: CsvConfig) -> re.Pattern[bytes] | None:
+    """Return a pattern of escaped quotes, where none are expected.
+
+    By RFC 4180 a backslash has no meaning, so that a quote after it ends the field; then a
+    delimiter, or the end of the line, must follow. A quote that is doubled stands for itself.
+    """
+    if config.escape is not None or config.quote is None or config.quote == "\\":
+        return None
+    if "a".encode(config.encoding) != b"a":  # of more bytes a character
+        return None
+    quote = re.escape(config.quote.encode())
+    end = re.escape((config.quote + delimiter).encode())
+    return re.compile(rb"\\" + quote + rb"[^\r\n" + end + rb"]")
+
+
+def _require_no_escapes(file: Path, stream: TextStream) -> None:
+    """InputError with the line of an escaped quote, where none are expected."""
+    if stream.suspect_line is not None:
+        raise InputError(
+            f"{file}: line {stream.suspect_line}: found a backslash before a quote within a field; "
+            "expected doubled quotes.\nIf a backslash takes the meaning of the next character, as "
+            'in MySQL\'s exports, say so: inputs.csv.escape: "\\\\"\n'
+            "Else double the quote, and put the field in quotes."
+        )
 
 
 def _point_decimals(
@@ -337,15 +268,18 @@ def _point_decimals(
 
 
 @contextmanager
-def _explain_errors(file: Path, header: Header, config: CsvConfig) -> Iterator[None]:
+def _explain_errors(
+    file: Path, header: Header, config: CsvConfig, stream: TextStream
+) -> Iterator[None]:
     """Raise the errors of the reader as InputError, with the line where it can be found."""
     try:
         yield
     except MemoryError:
         raise
     except (pa.ArrowException, UnicodeError, OSError) as error:
-        if _is_of_the_system(error):
+        if is_of_the_system(error):
             raise
+        _require_no_escapes(file, stream)
         reason = " ".join(str(error).split())
         fault = _find_fault(file, header, config)
         if fault is None:

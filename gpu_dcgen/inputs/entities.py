@@ -14,7 +14,7 @@ from ..backend.protocol import Array, Backend
 from ..backend.runs import count_codes, run_starts
 from ..contract.schema import CLUB_STATUS, INPUT_COLUMNS, NEWS_FREQUENCY, InputTable
 from .columns import ColumnReader, drop_unused_values, encode_texts, map_codes
-from .hints import warn_of_integer_ids
+from .hints import warn_of_float_ids, warn_of_integer_ids
 from .rejects import COLLAPSED, CheckedTable, count_reasons, find_first_reasons
 from .sources import Source
 
@@ -94,7 +94,7 @@ def load_entities(source: Source, backend: Backend, *, width: int = 0) -> Entiti
         )
     age = xp.where(has_age & ~is_bad_age, xp.floor(age), -1.0).astype(xp.int16)
     ids = ids.take(pa.array(backend.to_host(codes[rows])))
-    warnings += warn_of_integer_ids(source, ids)
+    warnings += [*warn_of_integer_ids(source, ids), *warn_of_float_ids(source, key.name, ids)]
     return Entities(ids, categories, age, checked, tuple(warnings))
 
 
@@ -114,6 +114,7 @@ def derive_entities(
 
 def _warn_of_ids(key: str, ids: pa.Array, log: Source) -> Iterator[str]:
     """Yield a warning of ids that may stand for no value; their rows are those of many."""
+    yield from warn_of_float_ids(log, key, ids)
     suspects = ids.filter(pc.is_in(pc.utf8_lower(ids), pa.array(_NO_IDS))).to_pylist()
     if suspects:
         yield (

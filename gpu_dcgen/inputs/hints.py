@@ -119,6 +119,16 @@ def warn_of_integer_ids(articles: Source, ids: pa.Array) -> Iterator[str]:
         )
 
 
+def warn_of_float_ids(source: Source, key: str, ids: pa.Array) -> Iterator[str]:
+    """Yield a warning where all ids look like integers that have been floats."""
+    if len(ids) and pc.all(pc.match_substring_regex(ids, r"^-?[0-9]+\.0$")).as_py():
+        yield (
+            f"{source.label}: {key} has ids such as {ids[0].as_py()!r}, integers that have been "
+            "floats, as of pandas where some are missing; they are used as they are. Other files "
+            'may have them without ".0": write them as integers (pandas: dtype "Int64").'
+        )
+
+
 def find_lost_units(source: Source, time: Array, unit: str | None) -> Iterator[str]:
     """Yield the text of an InputError for the first file with times that lost their unit.
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from ..config import CsvConfig
 from ..contract.table_names import is_csv_name, is_hidden
 from ..errors import InputError
-from ..inputs.csv_files import open_text, read_header, read_records, require_several_columns
+from ..inputs.csv_files import read_header, read_records, require_several_columns
+from ..inputs.text_streams import open_text
 
 _N_ROWS = 5000  # that are looked at
 _CSV_BYTES = 4 << 20  # of a file's text that they are read from
