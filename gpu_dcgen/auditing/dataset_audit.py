@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import platform
 import shlex
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +17,7 @@ import pyarrow as pa
 
 from .. import __version__
 from ..contract.schema import CONTRACT, HARD_CANDIDATES
+from ..errors import ConfigError
 from ..monitoring.progress import ProgressTracker
 from .certificate import sign, write_certificate
 from .dataset_files import (
@@ -28,7 +32,14 @@ from .dataset_files import (
 from .expected import ExpectedDataset, derive_dataset
 from .findings import Findings
 from .hard_candidate_checks import check_hard_candidates
-from .manifest_checks import ManifestChecker, check_inputs, require_files
+from .manifest_checks import (
+    ManifestChecker,
+    check_inputs,
+    list_input_files,
+    require_files,
+    require_memory,
+)
+from .memory_tables import write_tables
 from .mining_weights import check_mining_weights, read_mining_weights
 from .sequence_checks import check_user_sequences
 from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
@@ -40,9 +51,10 @@ DEFAULT_SAMPLE = 500  # groups a split
 
 
 def audit(
-    inputs: str | Path,
-    dataset: str | Path,
+    inputs: str | Path | None = None,
+    dataset: str | Path | None = None,
     *,
+    tables: Mapping[str, Any] | None = None,
     sample: int = DEFAULT_SAMPLE,
     seed: int = 0,
     key: bytes | None = None,
@@ -61,7 +73,10 @@ def audit(
 
     Args:
         inputs: The folder of tables that the dataset was built from.
-        dataset: The folder that `build` published, with output.shape labeled_pair or n_tuple.
+        dataset: The folder that `build` published, with output.shape labeled_pair or n_tuple. With
+            `tables` it may be the only argument without a name.
+        tables: The tables that the dataset was built from, where it was built from tables in
+            memory. Memory: they are written as Parquet into a temporary folder.
         sample: Groups a split to draw the negatives of again.
         seed: Selects these groups, and the items of a very large similarity matrix.
         key: Signs the certificate, from `read_key`; None for a plain SHA-256.
@@ -73,8 +88,8 @@ def audit(
         its verdict, how much was checked, and the first offenders.
 
     Raises:
-        InputError: There is no dataset, its shape is another one, it was built from tables in
-            memory, or the inputs cannot be read.
+        InputError: There is no dataset, its shape is another one, the inputs cannot be read, or
+            tables in memory are not those that it was built from.
         OutputError: The certificate cannot be written.
 
     Example:
@@ -83,14 +98,14 @@ def audit(
         'holds'
     """
     progress = progress or ProgressTracker()
-    command = f"gpu-dcgen audit {shlex.quote(str(inputs))}"
-    written, findings = open_dataset(Path(dataset), command), Findings()
-    require_files(written)
+    if dataset is None and tables is not None:
+        inputs, dataset = None, inputs
+    written, findings = _open_dataset(inputs, dataset, tables), Findings()
     with progress.stage("files"):
         outputs = check_files(written, findings)
         readable = check_schemas(written, findings)
     with progress.stage("inputs"):
-        expected = derive_dataset(Path(inputs), written.config, written.list_inputs())
+        expected = _derive(inputs, tables, written)
         check_inputs(expected.tables, written, findings)
     with progress.stage("similarity"):
         cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)
@@ -138,6 +153,35 @@ def audit(
     signed = sign(body, key)
     write_certificate(Path(certificate or written.folder / "certificate.json"), signed)
     return signed
+
+
+def _open_dataset(
+    inputs: str | Path | None, dataset: str | Path | None, tables: Mapping[str, Any] | None
+) -> WrittenDataset:
+    """Open the dataset. ConfigError and InputError where its inputs are not given as needed."""
+    if dataset is None or (inputs is None) == (tables is None):
+        raise ConfigError(
+            "audit: expected a dataset, and a folder of tables or tables in memory.\n"
+            'Call audit(FOLDER, DATASET) or audit(DATASET, tables={"transactions": frame}).'
+        )
+    command = f"gpu-dcgen audit {shlex.quote(str(inputs))}"
+    written = open_dataset(Path(dataset), None if inputs is None else command)
+    require_files(written) if tables is None else require_memory(written)
+    return written
+
+
+def _derive(
+    inputs: str | Path | None, tables: Mapping[str, Any] | None, written: WrittenDataset
+) -> ExpectedDataset:
+    """Derive what the dataset must hold from its folder of tables, or from tables in memory."""
+    config, listed = written.config, written.list_inputs()
+    if tables is None:
+        return derive_dataset(Path(str(inputs)), config, listed)
+    with tempfile.TemporaryDirectory(prefix="gpu-dcgen-audit-") as scratch:
+        folder = Path(scratch)
+        files = write_tables(tables, list_input_files(written), config.inputs, folder)
+        expected = derive_dataset(folder, config, listed)
+    return replace(expected, tables=replace(expected.tables, files=files))
 
 
 def _check_similarities(

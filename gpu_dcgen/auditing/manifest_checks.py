@@ -27,7 +27,7 @@ def check_inputs(tables: AcceptedTables, dataset: WrittenDataset, findings: Find
         "left_out": dict(tables.left_out),
     }
     listed = {
-        "file": _list_input_files(dataset),
+        "file": list_input_files(dataset),
         "rows": dataset.read_object("inputs.rows"),
         "rejects": dataset.read_object("inputs.rejects"),
         "left_out": dataset.read_object("inputs.left_out"),
@@ -40,16 +40,28 @@ def check_inputs(tables: AcceptedTables, dataset: WrittenDataset, findings: Find
 
 def require_files(dataset: WrittenDataset) -> None:
     """InputError where a dataset was built from tables in memory, not from files."""
-    if any(name.startswith(IN_MEMORY) for name in _list_input_files(dataset)):
+    if any(name.startswith(IN_MEMORY) for name in list_input_files(dataset)):
+        names = [name.removeprefix(IN_MEMORY) for name in list_input_files(dataset)]
+        shown = ", ".join(f'"{name}": {name}' for name in names)
         raise InputError(
-            f"{dataset.folder}: was built from tables in memory, and the audit reads files.\n"
-            "Write the tables as Parquet files, build from their folder, which gives the same "
-            "samples, and audit that dataset."
+            f"{dataset.folder}: was built from tables in memory; found a folder of tables.\n"
+            "Audit it from Python, with the same tables: "
+            f"gpu_dcgen.audit({str(dataset.folder)!r}, tables={{{shown}}})"
         )
 
 
-def _list_input_files(dataset: WrittenDataset) -> dict[str, Any]:
-    """List the manifest's entries of input files by name."""
+def require_memory(dataset: WrittenDataset) -> None:
+    """InputError where a dataset was built from files, not from tables in memory."""
+    names = list_input_files(dataset)
+    if not names or not all(name.startswith(IN_MEMORY) for name in names):
+        raise InputError(
+            f"{dataset.folder}: was built from files; found tables in memory.\n"
+            "Give the folder that it was built from: audit(FOLDER, DATASET)."
+        )
+
+
+def list_input_files(dataset: WrittenDataset) -> dict[str, Any]:
+    """List the manifest's entries of input files, or tables in memory, by name."""
     entries = dataset.read_entry("inputs.files")
     if not isinstance(entries, list):
         return {}

@@ -29,7 +29,7 @@ class InputTables:
     label: str  # of what the user gave, for messages
     origins: Mapping[Path, Origin] = field(default_factory=dict)  # by the Parquet file in `folder`
     warnings: Mapping[InputTable, tuple[str, ...]] = field(default_factory=dict)
-    unreadable: frozenset[InputTable] = frozenset()  # whose problems are told already
+    unreadable: frozenset[InputTable] = frozenset()  # with problems that are known already
 
 
 def as_tables(tables: InputTables | Path | str) -> InputTables:
