@@ -4,7 +4,9 @@ NVVM from their wheels.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import pkgutil
 import types
 from pathlib import Path
@@ -25,12 +27,18 @@ from tests.support.shops import random_shop, tiny_config, write_shop
 # Kernels are compiled for 9.0 by `test_host_kernels` too, which looks at the same PTX.
 CAPABILITIES = [pytest.param(capability, marks=pytest.mark.slow) for capability in [(9, 0), (8, 0)]]
 ON_THE_HOST = {"hash_texts"}  # hashes vocabularies, which are strings of the host
+# Kernels that add to a product before it is rounded, because it is exact:
+EXACT_FUSIONS = {
+    "list_candidates_grid",  # rounds a float32 times FIXED_ONE, a power of two, by adding 2^52
+}
 INTEGERS, NARROW, FLOATS = "int64", "int32", "float32"
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None,
     reason="numba-cuda is not installed (pip install 'gpu-dcgen[test-cuda]'; no GPU is needed)",
 )
+if importlib.util.find_spec("numba_cuda") is not None:
+    from tests.gpu import ptx
 
 
 class Recorder(NumpyBackend):
@@ -73,7 +81,7 @@ def run_all_kernels(folder: Path, backend: NumpyBackend) -> None:
 
 
 @pytest.fixture(params=CAPABILITIES, ids=["sm_90", "sm_80"])
-def ptx(request, monkeypatch):
+def compile_ptx(request, monkeypatch):
     """Compiles a kernel for one compute capability; numba-cuda asks the device for it where device
     functions are called.
     """
@@ -87,27 +95,32 @@ def ptx(request, monkeypatch):
     )
     launch.build_grid.cache_clear()
 
-    def compiled(kernel: Any, arguments: tuple[Any, ...]) -> str:
+    def compile_kernel(kernel: Any, arguments: tuple[Any, ...]) -> str:
         text, _ = cuda.compile(
             kernel.py_func, cuda.types.void(*arguments), device=False, abi="numba", cc=request.param
         )[:2]
         assert ".target sm_{}{}".format(*request.param) in text
         return text
 
-    yield compiled
+    compile_kernel.capability = request.param
+    yield compile_kernel
     launch.build_grid.cache_clear()
 
 
-def test_row_kernels_compile(calls, ptx):
+def test_row_kernels_compile(calls, compile_ptx):
     from numba import cuda
 
     for kernel, arguments in calls:
-        text = ptx(launch.build_grid(kernel), (cuda.types.int64, *arguments))
-        assert ".local" not in text, f"{kernel.python.__name__} keeps registers in memory"
+        text = compile_ptx(launch.build_grid(kernel), (cuda.types.int64, *arguments))
+        require_exactness(f"{kernel.python.__name__}_grid", text)
+        require_thrift(f"{kernel.python.__name__}_grid", text, compile_ptx.capability)
 
 
-def test_the_similarity_kernel_compiles_and_rounds_correctly(ptx):
-    require_rounding(ptx(similarity.find_neighbors, similarity_arguments()))
+def test_the_similarity_kernel_compiles_and_rounds_correctly(compile_ptx):
+    text = compile_ptx(similarity.find_neighbors, similarity_arguments())
+    require_rounding(text)
+    require_exactness("find_neighbors", text)
+    require_thrift("find_neighbors", text, compile_ptx.capability)
 
 
 def similarity_arguments() -> tuple[Any, ...]:
@@ -138,6 +151,35 @@ def require_rounding(text: str) -> None:
     """Similarities are divided and rounded once, as on the CPU."""
     assert "div.rn.f64" in text and "cvt.rn.f32.f64" in text
     assert "fma.rn.f64" not in text and "div.approx" not in text
+
+
+def require_exactness(name: str, text: str) -> None:
+    """No product that needs rounding is added to unrounded, which a CPU would not do."""
+    fusions = ptx.list_inexact_fusions(text)
+    assert not fusions, f"{name} fuses {fusions}"
+    assert name in EXACT_FUSIONS or "fma." not in text, f"{name} fuses; say why that is exact"
+
+
+def require_thrift(name: str, text: str, capability: tuple[int, int]) -> None:
+    """Registers suffice, for as many threads as a multiprocessor is given, and so do parameters."""
+    usage = ptx.measure(text, capability)
+    assert usage.memory_bytes == 0, f"{name} keeps registers in memory"
+    if name == "find_neighbors":
+        n_blocks = usage.count_blocks(similarity.BLOCK_THREADS)
+        assert n_blocks == similarity.BLOCKS_PER_MULTIPROCESSOR
+    else:
+        n_threads = usage.count_blocks(launch.BLOCK_THREADS) * launch.BLOCK_THREADS
+        assert n_threads >= launch.LANES_PER_MULTIPROCESSOR, f"{name} takes {usage.registers}"
+    assert ptx.count_parameter_bytes(text) <= ptx.MAX_PARAMETER_BYTES, name
+
+
+def test_what_threads_share_is_added_to_atomically():
+    """A thread that loses an addition of another's would hardly ever show on a host."""
+    tree = ast.parse(inspect.getsource(similarity))
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert calls.count("cuda.atomic.add") >= 6
+    added = [node.target for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
+    assert added and not [ast.unparse(t) for t in added if not isinstance(t, ast.Name)]
 
 
 def test_no_kernel_is_left_out(calls):

@@ -5,7 +5,9 @@ calls is there.
 from __future__ import annotations
 
 import inspect
+import types
 
+import numpy as np
 import pytest
 
 from gpu_dcgen.backend.protocol import Backend
@@ -67,10 +69,18 @@ def test_little_grids_do_not_warn():
     assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 0  # cuda_backend sets it
 
 
-def test_arrays_are_handed_to_numba_without_waiting():
+def test_arrays_are_handed_to_numba_without_waiting(monkeypatch):
     from numba import cuda
 
-    assert "sync" in inspect.signature(cuda.as_cuda_array).parameters
+    class OnDevice:
+        """An array that nobody reads."""
+
+    signature = inspect.signature(cuda.as_cuda_array)
+    monkeypatch.setattr(cupy, "ndarray", OnDevice)
+    monkeypatch.setattr(cuda, "as_cuda_array", lambda *a, **k: signature.bind(*a, **k).arguments)
+    array = OnDevice()
+    assert cuda_backend._as_argument(array) == {"obj": array, "sync": False}
+    assert cuda_backend._as_argument(3) == 3
 
 
 @pytest.mark.parametrize("free_gib", [80, 16, 4, 1])
@@ -94,6 +104,22 @@ def test_one_block_of_lanes_is_the_least(backend):
 @pytest.mark.parametrize(("n_rows", "lanes"), [(0, 128), (1, 128), (200, 256), (10**6, 132 * 512)])
 def test_there_are_no_more_lanes_than_rows_in_whole_blocks(n_rows, lanes, backend):
     assert backend.count_lanes(1000, n_rows) == lanes
+
+
+@pytest.mark.parametrize(("free_gib", "n_blocks"), [(80, 132 * 3), (1, 1 << 7)])
+def test_similarity_has_scratch_for_the_blocks_that_run_side_by_side(
+    free_gib, n_blocks, backend, monkeypatch
+):
+    """Three a multiprocessor (`test_compilation` counts their registers), if memory suffices."""
+    asked = []
+    monkeypatch.setattr(
+        cuda_backend.similarity, "find_similar_items", lambda grid, *_: asked.append(grid.n_blocks)
+    )
+    backend._memory = Memory(free_gib << 30)
+    n_items = 1 << 16
+    matrix = types.SimpleNamespace(norms=np.zeros(n_items), packed=True)
+    backend.find_similar_items(0, n_items, matrix, min_common_users=1, top_k=100)
+    assert asked == [n_blocks]
 
 
 def test_recovering_counts(backend):

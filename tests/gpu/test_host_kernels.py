@@ -12,7 +12,13 @@ from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.negative_sampler import calibration
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from gpu_dcgen.similarity_computer.matrix import build_matrix
-from tests.gpu.test_compilation import ON_THE_HOST, require_rounding, row_kernels
+from tests.gpu.test_compilation import (
+    ON_THE_HOST,
+    require_exactness,
+    require_rounding,
+    require_thrift,
+    row_kernels,
+)
 from tests.support.shops import random_shop, tiny_config, write_shop
 from tests.support.stage_shops import Stages
 
@@ -46,8 +52,8 @@ def test_whole_builds_give_the_cpus_content(tmp_path, host_backend, monkeypatch)
         assert ".target sm_90" in kernel.ptx
         if name == "find_neighbors":
             require_rounding(kernel.ptx)
-        else:
-            assert ".local" not in kernel.ptx, f"{name} keeps registers in memory"
+        require_exactness(name, kernel.ptx)
+        require_thrift(name, kernel.ptx, (9, 0))
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -33,9 +33,6 @@ _BLOCK_SHARE = 0.25  # of free memory for a block of samples or of similarities
 _SCRATCH_SHARE = 0.25  # of free memory for the scratch of one kernel
 # Of free memory for a piece of an input file, which is decoded beside the columns read before.
 _READ_SHARE = 0.15
-_LANES_PER_MULTIPROCESSOR = 512  # threads with scratch: as many as their registers let run
-# Thread blocks of `similarity` that run at a time: 256 threads of 76 registers, of 65,536.
-_ITEMS_PER_MULTIPROCESSOR = 3
 
 
 class CudaBackend:
@@ -72,7 +69,7 @@ class CudaBackend:
 
     def count_lanes(self, lane_bytes: int, n_rows: int) -> int:
         """Return a multiple of a thread block, at least one block, so that lanes are threads."""
-        most = self.device.n_multiprocessors * _LANES_PER_MULTIPROCESSOR
+        most = self.device.n_multiprocessors * launch.LANES_PER_MULTIPROCESSOR
         lanes = min(most, self._share(_SCRATCH_SHARE) // lane_bytes)
         n_blocks = min(lanes // launch.BLOCK_THREADS, -(-n_rows // launch.BLOCK_THREADS))
         return max(1, n_blocks) * launch.BLOCK_THREADS
@@ -127,7 +124,7 @@ class CudaBackend:
     ) -> tuple[Array, Array, Array, Array]:
         """Find the `top_k` most similar items of each item in first..last-1."""
         row_bytes = similarity.ITEM_BYTES * int(matrix.norms.shape[0])
-        most = self.device.n_multiprocessors * _ITEMS_PER_MULTIPROCESSOR
+        most = self.device.n_multiprocessors * similarity.BLOCKS_PER_MULTIPROCESSOR
         n_blocks = max(1, min(most, self._share(_SCRATCH_SHARE) // row_bytes))
         grid = similarity.Grid(cupy, n_blocks, as_argument=_as_argument)
         limits = Limits(min_common_users, top_k, matrix.packed)

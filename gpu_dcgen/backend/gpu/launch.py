@@ -23,6 +23,8 @@ from cpu_fallback import kernel_cache
 from ...kernels import RowKernel, recompiled
 
 BLOCK_THREADS = 128  # a multiple of a warp; small, because most kernels need many registers
+# Threads with scratch. The registers of every kernel let so many run, of 65,536 a multiprocessor.
+LANES_PER_MULTIPROCESSOR = 512
 # Grids are strided: blocks beyond those that the device holds at a time gain nothing.
 MAX_BLOCKS = 1 << 16
 # Small datasets make small grids.

@@ -33,6 +33,8 @@ from ..protocol import Array, MatrixByItemAndUser
 from . import launch
 
 BLOCK_THREADS = 256
+# That run at a time: their threads take 71 to 80 registers, of 65,536 a multiprocessor.
+BLOCKS_PER_MULTIPROCESSOR = 3
 # Scratch for each item in a block's row: sums, common users, keys, candidates, similarities.
 ITEM_BYTES = 32
 _WARP = 32
