@@ -99,12 +99,23 @@ def _start_processes(distributed: Any, config: DatasetConfig) -> Any:
 
 
 def _start_gpu_workers() -> Any:
-    """Start a worker on each GPU of this machine; each limits its own device memory."""
+    """Start a worker on each GPU of this machine; each limits its own device memory.
+
+    BackendError where dask-cuda finds no GPU, or cannot ask NVML for them.
+    """
     cuda = _import_package("dask_cuda", "distributed-gpu")
     with _apply_settings():
-        return cuda.LocalCUDACluster(
-            threads_per_worker=1, dashboard_address=_ANY_PORT, silence_logs=logging.ERROR
-        )
+        try:
+            return cuda.LocalCUDACluster(
+                threads_per_worker=1, dashboard_address=_ANY_PORT, silence_logs=logging.ERROR
+            )
+        except Exception as error:  # NVML's errors have no class in common with others
+            raise BackendError(
+                "gpus: dask-cuda cannot start workers on the GPUs of this machine "
+                f"({type(error).__name__}: {error}).\n"
+                "'gpu-dcgen doctor' shows whether a GPU can be used. For processes of the CPU: "
+                "--workers 2, or resources.num_workers without resources.scheduler."
+            ) from error
 
 
 def _apply_settings() -> Any:

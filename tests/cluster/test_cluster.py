@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -278,6 +279,27 @@ def test_without_dask_the_error_says_what_to_install(inputs, tmp_path, monkeypat
         match=r"needs distributed, which is not installed.\npip install 'gpu-dcgen\[d",
     ):
         build(inputs, tmp_path / "output", distributed_config(), backend="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["input"]
+
+
+@needs_dask
+def test_gpus_that_dask_cuda_does_not_find_are_an_error(inputs, tmp_path, monkeypatch):
+    """Without NVML, dask-cuda raises before it looks for devices."""
+
+    class NVMLError(Exception):
+        pass
+
+    def start(**options):
+        raise NVMLError("Driver Not Loaded")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=start))
+    config = distributed_config(scheduler="gpus")
+    with pytest.raises(BackendError) as raised:
+        build(inputs, tmp_path / "output", config, backend="cpu")
+    assert str(raised.value).startswith(
+        "gpus: dask-cuda cannot start workers on the GPUs of this machine (NVMLError: Driver Not "
+        "Loaded).\n'gpu-dcgen doctor' shows"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input"]
 
 
