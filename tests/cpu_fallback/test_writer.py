@@ -373,6 +373,14 @@ def test_what_does_not_fit_is_refused_with_its_column_and_leaves_no_file(
     assert not (tmp_path / "a.parquet").exists()
 
 
+def test_more_list_elements_than_offsets_of_32_bits_count_are_refused(tmp_path):
+    n, length = 1 << 11, 1 << 20
+    column = Lists(np.zeros(length, np.int8), np.zeros(n, int), np.full(n, length, np.int32))
+    with pytest.raises(ValueError, match=r"column 'x': 2147483648 list elements in a row group"):
+        write_column(tmp_path / "a.parquet", pa.list_(pa.int8()), column, n)
+    assert not (tmp_path / "a.parquet").exists()
+
+
 def test_columns_in_another_order_are_refused(tmp_path):
     block, _ = sample_block()
     swapped = replace(block, columns=dict(reversed(block.columns.items())))

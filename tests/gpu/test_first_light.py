@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+import sys
+import types
 
 import pyarrow.parquet as pq
 import pytest
@@ -215,6 +217,43 @@ def test_blocks_come_to_the_host_only_when_they_are_written(tmp_path):
 def test_nvvm_is_asked_without_a_device(settings):
     answer = questions.compile_with_nvvm(settings)
     assert answer["good"] and "nvvm" in answer["library"]
+
+
+def test_a_toolkit_of_the_machine_is_used_where_nobody_names_one(prepared, tmp_path, monkeypatch):
+    """Workers, which compile with its NVVM, inherit it."""
+    monkeypatch.setattr(first_light, "TOOLKIT", tmp_path / "cuda")
+    homes = []
+    for folder, variable in ((False, None), (True, None), (True, "/opt/cuda")):
+        if folder:
+            (tmp_path / "cuda" / "nvvm").mkdir(parents=True, exist_ok=True)
+        monkeypatch.setenv("CUDA_HOME", variable or "")  # so that what main sets is undone too
+        if variable is None:
+            monkeypatch.delenv("CUDA_HOME")
+        _, content = run(prepared, tmp_path / "out.json", "--only", "one sort")
+        homes.append(content["CUDA_HOME"])
+    assert homes == [None, str(tmp_path / "cuda"), "/opt/cuda"]
+
+
+def test_a_package_that_the_machine_lacks_is_named(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    for name in list(sys.modules):
+        if name.startswith("gpu_dcgen"):
+            monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ImportError, match="pydantic"):
+        questions.list_packages(settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "good"),
+    [(0, "9 passed", True), (1, "9 passed", False), (0, "no GPU tested here: no driver", False)],
+)
+def test_all_tests_without_a_gpu_are_a_failure(code, text, good, settings, monkeypatch):
+    monkeypatch.setattr(
+        questions.subprocess,
+        "run",
+        lambda command, **options: types.SimpleNamespace(returncode=code, stdout=text),
+    )
+    assert questions.run_all_tests(settings)["good"] is good
 
 
 def test_a_name_that_no_question_has_is_refused(prepared, tmp_path, capsys):

@@ -139,6 +139,53 @@ def test_every_setting_of_a_writer_has_an_option(tmp_path, compression, statisti
         writer.options(plc.Table([writer._column(laid_out(pa.int8()))]))
 
 
+class Recorder:
+    """Passes calls of a builder to pylibcudf's own, and notes their arguments by name."""
+
+    def __init__(self, builder, asked):
+        self.builder, self.asked = builder, asked
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.asked[name] = arguments[0] if arguments else None
+            result = getattr(self.builder, name)(*arguments)
+            return self if result is self.builder or type(result) is type(self.builder) else result
+
+        return call
+
+
+def record_options(monkeypatch, name):
+    """Return what is asked of the builder of pylibcudf's options of that name, from now on."""
+    asked, options = {}, getattr(plc.io.parquet, name)
+
+    def build(*arguments):
+        return Recorder(options.builder(*arguments), asked)
+
+    monkeypatch.setattr(plc.io.parquet, name, SimpleNamespace(builder=build))
+    return asked
+
+
+def test_a_missing_column_is_an_error_and_types_are_those_of_the_file(tmp_path, monkeypatch):
+    """By default libcudf leaves out columns that a file lacks, in silence."""
+    asked = record_options(monkeypatch, "ParquetReaderOptions")
+    (tmp_path / "a.parquet").touch()
+    libcudf._reader_options(tmp_path / "a.parquet", ("x", "y"))
+    assert asked.pop("column_names") == ["x", "y"] and "build" in asked
+    assert asked["ignore_missing_columns"] is False
+    assert asked["use_arrow_schema"] is False and asked["use_pandas_metadata"] is False
+
+
+def test_dictionaries_of_ids_and_row_groups_have_no_limits_of_libcudf(tmp_path, monkeypatch):
+    """Its defaults are 1 MiB of a dictionary and 1 million rows; our schema is in the metadata."""
+    asked = record_options(monkeypatch, "ChunkedParquetWriterOptions")
+    schema = pa.schema([pa.field("x", pa.int8())])
+    settings = contract.make_writer_settings("train_dataset")
+    writer = libcudf.RowGroupWriter(tmp_path / "a.parquet", schema, settings, {"k": "v"}, None)
+    writer.options(plc.Table([writer._column(laid_out(pa.int8()))]))
+    assert asked["max_dictionary_size"] >= 1 << 30 and asked["row_group_size_rows"] >= 1 << 30
+    assert asked["write_arrow_schema"] is False and asked["key_value_metadata"] == [{"k": "v"}]
+
+
 def test_types_that_stay_on_the_device_have_one_in_libcudf():
     from gpu_dcgen.backend.gpu.tables import _PLAIN
 

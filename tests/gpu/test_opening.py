@@ -73,6 +73,24 @@ def test_the_backend_opens_without_rapids(driver):
     backend.reset_counters()
 
 
+def test_all_libraries_allocate_from_one_pool_with_a_limit(driver):
+    """CUDA's own stream-ordered pool, never managed memory, whatever was set before."""
+    import rmm
+
+    from gpu_dcgen.backend.gpu import memory
+
+    limit = 2 << 30
+    backend, _ = select_backend("gpu", gpu_memory_limit=limit)
+    resource = rmm.mr.get_current_device_resource()
+    assert isinstance(resource, rmm.mr.LimitingResourceAdaptor)
+    assert resource.get_allocation_limit() == limit
+    statistics = resource.get_upstream()
+    assert isinstance(statistics, rmm.mr.StatisticsResourceAdaptor)
+    # What stands for the pool where the driver is faked.
+    assert isinstance(statistics.get_upstream(), type(rmm.mr.CudaAsyncMemoryResource()))
+    assert cupy.cuda.get_allocator() is memory._allocate
+
+
 def test_auto_takes_it(driver):
     backend, reason = select_backend("auto")
     assert (backend.name, reason) == ("gpu", "a CUDA device is available")
@@ -81,7 +99,18 @@ def test_auto_takes_it(driver):
 def test_the_doctor_tells_its_versions(driver):
     checks = {check.name: check for check in doctor._check_gpu()}
     assert {check.verdict for check in checks.values()} == {"ok"}
-    assert f"cupy {importlib.metadata.version('cupy-cuda13x')}" in checks["RAPIDS"].actual
+    distributions = importlib.metadata.packages_distributions()
+    versions = {
+        name: importlib.metadata.version(distributions[name][0]) for name in device.PACKAGES
+    }
+    assert versions == {
+        "cupy": mock.ANY,
+        "pylibcudf": mock.ANY,
+        "rmm": mock.ANY,
+        "numba_cuda": mock.ANY,
+    }
+    for name, version in versions.items():
+        assert f"{name} {version}" in checks["RAPIDS"].actual
 
 
 def test_numba_compiles_its_first_kernel(driver):
@@ -107,7 +136,7 @@ from gpu_dcgen.backend.select import select_backend
 from gpu_dcgen.errors import BackendError
 from tests.gpu.faked_driver import FakedDriver
 with pytest.MonkeyPatch.context() as patch:
-    FakedDriver(patch)
+    {driver}
     backend, reason = select_backend("auto")
     assert (backend.name, reason[:8]) == ({name!r}, {reason!r}), (backend.name, reason)
     try:
@@ -116,6 +145,16 @@ with pytest.MonkeyPatch.context() as patch:
         print(error)
 """
 WITHOUT_ROW_STACK = "numpy.__all__.remove('row_stack'); del numpy.row_stack"
+WITHOUT_DRIVER = """
+import ctypes
+load = ctypes.CDLL
+def find(name, *arguments, **options):
+    if name == "libcuda.so.1":
+        raise OSError(f"{name}: no such file")
+    return load(name, *arguments, **options)
+ctypes.CDLL = find
+import cupy, pylibcudf, rmm, numba.cuda
+"""
 WITHOUT_NVVM = """
 import cuda.pathfinder
 load = cuda.pathfinder.load_nvidia_dynamic_lib
@@ -127,8 +166,14 @@ cuda.pathfinder.load_nvidia_dynamic_lib = find
 """
 
 
-def open_in_another_process(broken: str, *, name: str = "cpu", reason: str = "no GPU: ") -> str:
-    code = OPEN.format(broken=broken, name=name, reason=reason)
+def open_in_another_process(
+    broken: str,
+    *,
+    name: str = "cpu",
+    reason: str = "no GPU: ",
+    driver: str = "FakedDriver(patch)",
+) -> str:
+    code = OPEN.format(broken=broken, name=name, reason=reason, driver=driver)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
@@ -151,6 +196,12 @@ def test_nvvm_that_is_missing_is_named():
     text = open_in_another_process(WITHOUT_NVVM)
     assert "numba-cuda failed: DynamicLibNotFoundError" in text and "/no/where" in text
     assert "export CUDA_HOME=/usr/local/cuda" in text
+
+
+def test_the_wheels_without_a_driver_are_no_gpu():
+    """They import as if there were one; only asking the driver tells."""
+    text = open_in_another_process(WITHOUT_DRIVER, driver="pass")
+    assert "no NVIDIA driver (libcuda.so.1: no such file" in text
 
 
 def test_warnings_as_errors_are_no_reason_to_refuse_the_device():
