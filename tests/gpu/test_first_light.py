@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import shlex
@@ -10,6 +11,8 @@ import types
 
 import pyarrow.parquet as pq
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cpu_fallback import NumpyBackend
 from tests.gpu import asking, first_light, questions
@@ -102,6 +105,22 @@ def test_the_plan_in_the_guide_has_each_question_with_its_limit():
     assert set(names) <= {question.name for question in listed}
     first = {name for name in (row[0] for row in rows) if "RAPIDS" not in name} - set(names)
     assert first == {"driver", "NVVM", "one kernel", "one sort", "similarity time"}
+
+
+def test_the_packages_in_the_guide_bring_all_that_they_need():
+    """They are installed without dependencies, beside what the machine has."""
+    guide = (asking.ROOT / "docs" / "guide" / "gpu.md").read_text("utf-8")
+    named = guide.partition("--target packages --no-deps ")[2].partition("`")[0].split()
+    assert {"pydantic", "pytest", "hypothesis"} <= set(named)
+    requirements = {
+        canonicalize_name(distribution.name): distribution.requires or ()
+        for distribution in importlib.metadata.distributions()
+    }
+    # With an old pydantic, some are not there, and not needed.
+    needed = [Requirement(line) for name in named for line in requirements.get(name, ())]
+    names = {need.name for need in needed if not need.marker or need.marker.evaluate({"extra": ""})}
+    missing = {canonicalize_name(name) for name in names} - {*named, *questions.PACKAGES}
+    assert not missing
 
 
 def test_other_digests_fail_and_the_columns_are_named(settings, monkeypatch):
