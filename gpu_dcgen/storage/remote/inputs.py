@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Requests at the same time, each with RANGE_BYTES in memory: storage has a high latency.
 _THREADS = 16
 _MIN_FREE_SHARE = 0.05  # of the disk's free bytes, not to be used
+_WEB_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".csv.zst", ".tsv")  # that are asked for
 _VERSIONS_FILE = "copied.json"
 # In the folders of tables that keep their own list of files.
 _LAKES = frozenset({"_delta_log", "_spark_metadata", ".hoodie"})
@@ -68,9 +69,10 @@ def _find_tables(remote: RemoteFolder, inputs: InputsConfig) -> dict[str, Entry]
     for table in tables:
         files = dict(_find_files(remote, table, inputs))
         if not files and table == "transactions":
-            name = inputs.files.get(table, f"{table}.parquet")
+            *names, last = _list_web_names(table, inputs)
+            name = f"{', '.join(names)} or {last}" if names else last
             if remote.is_listed and table not in inputs.files:
-                name += f" or {table}.csv (a file, or a folder of files)"
+                name = f"{table}.parquet or {table}.csv (a file, or a folder of files)"
             raise InputError(
                 f"{remote.url}: there is no {name}.\n"
                 "Give the folder that holds the table of transactions, named in lower case."
@@ -84,7 +86,7 @@ def _find_files(
 ) -> Iterator[tuple[str, Entry]]:
     """Yield the files of one table: all that are not hidden, whatever their suffix."""
     if not remote.is_listed:  # a web server does not list files
-        names = [inputs.files.get(table, f"{table}.parquet")]
+        names = _list_web_names(table, inputs)
     else:
         names = [name for name in remote.names() if inputs.is_table(name, table)]
     for name in names:
@@ -105,6 +107,13 @@ def _find_files(
             _require_safe_name(remote, file_name)
             if not any(map(is_hidden, folders)):
                 yield file_name, file
+
+
+def _list_web_names(table: InputTable, inputs: InputsConfig) -> list[str]:
+    """Return the names that a table may have on a web server: its own, or the usual ones."""
+    if table in inputs.files:
+        return [inputs.files[table]]
+    return [f"{table}{suffix}" for suffix in _WEB_SUFFIXES]
 
 
 def _require_safe_name(remote: RemoteFolder, name: str) -> None:
