@@ -38,6 +38,11 @@ _MARKS = {  # first bytes of what is not text of 8-bit units -> suffix of its fi
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_OTHER_FORMATS = {  # first bytes of files that are no text -> what they are, and what to do
+    b"PK\x03\x04": ("an archive, or a spreadsheet", "Unpack it, or save it as CSV."),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet", "Save it as CSV."),
+    b"PAR1": ("Parquet", "Give it a name that ends in .parquet."),
+}
 _CHUNK_BYTES = 1 << 20  # read at a time where a fault is looked for
 _MAX_SHOWN = 80  # characters of a line in a message
 _OF_NAMES = "_-.'\"()[]/"  # marks in names of columns that separate none
@@ -157,6 +162,9 @@ def require_several_columns(file: Path, header: Header) -> None:
 
 def _require_text(file: Path, start: bytes, config: CsvConfig) -> None:
     """InputError where the first bytes of a file are not text in the encoding of the settings."""
+    for mark, (format_name, remedy) in _OTHER_FORMATS.items():
+        if start.startswith(mark):
+            raise InputError(f"{file}: found {format_name}; expected text.\n{remedy}")
     kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
     if kind is None:
         return

@@ -19,6 +19,8 @@ _UNITS = {"s": _NS, "ms": 10**6, "us": 10**3, "ns": 1}  # of epoch times, in nan
 _YEAR = 365 * 86_400 * _NS
 # When logs of shops are from; times outside may have lost their unit.
 _FIRST_YEAR, _LAST_YEAR = 1990, 2100
+_DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%m/%d/%y", "%d-%b-%Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _MAX_WIDTH = 64  # of ids that are padded, in characters
 _HM_DIGITS, _HM_WIDTH = 9, 10  # of H&M's article ids as integers and as text
 _HM_COLUMNS = {"garment_group_name", "colour_group_name", "index_group_name", "index_name"}
@@ -179,11 +181,36 @@ def explain_unread_times(values: Iterable[Any]) -> Iterator[str]:
             "A number has no unit, unless it is stated, for whole ones: inputs.time_unit: s (or "
             "ms, us, ns)"
         )
+    elif formats := _find_formats(texts):
+        more = ", ".join(f'"{other}"' for other in formats[1:])
+        doubt = f" (or {more})" if more else ""
+        yield (
+            "Times that are not written as ISO 8601 need a format: "
+            f'inputs.time_format: "{formats[0]}"{doubt}'
+        )
     elif texts and all(re.match(r"\d{5,}-|<value out of range", text) for text in texts):
         yield (
             "Times so far in the future have lost their unit: milliseconds that were written as "
             'seconds, for example (pandas: pd.to_datetime(numbers, unit="ms")).'
         )
+
+
+def _find_formats(texts: list[str]) -> list[str]:
+    """Return the formats that all texts may have, of days, months and years in any order."""
+    return [
+        f"{day}{clock}"
+        for day in _DAYS
+        for clock in _CLOCKS
+        if texts and all(_has_format(text, f"{day}{clock}") for text in texts)
+    ]
+
+
+def _has_format(text: str, time_format: str) -> bool:
+    try:
+        datetime.strptime(text, time_format)
+    except ValueError:
+        return False
+    return True
 
 
 def _find_unit(texts: list[str]) -> str | None:

@@ -20,6 +20,7 @@ _LACKS = {
     "price": "price features are null, and price weights 1",
 }
 _MAX_NAMES = 40  # of columns, in a message
+_VALUE = re.compile(r"[-+]?\d[-\d.:/ T]*")  # a number or a time
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def explain_missing(tables: Sequence[MissingColumns], inputs: InputsConfig) -> s
         "it has another name, map it" if n_missing == 1 else "they have other names, map them"
     )
     lines.append(f"If {condition} in the configuration: {show_mapping(mapping)}")
+    if any(all(map(_VALUE.fullmatch, table.names[-2:])) for table in tables):
+        lines.append("If the first line holds values, write the names of the columns above it.")
     if any("price" in table.missing for table in tables):
         lines.append("If the log has no prices, build with inputs.price: none.")
     return "\n".join(lines)

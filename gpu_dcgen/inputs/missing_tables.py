@@ -11,6 +11,14 @@ from ..contract.schema import InputTable
 from ..contract.table_names import is_hidden
 
 _MAX_NAMES = 40  # of files, in a message
+_MAX_PACKED = 3  # files that are no tables, in a message
+_FORMATS = {  # suffixes -> why such a file cannot be read, and what to do
+    ("zip", "tar", "tgz", "7z", "rar"): "an archive: unpack it",
+    ("xlsx", "xls", "ods"): "a spreadsheet: save it as CSV",
+    ("json", "jsonl", "ndjson", "feather", "arrow", "db", "sqlite", "duckdb", "pkl"): (
+        "neither CSV nor Parquet: write it as one of them"
+    ),
+}
 _ALL: tuple[InputTable, ...] = ("articles", "customers", "transactions", "views")
 # Tables that may be missing -> what the samples lack without them.
 _LACKS: dict[InputTable, str] = {
@@ -23,11 +31,15 @@ def explain_missing_table(folder: Path, table: InputTable, inputs: InputsConfig)
     """Return the text of an InputError about a table that the folder lacks."""
     names = sorted(path.name for path in folder.iterdir())
     unread = _list_unread(names, inputs)
+    packed = [f"{name}: {why}" for name in unread if (why := explain_format(name))]
+    unread = [name for name in unread if not explain_format(name)]
     remedy = (
         f"If one of them holds {table}, name it: inputs.files: {{{table}: NAME}}; 'gpu-dcgen init "
         f"{shlex.quote(str(folder))}' suggests a configuration. Else name the folder that holds "
         "the table."
         if unread
+        else "; ".join([*packed[:_MAX_PACKED], *(["..."] if len(packed) > _MAX_PACKED else [])])
+        if packed
         else f"Put the table of {table} there, or name the folder that holds it."
     )
     expected = inputs.files.get(table, f"{table}.parquet or {table}.csv")
@@ -35,6 +47,12 @@ def explain_missing_table(folder: Path, table: InputTable, inputs: InputsConfig)
         f"{folder}: table {table} is missing; found {_list_names(names) or 'nothing'}; expected "
         f"{expected} (a file, or a folder of files).\n{remedy}"
     )
+
+
+def explain_format(name: str) -> str:
+    """Return why a file of this name cannot be read, and what to do; "" where it may be."""
+    suffix = name.rpartition(".")[2].lower()
+    return next((why for suffixes, why in _FORMATS.items() if suffix in suffixes), "")
 
 
 def warn_of_missing_tables(

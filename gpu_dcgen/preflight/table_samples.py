@@ -17,6 +17,7 @@ from ..config import CsvConfig
 from ..contract.table_names import is_csv_name, is_hidden
 from ..errors import InputError
 from ..inputs.csv_files import read_header, read_records, require_several_columns
+from ..inputs.missing_tables import explain_format
 from ..inputs.text_streams import open_text
 
 _N_ROWS = 5000  # that are looked at
@@ -74,7 +75,7 @@ def read_samples(folder: Path) -> FolderSample:
             if (table := _read_table(path)) is not None:
                 tables.append(table)
             else:
-                unreadable[path.name] = _explain(path)
+                unreadable[path.name] = explain_format(path.name) or "neither CSV nor Parquet"
         except (InputError, OSError, UnicodeError, pa.ArrowException) as error:
             reason = " ".join(str(error).splitlines())
             unreadable[path.name] = reason.removeprefix(f"{path}: ")
@@ -95,14 +96,6 @@ def _read_table(path: Path) -> TableSample | None:
         if stream.read(4) != b"PAR1":
             return None
     return TableSample(path.name, dict(_read_parquet(file)))
-
-
-def _explain(path: Path) -> str:
-    if path.suffix.lower() in (".zip", ".tar", ".7z", ".rar"):
-        return "an archive: unpack it"
-    if path.suffix.lower() in (".xlsx", ".xls"):
-        return "a spreadsheet: save it as CSV"
-    return "neither CSV nor Parquet"
 
 
 def _read_csv(file: Path) -> Iterator[tuple[str, ColumnSample]]:

@@ -90,3 +90,66 @@ def test_a_backslash_has_no_meaning_by_itself(names, quoting):
         roles = {"article_id": "key", "prod_name": "category"}
         csv_files.convert_csv(file, file.with_suffix(".parquet"), roles, CsvConfig())
         assert pq.read_table(file.with_suffix(".parquet"))["prod_name"].to_pylist() == names
+
+
+FORMATS = {
+    "a zip archive": (b"PK\x03\x04" + bytes(60), "an archive, or a spreadsheet.*\nUnpack it, or"),
+    "a spreadsheet": (b"\xd0\xcf\x11\xe0\xa1" + bytes(600), "a spreadsheet.*\nSave it as CSV"),
+    "Parquet": (b"PAR1\x15\x00", "Parquet; expected text.\nGive it a name .* .parquet"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), FORMATS.values(), ids=FORMATS)
+def test_files_of_other_formats_are_named_by_their_first_bytes(tmp_path, data, message):
+    folder = write_csv_tables(tmp_path / "shop", transactions=None)
+    (folder / "transactions.csv").write_bytes(data)
+    with pytest.raises(InputError, match=rf"transactions\.csv: found {message}"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("transactions.csv.zip", "transactions.csv.zip: an archive: unpack it"),
+        ("orders.xlsx", "orders.xlsx: a spreadsheet: save it as CSV"),
+        ("log.jsonl", "log.jsonl: neither CSV nor Parquet: write it as one of them"),
+    ],
+)
+def test_a_folder_with_files_of_other_formats_says_what_to_do_with_them(tmp_path, name, remedy):
+    folder = write_csv_tables(tmp_path / "shop", transactions=None)
+    (folder / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match="transactions is missing") as caught:
+        load_folder(folder)
+    assert remedy in str(caught.value) and "inputs.files" not in str(caught.value)
+    (folder / "orders.csv").touch()
+    with pytest.raises(InputError, match=r"inputs\.files: {transactions: NAME}"):
+        load_folder(folder)
+
+
+def test_a_first_line_of_values_is_pointed_out(tmp_path):
+    text = to_csv(TRANSACTIONS).partition("\n")[2]
+    folder = write_csv_tables(tmp_path / "shop", transactions=text)
+    with pytest.raises(InputError, match="write the names of the columns above it"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        (["01/13/2020", "02/01/2020", "03/04/2020"], ["%m/%d/%Y"]),
+        (
+            ["01/02/2020 10:00", "02/01/2020 11:30", "03/04/2020 01:00"],
+            ["%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"],
+        ),
+        (["13.01.2020", "1.2.2020", "4.3.2020"], ["%d.%m.%Y"]),
+    ],
+)
+def test_times_of_another_form_come_with_the_formats_that_read_them(tmp_path, days, expected):
+    log = TRANSACTIONS | {"t_dat": days}
+    folder = write_csv_tables(tmp_path / "shop", transactions=log)
+    with pytest.raises(InputError, match="need a format") as caught:
+        load_folder(folder)
+    line = str(caught.value).partition("inputs.time_format: ")[2].partition("\n")[0]
+    assert re.findall('"([^"]*)"', line) == expected
+    for time_format in expected:
+        assert len(list_sales(load_folder(folder, time_format=time_format))) == 3
