@@ -7,6 +7,6 @@ by their attributes.
 # `kernel_cache` comes first: it has to be installed before any function is compiled.
 from . import kernel_cache
 from .backend import NumpyBackend
-from .parquet import PartWriter
+from .part_writer import PartWriter
 
 __all__ = ["NumpyBackend", "PartWriter", "kernel_cache"]

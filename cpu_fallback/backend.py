@@ -18,7 +18,7 @@ import scipy.sparse
 
 from . import tables, vectors
 from .nearest import build_nearest_search
-from .parquet import PartWriter
+from .part_writer import PartWriter
 from .sorting import stable_argsort
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end

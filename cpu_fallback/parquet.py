@@ -1,8 +1,8 @@
-"""Write blocks of columns as Parquet row groups, without a Python object per row.
+"""What the writers of Parquet files share: checks of blocks, and how they are cut.
 
 Blocks and settings come from `gpu_dcgen.backend.blocks` and `gpu_dcgen.contract.schema` and are
-known by class name and attributes. The GPU writer shares `BlockWriter` and the functions that take
-`xp`, which is NumPy or CuPy.
+known by class name and attributes. The functions that take `xp`, NumPy or CuPy, are those of both
+backends.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import numba
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-_CATEGORY = pa.dictionary(pa.int32(), pa.string())
-# Rows encoded at a time (Arrow: 1,024). Statistics of a dictionary column walk its dictionary once
-# a batch, so few batches are faster.
-_BATCH_ROWS = 8_192
-_GROUP_DIGITS = 10  # of the group's number in a sample id
+GROUP_DIGITS = 10  # of the group's number in a sample id
 
 LaidOut = TypeVar("LaidOut")
 
@@ -86,7 +80,7 @@ class BlockWriter(ABC, Generic[LaidOut]):
     def _lay_out_rows(self, field: pa.Field, column: Any, start: int, stop: int) -> LaidOut:
         entries = slice(start // _rows_per_entry(column), stop // _rows_per_entry(column))
         try:
-            array: Any = self._lay_out(field.type, column, entries)
+            array: Any = self._lay_out(field, column, entries)
             if len(array) != stop - start:
                 raise ValueError(f"{len(array)} rows where the block has {stop - start}.")
             if array.null_count and not field.nullable:
@@ -99,7 +93,7 @@ class BlockWriter(ABC, Generic[LaidOut]):
     def _open(self) -> None: ...
 
     @abstractmethod
-    def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> LaidOut: ...
+    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> LaidOut: ...
 
     @abstractmethod
     def _append(self, columns: list[LaidOut]) -> None: ...
@@ -109,62 +103,6 @@ class BlockWriter(ABC, Generic[LaidOut]):
 
     @abstractmethod
     def _abandon(self) -> None: ...
-
-
-class PartWriter(BlockWriter[pa.Array]):
-    """Writes one Parquet file; `write(block)` appends one row group or several equal ones.
-
-    `schema` is what every reader sees, metadata included. `settings` has `compression`,
-    `compression_level`, `rows_per_row_group` (at most; row groups hold whole groups, D16),
-    `encodings` (column -> Parquet encoding where it is not the dictionary) and `statistics`
-    (columns with minima and maxima, which are also in the page index). Equal blocks give equal
-    bytes.
-
-    Ids are stored as dictionaries of the ids in their row group, under an Arrow schema that calls
-    them strings: the file equals that of a writer that builds the dictionary by hashing every
-    string.
-    """
-
-    _stored: pa.Schema
-    _writer: pq.ParquetWriter
-
-    def _open(self) -> None:
-        settings = self._settings
-        leaves = {field.name: _leaf_name(field) for field in self._schema}
-        self._stored = pa.schema(
-            [_stored_field(field, settings.encodings) for field in self._schema]
-        )
-        self._writer = pq.ParquetWriter(
-            self._path,
-            self._stored,
-            compression=settings.compression,
-            compression_level=settings.compression_level,
-            use_dictionary=[leaf for name, leaf in leaves.items() if name not in settings.encodings]
-            or False,
-            column_encoding={
-                leaves[name]: encoding
-                for name, encoding in settings.encodings.items()
-                if name in leaves
-            },
-            write_statistics=[leaves[name] for name in settings.statistics if name in leaves],
-            write_page_index=True,
-            write_batch_size=_BATCH_ROWS,
-            store_schema=False,
-        )
-        self._writer.add_key_value_metadata(encode_metadata(self._schema))
-
-    def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-        return _BUILDERS[type(column).__name__](type_, column, entries)
-
-    def _append(self, columns: list[pa.Array]) -> None:
-        table = pa.Table.from_arrays(columns, schema=self._stored)
-        self._writer.write_table(table, row_group_size=table.num_rows)
-
-    def _finish(self) -> None:
-        self._writer.close()
-
-    def _abandon(self) -> None:
-        self._writer.close()
 
 
 def encode_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
@@ -210,6 +148,8 @@ def require_lists(
     """
     if values.dtype != numpy_type(type_.value_type):
         raise ValueError(f"lists of {values.dtype} for {type_}.")
+    if len(starts) and int(lengths.min()) < 0:
+        raise ValueError("lists of a length below 0.")
     if len(starts) and not 0 <= int(starts.min()) <= int((starts + lengths).max()) <= len(values):
         raise ValueError(f"lists reach outside their {len(values)} values.")
     if n_elements > np.iinfo(np.int32).max:
@@ -257,18 +197,18 @@ def build_sample_ids(
     `upload` makes an array of `xp` from one of NumPy.
     """
     ids = [
-        f"{column.split}-{0:0{_GROUP_DIGITS}d}-{slot:02d}".encode()
+        f"{column.split}-{0:0{GROUP_DIGITS}d}-{slot:02d}".encode()
         for slot in range(column.rows_per_group)
     ]
     ends = np.cumsum([len(text) for text in ids])
     n, width = entries.stop - entries.start, int(ends[-1])
     group = xp.arange(entries.start, entries.stop, dtype=xp.int64) + column.first_group
-    powers = upload(10 ** np.arange(_GROUP_DIGITS - 1, -1, -1))
+    powers = upload(10 ** np.arange(GROUP_DIGITS - 1, -1, -1))
     digits = (group[:, None] // powers % 10 + ord("0")).astype(xp.uint8)
     text = xp.tile(upload(np.frombuffer(b"".join(ids), np.uint8)), (n, 1))
     for start in [0, *ends[:-1].tolist()]:
         first = start + len(column.split) + 1
-        text[:, first : first + _GROUP_DIGITS] = digits
+        text[:, first : first + GROUP_DIGITS] = digits
     offsets = xp.zeros(n * len(ids) + 1, dtype=xp.int32)
     offsets[1:] = (
         xp.arange(n, dtype=xp.int32)[:, None] * xp.int32(width) + upload(ends.astype(np.int32))
@@ -276,134 +216,5 @@ def build_sample_ids(
     return offsets, text.reshape(n * width)
 
 
-def _stored_field(field: pa.Field, encodings: dict[str, str]) -> pa.Field:
-    """Return the field that the Parquet writer gets: strings as dictionaries where so encoded."""
-    return field if field.name in encodings else field.with_type(_stored_type(field.type))
-
-
-def _stored_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(type_):
-        return _CATEGORY
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(
-            type_.value_field.with_type(_stored_type(type_.value_type)), type_.list_size
-        )
-    return type_
-
-
-def _leaf_name(field: pa.Field) -> str:
-    """Return the column's name inside Parquet."""
-    return f"{field.name}.list.element" if is_list(field.type) else field.name
-
-
 def _rows_per_entry(column: Any) -> int:
     return column.rows_per_group if type(column).__name__ == "SampleIds" else column.repeats
-
-
-def _build_values(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    return _build_flat(type_, *expand_values(column, entries, np))
-
-
-def _build_codes(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    return _build_dictionary(
-        type_, column.codes[entries], column.vocabulary.strings, column.repeats
-    )
-
-
-def _build_lists(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    starts, lengths = column.starts[entries], column.lengths[entries]
-    offsets = np.zeros(len(lengths) * column.repeats + 1, np.int64)
-    np.cumsum(expand(lengths, column.repeats, np), out=offsets[1:])
-    element = numpy_type(type_.value_type)
-    require_lists(type_, column.values, starts, lengths, int(offsets[-1]))
-    values = np.empty(offsets[-1], element)
-    bits = f"u{element.itemsize}"  # copied as bits: one compiled loop a width
-    _copy_lists(column.values.view(bits), starts, lengths, column.repeats, values.view(bits))
-    return pa.ListArray.from_arrays(
-        pa.array(offsets.astype(np.int32)), _build_flat(type_.value_type, values, None), type=type_
-    )
-
-
-def _build_matrix(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    cells, valid = expand_cells(type_, column, entries, np)
-    if column.vocabulary is None:
-        elements = _build_flat(type_.value_type, cells, valid)
-    else:
-        elements = _build_dictionary(type_.value_type, cells, column.vocabulary.strings, 1)
-    return pa.FixedSizeListArray.from_arrays(elements, type=_stored_type(type_))
-
-
-def _build_sample_ids(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    offsets, text = build_sample_ids(column, entries, np)
-    return pa.Array.from_buffers(
-        type_, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-    )
-
-
-# By the name of the column's class in `gpu_dcgen.backend.blocks`.
-_BUILDERS: dict[str, Callable[[pa.DataType, Any, slice], pa.Array]] = {
-    "Values": _build_values,
-    "Codes": _build_codes,
-    "Lists": _build_lists,
-    "Matrix": _build_matrix,
-    "SampleIds": _build_sample_ids,
-}
-
-
-def _build_flat(type_: pa.DataType, values: np.ndarray, valid: np.ndarray | None) -> pa.Array:
-    require_fit(type_, values)
-    element = numpy_type(type_)
-    data = (
-        np.packbits(values, bitorder="little")
-        if pa.types.is_boolean(type_)
-        else np.ascontiguousarray(values, element)
-    )
-    return pa.Array.from_buffers(type_, len(values), [_pack_valid(valid), pa.py_buffer(data)])
-
-
-def _build_dictionary(
-    type_: pa.DataType, codes: np.ndarray, strings: pa.Array, repeats: int
-) -> pa.DictionaryArray:
-    """Return codes as a dictionary array.
-
-    An id's dictionary has the strings that occur, a category's all strings: it is the same in every
-    row group, so readers join row groups without translating codes.
-    """
-    require_codes(codes, len(strings))
-    if pa.types.is_string(type_):
-        codes, strings = _drop_unused(codes, strings)
-    codes = expand(np.ascontiguousarray(codes, np.int32), repeats, np)
-    buffers = [_pack_valid(codes >= 0), pa.py_buffer(codes)]
-    return pa.DictionaryArray.from_buffers(
-        _CATEGORY, len(codes), buffers, strings.cast(pa.string())
-    )
-
-
-def _drop_unused(codes: np.ndarray, strings: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Renumber the codes over the strings that occur, in the order of the vocabulary."""
-    # The last cell stands for null, code -1.
-    occurs = np.zeros(len(strings) + 1, bool)
-    occurs[codes] = True
-    occurs[-1] = False
-    distinct = np.flatnonzero(occurs)
-    # Only cells of occurring codes are set and read.
-    position = np.empty(len(strings) + 1, np.int32)
-    position[-1] = -1
-    position[distinct] = np.arange(len(distinct), dtype=np.int32)
-    return position[codes], strings.take(pa.array(distinct))
-
-
-def _pack_valid(valid: np.ndarray | None) -> pa.Buffer | None:
-    if valid is None or valid.all():
-        return None
-    return pa.py_buffer(np.packbits(valid, bitorder="little"))
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_lists(values, starts, lengths, repeats, out):
-    at = 0
-    for entry in range(len(starts)):
-        start, length = starts[entry], lengths[entry]
-        for _ in range(repeats):
-            out[at : at + length] = values[start : start + length]
-            at += length

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from .. import __version__
 from .descriptions import DESCRIPTIONS
 
 CONTRACT = "DC-002 1.0.0"
@@ -124,18 +125,17 @@ class File:
 
 
 # Chosen by `tests/benchmarks/encodings.py`, on blocks like H&M's: nanoseconds of one core and bytes
-# per row. ZSTD finds the 16 repeats of a user's or calendar's number in either encoding.
+# per row. Figures in parentheses are pyarrow's, of encodings that our encoder does not write.
 #
-#   numbers of user or calendar  PLAIN 6 ns, 0.1 B; dictionary 11 ns, 0.1 B
-#   numbers of the item          dictionary 26 ns, 1.5 B; PLAIN 39 ns, 2.6 B;
-#                                BYTE_STREAM_SPLIT 20 ns, 3.2 B
-#   item indices in sequences    PLAIN 205 ns, 2.4 B; dictionary 470 ns, 6.8 B;
-#                                DELTA_BINARY_PACKED 500 ns, 9.4 B
-#   sample_id                    DELTA_BYTE_ARRAY 62 ns, 0.03 B; PLAIN 74 ns, 0.6 B
-#   similarity_score             PLAIN 17 ns, 0.36 B; dictionary 23 ns, 0.48 B
-_ENCODINGS: dict[str, Encoding] = dict.fromkeys(
-    ("int8", "int16", "int32", "float32", "bool", "list[int]"), "PLAIN"
-)
+#   numbers of user or calendar  dictionary 3.5 ns, 0.06 B; PLAIN 3.8 ns, 0.1 B
+#   numbers of the item          dictionary 12 ns, 1.8 B; PLAIN 30 ns, 2.9 B;
+#                                (BYTE_STREAM_SPLIT 16 ns, 3.3 B)
+#   item indices in sequences    PLAIN 52 ns, 2.4 B; dictionary 184 ns, 2.5 B;
+#                                (DELTA_BINARY_PACKED 337 ns, 9.4 B)
+#   sample_id                    DELTA_BYTE_ARRAY 13 ns, 0.01 B; (PLAIN 50 ns, 0.6 B)
+#   similarity_score             PLAIN 5 ns, 0.33 B; dictionary 10 ns, 0.33 B
+#   negative_log_q               PLAIN 9 ns, 3.3 B; (BYTE_STREAM_SPLIT 18 ns, 3.1 B)
+_ENCODINGS: dict[str, Encoding] = dict.fromkeys(("float32", "bool", "list[int]"), "PLAIN")
 
 _USER_COLUMNS = (
     Column("user_id", "string", "id", statistics=True),
@@ -145,7 +145,7 @@ _USER_COLUMNS = (
     Column("user_news_frequency", "category", "feature", nullable=True),
     Column("user_lifetime_days", "int16", "feature"),
     Column("user_total_purchases", "int32", "feature"),
-    Column("user_avg_basket_size", "float32", "feature"),
+    Column("user_avg_basket_size", "float32", "feature", encoding="DICTIONARY"),
     Column("user_preferred_channel", "int8", "feature", nullable=True),
     Column("user_interaction_sequence", "list[int]", "feature"),
     Column("user_sequence_lengths", "int16", "feature"),
@@ -184,7 +184,7 @@ _BUILD_COLUMNS = (
 )
 
 _SIMILARITY = Column("similarity_score", "float32", "metadata", nullable=True)
-_WEIGHT = Column("sample_weight", "float32", "metadata")
+_WEIGHT = Column("sample_weight", "float32", "metadata", encoding="DICTIONARY")
 _REPURCHASE = Column("is_repurchase", "bool", "metadata")
 
 SAMPLES = File(
@@ -223,7 +223,7 @@ N_TUPLES = File(
     extra_columns=(
         _WEIGHT,
         Column("negative_detail", "tuple[category]", "metadata"),
-        Column("negative_log_q", "tuple[float32]", "metadata"),
+        Column("negative_log_q", "tuple[float32]", "metadata", encoding="PLAIN"),
         _REPURCHASE,
     ),
 )
@@ -324,6 +324,7 @@ class WriterSettings:
     # Of columns that are not dictionary-encoded.
     encodings: dict[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()  # columns with minima and maxima
+    created_by: str = f"gpu-dcgen version {__version__}"
 
 
 def list_tables(*, hard_candidates: bool) -> list[str]:

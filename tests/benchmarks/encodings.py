@@ -1,12 +1,12 @@
 """Measure what each column of a sample file costs to write, and other encodings of it.
 
     python -m tests.benchmarks.encodings                    columns, whole files, other libraries
-    python -m tests.benchmarks.encodings --alternatives     other encodings, row groups, codecs
+    python -m tests.benchmarks.encodings --alternatives     row groups, codecs, other encodings
     python -m tests.benchmarks.encodings --json costs.json  writes what was printed
 
-The encodings of `contract.schema.Column` follow from these figures. Rows are shaped like H&M's:
-16 a group, 64 hex digits a user id, 105,000 items of which 40,000 are on sale, chronological
-groups.
+The encodings of `contract.schema.Column` follow from these figures. pyarrow's encoder is measured
+too, which writes more encodings than ours. Rows are shaped like H&M's: 16 a group, 64 hex digits a
+user id, 105,000 items of which 40,000 are on sale, chronological groups.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cpu_fallback import NumpyBackend
-from cpu_fallback.parquet import PartWriter
+from cpu_fallback import NumpyBackend, PartWriter
 from gpu_dcgen.backend.blocks import Block, Codes, Lists, SampleIds, Values, Vocabulary
 from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import ContentDigest, vocabulary
+from tests.support.arrow_part_writer import ArrowPartWriter
 
 N_ITEMS, N_LIVE, N_USERS, ROWS_PER_GROUP = 105_000, 40_000, 200_000, 16
 HARD, RANDOM = 5, 10
@@ -46,6 +46,8 @@ N_CATEGORIES = {
     "user_news_frequency": 4,
 }
 REPEATS = 3  # runs; the best counts
+# Encodings that our encoder writes.
+OURS = {"sample_id": ("DELTA_BYTE_ARRAY",), "others": ("PLAIN", "DICTIONARY")}
 
 
 class Shop:
@@ -152,6 +154,7 @@ class Shop:
                 **by_user,
             ),
             "negative_detail": Codes(detail, self.vocabularies["negative_detail"]),
+            "negative_log_q": Values(rng.normal(-8, 2, len(slot)).astype(np.float32), slot > 0),
             "is_repurchase": Values(user % 20 == 0, **by_user),
         }
         names = [column.name for column in contract.get_columns("train_dataset")]
@@ -161,12 +164,17 @@ class Shop:
 
 
 def measure_writing(
-    blocks: list[Block], schema: Any, settings: Any, folder: Path, part: int = 0
+    blocks: list[Block],
+    schema: Any,
+    settings: Any,
+    folder: Path,
+    part: int = 0,
+    writer_type: type[PartWriter | ArrowPartWriter] = PartWriter,
 ) -> tuple[float, int]:
     """Return this thread's CPU seconds to write a part, and the part's bytes."""
     path = folder / f"part-{part:05d}.parquet"
     start = time.thread_time()
-    with PartWriter(path, schema, settings) as writer:
+    with writer_type(path, schema, settings) as writer:
         for block in blocks:
             writer.write(block)
     return time.thread_time() - start, path.stat().st_size
@@ -181,13 +189,20 @@ def measure_digest(blocks: list[Block], backend: Any) -> float:
 
 
 def measure_cost(
-    blocks: list[Block], names: list[str], settings: Any, folder: Path
+    blocks: list[Block],
+    names: list[str],
+    settings: Any,
+    folder: Path,
+    writer_type: type[PartWriter | ArrowPartWriter] = PartWriter,
 ) -> dict[str, float]:
     """Return CPU nanoseconds and bytes a row of some columns under the settings."""
     narrow = [_select_columns(block, names) for block in blocks]
     schema = pa.schema([contract.make_arrow_schema("train_dataset").field(name) for name in names])
     n_rows = sum(block.n_rows for block in blocks)
-    runs = [measure_writing(narrow, schema, settings, folder) for _ in range(REPEATS)]
+    runs = [
+        measure_writing(narrow, schema, settings, folder, writer_type=writer_type)
+        for _ in range(REPEATS)
+    ]
     return {
         "ns_a_row": min(seconds for seconds, _ in runs) * 1e9 / n_rows,
         "bytes_a_row": runs[0][1] / n_rows,
@@ -285,7 +300,11 @@ def measure_alternatives(
                 own = {} if encoding == "DICTIONARY" else {column.name: encoding}
                 changed = dataclasses.replace(settings, encodings=own, statistics=statistics)
                 key = f"{column.name} {encoding}{' with statistics' if statistics else ''}"
-                table[key] = measure_cost(blocks, [column.name], changed, folder)
+                table[f"{key}, pyarrow"] = measure_cost(
+                    blocks, [column.name], changed, folder, ArrowPartWriter
+                )
+                if encoding in OURS.get(column.name, OURS["others"]):
+                    table[key] = measure_cost(blocks, [column.name], changed, folder)
     names = list(blocks[0].columns)
     for label, change in {
         "file": {},

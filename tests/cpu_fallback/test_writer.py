@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_fallback import NumpyBackend
-from cpu_fallback.parquet import PartWriter
+from cpu_fallback import NumpyBackend, PartWriter
 from gpu_dcgen.backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values
 from gpu_dcgen.contract import schema as contract
 from gpu_dcgen.digest import ContentDigest, digest_file, vocabulary

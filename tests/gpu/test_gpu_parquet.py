@@ -83,7 +83,7 @@ def on_device(transfers):
 
 
 def test_both_backends_write_the_same_table(tmp_path, on_device):
-    from cpu_fallback.parquet import PartWriter
+    from cpu_fallback import PartWriter
 
     blocks = [sample_block(20, first)[0] for first in (0, 20)]
     theirs = write(tmp_path / "gpu.parquet", blocks, rows_per_row_group=24)

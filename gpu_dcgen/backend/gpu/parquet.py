@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from cpu_fallback import PartWriter as HostPartWriter
 from cpu_fallback.parquet import BlockWriter, encode_metadata
-from cpu_fallback.parquet import PartWriter as HostPartWriter
 
 from ..blocks import Vocabulary
 from .footer import mark_timestamps_local
@@ -19,7 +19,7 @@ from .transfers import Transfers
 class PartWriter(BlockWriter[Layout]):
     """Writes one Parquet file; `write(block)` appends one row group or several equal ones.
 
-    `schema` and `settings` are those of `cpu_fallback.parquet.PartWriter`, and readers find the
+    `schema` and `settings` are those of `cpu_fallback.PartWriter`, and readers find the
     same schema and values. They are stored differently: no compression level; minima and maxima of
     all columns or of none; a category's dictionary has only the strings of its row group.
     `vocabularies` (`libcudf.Vocabularies`) outlives the writer; `for_each` is the backend's.
@@ -44,8 +44,8 @@ class PartWriter(BlockWriter[Layout]):
     def _open(self) -> None:
         self._path.touch()  # a missing or read-only folder is an error now, not after the work
 
-    def _lay_out(self, type_: pa.DataType, column: Any, entries: slice) -> Layout:
-        return lay_out(type_, column, entries, self._transfers, self._for_each)
+    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> Layout:
+        return lay_out(field.type, column, entries, self._transfers, self._for_each)
 
     def _append(self, columns: list[Layout]) -> None:
         if self._row_groups is None:

@@ -1,0 +1,199 @@
+"""Lay out columns of blocks for the Parquet encoder, and check that they fit their types.
+
+Entries stay as the block has them: codes, slices, and a value for `repeats` adjacent rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import cells
+from .encodings import (
+    Booleans,
+    Encoder,
+    NumberIndices,
+    Numbers,
+    SampleIdTexts,
+    Slices,
+    StringIndices,
+    Strings,
+    as_bits,
+)
+from .parquet import (
+    expand,
+    expand_cells,
+    numpy_type,
+    require_codes,
+    require_fit,
+    require_lists,
+)
+
+DICTIONARY, PLAIN = "DICTIONARY", "PLAIN"
+# Of the distinct numbers of a row group, in bytes; more are PLAIN.
+_MAX_DICTIONARY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a column: entries, each of which stands for `repeats` rows.
+
+    A cell is an entry's value, or an element of its list.
+    """
+
+    n_entries: int
+    repeats: int
+    encoder: Encoder
+    lengths: np.ndarray | None = None  # (n_entries,) of lists; None: no lists
+    valid: np.ndarray | None = None  # (n_cells,) bool; None: no nulls
+    null_count: int = 0  # of rows; a list is never null
+
+    def __len__(self) -> int:
+        return self.n_entries * self.repeats
+
+
+def lay_out(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    """Lay out some entries of a block's column; ValueError if they do not fit the type."""
+    return _LAYOUTS[type(column).__name__](type_, column, entries, encoding)
+
+
+def physical_type(type_: pa.DataType) -> np.dtype:
+    """Return the type in which Parquet stores numbers; it has none below 32 bits."""
+    dtype = numpy_type(type_)
+    return np.dtype(np.int32) if dtype.kind == "i" and dtype.itemsize < 4 else dtype
+
+
+def _lay_out_values(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    values = column.values[entries]
+    valid = None if column.valid is None else column.valid[entries]
+    if valid is not None and valid.all():
+        valid = None
+    n_nulls = 0 if valid is None else len(valid) - int(np.count_nonzero(valid))
+    encoder = _choose_encoder(type_, values, valid, column.repeats, encoding)
+    return Rows(
+        len(values), column.repeats, encoder, valid=valid, null_count=n_nulls * column.repeats
+    )
+
+
+def _lay_out_codes(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    encoder, valid = _encode_words(
+        type_, column.codes[entries], column.vocabulary, column.repeats, encoding
+    )
+    n = len(column.codes[entries])
+    n_nulls = 0 if valid is None else n - int(np.count_nonzero(valid))
+    return Rows(n, column.repeats, encoder, valid=valid, null_count=n_nulls * column.repeats)
+
+
+def _lay_out_lists(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    starts, lengths, repeats = column.starts[entries], column.lengths[entries], column.repeats
+    n_cells = int(lengths.sum(dtype=np.int64))
+    require_lists(type_, column.values, starts, lengths, n_cells * repeats)
+    values = column.values
+    if encoding == PLAIN and values.dtype == physical_type(type_.value_type):
+        return Rows(
+            len(lengths), repeats, Slices(values, starts, lengths, repeats), lengths=lengths
+        )
+    # Narrower elements are widened, and a dictionary needs all elements side by side.
+    gathered = np.empty(n_cells * repeats, values.dtype)
+    bits = f"u{values.itemsize}"  # copied as bits: one compiled loop a width
+    cells.copy_lists(values.view(bits), starts, lengths, repeats, gathered.view(bits))
+    encoder = _choose_encoder(type_.value_type, gathered, None, 1, encoding)
+    return Rows(len(lengths) * repeats, 1, encoder, lengths=expand(lengths, repeats, np))
+
+
+def _lay_out_matrix(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    elements, valid = expand_cells(type_, column, entries, np)
+    if valid is not None and valid.all():
+        valid = None
+    if column.vocabulary is None:
+        encoder = _choose_encoder(type_.value_type, elements, valid, 1, encoding)
+    else:
+        encoder, valid = _encode_words(type_.value_type, elements, column.vocabulary, 1, encoding)
+    if valid is not None and not type_.value_field.nullable:
+        raise ValueError("null elements where the schema allows none.")
+    n = len(column.values[entries]) * column.repeats
+    return Rows(n, 1, encoder, lengths=np.full(n, type_.list_size, np.int32), valid=valid)
+
+
+def _lay_out_sample_ids(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+    if encoding != "DELTA_BYTE_ARRAY":
+        raise ValueError(f"sample ids are written as DELTA_BYTE_ARRAY, not as {encoding}.")
+    return Rows(
+        entries.stop - entries.start, column.rows_per_group, SampleIdTexts(column, entries.start)
+    )
+
+
+# By the name of the column's class in `gpu_dcgen.backend.blocks`.
+_LAYOUTS: dict[str, Callable[[pa.DataType, Any, slice, str], Rows]] = {
+    "Values": _lay_out_values,
+    "Codes": _lay_out_codes,
+    "Lists": _lay_out_lists,
+    "Matrix": _lay_out_matrix,
+    "SampleIds": _lay_out_sample_ids,
+}
+
+
+def _choose_encoder(
+    type_: pa.DataType, values: np.ndarray, valid: np.ndarray | None, repeats: int, encoding: str
+) -> Encoder:
+    """Return the encoder of numbers or booleans."""
+    require_fit(type_, values)
+    if encoding not in (PLAIN, DICTIONARY):
+        raise ValueError(f"numbers are written as {PLAIN} or {DICTIONARY}, not as {encoding}.")
+    values = np.ascontiguousarray(values, physical_type(type_))
+    if pa.types.is_boolean(type_):
+        return Booleans(values, valid, repeats)
+    if encoding == DICTIONARY:
+        indices = _number_values(values, valid, repeats)
+        if indices is not None:
+            return indices
+    return Numbers(values, valid, repeats)
+
+
+def _number_values(
+    values: np.ndarray, valid: np.ndarray | None, repeats: int
+) -> NumberIndices | None:
+    """Return values as indices of those that occur; None if that would take more bytes."""
+    occurring = values if valid is None else values[valid]
+    bits = as_bits(occurring)
+    codes = np.empty(len(bits), np.int32)
+    distinct = np.empty(min(len(bits), _MAX_DICTIONARY_BYTES // bits.itemsize), bits.dtype)
+    n_distinct = cells.number_cells(bits, codes, distinct)
+    n_rows = len(bits) * repeats
+    n_index_bytes = n_rows * max(1, (n_distinct - 1).bit_length()) // 8
+    if n_distinct < 0 or n_distinct * bits.itemsize + n_index_bytes >= n_rows * bits.itemsize:
+        return None
+    if valid is not None:
+        numbered = codes
+        codes = np.full(len(values), -1, np.int32)
+        codes[valid] = numbered
+    return NumberIndices(values, codes, distinct[:n_distinct].view(values.dtype), repeats)
+
+
+def _encode_words(
+    type_: pa.DataType, codes: np.ndarray, vocabulary: Any, repeats: int, encoding: str
+) -> tuple[StringIndices, np.ndarray | None]:
+    """Return the encoder of codes of strings, and which are valid (None: all).
+
+    An id's dictionary has the strings that occur, a category's all strings: it is the same in every
+    row group, so readers join row groups without translating codes.
+    """
+    if encoding != DICTIONARY:
+        raise ValueError(f"strings are written as {DICTIONARY}, not as {encoding}.")
+    n_strings = len(vocabulary.strings)
+    require_codes(codes, n_strings)
+    codes = np.ascontiguousarray(codes, np.int32)
+    selected = None
+    if pa.types.is_string(type_):
+        # The last cell stands for null, code -1.
+        occurs = np.zeros(n_strings + 1, bool)
+        occurs[codes] = True
+        occurs[-1] = False
+        selected = np.flatnonzero(occurs)
+    valid = codes >= 0
+    encoder = StringIndices(codes, selected, Strings.from_arrow(vocabulary.strings), repeats)
+    return encoder, None if valid.all() else valid
