@@ -1,6 +1,7 @@
 """The package as others get it: what it says of itself is true, and its wheel works on its own."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -130,10 +131,13 @@ def test_public_names_are_found_and_others_are_not():
 
 
 def test_a_wheel_in_a_clean_environment_works_alone(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*command):
         result = subprocess.run(
             [str(part) for part in command],
             cwd=tmp_path,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=600,

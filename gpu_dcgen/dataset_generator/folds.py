@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,14 +19,13 @@ from ..inputs.shop import InputFile
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
 from ..preparation.windows import Fold, cut_folds, format_time
-from ..resources import nearest_existing
 from ..storage.locations import is_url
+from ..storage.scratch import hold_scratch
 from .build_key import WITHOUT_EFFECT, list_hashes
 from .builder import BuildResult, build, choose_log, require_location, select
 from .shared_tables import SharedTables, share_tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SCRATCH_PREFIX = ".gpu-dcgen-folds-"  # of the folder of what is read once
 
 
 def build_folds(
@@ -96,10 +94,8 @@ def run_folds(
             f"{spell_option('overwrite')} or {spell_option('resume')}."
         )
     opened = select(backend, config)[0] if isinstance(backend, str) else backend
-    with tempfile.TemporaryDirectory(
-        prefix=_SCRATCH_PREFIX, dir=nearest_existing(Path(output).absolute().parent)
-    ) as scratch:
-        folds, shared = _read_tables(log, config, opened, progress, Path(scratch))
+    with hold_scratch(Path(output)) as scratch:
+        folds, shared = _read_tables(log, config, opened, progress, scratch)
         Path(output).mkdir(parents=True, exist_ok=True)
         for path, fold in zip(outputs, folds, strict=True):
             settings = _pin_windows(config, fold)

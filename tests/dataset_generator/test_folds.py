@@ -27,6 +27,7 @@ from gpu_dcgen.errors import ConfigError, InputError, OutputError
 from gpu_dcgen.inputs import opening
 from gpu_dcgen.preparation.windows import cut_folds
 from gpu_dcgen.reporting.documents import read_documents
+from gpu_dcgen.storage.scratch import hold_scratch
 from gpu_dcgen.training.files import open_split
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
@@ -166,10 +167,27 @@ def test_a_run_that_died_goes_on_where_it_was(tmp_path):
     started = run_folds(
         tmp_path / "input", tmp_path / "output", tiny_config(split=split), backend="cpu"
     )
-    first = next(iter(started))
+    first = next(started)
+    started.close()
     modified = (first.output / "manifest.json").stat().st_mtime_ns
     assert len(build_three(tmp_path, resume=True)) == 3
     assert (first.output / "manifest.json").stat().st_mtime_ns == modified
+
+
+def test_what_a_killed_run_left_is_removed_and_one_that_runs_is_not_disturbed(tmp_path):
+    scratch = tmp_path / ".output.scratch"
+    (scratch / "content" / "decoded").mkdir(parents=True)
+    (scratch / "content" / "decoded" / "rows.npy").write_bytes(b"0" * 100)
+    (scratch / "lock").write_text("process 1")
+    write_shop(SHOP, tmp_path / "input")
+    with hold_scratch(tmp_path / "output") as content:
+        assert list(content.iterdir()) == []
+        with pytest.raises(OutputError, match=r"output: another process builds it \(process \d"):
+            build_three(tmp_path)
+        assert content.exists() and not (tmp_path / "output").exists()
+    assert not scratch.exists()
+    assert len(build_three(tmp_path)) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"input", "output"}
 
 
 def test_folds_replace_nothing_unasked(folds):
