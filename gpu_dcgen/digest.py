@@ -20,7 +20,6 @@ from .backend.protocol import Array
 from .backend.runs import offsets_from_lengths
 from .errors import InputError
 from .kernels import rows
-from .kernels.rng import mix_array
 
 NULL_HASH = np.uint64(0x6E756C6C)
 # The only value that may differ between two builds of the same inputs and settings.
@@ -56,9 +55,8 @@ class ContentDigest:
         self, first_row: int, n_rows: int, hashed: dict[str, tuple[Array, int]], backend: Any
     ) -> None:
         xp = backend.xp
-        positions = mix_array(
-            xp.arange(first_row, first_row + n_rows, dtype=xp.uint64) ^ rows.POSITION
-        )
+        positions = xp.empty(n_rows, dtype=xp.uint64)
+        backend.for_each(rows.mix_positions, n_rows, first_row, positions)
         n_spans = -(-n_rows // rows.SPAN)
         sums = xp.empty((len(hashed), n_spans), dtype=xp.uint64)
         for k, (name, (hashes, repeats)) in enumerate(hashed.items()):
@@ -133,7 +131,7 @@ def _rows_per_hash(column: Any) -> int:
 def _column_hashes(column: Any, backend: Any) -> Array:
     match column:
         case Values():
-            return _with_nulls(_value_hashes(column.values, backend), column.valid, backend.xp)
+            return _value_hashes(column.values, column.valid, backend)
         case Codes():
             return _code_hashes(column.codes, column.vocabulary.hashes, backend)
         case Lists():
@@ -145,16 +143,23 @@ def _column_hashes(column: Any, backend: Any) -> Array:
     raise TypeError(f"no column of a block: {type(column).__name__}")
 
 
-def _value_hashes(values: Array, backend: Any) -> Array:
+def _value_hashes(values: Array, valid: Array | None, backend: Any) -> Array:
     """Hash values, uint64 in their shape, by a kernel: in one pass instead of ten."""
-    if values.dtype.kind == "f":
-        values = values.view(f"u{values.dtype.itemsize}")
-    elif values.dtype.kind == "b":  # one compiled kernel less
-        values = values.view("i1")
-    flat = values.reshape(values.size)
+    flat = _as_integers(values).reshape(values.size)
     hashes = backend.xp.empty(values.size, dtype=backend.xp.uint64)
-    backend.for_each(rows.mix_values, values.size, flat, hashes)
+    if valid is None:
+        backend.for_each(rows.mix_values, values.size, flat, hashes)
+    else:
+        valid = valid.reshape(values.size)
+        backend.for_each(rows.mix_nullable, values.size, flat, valid, NULL_HASH, hashes)
     return hashes.reshape(values.shape)
+
+
+def _as_integers(values: Array) -> Array:
+    """Return the bits of floats, and bools as int8: few types, so few compiled kernels."""
+    if values.dtype.kind == "f":
+        return values.view(f"u{values.dtype.itemsize}")
+    return values.view("i1") if values.dtype.kind == "b" else values
 
 
 def _code_hashes(codes: Array, hashes: Array, backend: Any) -> Array:
@@ -165,10 +170,6 @@ def _code_hashes(codes: Array, hashes: Array, backend: Any) -> Array:
     return out.reshape(codes.shape)
 
 
-def _with_nulls(hashes: Array, valid: Array | None, xp: Any) -> Array:
-    return hashes if valid is None else xp.where(valid, hashes, NULL_HASH)
-
-
 def code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
     """Look up the hash of each code, uint64 in the shape of `codes`; negative codes are null."""
     if hashes.shape[0] == 0:
@@ -177,34 +178,22 @@ def code_hashes(codes: Array, hashes: Array, xp: Any) -> Array:
 
 
 def _slice_hashes(column: Lists, backend: Any) -> Array:
-    xp = backend.xp
-    offsets = offsets_from_lengths(xp, column.lengths)
-    dtype = column.values.dtype
-    n_elements = int(offsets[-1])
-    elements = xp.empty(n_elements, dtype=dtype)
-    bits = f"u{dtype.itemsize}"  # copied as bits: one compiled kernel a width
-    n = column.starts.shape[0]
-    backend.for_each(
-        rows.copy_lists,
-        n,
-        column.values.view(bits),
-        column.starts,
-        column.lengths,
-        1,
-        offsets,
-        elements.view(bits),
-    )
-    return _list_hashes(offsets, _value_hashes(elements, backend), backend)
+    n = int(column.starts.shape[0])
+    hashes = backend.xp.empty(n, dtype=backend.xp.uint64)
+    values = _as_integers(column.values)
+    backend.for_each(rows.hash_slices, -(-n // 4), values, column.starts, column.lengths, hashes)
+    return hashes
 
 
 def _matrix_hashes(column: Matrix, backend: Any) -> Array:
     xp = backend.xp
     n, width = column.values.shape
     if column.vocabulary is None:
-        hashes = _value_hashes(column.values, backend)
+        hashes = _value_hashes(column.values, column.valid, backend)
     else:
         hashes = _code_hashes(column.values, column.vocabulary.hashes, backend)
-    hashes = _with_nulls(hashes, column.valid, xp)
+        if column.valid is not None:
+            hashes = xp.where(column.valid, hashes, NULL_HASH)
     return _list_hashes(
         xp.arange(n + 1, dtype=xp.int64) * width, hashes.reshape(n * width), backend
     )
@@ -280,4 +269,4 @@ def _arrow_hashes(array: Any, where: str, backend: Any) -> Array:
     )
     zero = False if types.is_boolean(array.type) else 0
     values = backend.from_host(array.fill_null(zero).to_numpy(zero_copy_only=False))
-    return _with_nulls(_value_hashes(values, backend), valid, xp)
+    return _value_hashes(values, valid, backend)

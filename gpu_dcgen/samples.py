@@ -17,6 +17,7 @@ from .contract.schema import (
 )
 from .digest import vocabulary
 from .kernels.logarithms import log_ratio, make_table
+from .kernels.rows import ItemColumns, ItemTables, describe_items
 from .kernels.sources import SOURCES
 from .negative_sampler import Negatives, SamplerInputs, sample_negatives
 from .preparation.balancing import Balance, positive_weights
@@ -41,6 +42,7 @@ class StageResults(SamplerInputs):
     item_codes: Array
     sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
     vocabularies: dict[str, Vocabulary]
+    item_categories: Array  # (I, categories) int32  codes of ITEM_CATEGORIES, -1 null
     user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
     random_log_q: Array  # (K,) float32  log of a random negative's probability, by snapshot (D13)
     generated_at: int  # nanoseconds since 1970 UTC
@@ -86,6 +88,9 @@ def collect_results(
         item_codes=item_codes,
         sequence_items=item_codes[interactions.item],
         vocabularies=vocabularies,
+        item_categories=xp.stack(
+            [interactions.item_columns[name].codes for name in ITEM_CATEGORIES], axis=1
+        ),
         user_categories={"age_group": age_group, **{name: columns[name].codes for name in columns}},
         random_log_q=_random_log_q(inputs, config, backend),
         generated_at=generated_at,
@@ -153,14 +158,12 @@ def labeled_pairs(
     """Lay out the contract's rows: each positive (label 1), then its negatives (label 0)."""
     xp = backend.xp
     n, width = group.item.shape
-    item = group.item.reshape(-1)
-    snapshot = xp.broadcast_to(group.negatives.snapshot[:, None], (n, width)).reshape(-1)
     label = xp.zeros((n, width), dtype=xp.float32)
     label[:, 0] = 1
     source, detail, similarity, log_q = _negative_columns(group, results, backend)
     columns = {
         **_user_columns(group, results, width, backend),
-        **_item_columns("item", item, snapshot, results, backend),
+        **_item_columns("item", group.item, group.negatives.snapshot, results, backend),
         "label": Values(label.reshape(-1)),
         **_time_columns(group, results, width),
         "negative_source": Codes(source.reshape(-1), results.vocabularies["negative_source"]),
@@ -217,7 +220,7 @@ def triplets(group: Group, results: StageResults, config: DatasetConfig, backend
     columns = {
         **_positive_columns(group, results, backend),
         **_item_columns(
-            "negative_item", group.item[:, 1], group.negatives.snapshot, results, backend
+            "negative_item", group.item[:, 1:2], group.negatives.snapshot, results, backend
         ),
         "negative_source": Codes(source, results.vocabularies["negative_source"]),
         "similarity_score": Values(similarity, similarity >= 0),
@@ -237,7 +240,7 @@ SHAPES = {"labeled_pair": labeled_pairs, "n_tuple": n_tuples, "triplet": triplet
 def _positive_columns(group: Group, results: StageResults, backend: Backend) -> dict[str, Any]:
     return {
         **_user_columns(group, results, 1, backend),
-        **_item_columns("item", group.item[:, 0], group.negatives.snapshot, results, backend),
+        **_item_columns("item", group.item[:, :1], group.negatives.snapshot, results, backend),
         **_time_columns(group, results, 1),
     }
 
@@ -276,22 +279,37 @@ def _user_columns(
 def _item_columns(
     prefix: str, item: Array, snapshot: Array, results: StageResults, backend: Backend
 ) -> dict[str, Any]:
-    """Return an item's categories and snapshot features, positives and negatives alike (D6)."""
-    snapshots = results.features.snapshots
-    price = snapshots.price[snapshot, item]
+    """Return categories and snapshot features of items (n, w), of any label alike (D6).
+
+    `snapshot` (n,) int64 is that of each row.
+    """
+    xp, snapshots, n_categories = backend.xp, results.features.snapshots, len(ITEM_CATEGORIES)
+    columns = ItemColumns(
+        category=xp.empty((n_categories, *item.shape), dtype=xp.int32),
+        popularity=xp.empty(item.shape, dtype=xp.float32),
+        price=xp.empty(item.shape, dtype=xp.float32),
+        has_price=xp.empty(item.shape, dtype=bool),
+        price_category=xp.empty(item.shape, dtype=xp.int8),
+    )
+    tables = ItemTables(
+        results.item_categories, snapshots.popularity, snapshots.price, snapshots.price_category
+    )
+    backend.for_each(describe_items, item.shape[0], item, snapshot, tables, columns)
     return {
-        f"{prefix}_id": Codes(item, results.vocabularies["item_id"]),
+        f"{prefix}_id": Codes(item.reshape(-1), results.vocabularies["item_id"]),
         **{
             f"{prefix}_{name}": Codes(
-                results.interactions.item_columns[name].codes[item], results.vocabularies[name]
+                columns.category[number].reshape(-1), results.vocabularies[name]
             )
-            for name in ITEM_CATEGORIES
+            for number, name in enumerate(ITEM_CATEGORIES)
         },
-        f"{prefix}_popularity_score": Values(snapshots.popularity[snapshot, item]),
+        f"{prefix}_popularity_score": Values(columns.popularity.reshape(-1)),
         f"{prefix}_price_category": Codes(
-            snapshots.price_category[snapshot, item], results.vocabularies["price_category"]
+            columns.price_category.reshape(-1), results.vocabularies["price_category"]
         ),
-        f"{prefix}_price_normalized": Values(price, price == price),
+        f"{prefix}_price_normalized": Values(
+            columns.price.reshape(-1), columns.has_price.reshape(-1)
+        ),
     }
 
 

@@ -127,8 +127,10 @@ def test_fnv_matches_its_published_vectors():
     assert hash_strings(pa.array(list(published))).tolist() == [mix(h) for h in published.values()]
 
 
-def test_every_kind_of_column_has_the_digest_of_the_formula(backend):
-    block, values = little_block(backend)
+@pytest.mark.parametrize("n_groups", [1, 2, 3, 4, 5, 6, 300])
+def test_every_kind_of_column_has_the_digest_of_the_formula(n_groups, backend):
+    """Also where lists are hashed four at a time, and spans of rows end within a group."""
+    block, values = little_block(backend, n_groups)
     assert digest_of([block], backend) == {
         name: column_digest(column, 10) for name, column in sorted(values.items())
     }

@@ -86,6 +86,7 @@ class SharedResults:
     item_codes: Array
     sequence_items: Array
     vocabularies: dict[str, Vocabulary]
+    item_categories: Array
     user_categories: dict[str, Array]
     random_log_q: Array
     generated_at: int

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import kernel_helper, row_kernel
 from .arguments import Log, Ownership
-from .draws import are_siblings, is_owned
+from .draws import (
+    ItemFilter,
+    are_siblings,
+    is_owned,
+    mark_owned,
+    may_be_owned,
+    select_filter,
+)
 
 VIOLATIONS = (
     "item out of the vocabulary",
@@ -22,6 +31,7 @@ UNKNOWN_ITEM, _TWICE, _OWNED, _NOT_ON_SALE, _WINDOW, _HISTORY, _SIBLING = (
 )
 SAME_PLACE_PAIRS, SAME_KIND, UNPRICED = range(3)  # columns of `GroupChecks.measured`
 _END_OF_TIME = 0x7FFFFFFFFFFFFFFF
+_NO_PLACE = -2  # -1 is the place of items without one
 
 
 class GroupRows(NamedTuple):
@@ -59,50 +69,83 @@ class GroupChecks(NamedTuple):
     measured: Any
 
 
-@row_kernel
-def check_group(row, groups, tables, checks):
+class CheckScratch(NamedTuple):
+    """Scratch space, a lane each."""
+
+    items: ItemFilter  # of the user's items
+    place: Any  # (lanes, 1 + negatives) int32  each negative's place, _NO_PLACE for other items
+
+
+@row_kernel(scratch=True)
+def check_group(row, lane, groups, tables, scratch, checks):
     """Find the rules that a group violates, and count what the gates ask of its negatives."""
+    items, places = select_filter(scratch.items, lane), scratch.place[lane]
     on_sale, place, product_group = tables.on_sale, tables.place, tables.product_group
     n_items, width = on_sale.shape[1], groups.item.shape[1]
     k, positive = groups.snapshot[row], groups.row[row]
     user, i = tables.log.user[positive], tables.log.item[positive]
-    violations = n_same_place = n_same_kind = n_unpriced = 0
-    for slot in range(width):
+    own_place, own_group = place[i], product_group[i]
+    mark_owned(user, tables.ownership, items)
+    violations = n_same_kind = n_unpriced = 0
+    for slot in range(np.uint64(width)):
         j = groups.item[row, slot]
         checks.later_bought[row, slot] = 0
+        places[slot] = _NO_PLACE
         if j < 0 or j >= n_items:
             violations |= UNKNOWN_ITEM
             continue
-        for earlier_slot in range(slot):
-            other = groups.item[row, earlier_slot]
-            if other == j:
-                violations |= _TWICE
-            if earlier_slot > 0 and 0 <= other < n_items and place[other] == place[j]:
-                n_same_place += 1
         price = tables.price[k, j]
         if price != price:
             n_unpriced += 1
         if not on_sale[k, j]:
             violations |= _NOT_ON_SALE
         if slot > 0:
-            if place[j] == place[i] and product_group[j] == product_group[i]:
+            places[slot] = place[j]
+            if place[j] == own_place and product_group[j] == own_group:
                 n_same_kind += 1
-            if is_owned(user, j, _END_OF_TIME, tables.ownership):
+            if may_be_owned(j, items) and is_owned(user, j, _END_OF_TIME, tables.ownership):
                 if is_owned(user, j, groups.window_end, tables.ownership):
                     violations |= _OWNED
                 else:
                     checks.later_bought[row, slot] = 1
         if 0 < slot <= groups.n_hard and are_siblings(tables.product_code, i, j):
             violations |= _SIBLING
+    if _has_repetition(groups.item[row], n_items):
+        violations |= _TWICE
     time = tables.log.time[positive]
     if groups.item[row, 0] != i or time < groups.window_start or time >= groups.window_end:
         violations |= _WINDOW
     if not _is_earlier(row, user, time, groups, tables.log):
         violations |= _HISTORY
     checks.violations[row] = violations
-    checks.measured[row, SAME_PLACE_PAIRS] = n_same_place
+    checks.measured[row, SAME_PLACE_PAIRS] = _count_same_place(places)
     checks.measured[row, SAME_KIND] = n_same_kind
     checks.measured[row, UNPRICED] = n_unpriced
+
+
+@kernel_helper
+def _has_repetition(items, n_items):
+    """Return whether a known item occurs twice. The inner loop vectorizes."""
+    n_known = n_equal = 0
+    for slot in range(np.uint64(items.shape[0])):
+        j = items[slot]
+        if j >= 0 and j < n_items:
+            n_known += 1
+            for other in range(np.uint64(items.shape[0])):
+                n_equal += items[other] == j
+    return n_equal > n_known
+
+
+@kernel_helper
+def _count_same_place(places):
+    """Count the pairs of one place. The inner loop vectorizes."""
+    n_known = n_equal = 0
+    for slot in range(np.uint64(places.shape[0])):
+        if places[slot] != _NO_PLACE:
+            n_known += 1
+            for other in range(np.uint64(places.shape[0])):
+                n_equal += places[other] == places[slot]
+    return (n_equal - n_known) // 2
 
 
 @kernel_helper

@@ -88,12 +88,12 @@ def sample_negatives(
     if n_hard:
         drawing = prepare_drawing(find_lists(block, inputs, backend), inputs, config, backend)
         backend.for_each(mine_hard, n, *drawing, negatives, lanes=drawing.n_lanes)
+        items = drawing.scratch.items
+    else:
+        items, _ = allocate_filter(backend, n)
     key, tables = rng.purpose_key(config.seed, rng.RANDOM_NEGATIVE), _gather_draw_tables(inputs)
-    items = _allocate_filter(n, backend)
-    n_lanes = int(items.state.shape[0])
-    backend.for_each(
-        draw_random, n, key, n_hard, block, tables, items, negatives.item, lanes=n_lanes
-    )
+    drawn, n_lanes = negatives.item, int(items.state.shape[0])
+    backend.for_each(draw_random, n, key, n_hard, block, tables, items, drawn, lanes=n_lanes)
     return Negatives(*negatives, block.snapshot)
 
 
@@ -221,31 +221,27 @@ def _convert_settings(config: DatasetConfig, has_groups: bool) -> DrawSettings:
     )
 
 
-def _filter_fields(backend: Backend) -> dict[str, tuple[int, Any]]:
-    """Return the fields of an ItemFilter, which begin as zeros."""
-    return {"stamps": (N_PLACES, backend.xp.uint8), "state": (N_STATES, backend.xp.int32)}
-
-
-def _allocate_filter(n_rows: int, backend: Backend) -> ItemFilter:
-    fields = _filter_fields(backend)
-    return ItemFilter(**allocate_lanes(backend, n_rows, zeros=tuple(fields), **fields))
+def allocate_filter(
+    backend: Backend, n_rows: int, **fields: tuple[int, Any]
+) -> tuple[ItemFilter, dict[str, Array]]:
+    """Allocate a filter of items, and other fields of (n, dtype) with as many lanes."""
+    xp = backend.xp
+    parts = {"stamps": (N_PLACES, xp.uint8), "state": (N_STATES, xp.int32)}
+    lanes = allocate_lanes(backend, n_rows, zeros=tuple(parts), **parts, **fields)
+    return ItemFilter(**{name: lanes.pop(name) for name in parts}), lanes
 
 
 def _allocate_scratch(n_rows: int, config: DatasetConfig, backend: Backend) -> DrawScratch:
     """Return scratch space, as many lanes as the backend runs rows at a time."""
     xp, settings = backend.xp, config.negative_sampling
     width, n_hard = settings.candidates, settings.hard_negatives_per_positive
-    fields = _filter_fields(backend)
-    lanes = allocate_lanes(
+    items, lanes = allocate_filter(
         backend,
         n_rows,
-        zeros=tuple(fields),
-        **fields,
         is_free=(width, xp.int8),
         weight=(width, xp.int64),
         is_certain=(width, xp.int8),
         log_q=(width, xp.float32),
         chosen=(n_hard, xp.int32),
     )
-    items = ItemFilter(**{name: lanes.pop(name) for name in fields})
     return DrawScratch(items=items, **lanes)

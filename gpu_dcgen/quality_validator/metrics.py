@@ -13,12 +13,14 @@ from ..kernels.arguments import Log
 from ..kernels.checks import (
     UNKNOWN_ITEM,
     VIOLATIONS,
+    CheckScratch,
     CheckTables,
     GroupChecks,
     GroupRows,
     check_group,
 )
 from ..kernels.sources import SOURCES
+from ..negative_sampler import allocate_filter
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults
@@ -96,7 +98,10 @@ class QualityMetrics:
             on_sale=features.snapshots.on_sale,
             price=features.snapshots.price,
         )
-        backend.for_each(check_group, n, groups, tables, GroupChecks(broken, later, measured))
+        items, lanes = allocate_filter(backend, n, place=(width, xp.int32))
+        scratch, checks = CheckScratch(items, **lanes), GroupChecks(broken, later, measured)
+        n_lanes = int(scratch.place.shape[0])
+        backend.for_each(check_group, n, groups, tables, scratch, checks, lanes=n_lanes)
         if int(broken.max()):
             for bit, name in enumerate(VIOLATIONS):
                 self.violations[name] += int(((broken >> bit) & 1).sum())

@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numba import typeof
 
@@ -19,7 +20,7 @@ import gpu_dcgen.kernels
 from cpu_fallback import NumpyBackend, vectors
 from gpu_dcgen.backend.gpu import launch, similarity
 from gpu_dcgen.dataset_generator.builder import build
-from gpu_dcgen.kernels import RowKernel
+from gpu_dcgen.kernels import RowKernel, rows
 from gpu_dcgen.negative_sampler import calibration
 from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from tests.support.shops import random_shop, tiny_config, write_shop
@@ -78,6 +79,15 @@ def run_all_kernels(folder: Path, backend: NumpyBackend) -> None:
         for shape, engine in (("labeled_pair", "exact"), ("n_tuple", "approximate")):
             config = tiny_config(output={"shape": shape}, similarity={"engine": engine})
             build(tables, folder / shape, config, backend=backend)
+    copy_lists_twice(backend)
+
+
+def copy_lists_twice(backend: NumpyBackend) -> list[int]:
+    """Lay lists out as the GPU's writer does: no build on the CPU needs this kernel."""
+    values, copies = np.arange(9, dtype=np.uint32), np.zeros(10, np.uint32)
+    starts, lengths, offsets = np.array([4, 1]), np.array([3, 2], np.int32), np.array([0, 6])
+    backend.for_each(rows.copy_lists, 2, values, starts, lengths, 2, offsets, copies)
+    return copies.tolist()
 
 
 @pytest.fixture(params=CAPABILITIES, ids=["sm_90", "sm_80"])

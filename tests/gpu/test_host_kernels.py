@@ -14,6 +14,7 @@ from gpu_dcgen.similarity_computer import approximate as approximate_neighbors
 from gpu_dcgen.similarity_computer.matrix import build_matrix
 from tests.gpu.test_compilation import (
     ON_THE_HOST,
+    copy_lists_twice,
     require_exactness,
     require_rounding,
     require_thrift,
@@ -46,6 +47,7 @@ def test_whole_builds_give_the_cpus_content(tmp_path, host_backend, monkeypatch)
             result = build(tables, tmp_path / "found", config, backend=host_backend, overwrite=True)
             assert result.manifest.digests == expected.manifest.digests, (seed, shape, engine)
             assert result.manifest.counts == expected.manifest.counts
+    assert copy_lists_twice(host_backend) == [4, 5, 6, 4, 5, 6, 1, 2, 1, 2]
     named = {kernel.python.__name__ for kernel in row_kernels()} - ON_THE_HOST
     assert set(host_backend.n_runs) == named | {"find_neighbors"}
     for (name, _), kernel in COMPILED.items():

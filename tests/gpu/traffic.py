@@ -54,8 +54,19 @@ PARTS = (
 
 # Bytes of the row kernels that pass over arrays once, by their arguments.
 STREAMING = {
+    "describe_items": lambda item, snapshot, tables, columns: (
+        item.nbytes + snapshot.nbytes + 2 * sum(column.nbytes for column in columns)
+    ),
     "copy_lists": lambda values, starts, lengths, repeats, offsets, out: 2 * out.nbytes,
+    "mix_positions": lambda first_row, out: out.nbytes,
     "mix_values": lambda values, out: values.nbytes + out.nbytes,
+    "mix_nullable": lambda values, valid, null_hash, out: values.nbytes + valid.nbytes + out.nbytes,
+    "hash_slices": lambda values, starts, lengths, out: (
+        int(lengths.host.sum()) * values.dtype.itemsize
+        + starts.nbytes
+        + lengths.nbytes
+        + out.nbytes
+    ),
     "hash_codes": lambda codes, hashes, null_hash, out: codes.nbytes + 2 * out.nbytes,
     "hash_lists": lambda offsets, hashes, out: hashes.nbytes + offsets.nbytes + out.nbytes,
     "hash_sample_ids": lambda *arguments: arguments[-1].nbytes,
