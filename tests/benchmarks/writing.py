@@ -2,8 +2,9 @@
 
 All write the same rows: blocks of the train split as the build makes them, with all columns.
 The others get them as a reader does, with ids as strings, categories as dictionaries, sequences as
-lists; the time for that does not count. Ours starts from codes and slices of the log; the time to
-expand them counts. All row groups are as large as ours; other settings are each library's defaults.
+lists; the time for that does not count. Ours starts from codes, slices of the log and values of
+groups; the time to repeat them counts. All row groups are as large as ours; other settings are
+each library's defaults.
 With two threads, ours and pyarrow write two files side by side; polars has its own threads.
 """
 

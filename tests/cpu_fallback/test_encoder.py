@@ -261,7 +261,7 @@ def encode_value(column, value):
 
 def test_pages_hold_what_the_footer_claims(big, tmp_path):
     block, schema = make_block(40, 4, n_words=9, spread=9, null_share=0.3, max_length=5, seed=2)
-    for path in (big[0], write_both(tmp_path, [block], schema)[0]):
+    for path in (big[0], write_both(tmp_path, [block], schema, rows_per_row_group=64)[0]):
         footer = read_footer(path)
         check_pages(path, footer, list(footer.groups[0]))
         metadata = pq.read_metadata(path)
