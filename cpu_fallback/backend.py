@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
 import resource
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import scipy.sparse
 
 from . import tables, vectors
+from .file_columns import FileColumn, read_columns
+from .large_arrays import LargeArrays, find_large_arrays
+from .memory import AnonymousMemory
 from .nearest import build_nearest_search
 from .part_writer import PartWriter
 from .sorting import stable_argsort
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
+_ARRAY_SHARE = 0.6  # of what it leaves when stages begin; the rest is for columns and blocks
 
 
 class NumpyBackend:
@@ -44,6 +50,8 @@ class NumpyBackend:
         self.n_threads = n_threads
         self._memory_limit = memory_limit
         self._n_out_of_memory = 0
+        self._memory = AnonymousMemory()
+        self._large_arrays: LargeArrays | None = None
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
 
     def single_threaded(self) -> NumpyBackend:
@@ -68,8 +76,29 @@ class NumpyBackend:
         """Return `requested` entries, or those that fit half of the memory that is left."""
         if self._memory_limit is None:
             return requested
-        room = self._memory_limit - psutil.Process().memory_info().rss
+        room = self._memory_limit - self._memory.measure()
         return max(1, min(requested, int(room * _BLOCK_SHARE) // entry_bytes))
+
+    @contextmanager
+    def hold_arrays(self, folder: Path, available_bytes: int) -> Iterator[None]:
+        """Keep this thread's arrays within the limit: beyond it, large ones are files in `folder`.
+
+        `available_bytes` is the limit where the backend has none. OSError where the disk is full.
+        """
+        large_arrays = find_large_arrays()
+        if large_arrays is None or large_arrays.is_open:
+            yield
+            return
+        limit = min(available_bytes, self._memory_limit or available_bytes)
+        room = int(max(0, limit - self._memory.measure()) * _ARRAY_SHARE)
+        self._large_arrays = large_arrays
+        with self._memory.watch(), large_arrays.open(folder, room):
+            try:
+                yield
+            except MemoryError as error:
+                if large_arrays.is_disk_full:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+                raise
 
     def reset_counters(self) -> None:
         """Start counting `release_memory` at zero; the peak of a process cannot be reset."""
@@ -106,9 +135,9 @@ class NumpyBackend:
         else:
             list(self._pool.map(work, range(n_parts)))
 
-    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, tables.Column]:
-        """Read named columns of Parquet files as lists of Arrow chunks."""
-        return tables.read_columns(files, names)
+    def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, FileColumn]:
+        """Open named columns of Parquet files, which are read as they are converted."""
+        return read_columns(files, names)
 
     def encode(self, column: tables.Column) -> tuple[np.ndarray, pa.Array]:
         """Return codes (n,) int32 and the sorted distinct values that they index."""
@@ -155,12 +184,15 @@ class NumpyBackend:
         return {"device": platform.processor() or platform.machine(), "threads": self.n_threads}
 
     def memory_usage(self) -> dict[str, int]:
-        """Return the peak of this process in bytes and the number of out-of-memory errors."""
+        """Return the peak of this process in bytes and the number of out-of-memory errors.
+
+        Where arrays were in files, their pages do not count: the kernel can write them back.
+        """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {
-            "peak_bytes": peak if sys.platform == "darwin" else peak * 1024,
-            "n_out_of_memory": self._n_out_of_memory,
-        }
+        peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+        if self._large_arrays is not None and self._large_arrays.file_bytes:
+            peak_bytes = self._memory.peak_bytes
+        return {"peak_bytes": peak_bytes, "n_out_of_memory": self._n_out_of_memory}
 
     def synchronize(self) -> None:
         """Do nothing: work is done when a call returns."""

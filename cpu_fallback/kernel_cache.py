@@ -59,7 +59,10 @@ class _Locator:
         self._py_file = str(file)
         self._line = function.__code__.co_firstlineno
         self._folder = folder
-        self._digest = _digest_sources((*_watched, *self._more))
+        # What is watched later is not called from here; a function may be compiled before or after.
+        places = [place for place, path in enumerate(_watched) if path in (file, file.parent)]
+        watched = _watched[: places[0] + 1] if places else _watched
+        self._digest = _digest_sources((*watched, *self._more))
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> _Locator | None:

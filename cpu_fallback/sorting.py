@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .backend import NumpyBackend
 
+MAX_NARROW = 1 << 31  # rows: fewer have positions of 32 bits
 _DIGIT_BITS = 11  # counts and write positions of one thread stay in its first-level cache
 _DIGITS = 1 << _DIGIT_BITS
 _MIN_KEYS = 1 << 16  # fewer are sorted by NumPy
@@ -18,26 +19,32 @@ _MIN_KEYS = 1 << 16  # fewer are sorted by NumPy
 class _KeyedRows(NamedTuple):
     """Keys beside the rows that they belong to."""
 
-    keys: np.ndarray  # (n,) int64
+    keys: np.ndarray  # (n,) int64; (0,) where they are not needed any more
     rows: np.ndarray  # (n,) int32 or int64; (0,) while the keys are in their original order
 
 
 def stable_argsort(backend: NumpyBackend, keys: np.ndarray, n_bits: int) -> np.ndarray:
-    """Return the stable order (n,) int64 of `keys` (n,) int64, all in 0..2^n_bits - 1."""
+    """Return the stable order (n,) of `keys` (n,) int64, all in 0..2^n_bits - 1.
+
+    It is int32 for fewer than 2^31 keys, else int64. The keys are overwritten. Memory: two arrays
+    of keys, that of the caller among them, and two of rows.
+    """
     n = len(keys)
+    row_type = np.int32 if n < MAX_NARROW else np.int64
     if n < _MIN_KEYS:
-        return np.argsort(keys, kind="stable")
-    row_type = np.int32 if n < 1 << 31 else np.int64
-    source = _KeyedRows(keys, np.empty(0, row_type))
-    # Passes write to two buffers in turn; the last one writes the result.
-    buffers = [_KeyedRows(np.empty(n, np.int64), np.empty(n, row_type)) for _ in range(2)]
+        return np.argsort(keys, kind="stable").astype(row_type)
     shifts = range(0, n_bits, _DIGIT_BITS)
+    no_keys, no_rows = np.empty(0, np.int64), np.empty(0, row_type)
+    source, free = _KeyedRows(keys, no_rows), _KeyedRows(no_keys, no_rows)
     for turn, shift in enumerate(shifts):
-        target = buffers[turn % 2]
-        if shift == shifts[-1]:
-            target = _KeyedRows(target.keys, np.empty(n, np.int64))
+        # Passes write to two buffers in turn. The first reads no rows, and the last writes no keys.
+        rows = free.rows if len(free.rows) else np.empty(n, row_type)
+        if turn == len(shifts) - 1:
+            target = _KeyedRows(no_keys, rows)
+        else:
+            target = _KeyedRows(free.keys if len(free.keys) else np.empty(n, np.int64), rows)
         _sort_by_digit(backend, source, target, shift)
-        source = target
+        source, free = target, source
     return source.rows
 
 
@@ -74,11 +81,12 @@ def _move_keys(source, target, start, stop, shift, positions):
     """Move keys start..stop-1 and their rows to the next positions of their digits."""
     # Fields are read once: reading them in the loop counts references to their arrays each time.
     keys, rows, target_keys, target_rows = source.keys, source.rows, target.keys, target.rows
-    has_rows = len(rows) > 0
+    has_rows, has_keys = len(rows) > 0, len(target_keys) > 0
     for position in range(start, stop):
         key = keys[position]
         digit = (key >> shift) & (_DIGITS - 1)
         at = positions[digit]
         positions[digit] = at + 1
-        target_keys[at] = key
+        if has_keys:
+            target_keys[at] = key
         target_rows[at] = rows[position] if has_rows else position

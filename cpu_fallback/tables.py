@@ -1,29 +1,31 @@
-"""Read Parquet tables with pyarrow and turn columns into NumPy codes, numbers and times.
+"""Turn columns of Parquet files into NumPy codes, numbers and times.
 
-A column is the list of its Arrow chunks as the files hold them: text stays dictionary-encoded from
-the Parquet page to its codes, so no id is written out once per row. Chunks of one column may differ
-in type from file to file.
+A column gives its Arrow chunks as the files hold them: text stays dictionary-encoded from the
+Parquet page to its codes, so no id is written out once per row. Chunks of one column may differ in
+type from file to file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-Column = list[pa.Array]
+from .file_columns import FileColumn, is_text
+from .memory import release_unused
+
+Column = Iterable[pa.Array]  # a list of chunks, or a `FileColumn`
 
 NS_PER_S = 10**9
 NS_PER_DAY = 86_400 * NS_PER_S
 NS_PER_UNIT = {"s": NS_PER_S, "ms": 10**6, "us": 10**3, "ns": 1}
 INT64_MAX = 2**63 - 1
-_BATCH_ROWS = 4096  # decoded at a time where text has no dictionary
+_CHUNK_ROWS = 1 << 20  # mapped at a time; bounds the memory
+_MERGED_BYTES = 1 << 26  # of dictionaries that wait to be merged, at least
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 # The forms of ISO 8601 that databases and Python write.
 ISO_TIME = (
@@ -34,69 +36,77 @@ ISO_TIME = (
 )
 
 
-def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, Column]:
-    """Read the named columns of Parquet files, in file and row order.
-
-    OSError or ArrowInvalid where a file cannot be read, KeyError where a column is missing.
-    """
-    names = list(names)
-    columns: dict[str, Column] = {name: [] for name in names}
-    for file in files:
-        tables: Iterable[pa.Table]
-        try:
-            with _open(file, read_dictionary=names) as parquet:
-                tables = [parquet.read(columns=names)]
-        except (OSError, pa.ArrowNotImplementedError):
-            # Arrow reads no dictionary from delta encodings, which DuckDB writes. A damaged file
-            # fails a second time.
-            tables = _read_in_batches(file, names)
-        for table in tables:
-            for name in names:
-                columns[name].extend(table[name].chunks)
-    return columns
-
-
-def _open(file: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        file,
-        read_dictionary=read_dictionary,
-        # As nanoseconds, a sentinel such as the year 9999 would wrap around.
-        coerce_int96_timestamp_unit="us",
-        # On a local disk, buffering only costs the file's size in memory.
-        pre_buffer=False,
-        page_checksum_verification=True,
-    )
-
-
-def _read_in_batches(file: Path, names: list[str]) -> Iterator[pa.Table]:
-    """Yield some rows at a time, with text as dictionaries.
-
-    Delta-encoded text may share prefixes and decode to any multiple of its pages.
-    """
-    with _open(file) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=names):
-            columns = [
-                column.dictionary_encode() if is_text(column.type) else column
-                for column in batch.columns
-            ]
-            yield pa.table(columns, batch.schema.names)
-
-
 def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     """Return codes (n,) int32 into the sorted distinct values, and these values.
 
     Codes of null and NaN are -1. Text sorts by code point, numbers by value. Values of a dictionary
     that no row has are dropped.
     """
-    codes = np.full(_length(column), -1, dtype=np.int32)
-    parts = [part for part in encode_chunks(column) if len(part[1])]
-    entry_codes, values = merge_dictionaries(
-        [values for _, values, _ in parts], [indices for _, _, indices in parts]
-    )
-    for entries, (rows, _, indices) in zip(entry_codes, parts, strict=True):
-        # Index -1, null, takes the appended cell.
-        codes[rows] = np.append(entries, np.int32(-1))[indices]
-    return codes, values
+    codes, n_rows, merger = np.empty(_length(column), dtype=np.int32), 0, _DictionaryMerger()
+    for rows, dictionary, indices in encode_chunks(column):
+        _require_room(rows, codes)
+        codes[rows], n_rows = indices, rows.stop
+        merger.add(rows, dictionary, indices, codes)
+    values = merger.finish(codes[:n_rows])
+    del merger
+    release_unused()
+    return codes[:n_rows], values
+
+
+class _DictionaryMerger:
+    """Merges the dictionaries of chunks as they come, a few at a time.
+
+    Rows have indices into their chunk's dictionary, then places among the distinct values so far,
+    and in the end codes.
+    """
+
+    def __init__(self) -> None:
+        self._values: pa.Array | None = None  # distinct, in order of appearance
+        self._used = np.zeros(0, dtype=bool)  # of these values
+        self._n_placed = 0  # rows that have places
+        self._waiting: list[tuple[slice, pa.Array, np.ndarray]] = []  # rows, dictionary, used
+        self._waiting_bytes = 0
+
+    def add(
+        self, rows: slice, dictionary: pa.Array, indices: np.ndarray, codes: np.ndarray
+    ) -> None:
+        """Take the dictionary of the next rows; `codes` has their `indices` into it."""
+        used = np.zeros(len(dictionary) + 1, dtype=bool)
+        used[indices] = True  # index -1, null, sets the last cell
+        self._waiting.append((rows, dictionary, used[:-1]))
+        self._waiting_bytes += dictionary.nbytes
+        held = 0 if self._values is None else self._values.nbytes
+        if self._waiting_bytes > max(_MERGED_BYTES, held):
+            self._merge(codes)
+
+    def finish(self, codes: np.ndarray) -> pa.Array:
+        """Write the codes of all rows, and return the sorted distinct values."""
+        self._merge(codes)
+        if self._values is None:
+            return pa.array([], pa.string())
+        code_of, values = _sort_used(self._values, self._used)
+        map_indices(code_of, codes)
+        return values
+
+    def _merge(self, codes: np.ndarray) -> None:
+        """Give the waiting rows places."""
+        waiting = [part for part in self._waiting if len(part[1])]
+        if waiting:
+            held = [] if self._values is None else [self._values]
+            places, self._values = _place_values([*held, *(values for _, values, _ in waiting)])
+            used = np.zeros(len(self._values), dtype=bool)
+            if held:
+                used[places[0][self._used]] = True
+                # Values that were distinct may be equal as another type.
+                if not np.array_equal(places[0], np.arange(len(places[0]))):
+                    map_indices(np.append(places[0], np.int32(-1)), codes[: self._n_placed])
+            for (rows, _, occurs), place in zip(waiting, places[len(held) :], strict=True):
+                _mark_used(used, place, occurs)
+                map_indices(np.append(place, np.int32(-1)), codes[rows])
+            self._used = used
+        for rows, _, _ in self._waiting:
+            self._n_placed = rows.stop
+        self._waiting, self._waiting_bytes = [], 0
 
 
 def merge_dictionaries(
@@ -109,21 +119,53 @@ def merge_dictionaries(
     """
     if not dictionaries:
         return [], pa.array([], pa.string())
-    # One hash table over the chunks' dictionaries, not over the rows, gives each entry its place
-    # among all values.
-    merged = pa.chunked_array(_unify_types(dictionaries)).dictionary_encode()
-    values = merged.chunk(0).dictionary
-    places = [_indices(chunk) for chunk in merged.chunks]
+    places, values = _place_values(dictionaries)
     used = np.zeros(len(values), dtype=bool)
     for place, rows in zip(places, indices, strict=True):
-        occurring = place[np.bincount(rows + 1, minlength=len(place) + 1)[1:] > 0]
-        used[occurring[occurring >= 0]] = True
+        _mark_used(used, place, np.bincount(rows + 1, minlength=len(place) + 1)[1:] > 0)
+    code_of, values = _sort_used(values, used)
+    return [code_of[place] for place in places], values
+
+
+def _place_values(dictionaries: list[pa.Array]) -> tuple[list[np.ndarray], pa.Array]:
+    """Return the places (d,) int32 of each dictionary's entries among distinct values.
+
+    These come second, in the order of their appearance; places of null and NaN are -1.
+    """
+    # One hash table over the dictionaries, not over the rows.
+    merged = pa.chunked_array(_unify_types(dictionaries)).dictionary_encode()
+    return [_indices(chunk) for chunk in merged.chunks], merged.chunk(0).dictionary
+
+
+def _mark_used(used: np.ndarray, place: np.ndarray, occurs: np.ndarray) -> None:
+    """Mark the values at the places (d,) of a dictionary's entries that occur (d,) bool."""
+    occurring = place[occurs]
+    used[occurring[occurring >= 0]] = True
+
+
+def _sort_used(values: pa.Array, used: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+    """Return the code (n + 1,) int32 of each value, -1 where it is not used, and those that are.
+
+    Codes are in the order of the values; the last cell is for place -1, null.
+    """
     values = values.filter(pa.array(used))
     order = pc.sort_indices(values)
-    # The last cell is for place -1, null.
     code_of = np.full(len(used) + 1, -1, dtype=np.int32)
     code_of[np.flatnonzero(used)[order.to_numpy()]] = np.arange(len(values), dtype=np.int32)
-    return [code_of[place] for place in places], values.take(order)
+    return code_of, values.take(order)
+
+
+def map_indices(table: np.ndarray, indices: np.ndarray) -> None:
+    """Replace indices (n,) int32 by what `table` has there, in place; -1 is its last cell."""
+    for start in range(0, len(indices), _CHUNK_ROWS):
+        part = indices[start : start + _CHUNK_ROWS]
+        part[:] = table[part]
+
+
+def _require_room(rows: slice, array: np.ndarray) -> None:
+    """ArrowInvalid where a column has more values than its files claim rows."""
+    if rows.stop > len(array):
+        raise pa.ArrowInvalid(f"more values than the {len(array)} rows of its files")
 
 
 def parse_numbers(column: Column) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +186,8 @@ def parse_times(column: Column) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _length(column: Column) -> int:
+    if isinstance(column, FileColumn):
+        return column.n_rows
     return sum(len(chunk) for chunk in column)
 
 
@@ -193,6 +237,7 @@ def _convert(
     row = 0
     for chunk in column:
         rows = slice(row, row := row + len(chunk))
+        _require_room(rows, values)
         if _is_cheap(chunk.type):
             values[rows], valid[rows] = convert(chunk)
             continue
@@ -201,20 +246,12 @@ def _convert(
             # Index -1, null, takes the appended cell.
             values[rows] = np.append(distinct_values, dtype(0))[indices]
             valid[rows] = np.append(distinct_valid, False)[indices]
-    return values, valid
+    release_unused()
+    return values[:row], valid[:row]
 
 
 def _is_cheap(type_: pa.DataType) -> bool:
     return pa.types.is_temporal(type_) or pa.types.is_integer(type_) or pa.types.is_floating(type_)
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Return whether values of this type are text, in any of Arrow's layouts."""
-    return (
-        pa.types.is_string(type_)
-        or pa.types.is_large_string(type_)
-        or pa.types.is_string_view(type_)
-    )
 
 
 def _float64(array: pa.Array) -> pa.Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .backend.blocks import Block, Codes, Lists, Matrix, SampleIds, Values, Vocabulary
 from .backend.protocol import Array, Backend
+from .backend.runs import gather
 from .config import DatasetConfig
 from .contract.schema import (
     AGE_GROUPS,
@@ -86,7 +87,7 @@ def collect_results(
         calendar=calendar,
         plan=plan,
         item_codes=item_codes,
-        sequence_items=item_codes[interactions.item],
+        sequence_items=gather(backend, item_codes, interactions.item),
         vocabularies=vocabularies,
         item_categories=xp.stack(
             [interactions.item_columns[name].codes for name in ITEM_CATEGORIES], axis=1
@@ -126,7 +127,7 @@ class Group:
 
     positives: Positives
     rows: slice  # of the split's positives
-    row: Array  # (n,) int64  rows of Interactions
+    row: Array  # (n,) int32 or int64  rows of Interactions
     user: Array  # (n,) int32
     item: Array  # (n, 1 + negatives) int32  the positive's, then its negatives'
     negatives: Negatives

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backend.protocol import Array, Backend
-from .backend.runs import count_codes, offsets_from_lengths, repeat_index
+from .backend.runs import chunks, count_codes, gather, offsets_from_lengths, repeat_index
 from .config import DatasetConfig
 from .contract.schema import SEASONS
 from .preparation.interactions import Interactions
@@ -82,7 +82,7 @@ class UserSequences:
     user: Array  # (n,) int32
     split: Array  # (n,) int8  code into SPLITS
     offsets: Array  # (n+1,) int64  each row's run in the arrays below
-    row: Array  # (m,) int64  rows of Interactions
+    row: Array  # (m,) int32 or int64  rows of Interactions
     session: Array  # (m,) int16  from 0; a gap over `temporal_gap_hours` starts the next
     recency: Array  # (m,) float32  2 ^ (-whole days before the window's end / half-life)
 
@@ -99,22 +99,28 @@ def build_user_sequences(
     split = plan.user_split
     if not config.split.is_disjoint:
         for k, positives in enumerate(plan.positives):
-            present = count_codes(xp, interactions.user[positives.row], interactions.n_users) > 0
+            user = gather(backend, interactions.user, positives.row)
+            present = count_codes(xp, user, interactions.n_users) > 0
             split = xp.where(present, k, split).astype(xp.int8)
     known = xp.maximum(split, 0)
     ends = backend.from_host(plan.windows.ends)
-    inside = (split[interactions.user] >= 0) & (interactions.time < ends[known[interactions.user]])
-    n_inside = count_codes(xp, interactions.user[inside], interactions.n_users)
+    n_inside = xp.zeros(interactions.n_users, dtype=xp.int64)
+    for rows in chunks(interactions.n_rows):
+        user, time = interactions.user[rows], interactions.time[rows]
+        inside = (split[user] >= 0) & (time < ends[known[user]])
+        n_inside += count_codes(xp, user[inside], interactions.n_users)
     user = xp.nonzero(
         (split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length))
     )[0]
     length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
-    del inside
     offsets = offsets_from_lengths(xp, length)
     owner = repeat_index(xp, length).astype(xp.int32)
     first_row = interactions.user_offsets[user] + n_inside[user] - length
-    row = (first_row - offsets[:-1])[owner] + xp.arange(owner.shape[0], dtype=xp.int64)
-    time = interactions.time[row]
+    shift, n = first_row - offsets[:-1], int(owner.shape[0])
+    row = xp.empty(n, dtype=interactions.by_time.dtype)
+    for place in chunks(n):
+        row[place] = shift[owner[place]] + xp.arange(place.start, place.stop, dtype=xp.int64)
+    time = gather(backend, interactions.time, row)
     return UserSequences(
         user=user.astype(xp.int32),
         split=split[user],

@@ -9,6 +9,7 @@ is structural.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,13 @@ class Backend(Protocol):
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
         """Return the entries of a block: `requested`, or what fits at `entry_bytes` each."""
+
+    def hold_arrays(self, folder: Path, available_bytes: int) -> AbstractContextManager[None]:
+        """Keep the arrays of the calling thread within a limit while the context lasts.
+
+        Beyond the backend's memory limit, or `available_bytes` where it has none, arrays of the
+        host live in files in `folder`. OSError where its disk is full.
+        """
 
     def reset_counters(self) -> None:
         """Start the counters of `memory_usage` and `describe_device` at zero."""

@@ -6,33 +6,92 @@ of these is used here. Arrays are those of `xp`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..kernels.gather import add_to_key, gather_values, mark_changes
 from .protocol import Array, Backend
+
+CHUNK_ROWS = 1 << 22  # that array code works on at a time; bounds the memory of its steps
+MAX_NARROW = 1 << 31  # elements: fewer have positions of 32 bits
+
+
+def chunks(n: int) -> Iterator[slice]:
+    """Yield slices of 0..n-1: what is computed from them one by one needs little memory."""
+    for start in range(0, n, CHUNK_ROWS):
+        yield slice(start, min(n, start + CHUNK_ROWS))
+
+
+def position_type(xp: Any, n: int) -> Any:
+    """Return the dtype of positions 0..n: int32 where it holds them, else int64."""
+    return xp.int32 if n < MAX_NARROW else xp.int64
+
+
+def gather(backend: Backend, values: Array, index: Array) -> Array:
+    """Return values[index], (n,) of the values' dtype, for positions (n,) int32 or int64.
+
+    NumPy itself would copy positions of 32 bits to 64.
+    """
+    gathered = backend.xp.empty(index.shape[0], dtype=values.dtype)
+    backend.for_each(gather_values, int(index.shape[0]), values, index, gathered)
+    return gathered
+
+
+def map_in_place(table: Array, codes: Array) -> None:
+    """Replace each code (n,) int32 by what `table` has there."""
+    for rows in chunks(int(codes.shape[0])):
+        codes[rows] = table[codes[rows]]
+
+
+def find_positions(xp: Any, mask: Array) -> Array:
+    """Return the rising positions (m,) int32 or int64 where `mask` (n,) bool is true."""
+    parts = [
+        (xp.nonzero(mask[rows])[0] + rows.start).astype(position_type(xp, int(mask.shape[0])))
+        for rows in chunks(int(mask.shape[0]))
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return xp.concatenate([xp.empty(0, dtype=position_type(xp, int(mask.shape[0]))), *parts])
 
 
 def sort_order(backend: Backend, keys: Sequence[tuple[Array, int]]) -> Array:
-    """Return the stable order (n,) int64 by several integer keys, most significant first.
+    """Return the stable order (n,) by several integer keys, most significant first.
 
     Each key is `(values, size)` with 0 <= values < size. Keys are packed into as few int64 as hold
-    them, which are sorted from the least significant one to the most.
+    them, which are sorted from the least significant one to the most. The order is int32 or int64,
+    as the backend's `stable_argsort` gives it.
     """
-    xp = backend.xp
-    packs: list[Array] = []
+    packs: list[list[tuple[Array, int]]] = []  # values and the bits that they are shifted by
     widths: list[int] = []  # bits
     for values, size in reversed(keys):
         width = max(1, (size - 1).bit_length())
         if not packs or widths[-1] + width > 63:
-            packs.append(values.astype(xp.int64))
-            widths.append(width)
-        else:
-            packs[-1] += values.astype(xp.int64) << widths[-1]
-            widths[-1] += width
-    order = backend.stable_argsort(packs[0], widths[0])
+            packs.append([])
+            widths.append(0)
+        packs[-1].append((values, widths[-1]))
+        widths[-1] += width
+    order = backend.stable_argsort(_pack(backend, packs[0]), widths[0])
     for pack, width in zip(packs[1:], widths[1:], strict=True):
-        order = order[backend.stable_argsort(pack[order], width)]
+        keys_in_order = gather(backend, _pack(backend, pack), order)
+        order = gather(backend, order, backend.stable_argsort(keys_in_order, width))
     return order
+
+
+def _pack(backend: Backend, parts: Sequence[tuple[Array, int]]) -> Array:
+    """Return keys (n,) int64 that have each part's values at its bits."""
+    n = int(parts[0][0].shape[0])
+    packed = backend.xp.zeros(n, dtype=backend.xp.int64)
+    for values, shift in parts:
+        backend.for_each(add_to_key, n, values, shift, packed)
+    return packed
+
+
+def find_run_starts(backend: Backend, order: Array, *keys: Array) -> Array:
+    """Return (n,) bool: whether a place of `order` (n,) begins a run of rows with equal keys."""
+    starts = backend.xp.zeros(order.shape[0], dtype=bool)
+    for key in keys:
+        backend.for_each(mark_changes, int(order.shape[0]), key, order, starts)
+    return starts
 
 
 def run_starts(xp: Any, *keys: Array) -> Array:
@@ -44,14 +103,6 @@ def run_starts(xp: Any, *keys: Array) -> Array:
         for key in keys[1:]:
             starts[1:] |= key[1:] != key[:-1]
     return starts
-
-
-def run_offsets(xp: Any, codes: Array, n_codes: int) -> Array:
-    """Return offsets (n_codes + 1,) int64 of each code's run in sorted `codes`.
-
-    Codes that are absent have empty runs.
-    """
-    return xp.searchsorted(codes, xp.arange(n_codes + 1, dtype=codes.dtype)).astype(xp.int64)
 
 
 def search_ordered(xp: Any, values: Array, order: Array, bounds: Array) -> Array:
@@ -70,9 +121,12 @@ def search_ordered(xp: Any, values: Array, order: Array, bounds: Array) -> Array
 
 def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
     """Return how often each code 0..n_codes-1 occurs: (n_codes,) int64."""
-    if codes.shape[0] == 0:  # CuPy's bincount refuses an empty array
-        return xp.zeros(n_codes, dtype=xp.int64)
-    return xp.bincount(codes, minlength=n_codes).astype(xp.int64, copy=False)
+    counts = None  # CuPy's bincount refuses an empty array
+    # NumPy's copies the codes to 64 bits.
+    for rows in chunks(int(codes.shape[0])):
+        counted = xp.bincount(codes[rows], minlength=n_codes).astype(xp.int64, copy=False)
+        counts = counted if counts is None else counts + counted
+    return xp.zeros(n_codes, dtype=xp.int64) if counts is None else counts
 
 
 def offsets_from_lengths(xp: Any, lengths: Array) -> Array:
@@ -80,24 +134,6 @@ def offsets_from_lengths(xp: Any, lengths: Array) -> Array:
     offsets = xp.zeros(lengths.shape[0] + 1, dtype=xp.int64)
     offsets[1:] = xp.cumsum(lengths.astype(xp.int64, copy=False))
     return offsets
-
-
-def run_maxima(xp: Any, values: Array, first: Array) -> Array:
-    """Return the largest value of each run that begins at `first`.
-
-    Made for short runs (copies of one line, purchases of one item): it takes as many steps as the
-    longest run has elements, each over the runs that are at least as long.
-    """
-    n = int(values.shape[0])
-    lengths = xp.diff(xp.concatenate([first, xp.full(1, n, dtype=first.dtype)]))
-    maxima = values[first]
-    step = 1
-    longer = xp.nonzero(lengths > step)[0]
-    while longer.shape[0]:
-        maxima[longer] = xp.maximum(maxima[longer], values[first[longer] + step])
-        step += 1
-        longer = longer[lengths[longer] > step]
-    return maxima
 
 
 def repeat_index(xp: Any, lengths: Array) -> Array:

@@ -25,7 +25,7 @@ from .build_key import describe_producer
 
 # Name -> [count of what was digested, 16 hex digits], but for `window` and `report`.
 Fingerprints = dict[str, list[Any]]
-_CHUNK = 1 << 22  # rows hashed at a time; bounds the memory
+_CHUNK = 1 << 20  # rows hashed at a time; bounds the memory
 _FACTOR = 0xD6E8FEB86659FD93  # odd; its powers tell the columns of a row apart
 _MASK = (1 << 64) - 1
 

@@ -35,6 +35,7 @@ from ..monitoring.prometheus import write_prometheus
 from ..outputs.manifest import PipelineResult, RunRecord, build_manifest, describe_balance
 from ..outputs.samples import Workers
 from ..quality_validator.report import Measures, manifest_summary, write_quality_report
+from ..resources import available_memory
 from ..storage.checkpoints import Checkpoints
 from ..storage.locations import is_url
 from ..storage.staging import Staging
@@ -84,7 +85,8 @@ class BuildRun:
                 "the interrupted build",
             )
         backend.reset_counters()
-        with self._open_workers(key) as workers:
+        held = backend.hold_arrays(staging.folder, available_memory())
+        with self._open_workers(key) as workers, held:
             built = run_pipeline(tables, staging.path, context, workers, previous)
             cluster = None if workers is None else workers.manifest_entry()
         require_unchanged_inputs(key, built.report)

@@ -22,7 +22,6 @@ MAX_INT64 = 2**63 - 1
 MAX_TEXT_BYTES = 1 << 16  # of one value; a longer id or category is a document in the wrong column
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _BAND = re.compile(r"\s*(\d{1,3})\s*(?:(?:-|\u2013|to)\s*(\d{1,3})|\+)\s*", re.ASCII)
-_VALUE_BYTES = 8  # of a column in memory, per row, besides its distinct texts
 
 
 class TextCount(NamedTuple):
@@ -55,19 +54,19 @@ class Numbers(NamedTuple):
 
 
 class ColumnReader:
-    """Reads a table's columns into memory once and converts them one by one.
+    """Reads a table's columns one by one, and converts them.
 
     A column is released when it is converted, so it can be asked for once. One that cannot be
     converted is given as null; `require` then raises what is wrong with all such columns.
     """
 
     def __init__(self, source: Source, backend: Backend) -> None:
-        """Check the pages and the memory they need, then read. InputError where either fails."""
+        """Check the pages and the memory they need, and open. InputError where either fails."""
         self.source, self.backend = source, backend
         source.check_pages()
         if backend.name != "gpu":  # which reads in pieces
             require_memory(
-                source.unpacked_bytes + source.n_rows * len(source.columns) * _VALUE_BYTES,
+                source.held_bytes,
                 f"{source.label}: {source.n_rows:,} rows of {len(source.columns)} columns",
             )
         try:
@@ -211,7 +210,7 @@ class ColumnReader:
             values, meaning = convert(self._columns.pop(name))
         except MemoryError:
             raise
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise InputError(
                 self._explain_types(name, error) or explain_unreadable(where, error)
             ) from error

@@ -68,6 +68,19 @@ class Footer:
             if name in selected
         )
 
+    def largest_chunk(self, names: Iterable[str]) -> int:
+        """Return the bytes of the largest chunk of the columns, unpacked."""
+        selected = set(names)
+        return max(
+            (
+                chunk.unpacked_bytes
+                for group in self.groups
+                for name, chunk in group.items()
+                if name in selected
+            ),
+            default=0,
+        )
+
 
 def read_footer(path: Path) -> Footer:
     """Read and check a file's footer.

@@ -33,7 +33,9 @@ from .origins import InputTables, Origin, as_tables
 from .table_files import find_candidates, list_table_files
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-MAX_ROWS = (1 << 31) - 1  # of a table: rows have int32 numbers
+MAX_ENTITIES = (1 << 31) - 1  # articles or customers: they have int32 codes; logs have any length
+_LOGS = ("transactions", "views")
+_COPIES = 3  # of a row group's column: unpacked, converted, and the next one that is read beside it
 _MAX_PROBLEMS = 5  # files of a table that cannot be read, each with its reason
 
 
@@ -64,9 +66,16 @@ class Source:
         return sum(self.rows)
 
     @property
-    def unpacked_bytes(self) -> int:
-        """Unpacked bytes of the columns to read, as footers claim; `check_pages` verifies them."""
-        return sum(footer.unpacked_bytes(self.columns.values()) for footer in self.footers)
+    def held_bytes(self) -> int:
+        """Bytes of memory that reading takes, as footers claim; `check_pages` verifies them.
+
+        Two row groups of a column at a time, unpacked and converted. Rows of a log share their
+        texts; those of other tables have texts of their own, which are all held.
+        """
+        names = self.columns.values()
+        largest = max((footer.largest_chunk(names) for footer in self.footers), default=0)
+        held = 0 if self.table in _LOGS else sum(f.unpacked_bytes(names) for f in self.footers)
+        return held + _COPIES * largest
 
     @property
     def label(self) -> str:
@@ -185,9 +194,9 @@ def _require_rows(source: Source) -> None:
                 else f"Remove it: without the table, {source.table} are taken from transactions."
             )
         )
-    if source.n_rows > MAX_ROWS:
+    if source.table not in _LOGS and source.n_rows > MAX_ENTITIES:
         raise InputError(
-            f"{source.label}: found {source.n_rows:,} rows; expected at most {MAX_ROWS:,}.\n"
+            f"{source.label}: found {source.n_rows:,} rows; expected at most {MAX_ENTITIES:,}.\n"
             "Build from fewer customers or a shorter time."
         )
 

@@ -30,3 +30,37 @@ def preferred_channels(user, lane, user_offsets, basket_start, channel, seen, pr
                     best = c
             counted += 1
         preferred[row] = best
+
+
+@row_kernel
+def number_baskets(user, user_offsets, tick, basket_start, basket):
+    """Find a user's baskets, the rows at one time, and count them from 0.
+
+    Written for each row: basket_start (E,), the first row of its basket, and basket (E,) int32.
+    """
+    first = user_offsets[user]
+    start, number = first, 0
+    for row in range(first, user_offsets[user + 1]):
+        if tick[row] != tick[start]:
+            start = row
+            number += 1
+        basket_start[row] = start
+        basket[row] = number
+
+
+@row_kernel
+def mark_over_cap(user, user_offsets, window, refused, cap, is_over):
+    """Mark a user's rows that are not among the latest `cap` of their window.
+
+    Written: is_over (E,) bool, of rows that count.
+    window (E,) int8 rises within a user; rows with refused (E,) uint8 above 0 do not count.
+    """
+    counted, previous = 0, -1
+    for back in range(user_offsets[user + 1] - user_offsets[user]):
+        row = user_offsets[user + 1] - 1 - back
+        if window[row] != previous:
+            previous = window[row]
+            counted = 0
+        if refused[row] == 0:
+            counted += 1
+            is_over[row] = counted > cap

@@ -11,7 +11,7 @@ from typing import Any
 from ..backend.halving import split_on_out_of_memory
 from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, offsets_from_lengths, search_ordered
+from ..backend.runs import chunks, count_codes, gather, offsets_from_lengths, search_ordered
 from ..config import DatasetConfig, NegativeSamplingConfig, to_fraction
 from ..kernels import rng
 from ..kernels.candidates import CandidateLists, copy_list, list_candidates
@@ -69,8 +69,10 @@ def list_item_candidates(
     n_snapshots = int(snapshots.on_sale.shape[0])
     has_positive = xp.zeros(interactions.n_items * n_snapshots, dtype=bool)
     for positives in plan.positives if settings.hard_negatives_per_positive else ():
-        item, time = interactions.item[positives.row], interactions.time[positives.row]
-        has_positive[list_key(item, snapshots.number_of(time), interactions.n_items, xp)] = True
+        for part in chunks(len(positives)):
+            row = positives.row[part]
+            item, time = interactions.item[row], interactions.time[row]
+            has_positive[list_key(item, snapshots.number_of(time), interactions.n_items, xp)] = True
     key = xp.nonzero(has_positive)[0].astype(xp.int64)
     del has_positive
 
@@ -156,7 +158,7 @@ class _Lister:
             purchases=Purchases(
                 item_start=interactions.item_offsets[:-1],
                 item_stop=self._item_stop,
-                buyer=interactions.user[interactions.by_item],
+                buyer=gather(backend, interactions.user, interactions.by_item),
                 recent_offsets=xp.zeros(interactions.n_users + 1, dtype=xp.int64),
                 recent_item=xp.empty(0, dtype=xp.int32),
             ),

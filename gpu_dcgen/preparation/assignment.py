@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes
+from ..backend.runs import chunks, count_codes
 from ..config import DatasetConfig
 from ..kernels import rng
 from .split_search import measure_excess, search_assignment
@@ -160,4 +160,9 @@ def _assign_by_hash(key: Array, shares: Sequence[Fraction], backend: Backend) ->
 
 def count_by_window(user: Array, window: Array, mask: Array, n_users: int, xp: Any) -> Array:
     """Count the rows of `mask` (E,) bool by window and user: (3, U) int64."""
-    return xp.stack([count_codes(xp, user[mask & (window == k)], n_users) for k in range(3)])
+    counts = xp.zeros((3, n_users), dtype=xp.int64)
+    for rows in chunks(int(user.shape[0])):
+        for k in range(3):
+            counted = user[rows][mask[rows] & (window[rows] == k)]
+            counts[k] += count_codes(xp, counted, n_users)
+    return counts

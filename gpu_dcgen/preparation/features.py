@@ -13,16 +13,20 @@ from typing import Any
 from ..backend.lanes import allocate_lanes
 from ..backend.protocol import Array, Backend
 from ..backend.runs import (
+    chunks,
     count_codes,
+    find_positions,
+    find_run_starts,
+    gather,
     offsets_from_lengths,
-    run_offsets,
-    run_starts,
+    position_type,
     search_ordered,
     sort_order,
 )
 from ..config import DatasetConfig
 from ..errors import InputError
 from ..kernels.arguments import Corpus, Ownership
+from ..kernels.gather import find_day_starts, mark_later
 from ..kernels.users import preferred_channels
 from .interactions import Interactions
 from .windows import DAY, format_time
@@ -121,20 +125,20 @@ def _find_preferred_channels(interactions: Interactions, backend: Backend) -> Ar
 
 def _find_first_purchases(interactions: Interactions, backend: Backend) -> tuple[Array, Ownership]:
     """Return whether each interaction repeats an earlier one (E,) bool, and the ownership."""
-    xp = backend.xp
-    # (user, item, time): a user's rows are in order of time, and a stable sort preserves that.
-    order = sort_order(
-        backend,
-        [(interactions.user, interactions.n_users), (interactions.item, interactions.n_items)],
-    )
-    user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
-    is_first = run_starts(xp, user, item)
-    starts = xp.nonzero(is_first)[0]
-    since = time[starts]
-    is_repurchase = xp.empty(interactions.n_rows, dtype=bool)
-    is_repurchase[order] = time > since[xp.cumsum(is_first) - 1]
-    offsets = run_offsets(xp, user[starts], interactions.n_users)
-    return is_repurchase, Ownership(offsets, item[starts], since)
+    xp, log = backend.xp, interactions
+    # Rows by item and time, sorted stably by user: (user, item, time).
+    user = gather(backend, log.user, log.by_item)
+    order = gather(backend, log.by_item, sort_order(backend, [(user, log.n_users)]))
+    del user
+    first = find_positions(xp, find_run_starts(backend, order, log.user, log.item))
+    n_owned = int(first.shape[0])
+    is_repurchase = xp.empty(log.n_rows, dtype=bool)
+    backend.for_each(mark_later, n_owned, log.time, order, first, is_repurchase)
+    row = gather(backend, order, first)
+    del order, first
+    counts = count_codes(xp, gather(backend, log.user, row), log.n_users)
+    item, since = gather(backend, log.item, row), gather(backend, log.time, row)
+    return is_repurchase, Ownership(offsets_from_lengths(xp, counts), item, since)
 
 
 def _list_warnings(edges: tuple[int, ...], config: DatasetConfig) -> tuple[str, ...]:
@@ -162,13 +166,18 @@ def _compute_price_edges(
     if not units:
         return (), None
     xp = backend.xp
-    rows = xp.nonzero(interactions.time < cut1)[0]
-    paid = interactions.price[rows]
-    below = xp.cumsum(count_codes(xp, paid, len(units)))
-    n = int(paid.shape[0])
+    counts, known_until = xp.zeros(len(units), dtype=xp.int64), interactions.first_time
+    for rows in chunks(interactions.n_rows):
+        time = interactions.time[rows]
+        is_known = time < cut1
+        counts += count_codes(xp, interactions.price[rows][is_known], len(units))
+        if bool(is_known.any()):
+            known_until = max(known_until, int(time[is_known].max()))
+    below = xp.cumsum(counts)
+    n = int(below[-1])
     ranks = [math.ceil(Fraction(percent, 100) * n) for percent in (1, 25, 50, 75, 99)]
     codes = backend.to_host(xp.searchsorted(below, backend.from_host(ranks)))
-    return tuple(units[code] for code in codes.tolist()), int(interactions.time[rows].max())
+    return tuple(units[code] for code in codes.tolist()), known_until
 
 
 def _build_snapshots(
@@ -187,7 +196,7 @@ def _build_snapshots(
     n_groups = len(group.values)
 
     prices = _MeanPrices(interactions, units, edges, backend) if units else None
-    item_by_time = interactions.item[interactions.by_time]
+    item_by_time = gather(backend, interactions.item, interactions.by_time)
     sales = _SalesCounter(xp, item_by_time, n_items)
     sales_before_popularity = _SalesCounter(xp, item_by_time, n_items)
     sales_before_live = _SalesCounter(xp, item_by_time, n_items)
@@ -286,23 +295,34 @@ class _MeanPrices:
         self, interactions: Interactions, units: list[int], edges: tuple[int, ...], backend: Backend
     ) -> None:
         xp = self._xp = backend.xp
-        by_item = interactions.by_item
-        paid = backend.from_host(units).astype(xp.int64)[interactions.price[by_item]]
-        item = interactions.item[by_item]
-        max_sum = float(xp.bincount(item, weights=paid.astype(xp.float64)).max())
-        if max_sum >= _MAX_SUM:
+        log, n = interactions, interactions.n_rows
+        unit_of = backend.from_host(units).astype(xp.int64)
+        self._sum_before = xp.zeros(n + 1, dtype=xp.int64)  # sums may wrap; differences do not
+        sums = xp.zeros(log.n_items, dtype=xp.float64)
+        for rows in chunks(n):
+            by_item = log.by_item[rows]
+            paid = unit_of[log.price[by_item]]
+            weights = paid.astype(xp.float64)
+            sums += xp.bincount(log.item[by_item], weights=weights, minlength=log.n_items)
+            before = self._sum_before[rows.start]
+            self._sum_before[rows.start + 1 : rows.stop + 1] = before + xp.cumsum(paid)
+        if (max_sum := float(sums.max())) >= _MAX_SUM:
             raise InputError(
                 f"transactions: the prices paid for one item sum to {max_sum / PRICE_UNIT:.3g}; "
                 f"only up to {_MAX_SUM / PRICE_UNIT:.3g} are summed exactly.\n"
                 "Give prices in a larger unit: divide the column by 1000."
             )
-        self._sum_before = offsets_from_lengths(xp, paid)  # sums may wrap; differences do not
-        del paid
-        day = interactions.time[by_item] // DAY
-        is_new_day = run_starts(xp, item, day)
-        del item, day
-        self._day = xp.cumsum(is_new_day) - 1  # of each row, over all items
-        self._day_start = xp.nonzero(is_new_day)[0]
+        # The first sale of the same day, of each sale by item and time.
+        self._day_start = xp.empty(n, dtype=position_type(xp, n))
+        backend.for_each(
+            find_day_starts,
+            log.n_items,
+            log.item_offsets,
+            log.by_item,
+            log.time,
+            DAY,
+            self._day_start,
+        )
         self._first = interactions.item_offsets[:-1]
         self._edges = edges
 
@@ -316,7 +336,7 @@ class _MeanPrices:
         xp = self._xp
         low, _, _, _, high = self._edges
         stop = self._first + sold
-        last_day = self._day_start[self._day[xp.maximum(stop - 1, 0)]]
+        last_day = self._day_start[xp.maximum(stop - 1, 0)]
         start = xp.where(sold > sold_before, self._first + sold_before, last_day)
         is_known = sold > 0
         n_sales = xp.where(is_known, stop - start, 1)

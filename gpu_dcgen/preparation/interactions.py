@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
+from ..backend.runs import (
+    chunks,
+    count_codes,
+    find_positions,
+    find_run_starts,
+    gather,
+    map_in_place,
+    offsets_from_lengths,
+    position_type,
+    sort_order,
+)
 from ..config import DatasetConfig, FilteringConfig
 from ..digest import hash_strings
 from ..errors import InputError
 from ..inputs.entities import Category
 from ..inputs.shop import Shop
 from ..kernels import rng
+from ..kernels.gather import find_run_maxima
+from ..kernels.users import number_baskets
 from .windows import DAY, cut_windows
 
 
@@ -39,12 +50,13 @@ class Interactions:
     price: Array  # (E,) int32  code into `prices`
     channel: Array  # (E,) int8  -1 unknown
     user_offsets: Array  # (U+1,) int64  each user's run
-    # (E,) int64  first row of the user's rows at the same time: rows before it are "as of" (D6)
+    # Rows are numbered by int32 where it holds them, else int64.
+    # (E,) first row of the user's rows at the same time: rows before it are "as of" (D6)
     basket_start: Array
     basket: Array  # (E,) int32  number of the user's earlier distinct times
-    by_item: Array  # (E,) int64  the rows in (item, time, user) order
+    by_item: Array  # (E,) the rows in (item, time, user) order
     item_offsets: Array  # (I+1,) int64  each item's run in `by_item`
-    by_time: Array  # (E,) int64  the rows in (time, user, item) order
+    by_time: Array  # (E,) the rows in (time, user, item) order
     prices: Any  # host (P,) float64  distinct prices; empty when the log has none
     user_ids: Any  # host pyarrow strings (U,)
     item_ids: Any  # host pyarrow strings (I,)
@@ -85,14 +97,10 @@ class Interactions:
 class _Lines(NamedTuple):
     """Lines of the log in (user, time, item) order, one for each combination of these."""
 
-    row: Array  # (n,) int64  row of the log
+    row: Array  # (n,) int32 or int64  row of the log
     user: Array  # (n,) int32  code of the Shop
     item: Array  # (n,) int32
     price: Array  # (n,) int32  largest price code of the lines that were merged
-
-    def take(self, index: Array) -> _Lines:
-        """Select lines by index."""
-        return _Lines(*(column[index] for column in self))
 
 
 def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> Interactions:
@@ -110,55 +118,78 @@ def build_interactions(shop: Shop, config: DatasetConfig, backend: Backend) -> I
     ticks, n_ticks = _to_ticks(shop.time, first_time, last_time, xp)
     lines = _merge_duplicates(shop, ticks, n_ticks, backend)
     dropped = {"collapsed": int(shop.time.shape[0]) - int(lines.row.shape[0])}
-    layers = [xp.arange(lines.row.shape[0])]
+    window, n_layers = None, 1
     if config.filtering.counts == "window":
         cuts = cut_windows(shop.time, first_time, last_time, config.split, backend)
-        window = cuts.number_of(xp, shop.time[lines.row])
-        layers = [xp.nonzero(window == k)[0] for k in range(3)]
-    remaining, dropped["cold_user"], dropped["cold_item"] = _find_k_core(
-        lines, layers, shop, config.filtering, xp
+        window, n_layers = cuts.number_of(xp, gather(backend, shop.time, lines.row)), 3
+    is_remaining, dropped["cold_user"], dropped["cold_item"] = _find_k_core(
+        lines, window, n_layers, shop, config.filtering, xp
     )
-    del layers
-    lines = lines.take(remaining)
-    del remaining
+    del window
+    if dropped["cold_user"] or dropped["cold_item"]:
+        remaining = find_positions(xp, is_remaining)
+        lines = _Lines(*(gather(backend, column, remaining) for column in lines))
+        del remaining
+    del is_remaining
 
-    user, user_of = _recode(xp, lines.user, shop.n_users)
-    item, item_of = _recode(xp, lines.item, shop.n_items)
-    n_users, n_items = int(user_of.shape[0]), int(item_of.shape[0])
-    _require_items(n_items, config)
-    tick, user_offsets = ticks[lines.row], run_offsets(xp, user, n_users)
-    del ticks
-    by_item = sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)])
-    by_time = sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)])
-    basket_start, basket = _number_baskets(xp, user, tick, user_offsets)
-    user_ids = shop.user_ids.take(backend.to_host(user_of))
-    item_ids = shop.item_ids.take(backend.to_host(item_of))
+    user_of, item_of = _recode(xp, lines.user, shop.n_users), _recode(xp, lines.item, shop.n_items)
+    _require_items(int(item_of.shape[0]), config)
     return Interactions(
-        user=user,
-        item=item,
-        time=shop.time[lines.row],
-        price=lines.price,
-        channel=shop.channel[lines.row],
-        user_offsets=user_offsets,
-        basket_start=basket_start,
-        basket=basket,
-        by_item=by_item,
-        item_offsets=run_offsets(xp, item[by_item], n_items),
-        by_time=by_time,
+        **_sort_lines(lines, ticks, n_ticks, user_of, item_of, backend),
+        time=gather(backend, shop.time, lines.row),
+        channel=gather(backend, shop.channel, lines.row),
         prices=shop.prices,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        user_key=backend.from_host(hash_strings(user_ids)),
-        item_key=backend.from_host(hash_strings(item_ids)),
-        age=shop.age[user_of],
-        user_columns=_take_rows(shop.user_columns, user_of),
-        item_columns=_take_rows(shop.item_columns, item_of),
+        **_describe_entities(shop, user_of, item_of, backend),
         views=_select_views(shop, user_of, item_of, backend),
         first_time=first_time,
         last_time=last_time,
         n_accepted=int(shop.time.shape[0]),
         dropped=dropped,
     )
+
+
+def _sort_lines(
+    lines: _Lines, ticks: Array, n_ticks: int, user_of: Array, item_of: Array, backend: Backend
+) -> dict[str, Array]:
+    """Return the columns of `Interactions` that lines in their order have, and other orders.
+
+    Lines have codes of the users (U,) and items (I,) that remain; `ticks` are those of the log.
+    """
+    xp, n_users, n_items = backend.xp, int(user_of.shape[0]), int(item_of.shape[0])
+    user, item, tick = lines.user, lines.item, gather(backend, ticks, lines.row)
+    user_offsets = offsets_from_lengths(xp, count_codes(xp, user, n_users))
+    n = int(user.shape[0])
+    basket_start = xp.empty(n, dtype=position_type(xp, n))
+    basket = xp.empty(n, dtype=xp.int32)
+    backend.for_each(number_baskets, n_users, user_offsets, tick, basket_start, basket)
+    return {
+        "user": user,
+        "item": item,
+        "price": lines.price,
+        "user_offsets": user_offsets,
+        "basket_start": basket_start,
+        "basket": basket,
+        "by_item": sort_order(backend, [(item, n_items), (tick, n_ticks), (user, n_users)]),
+        "item_offsets": offsets_from_lengths(xp, count_codes(xp, item, n_items)),
+        "by_time": sort_order(backend, [(tick, n_ticks), (user, n_users), (item, n_items)]),
+    }
+
+
+def _describe_entities(
+    shop: Shop, user_of: Array, item_of: Array, backend: Backend
+) -> dict[str, Any]:
+    """Return what `Interactions` has of the users (U,) and items (I,) that remain."""
+    user_ids = shop.user_ids.take(backend.to_host(user_of))
+    item_ids = shop.item_ids.take(backend.to_host(item_of))
+    return {
+        "user_ids": user_ids,
+        "item_ids": item_ids,
+        "user_key": backend.from_host(hash_strings(user_ids)),
+        "item_key": backend.from_host(hash_strings(item_ids)),
+        "age": shop.age[user_of],
+        "user_columns": _take_rows(shop.user_columns, user_of),
+        "item_columns": _take_rows(shop.item_columns, item_of),
+    }
 
 
 def warn_of_no_groups(interactions: Interactions) -> tuple[str, ...]:
@@ -191,14 +222,17 @@ def _to_ticks(time: Array, first: int, last: int, xp: Any) -> tuple[Array, int]:
     """
     resolution = _find_resolution(time, first)
     n_ticks = (last - first) // resolution + 1
-    dtype = xp.int32 if n_ticks < 1 << 31 else xp.int64
-    return ((time - first) // resolution).astype(dtype), n_ticks
+    ticks = xp.empty(time.shape[0], dtype=xp.int32 if n_ticks < 1 << 31 else xp.int64)
+    for rows in chunks(int(time.shape[0])):
+        ticks[rows] = (time[rows] - first) // resolution
+    return ticks, n_ticks
 
 
 def _find_resolution(time: Array, origin: int) -> int:
     """Return the coarsest of day, minute, second, millisecond, ns that divides all times."""
     for unit in (DAY, 60_000_000_000, 1_000_000_000, 1_000_000):
-        if not bool(((time - origin) % unit != 0).any()):
+        n = int(time.shape[0])
+        if not any(bool(((time[rows] - origin) % unit != 0).any()) for rows in chunks(n)):
             return unit
     return 1
 
@@ -217,53 +251,69 @@ def _merge_duplicates(shop: Shop, ticks: Array, n_ticks: int, backend: Backend) 
         (channel_rank, 128),
     ]
     order = sort_order(backend, keys)
-    first = xp.nonzero(run_starts(xp, shop.user[order], ticks[order], shop.item[order]))[0]
-    price = run_maxima(xp, shop.price[order], first)
-    row = order[first]
-    return _Lines(row, shop.user[row], shop.item[row], price)
+    del keys, channel_rank
+    first = find_positions(xp, find_run_starts(backend, order, shop.user, ticks, shop.item))
+    n = int(first.shape[0])
+    price = xp.empty(n, dtype=shop.price.dtype)
+    backend.for_each(find_run_maxima, n, shop.price, order, first, price)
+    row = gather(backend, order, first)
+    del order, first
+    return _Lines(row, gather(backend, shop.user, row), gather(backend, shop.item, row), price)
 
 
 def _find_k_core(
-    lines: _Lines, layers: Sequence[Array], shop: Shop, filtering: FilteringConfig, xp: Any
+    lines: _Lines,
+    window: Array | None,
+    n_layers: int,
+    shop: Shop,
+    filtering: FilteringConfig,
+    xp: Any,
 ) -> tuple[Array, int, int]:
-    """Return the lines that remain, rising, and how many a rare user or item dropped.
+    """Return whether each line remains (n,) bool, and how many a rare user or item dropped.
 
-    Each layer of lines is filtered beside what remains of the layers before it, which stays.
-    Raises InputError where no line remains.
+    Each layer of lines, those of one `window` (n,) int8, is filtered beside what remains of the
+    layers before it, which stays. Raises InputError where no line remains.
     """
     minimum = (filtering.min_user_interactions, filtering.min_item_interactions)
     sides = ((lines.user, shop.n_users), (lines.item, shop.n_items))
-    n_dropped, remaining = [0, 0], layers[0][:0]
-    for layer in layers:
-        n_settled = [count_codes(xp, codes[remaining], n_codes) for codes, n_codes in sides]
+    n_dropped, is_settled = [0, 0], xp.zeros(lines.row.shape[0], dtype=bool)
+    for layer in range(n_layers):
+        is_left = xp.ones(lines.row.shape[0], dtype=bool) if window is None else window == layer
+        n_settled = [_count_where(xp, codes, is_settled, n_codes) for codes, n_codes in sides]
         n_before = -1
-        while layer.shape[0] != n_before:
-            n_before = layer.shape[0]
+        while sum(n_dropped) != n_before:
+            n_before = sum(n_dropped)
             for side, (codes, n_codes) in enumerate(sides):
-                is_frequent = (
-                    n_settled[side] + count_codes(xp, codes[layer], n_codes) >= minimum[side]
-                )
-                survivors = layer[is_frequent[codes[layer]]]
-                n_dropped[side] += int(layer.shape[0] - survivors.shape[0])
-                layer = survivors
-        remaining = xp.concatenate([remaining, layer]) if remaining.shape[0] else layer
-    if not remaining.shape[0]:
+                n_left = _count_where(xp, codes, is_left, n_codes)
+                is_frequent = n_settled[side] + n_left >= minimum[side]
+                if n_lost := int(n_left[~is_frequent].sum()):
+                    n_dropped[side] += n_lost
+                    for rows in chunks(int(codes.shape[0])):
+                        is_left[rows] &= is_frequent[codes[rows]]
+        is_settled |= is_left
+    if not bool(is_settled.any()):
         raise InputError(
             f"transactions: no interaction is left of {int(shop.time.shape[0])} rows: no group of "
             f"users with >= {minimum[0]} and items with >= {minimum[1]} interactions.\n"
             "Lower filtering.min_user_interactions or filtering.min_item_interactions, or use a "
             "longer log."
         )
-    if len(layers) > 1:
-        remaining = xp.sort(remaining, kind="stable")
-    return remaining, n_dropped[0], n_dropped[1]
+    return is_settled, n_dropped[0], n_dropped[1]
 
 
-def _recode(xp: Any, codes: Array, n_codes: int) -> tuple[Array, Array]:
-    """Return codes without gaps, int32, and the old code of each new one (in order)."""
+def _count_where(xp: Any, codes: Array, mask: Array, n_codes: int) -> Array:
+    """Return how often each code occurs where `mask` (n,) bool is true: (n_codes,) int64."""
+    counts = xp.zeros(n_codes, dtype=xp.int64)
+    for rows in chunks(int(codes.shape[0])):
+        counts += count_codes(xp, codes[rows][mask[rows]], n_codes)
+    return counts
+
+
+def _recode(xp: Any, codes: Array, n_codes: int) -> Array:
+    """Give `codes` (n,) int32 new values without gaps, in place; return the old ones in order."""
     is_present = count_codes(xp, codes, n_codes) > 0
-    new = (xp.cumsum(is_present) - 1).astype(xp.int32)
-    return new[codes], xp.nonzero(is_present)[0]
+    map_in_place((xp.cumsum(is_present) - 1).astype(xp.int32), codes)
+    return xp.nonzero(is_present)[0]
 
 
 def _require_items(n_items: int, config: DatasetConfig) -> None:
@@ -277,17 +327,6 @@ def _require_items(n_items: int, config: DatasetConfig) -> None:
             "Lower negative_sampling.random_negatives_per_positive or hard_negatives_per_positive, "
             "or filtering.min_item_interactions."
         )
-
-
-def _number_baskets(xp: Any, user: Array, tick: Array, user_offsets: Array) -> tuple[Array, Array]:
-    """Return the first row of each row's basket (n,) int64, and its number (n,) int32.
-
-    A basket is the rows of a user at one time; numbers count from 0 within a user.
-    """
-    is_first = run_starts(xp, user, tick)
-    number = xp.cumsum(is_first)  # 1, 2, ... over all baskets
-    basket = (number - number[user_offsets[:-1]][user]).astype(xp.int32)
-    return xp.nonzero(is_first)[0][number - 1], basket
 
 
 def _take_rows(columns: dict[str, Category], rows: Array) -> dict[str, Category]:

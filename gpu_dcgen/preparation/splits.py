@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, run_starts
+from ..backend.runs import chunks, count_codes, find_positions, gather
 from ..config import DatasetConfig, SplitConfig
 from ..contract.schema import SPLITS
 from ..errors import GateError, InputError
 from ..kernels import rng
 from ..kernels.arguments import DrawTables
 from ..kernels.draws import PurchaseRows, count_eligible
+from ..kernels.users import mark_over_cap
 from .assignment import UserCounts, assign_users, count_by_window
 from .features import AsOfFeatures
 from .interactions import Interactions
@@ -26,7 +27,7 @@ class Positives:
     """The emitted interactions of one split, in the file's order."""
 
     split: str
-    row: Array  # (n,) int64  row of Interactions
+    row: Array  # (n,) int32 or int64  row of Interactions
     copy: Array  # (n,) int32  0, or the number of the copy (D18, resample)
     window_start: int  # nanoseconds
     window_end: int  # what the user buys at or after this time is unknown to this split (D8)
@@ -70,8 +71,8 @@ def plan_splits(
     refusals = _Refusals(xp, interactions.n_rows)
     if config.split.gap_days:
         refusals.add("in_gap", _find_gaps(interactions.time, windows, config.split.gap_days))
-    n_before = interactions.basket_start - interactions.user_offsets[user]
-    refusals.add("short_history", n_before < config.sequence_processing.min_sequence_length)
+    min_length = config.sequence_processing.min_sequence_length
+    refusals.add("short_history", _find_short_histories(interactions, min_length, xp))
     is_available = refusals.is_accepted
     _add_refusals(refusals, window, windows, interactions, features, config, backend)
     n_users, cap = interactions.n_users, config.filtering.max_user_interactions
@@ -84,7 +85,7 @@ def plan_splits(
     user_warnings: tuple[str, ...] = ()
     if config.split.is_disjoint:
         user_split = assign_users(counts, config, backend)
-        split = user_split[user]
+        split = gather(backend, user_split, user)
         user_warnings = tuple(_warn_of_users(user_split, counts.emitted, interactions, backend))
     is_inside = split == window
     losses = {
@@ -94,11 +95,15 @@ def plan_splits(
         **refusals.count(is_inside),
     }
 
-    is_emitted = (refusals.is_accepted & is_inside)[interactions.by_time]
-    window_by_time = window[interactions.by_time]
+    # The split of each interaction that is emitted, by time; else 3.
+    emitted_by_time = gather(
+        backend,
+        xp.where(refusals.is_accepted & is_inside, window, 3).astype(xp.int8),
+        interactions.by_time,
+    )
     positives = []
     for k, name in enumerate(SPLITS):
-        row = interactions.by_time[is_emitted & (window_by_time == k)]
+        row = gather(backend, interactions.by_time, find_positions(xp, emitted_by_time == k))
         copy = xp.zeros(row.shape[0], dtype=xp.int32)
         positives.append(Positives(name, row, copy, windows.starts[k], windows.ends[k]))
     shares, warnings = measure_shares(interactions, positives, config.split, backend)
@@ -118,10 +123,22 @@ def _number_windows(
     """
     if split.strategy != "leave_last":
         return windows.number_of(xp, interactions.time)
-    stop = interactions.user_offsets[1:][interactions.user]
-    from_end = stop - xp.arange(interactions.n_rows, dtype=xp.int64)  # 1 is the last
-    is_val, is_test = from_end <= 2 * split.leave_last, from_end <= split.leave_last
-    return is_val.astype(xp.int8) + is_test.astype(xp.int8)
+    window = xp.empty(interactions.n_rows, dtype=xp.int8)
+    for rows in chunks(interactions.n_rows):
+        stop = interactions.user_offsets[1:][interactions.user[rows]]
+        from_end = stop - xp.arange(rows.start, rows.stop, dtype=xp.int64)  # 1 is the last
+        is_val, is_test = from_end <= 2 * split.leave_last, from_end <= split.leave_last
+        window[rows] = is_val.astype(xp.int8) + is_test.astype(xp.int8)
+    return window
+
+
+def _find_short_histories(interactions: Interactions, min_length: int, xp: Any) -> Array:
+    """Return whether each interaction (E,) bool has fewer than `min_length` before it."""
+    is_short = xp.empty(interactions.n_rows, dtype=bool)
+    for rows in chunks(interactions.n_rows):
+        first = interactions.user_offsets[interactions.user[rows]]
+        is_short[rows] = interactions.basket_start[rows] - first < min_length
+    return is_short
 
 
 def _find_gaps(time: Array, windows: Windows, gap_days: int) -> Array:
@@ -200,17 +217,20 @@ def _add_refusals(
     """Refuse the interactions that cannot become positives in the split of their window."""
     xp = backend.xp
     cap = config.filtering.max_user_interactions
-    refusals.add("over_cap", _find_over_cap(xp, interactions, window, refusals.is_accepted, cap))
-    snapshots = features.snapshots
-    snapshot = snapshots.number_of(interactions.time)
-    refusals.add("not_on_sale", ~snapshots.on_sale[snapshot, interactions.item])
+    refusals.add("over_cap", _find_over_cap(interactions, window, refusals.numbers, cap, backend))
+    is_missing = xp.empty(interactions.n_rows, dtype=bool)
+    for rows in chunks(interactions.n_rows):
+        snapshot = features.snapshots.number_of(interactions.time[rows])
+        is_missing[rows] = ~features.snapshots.on_sale[snapshot, interactions.item[rows]]
+    refusals.add("not_on_sale", is_missing)
+    del is_missing
     if config.negative_sampling.repurchases == "drop":
         refusals.add("repurchase", features.is_repurchase)
-    rows = xp.nonzero(refusals.is_accepted)[0]
-    too_small = xp.zeros(interactions.n_rows, dtype=bool)
-    too_small[_find_too_small(rows, window, windows, interactions, features, config, backend)] = (
-        True
-    )
+    accepted, too_small = refusals.is_accepted, xp.zeros(interactions.n_rows, dtype=bool)
+    for chunk in chunks(interactions.n_rows):
+        rows = xp.nonzero(accepted[chunk])[0] + chunk.start
+        rows = _find_too_small(rows, window, windows, interactions, features, config, backend)
+        too_small[rows] = True
     refusals.add("corpus_too_small", too_small)
 
 
@@ -219,42 +239,37 @@ class _Refusals:
 
     def __init__(self, xp: Any, n_rows: int) -> None:
         self._reasons: list[str] = []
-        self._number: Array = xp.zeros(n_rows, dtype=xp.uint8)  # from 1; 0 where accepted
+        self.numbers: Array = xp.zeros(n_rows, dtype=xp.uint8)  # from 1; 0 where accepted
 
     @property
     def is_accepted(self) -> Array:
         """Whether no reason applies to the interaction (E,) bool."""
-        return self._number == 0
+        return self.numbers == 0
 
     def add(self, reason: str, mask: Array) -> None:
         """Refuse the interactions of `mask` (E,) bool that are still accepted."""
         self._reasons.append(reason)
-        self._number[mask & self.is_accepted] = len(self._reasons)
+        self.numbers[mask & self.is_accepted] = len(self._reasons)
 
     def count(self, mask: Array) -> dict[str, int]:
         """Count the refused interactions of `mask` (E,) bool by reason."""
         return {
-            reason: int((mask & (self._number == number)).sum())
+            reason: int((mask & (self.numbers == number)).sum())
             for number, reason in enumerate(self._reasons, 1)
         }
 
 
 def _find_over_cap(
-    xp: Any, interactions: Interactions, window: Array, is_remaining: Array, cap: int
+    interactions: Interactions, window: Array, refused: Array, cap: int, backend: Backend
 ) -> Array:
-    """Return whether each remaining row is not among the latest `cap` of its user and window.
+    """Return whether each row (E,) bool is not among the latest `cap` of its user and window.
 
-    The latest are those in (time, item) order.
+    The latest are those in (time, item) order; rows with `refused` (E,) uint8 above 0 are none.
     """
-    rows = xp.nonzero(is_remaining)[0]
-    is_over = xp.zeros(interactions.n_rows, dtype=bool)
-    if rows.shape[0]:
-        # Windows follow one another in time, so the rows of a user and window are a run.
-        is_first = run_starts(xp, interactions.user[rows], window[rows])
-        starts = xp.nonzero(is_first)[0]
-        stops = xp.concatenate([starts[1:], xp.full(1, rows.shape[0], dtype=starts.dtype)])
-        from_end = stops[xp.cumsum(is_first) - 1] - xp.arange(rows.shape[0])
-        is_over[rows[from_end > cap]] = True
+    # Windows follow one another in time, so the rows of a user and window are a run.
+    is_over, n_users = backend.xp.zeros(interactions.n_rows, dtype=bool), interactions.n_users
+    offsets = interactions.user_offsets
+    backend.for_each(mark_over_cap, n_users, offsets, window, refused, cap, is_over)
     return is_over
 
 
@@ -275,6 +290,8 @@ def _find_too_small(
     n_hard = config.negative_sampling.hard_negatives_per_positive
     n_negatives = config.negatives_per_positive
     snapshots, product = features.snapshots, interactions.item_columns["product_code"]
+    if not rows.shape[0]:
+        return rows
     n_siblings = int(
         count_codes(xp, product.codes[product.codes >= 0], max(1, len(product.values))).max()
     )
@@ -344,7 +361,8 @@ def _suggest_smaller(split: SplitConfig) -> str:
 
 
 def _has_positives(interactions: Interactions, positives: Positives, backend: Backend) -> Array:
-    return count_codes(backend.xp, interactions.user[positives.row], interactions.n_users) > 0
+    user = gather(backend, interactions.user, positives.row)
+    return count_codes(backend.xp, user, interactions.n_users) > 0
 
 
 def positive_users(interactions: Interactions, plan: SplitPlan, backend: Backend) -> list[Array]:

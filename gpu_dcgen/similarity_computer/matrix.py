@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backend.protocol import Array, Backend, MatrixByItemAndUser
-from ..backend.runs import count_codes, run_maxima, run_offsets, run_starts, sort_order
+from ..backend.runs import (
+    chunks,
+    count_codes,
+    find_positions,
+    find_run_starts,
+    gather,
+    offsets_from_lengths,
+    sort_order,
+)
 from ..config import DatasetConfig
+from ..kernels.gather import find_run_maxima
 from ..preparation.features import round_table
 from ..preparation.interactions import Interactions
 
@@ -69,26 +78,33 @@ def build_matrix(
     n_users, n_items = interactions.n_users, interactions.n_items
     user, item, factor, known_until = _collect_interactions(interactions, cut1, config, backend)
     order = sort_order(backend, [(user, n_users), (item, n_items)])
-    user, item = user[order], item[order]
-    first = xp.nonzero(run_starts(xp, user, item))[0]
-    factor = run_maxima(xp, factor[order], first)
-    user, item = user[first], item[first]
+    first = find_positions(xp, find_run_starts(backend, order, user, item))
+    largest = xp.empty(first.shape[0], dtype=factor.dtype)
+    backend.for_each(find_run_maxima, int(first.shape[0]), factor, order, first, largest)
+    row, factor = gather(backend, order, first), largest
+    del order, first, largest
+    user, item = gather(backend, user, row), gather(backend, item, row)
+    del row
     degree = count_codes(xp, user, n_users)
     if config.similarity.user_idf:
         # Items of the matrix: later purchases change no weight.
         n_known = int((count_codes(xp, item, n_items) > 0).sum())
         table = [0.0] + [math.log(n_known / n) for n in range(1, int(degree.max()) + 1)]
-        factor = factor * round_table(table, backend)[degree[user]]
+        idf = round_table(table, backend)[degree]
+        for cells in chunks(int(user.shape[0])):
+            factor[cells] *= idf[user[cells]]
 
-    by_item = sort_order(backend, [(item, n_items), (user, n_users)])
+    # Cells are by (user, item): sorted stably by item, they are by (item, user).
+    by_item = sort_order(backend, [(item, n_items)])
     weight, norms, scale_bits, packed = _to_fixed_point(factor, item, by_item, n_items, backend)
+    del factor
     return WeightedMatrix(
-        user_offsets=run_offsets(xp, user, n_users),
+        user_offsets=offsets_from_lengths(xp, degree),
         user_item=item,
         user_weight=weight,
-        item_offsets=run_offsets(xp, item[by_item], n_items),
-        item_user=user[by_item],
-        item_weight=weight[by_item],
+        item_offsets=offsets_from_lengths(xp, count_codes(xp, item, n_items)),
+        item_user=gather(backend, user, by_item),
+        item_weight=gather(backend, weight, by_item),
         norms=norms,
         scale_bits=scale_bits,
         packed=packed,
@@ -105,14 +121,17 @@ def _collect_interactions(
     And the time of the latest of them. A view weighs `view_weight` times the median price factor.
     """
     xp = backend.xp
-    rows = xp.nonzero(interactions.time < cut1)[0]
-    n_before = count_codes(xp, interactions.user[rows], interactions.n_users)
-    stop = interactions.user_offsets[:-1] + n_before  # a user's rows before cut1 lead its run
-    rows = rows[rows >= stop[interactions.user[rows]] - config.filtering.max_user_interactions]
-    user, item = interactions.user[rows], interactions.item[rows]
-    price_factor = _compute_price_factors(interactions, config, backend)[interactions.price[rows]]
-    factor = _compute_channel_factors(interactions, rows, config, backend) * price_factor
-    known_until = int(interactions.time[rows].max())
+    rows, n_before = _find_latest_rows(interactions, cut1, config, backend)
+    user = gather(backend, interactions.user, rows)
+    item = gather(backend, interactions.item, rows)
+    price_factor = gather(
+        backend,
+        _compute_price_factors(interactions, config, backend),
+        gather(backend, interactions.price, rows),
+    )
+    factor = _compute_channel_factors(interactions, rows, config, backend)
+    factor *= price_factor
+    known_until = int(gather(backend, interactions.time, rows).max())
     if interactions.views is None:
         return user, item, factor, known_until
     time, viewer, viewed = interactions.views
@@ -135,6 +154,24 @@ def _collect_interactions(
     )
 
 
+def _find_latest_rows(
+    interactions: Interactions, cut1: int, config: DatasetConfig, backend: Backend
+) -> tuple[Array, Array]:
+    """Return the rows (n,) before cut1 that count, and each user's number (U,) before cut1."""
+    xp = backend.xp
+    is_counted = interactions.time < cut1
+    n_before = xp.zeros(interactions.n_users, dtype=xp.int64)
+    for rows in chunks(interactions.n_rows):
+        user = interactions.user[rows][is_counted[rows]]
+        n_before += count_codes(xp, user, interactions.n_users)
+    # A user's rows before cut1 lead its run.
+    first = interactions.user_offsets[:-1] + n_before - config.filtering.max_user_interactions
+    for rows in chunks(interactions.n_rows):
+        number = xp.arange(rows.start, rows.stop, dtype=xp.int64)
+        is_counted[rows] &= number >= first[interactions.user[rows]]
+    return find_positions(xp, is_counted), n_before
+
+
 def _compute_price_factors(
     interactions: Interactions, config: DatasetConfig, backend: Backend
 ) -> Array:
@@ -154,9 +191,10 @@ def _compute_channel_factors(
             weights[channel] = config.similarity.online_weight
     if not config.similarity.channel_weighting:
         weights = [1.0] * len(weights)
-    channel = interactions.channel[rows].astype(backend.xp.int64)
-    channel = backend.xp.where(channel < 0, _UNKNOWN_CHANNEL, channel)
-    return backend.from_host(weights).astype(backend.xp.float64)[channel]
+    channel = gather(backend, interactions.channel, rows)
+    # An unknown one, -1, takes the last cell.
+    channel = backend.xp.where(channel < 0, _UNKNOWN_CHANNEL, channel.astype(backend.xp.uint8))
+    return gather(backend, backend.from_host(weights).astype(backend.xp.float64), channel)
 
 
 def _to_fixed_point(
@@ -169,25 +207,36 @@ def _to_fixed_point(
     median weight too coarsely, or an item has 2^21 buyers, sums get an accumulator of their own and
     62 bits.
     """
-    xp = backend.xp
-    offsets = run_offsets(xp, item[by_item], n_items)
-    max_sum = float(xp.bincount(item, weights=factor * factor, minlength=n_items).max())
-    max_buyers = int(xp.diff(offsets).max())
+    xp, n = backend.xp, int(factor.shape[0])
+    n_buyers = count_codes(xp, item, n_items)
+    offsets = offsets_from_lengths(xp, n_buyers)
+    squares = xp.zeros(n_items, dtype=xp.float64)
+    for cells in chunks(n):
+        weights = factor[cells] * factor[cells]
+        squares += xp.bincount(item[cells], weights=weights, minlength=n_items)
+    max_sum, max_buyers = float(squares.max()), int(n_buyers.max())
 
     def scale(sum_bits: int) -> tuple[Array, Array, int]:
         bits = 0
         if max_sum > 0:
             bits = min(_MAX_SCALE_BITS, math.ceil((sum_bits - math.log2(max_sum)) / 2) + 1)
         while True:
-            weight = xp.rint(factor * 2.0**bits).astype(xp.int64)
             # Beyond this the exact sums could wrap.
             if max_sum * 4.0**bits < 2.0 ** (sum_bits + 0.5):
-                before = xp.zeros(weight.shape[0] + 1, dtype=xp.int64)
-                before[1:] = xp.cumsum((weight * weight)[by_item])
+                before = xp.zeros(n + 1, dtype=xp.int64)
+                for cells in chunks(n):
+                    weight = xp.rint(factor[by_item[cells]] * 2.0**bits).astype(xp.int64)
+                    sums = before[cells.start] + xp.cumsum(weight * weight)
+                    before[cells.start + 1 : cells.stop + 1] = sums
                 norms = before[offsets[1:]] - before[offsets[:-1]]
                 if int(norms.max()) < 1 << sum_bits:
-                    return weight.astype(xp.int32), norms, bits
+                    break
             bits -= 1
+        del before
+        weights = xp.empty(n, dtype=xp.int32)
+        for cells in chunks(n):
+            weights[cells] = xp.rint(factor[cells] * 2.0**bits).astype(xp.int32)
+        return weights, norms, bits
 
     weight, norms, bits = scale(_PACKED_SUM_BITS)
     positive = xp.sort(weight[weight > 0], kind="stable")
@@ -195,4 +244,5 @@ def _to_fixed_point(
     is_fine = n_positive == 0 or int(positive[(n_positive - 1) // 2]) >= _MIN_MEDIAN
     if is_fine and max_buyers < 1 << _COUNT_BITS:
         return weight, norms, bits, True
+    del weight, positive
     return *scale(_WIDE_SUM_BITS), False

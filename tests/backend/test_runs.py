@@ -6,10 +6,12 @@ import bisect
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu_dcgen.backend import runs
+from gpu_dcgen.kernels.gather import find_run_maxima, mark_later
 
 EASY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -44,7 +46,7 @@ def keys(draw) -> list[tuple[list[int], int]]:
 def test_sort_order_is_that_of_tuples_and_stable(backend, keys):
     order = runs.sort_order(backend, [(array(backend, values), size) for values, size in keys])
     rows = list(zip(*(values for values, _ in keys), strict=True))
-    assert order.dtype == np.int64
+    assert order.dtype == np.int32  # of fewer than 2^31 rows
     assert backend.to_host(order).tolist() == sorted(range(len(rows)), key=rows.__getitem__)
 
 
@@ -64,8 +66,8 @@ def test_run_starts_are_where_any_key_changes(backend, pairs):
 @given(values=codes(5), n_codes=st.integers(6, 9))
 def test_offsets_and_counts_are_those_of_the_codes(backend, values, n_codes):
     values.sort()
-    offsets = runs.run_offsets(backend.xp, array(backend, values, np.int32), n_codes)
     count = runs.count_codes(backend.xp, array(backend, values, np.int32), n_codes)
+    offsets = runs.offsets_from_lengths(backend.xp, count)
     assert backend.to_host(offsets).tolist() == [
         sum(v < code for v in values) for code in range(n_codes + 1)
     ]
@@ -93,13 +95,67 @@ def test_no_runs_hold_no_elements(backend):
 
 @EASY
 @given(
-    groups=st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=6), min_size=1, max_size=12)
+    groups=st.lists(st.lists(st.integers(-9, 9), min_size=1, max_size=6), min_size=1, max_size=12),
+    seed=st.integers(0, 9),
 )
-def test_run_maxima_are_those_of_each_run(backend, groups):
-    values = [value for group in groups for value in group]
-    first = np.cumsum([0, *map(len, groups[:-1])])
-    largest = runs.run_maxima(backend.xp, array(backend, values, np.float64), array(backend, first))
-    assert backend.to_host(largest).tolist() == [max(group) for group in groups]
+def test_maxima_of_runs_and_what_comes_after_their_first(backend, groups, seed):
+    """Runs lie in an order of their own: place p of the runs has row order[p]."""
+    n = sum(map(len, groups))
+    order = np.random.default_rng(seed).permutation(n)
+    values = np.empty(n, np.int64)
+    values[order] = [value for group in groups for value in group]
+    first = array(backend, np.cumsum([0, *map(len, groups[:-1])]), np.int32)
+    xp, arrays = backend.xp, (array(backend, values), array(backend, order, np.int32), first)
+    maxima, is_later = xp.empty(len(groups), dtype=xp.int64), xp.zeros(n, dtype=bool)
+    backend.for_each(find_run_maxima, len(groups), *arrays, maxima)
+    backend.for_each(mark_later, len(groups), *arrays, is_later)
+    assert backend.to_host(maxima).tolist() == [max(group) for group in groups]
+    later = [value > group[0] for group in groups for value in group]
+    assert backend.to_host(is_later)[order].tolist() == later
+
+
+@EASY
+@given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=40))
+def test_runs_of_an_order_start_where_any_key_changes(backend, pairs):
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    columns = [[pair[side] for pair in pairs] for side in (0, 1)]
+    starts = runs.find_run_starts(
+        backend, array(backend, order), *(array(backend, column, np.int32) for column in columns)
+    )
+    expected = [
+        place == 0 or pairs[order[place]] != pairs[order[place - 1]] for place in range(len(order))
+    ]
+    assert backend.to_host(starts).tolist() == expected
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_array_code_in_chunks_is_that_of_all_rows(backend, chunk, monkeypatch):
+    monkeypatch.setattr(runs, "CHUNK_ROWS", chunk)
+    values = np.random.default_rng(chunk).integers(0, 5, 50)
+    rows = [row for part in runs.chunks(50) for row in range(part.start, part.stop)]
+    assert rows == list(range(50)) and not list(runs.chunks(0))
+    codes = array(backend, values, np.int32)
+    counted = runs.count_codes(backend.xp, codes, 7)
+    assert backend.to_host(counted).tolist() == [values.tolist().count(code) for code in range(7)]
+    positions = runs.find_positions(backend.xp, codes > 2)
+    assert backend.to_host(positions).tolist() == np.flatnonzero(values > 2).tolist()
+    runs.map_in_place(array(backend, [7, 6, 5, 4, 3], np.int32), codes)
+    assert backend.to_host(codes).tolist() == (7 - values).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.float64])
+@pytest.mark.parametrize("positions", [np.int32, np.int64])
+def test_values_are_gathered_with_their_dtype(backend, dtype, positions):
+    values, index = array(backend, [3, 1, 2], dtype), array(backend, [2, 2, 0], positions)
+    gathered = runs.gather(backend, values, index)
+    assert gathered.dtype == dtype and backend.to_host(gathered).tolist() == [2, 2, 3]
+
+
+def test_positions_are_narrow_as_long_as_they_fit(backend, monkeypatch):
+    mask = array(backend, [0, 1, 1], bool)
+    assert runs.find_positions(backend.xp, mask).dtype == np.int32
+    monkeypatch.setattr(runs, "MAX_NARROW", 3)
+    assert runs.find_positions(backend.xp, mask).dtype == np.int64
 
 
 @EASY

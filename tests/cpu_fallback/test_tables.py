@@ -15,8 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_fallback import tables
+from cpu_fallback.file_columns import read_columns
 
 TEXTS = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=3))
+
+
+@pytest.fixture(autouse=True, params=[tables._MERGED_BYTES, -1])
+def merged_bytes(request, monkeypatch):
+    """Dictionaries are merged all at once, or a few at a time."""
+    monkeypatch.setattr(tables, "_MERGED_BYTES", request.param)
 
 
 def decoded(column):
@@ -197,18 +204,18 @@ def three_files(folder):
 
 
 def test_columns_come_in_file_and_row_order(tmp_path):
-    columns = tables.read_columns(three_files(tmp_path), ["id"])
+    columns = read_columns(three_files(tmp_path), ["id"])
     assert columns.keys() == {"id"}
     assert decoded(columns["id"])[0] == ["a", "b", None, "b"]
 
 
 def test_a_column_that_a_file_lacks_is_an_error(tmp_path):
     with pytest.raises(KeyError, match="misspelt"):
-        tables.read_columns(three_files(tmp_path), ["id", "misspelt"])
+        read_columns(three_files(tmp_path), ["id", "misspelt"])
 
 
 def test_text_is_never_written_out_once_per_row(tmp_path):
-    chunks = tables.read_columns(three_files(tmp_path), ["id"])["id"]
+    chunks = read_columns(three_files(tmp_path), ["id"])["id"]
     assert all(pa.types.is_dictionary(chunk.type) for chunk in chunks)
 
 
@@ -219,7 +226,41 @@ def test_int96_timestamps_keep_the_year_9999(tmp_path):
     pq.write_table(
         pa.table({"t": moments}), tmp_path / "t.parquet", use_deprecated_int96_timestamps=True
     )
-    assert times(tables.read_columns([tmp_path / "t.parquet"], ["t"])["t"]) == [
+    assert times(read_columns([tmp_path / "t.parquet"], ["t"])["t"]) == [
         ns("2020-02-29T12:00"),
         None,
     ]
+
+
+@given(
+    chunks=st.lists(
+        st.one_of(
+            st.lists(TEXTS, max_size=4).map(lambda rows: pa.array(rows, pa.string())),
+            st.lists(TEXTS, max_size=4).map(
+                lambda rows: pa.array(rows, pa.string()).dictionary_encode()
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_texts_of_many_chunks_are_found_again(chunks):
+    rows = [text for chunk in chunks for text in chunk.to_pylist()]
+    assert decoded(chunks) == (rows, sorted({text for text in rows if text is not None}))
+
+
+def test_numbers_that_are_equal_as_another_type_have_one_code():
+    """2^53 and 2^53 + 1 are one float64."""
+    column = [pa.array([2**53 + 1, 7, 2**53]), pa.array([0.5, None, float(2**53)] * 9)]
+    codes, values = tables.encode(column)
+    assert values.to_pylist() == [0.5, 7.0, float(2**53)]
+    assert codes.tolist() == [2, 1, 2, *([0, -1, 2] * 9)]
+
+
+def test_more_values_than_rows_are_an_error(tmp_path):
+    column = read_columns(three_files(tmp_path), ["id"])["id"]
+    column.n_rows = 3
+    for convert in (tables.encode, tables.parse_numbers):
+        with pytest.raises(pa.ArrowInvalid, match="more values than the 3 rows"):
+            convert(column)
+    column.n_rows = 9
+    assert len(tables.encode(column)[0]) == len(tables.parse_times(column)[0]) == 4

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cpu_fallback import sorting
+from gpu_dcgen.backend import runs
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator import pipeline
 from gpu_dcgen.dataset_generator.builder import build
@@ -57,6 +59,14 @@ def test_block_sizes_do_not_change_the_content(section, size, usual, tmp_path):
         built(shop(), tmp_path, tiny_config(**{section: sizes[section]}))["digests"]
         == usual["digests"]
     )
+
+
+def test_neither_chunks_nor_the_width_of_positions_change_the_content(usual, tmp_path, monkeypatch):
+    """As of a log with more rows than 32 bits hold."""
+    monkeypatch.setattr(runs, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(runs, "MAX_NARROW", 0)
+    monkeypatch.setattr(sorting, "MAX_NARROW", 0)
+    assert built(shop(), tmp_path)["digests"] == usual["digests"]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

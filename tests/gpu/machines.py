@@ -15,7 +15,7 @@ import numpy as np
 
 import gpu_dcgen.backend.gpu
 from cpu_fallback import PartWriter as HostPartWriter
-from cpu_fallback import tables as host_tables
+from cpu_fallback import file_columns
 from gpu_dcgen.backend.gpu import parquet, tables
 from gpu_dcgen.backend.gpu.transfers import Transfers
 from tests.support import libcudf_stand_in
@@ -78,7 +78,7 @@ class HostFiles(DeviceColumns):
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, list[Any]]:
         return {
             name: [tables.Host(chunk) for chunk in chunks]
-            for name, chunks in host_tables.read_columns(files, names).items()
+            for name, chunks in file_columns.read_columns(files, names).items()
         }
 
     def open_part_writer(self, path: Path, schema: Any, settings: Any) -> HostWriter:

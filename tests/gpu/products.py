@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpu_dcgen.backend.protocol import Array, Backend, MatrixByItemAndUser
-from gpu_dcgen.backend.runs import repeat_index, run_offsets, sort_order
+from gpu_dcgen.backend.runs import count_codes, offsets_from_lengths, repeat_index, sort_order
 from gpu_dcgen.errors import BackendError
 
 EXACT_SUM = 1 << 53  # float64 holds all whole numbers up to here
@@ -87,9 +87,9 @@ def _select(
         backend, [(row, n_rows), (_ONE - similarity.view(xp.int32), _ONE + 1)]
     )  # rows hold their items in order
     row = row[order]
-    offsets = run_offsets(xp, row, n_rows)
+    offsets = offsets_from_lengths(xp, count_codes(xp, row, n_rows))
     best = xp.nonzero(xp.arange(row.shape[0], dtype=xp.int64) - offsets[row] < top_k)[0]
     row, order = row[best], order[best]
     item = item[order]
-    lengths = xp.diff(run_offsets(xp, row, n_rows)).astype(xp.int32)
+    lengths = count_codes(xp, row, n_rows).astype(xp.int32)
     return lengths, item.astype(xp.int32), similarity[order], commons[row, item].astype(xp.int32)

@@ -98,7 +98,7 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(resources, "available_memory", lambda: 200 << 20)
     with pytest.raises(
-        InputError, match="articles.parquet: 300 rows of 2 columns need 0.31 GB of memory.* 0.21 GB"
+        InputError, match="articles.parquet: 300 rows of 2 columns need 1.26 GB of memory.* 0.21 GB"
     ):
         load_tables(tmp_path)
 

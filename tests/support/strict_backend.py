@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -78,6 +79,9 @@ class StrictBackend:
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
         return self._host.choose_block_size(requested, entry_bytes)
+
+    def hold_arrays(self, folder: Path, available_bytes: int) -> AbstractContextManager[None]:
+        return self._host.hold_arrays(folder, available_bytes)
 
     def reset_counters(self) -> None:
         self._host.reset_counters()

@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 import pytest
 
-from gpu_dcgen.backend.runs import offsets_from_lengths, repeat_index, run_offsets, run_starts
+from gpu_dcgen.backend.runs import count_codes, offsets_from_lengths, repeat_index, run_starts
 from gpu_dcgen.kernels import rng
 from tests.support import cupy_surface
 from tests.support.agreement import is_same
@@ -270,7 +270,7 @@ def _segments(xp, a, f):
     ordered = xp.sort(a, kind="stable")
     return (
         run_starts(xp, ordered),
-        run_offsets(xp, ordered, 5),
+        count_codes(xp, ordered, 5),
         repeat_index(xp, a),
         offsets_from_lengths(xp, a),
     )

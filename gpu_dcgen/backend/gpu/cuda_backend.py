@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,10 @@ class CudaBackend:
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
         """Return the entries that fit a share of free memory, whatever was requested."""
         return max(1, min(_MAX_BLOCK, self._share(_BLOCK_SHARE) // entry_bytes))
+
+    def hold_arrays(self, folder: Path, available_bytes: int) -> AbstractContextManager[None]:
+        """Do nothing: arrays are in device memory, which has a limit of its own."""
+        return nullcontext()
 
     def reset_counters(self) -> None:
         """Start the counters of memory and copies at zero."""

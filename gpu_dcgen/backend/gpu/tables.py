@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cpu_fallback import file_columns
 from cpu_fallback import tables as cpu
+from cpu_fallback.file_columns import is_text
 from cpu_fallback.parquet import numpy_type
 
 from ..protocol import Array
@@ -214,7 +216,7 @@ def _read_file(
     if on_host:
         columns |= {
             name: list(map(Host, chunks))
-            for name, chunks in cpu.read_columns([file], on_host).items()
+            for name, chunks in file_columns.read_columns([file], on_host).items()
         }
     for piece in libcudf.read_pieces(file, on_device, piece_bytes) if on_device else ():
         for name, values in piece.items():
@@ -242,11 +244,11 @@ def stored_type(parquet: pq.ParquetFile, name: str) -> pa.DataType | None:
     dots. KeyError where there is no such column.
     """
     type_ = parquet.schema_arrow.field(name).type
-    if pa.types.is_dictionary(type_) and cpu.is_text(type_.value_type):
+    if pa.types.is_dictionary(type_) and is_text(type_.value_type):
         type_ = type_.value_type
     if "." in name or pa.types.is_nested(type_):
         return None
-    if cpu.is_text(type_):
+    if is_text(type_):
         return pa.string()
     if pa.types.is_timestamp(type_):
         return pa.timestamp(type_.unit) if _physical_type(parquet.schema, name) == "INT64" else None

@@ -1,0 +1,92 @@
+"""Read columns of Parquet files with pyarrow, a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_BATCH_ROWS = 4096  # decoded at a time where text has no dictionary
+
+
+class FileColumn:
+    """A column of Parquet files that is read while its chunks are asked for.
+
+    One row group is held, and the next one is read beside the work on it. Iterating may raise
+    OSError or ArrowInvalid where a file cannot be read.
+    """
+
+    def __init__(self, files: Sequence[Path], name: str, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self._files, self._name = files, name
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        chunks = self._read_chunks()
+        with ThreadPoolExecutor(1, "columns") as reader:
+            coming = reader.submit(next, chunks, None)
+            while (chunk := coming.result()) is not None:
+                coming = reader.submit(next, chunks, None)
+                yield chunk
+
+    def _read_chunks(self) -> Iterator[pa.Array]:
+        for file in self._files:
+            with _open(file, read_dictionary=[self._name]) as parquet:
+                for group in range(parquet.num_row_groups):
+                    try:
+                        column = parquet.read_row_group(group, [self._name]).column(0)
+                    except (OSError, pa.ArrowNotImplementedError):
+                        # Arrow reads no dictionary from delta encodings, which DuckDB writes. A
+                        # damaged file fails a second time.
+                        yield from _read_in_batches(file, group, self._name)
+                    else:
+                        yield from column.chunks
+
+
+def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, FileColumn]:
+    """Open the named columns of Parquet files, in file and row order.
+
+    OSError or ArrowInvalid where a file cannot be read, KeyError where a column is missing.
+    """
+    n_rows = 0
+    for file in files:
+        with _open(file) as parquet:
+            missing = set(names).difference(parquet.schema_arrow.names)
+            n_rows += parquet.metadata.num_rows
+        if missing:
+            raise KeyError(f"{file}: no column {', '.join(sorted(missing))}")
+    return {name: FileColumn(files, name, n_rows) for name in names}
+
+
+def _open(file: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        file,
+        read_dictionary=read_dictionary,
+        # As nanoseconds, a sentinel such as the year 9999 would wrap around.
+        coerce_int96_timestamp_unit="us",
+        # On a local disk, buffering only costs the file's size in memory.
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+
+
+def _read_in_batches(file: Path, group: int, name: str) -> Iterator[pa.Array]:
+    """Yield some rows of a row group at a time, with text as dictionaries.
+
+    Delta-encoded text may share prefixes and decode to any multiple of its pages.
+    """
+    with _open(file) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[name]):
+            column = batch.column(0)
+            yield column.dictionary_encode() if is_text(column.type) else column
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Return whether values of this type are text, in any of Arrow's layouts."""
+    return (
+        pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_string_view(type_)
+    )

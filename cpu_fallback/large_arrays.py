@@ -1,0 +1,349 @@
+"""Allocate NumPy's large arrays in mappings that serve again, in files beyond a limit.
+
+NumPy asks the handler of NEP 49 for the memory of every array, also of what an expression makes on
+its way. The handler here gives small arrays to the C library. Large ones get mappings of their own:
+anonymous memory while that stays within a limit, beyond it files without a name in a folder, which
+the kernel writes back when memory is short. A mapping that is freed is spare: it serves the next
+array of about its size, so that its pages need not be handed back and cleared. Spare mappings never
+raise the peak.
+
+NumPy keeps the handler in a context variable: threads that a build starts have the C library's
+memory alone. The functions are compiled, so that no Python runs within an allocation. Where the
+interface is not as expected, or the system is not Linux, arrays stay as NumPy makes them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import mmap
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+LARGE_BYTES = 1 << 20  # a smaller array is the C library's
+_SET_HANDLER = 304  # place of PyDataMem_SetHandler in NumPy's table of C functions
+_NAME = b"mem_handler"  # of capsules, as NumPy asks for it
+_HANDLER_NAME = b"gpu_dcgen_large_arrays"
+_PAGE = 4096
+_ROUNDING = 1 << 16  # of the sizes of mappings, bytes
+_FIT_SHIFT = 2  # a spare mapping serves arrays down to 3 quarters of its size
+_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
+_PROTECTION = 3  # read and write
+_SHARED, _ANONYMOUS = 1, 0x22  # MAP_SHARED; MAP_PRIVATE | MAP_ANONYMOUS, of Linux
+_TEMPLATE = "large-array-XXXXXX"  # of the name that a file has until it is opened
+
+# Words of the state, int64, behind which the mappings and the files' template follow.
+_LIMIT = 0  # bytes of anonymous memory in large arrays
+_ERROR = 1  # errno of the last file that could not be made, 0 for none
+_LIVE, _SPARE, _PEAK = 2, 4, 6  # bytes: of anonymous memory, and in the next word of files
+_N_USED = 8  # mappings in the table, free places among them
+_FIRST = 16
+_N_PLACES = 1024  # of mappings; more large arrays are the C library's
+_ADDRESS, _BYTES, _STATE = 0, 1, 2  # words of a mapping
+_WIDTH = 3
+_FREE, _IS_LIVE, _IS_SPARE = 0, 1, 3  # states of a mapping in memory; of one in a file: plus 1
+_TEMPLATE_AT = _FIRST + _N_PLACES * _WIDTH
+_TEMPLATE_WORDS = 512
+
+_word, _size = types.int64, types.uintp
+_c_malloc = types.ExternalFunction("malloc", _word(_size))
+_c_calloc = types.ExternalFunction("calloc", _word(_size, _size))
+_c_realloc = types.ExternalFunction("realloc", _word(_word, _size))
+_c_free = types.ExternalFunction("free", types.void(_word))
+_c_memset = types.ExternalFunction("memset", _word(_word, types.int32, _size))
+_c_memcpy = types.ExternalFunction("memcpy", _word(_word, _word, _size))
+_c_mmap = types.ExternalFunction(
+    "mmap", _word(_word, _size, types.int32, types.int32, types.int32, _word)
+)
+_c_munmap = types.ExternalFunction("munmap", types.int32(_word, _size))
+_c_madvise = types.ExternalFunction("madvise", types.int32(_word, _size, types.int32))
+_c_mkstemp = types.ExternalFunction("mkstemp", types.int32(_word))
+_c_unlink = types.ExternalFunction("unlink", types.int32(_word))
+_c_close = types.ExternalFunction("close", types.int32(types.int32))
+_c_fallocate = types.ExternalFunction("posix_fallocate", types.int32(types.int32, _word, _word))
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
+
+
+@numba.njit(**_OPTIONS)
+def _find(state, address):
+    """Return where the table has the live mapping at an address, -1 where it is none."""
+    if address & (_PAGE - 1):
+        return -1
+    for place in range(state[_N_USED]):
+        at = _FIRST + place * _WIDTH
+        if state[at + _ADDRESS] == address and 0 < state[at + _STATE] < _IS_SPARE:
+            return at
+    return -1
+
+
+@numba.njit(**_OPTIONS)
+def _find_spare(state, n_bytes, is_file):
+    """Return where the table has the smallest spare mapping that fits, -1 for none."""
+    best, most = -1, n_bytes + n_bytes // ((1 << _FIT_SHIFT) - 1)
+    for place in range(state[_N_USED]):
+        at = _FIRST + place * _WIDTH
+        if state[at + _STATE] == _IS_SPARE + is_file and n_bytes <= state[at + _BYTES] <= most:
+            best, most = at, state[at + _BYTES] - 1
+    return best
+
+
+@numba.njit(**_OPTIONS)
+def _unmap_spare(state, is_file, room):
+    """Unmap spare mappings until they have at most `room` bytes."""
+    for place in range(state[_N_USED]):
+        at = _FIRST + place * _WIDTH
+        if state[_SPARE + is_file] > room and state[at + _STATE] == _IS_SPARE + is_file:
+            _c_munmap(state[at + _ADDRESS], state[at + _BYTES])
+            state[_SPARE + is_file] -= state[at + _BYTES]
+            state[at + _STATE] = _FREE
+
+
+@numba.njit(**_OPTIONS)
+def _map(state, n_bytes, is_file):
+    """Return the address of a new mapping, 0 where there is none."""
+    if not is_file:
+        address = _c_mmap(0, n_bytes, _PROTECTION, _ANONYMOUS, -1, 0)
+        if address != -1:
+            _c_madvise(address, n_bytes, _HUGE_PAGES)
+        return 0 if address == -1 else address
+    # mkstemp has overwritten the last six characters of the name before.
+    template = state.ctypes.data + _TEMPLATE_AT * 8
+    name = state[_TEMPLATE_AT:].view(np.uint8)
+    end = 0
+    while name[end] != 0:
+        end += 1
+    for place in range(end - 6, end):
+        name[place] = 88  # X
+    file = _c_mkstemp(template)
+    if file < 0:
+        state[_ERROR] = -1
+        return 0
+    _c_unlink(template)
+    # Reserved: writing to a page that the disk has no room for would end the process.
+    error = _c_fallocate(file, 0, n_bytes)
+    address = -1
+    if error == 0:
+        address = _c_mmap(0, n_bytes, _PROTECTION, _SHARED, file, 0)
+    else:
+        state[_ERROR] = error
+    _c_close(file)
+    return 0 if address == -1 else address
+
+
+@numba.njit(**_OPTIONS)
+def _take_place(state):
+    """Return a free place of the table, -1 where it is full."""
+    for place in range(_N_PLACES):
+        at = _FIRST + place * _WIDTH
+        if state[at + _STATE] == _FREE:
+            state[_N_USED] = max(state[_N_USED], place + 1)
+            return at
+    return -1
+
+
+@numba.njit(**_OPTIONS)
+def _allocate(context, size, is_zero):
+    """Return the address of `size` bytes, 0 where there are none."""
+    if size < LARGE_BYTES:
+        return _c_calloc(size, 1) if is_zero else _c_malloc(size)
+    state = numba.carray(context, _TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
+    n_bytes = (np.int64(size) + _ROUNDING - 1) // _ROUNDING * _ROUNDING
+    is_file = 1 if state[_LIVE] + n_bytes > state[_LIMIT] else 0
+    at = _find_spare(state, n_bytes, is_file)
+    if at >= 0:
+        state[_SPARE + is_file] -= state[at + _BYTES]
+        if is_zero:
+            _c_memset(state[at + _ADDRESS], 0, size)
+    else:
+        at = _take_place(state)
+        if at < 0:
+            return _c_calloc(size, 1) if is_zero else _c_malloc(size)
+        _unmap_spare(
+            state, is_file, max(0, state[_PEAK + is_file] - state[_LIVE + is_file] - n_bytes)
+        )
+        address = _map(state, n_bytes, is_file)
+        if address == 0:
+            return 0
+        state[at + _ADDRESS], state[at + _BYTES] = address, n_bytes
+    state[at + _STATE] = _IS_LIVE + is_file
+    state[_LIVE + is_file] += state[at + _BYTES]
+    state[_PEAK + is_file] = max(state[_PEAK + is_file], state[_LIVE + is_file])
+    return state[at + _ADDRESS]
+
+
+@numba.njit(**_OPTIONS)
+def _release(context, address):
+    """Keep the mapping at an address, or hand the address to the C library."""
+    state = numba.carray(context, _TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
+    at = _find(state, address)
+    if at < 0:
+        _c_free(address)
+        return
+    is_file = state[at + _STATE] - _IS_LIVE
+    state[at + _STATE] = _IS_SPARE + is_file
+    state[_LIVE + is_file] -= state[at + _BYTES]
+    state[_SPARE + is_file] += state[at + _BYTES]
+
+
+@numba.njit(**_OPTIONS)
+def _resize(context, address, size):
+    """Return the address of `size` bytes that begin with those at an address."""
+    state = numba.carray(context, _TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
+    at = _find(state, address)
+    if at < 0:
+        return _c_realloc(address, size)
+    if size <= state[at + _BYTES]:
+        return address
+    target = _allocate(context, size, False)
+    if target != 0:
+        _c_memcpy(target, address, state[at + _BYTES])
+        _release(context, address)
+    return target
+
+
+def _compile_functions() -> tuple[Any, ...]:
+    """Return malloc, calloc, realloc and free of the handler, compiled."""
+    context, cfunc = types.voidptr, functools.partial(numba.cfunc, cache=True)
+    return tuple(
+        cfunc(signature)(function)
+        for signature, function in (
+            (_word(context, _size), _handle_malloc),
+            (_word(context, _size, _size), _handle_calloc),
+            (_word(context, _word, _size), _handle_realloc),
+            (types.void(context, _word, _size), _handle_free),
+        )
+    )
+
+
+def _handle_malloc(context, size):
+    return _allocate(context, size, False)
+
+
+def _handle_calloc(context, n, size):
+    return _allocate(context, n * size, True)
+
+
+def _handle_realloc(context, address, size):
+    return _resize(context, address, size)
+
+
+def _handle_free(context, address, size):
+    _release(context, address)
+
+
+class _Allocator(ctypes.Structure):
+    _fields_ = [
+        ("context", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("malloc", "calloc", "realloc", "free")),
+    ]
+
+
+class _Handler(ctypes.Structure):
+    """PyDataMem_Handler of NumPy."""
+
+    _fields_ = [
+        ("name", ctypes.c_char * 127),
+        ("version", ctypes.c_uint8),
+        ("allocator", _Allocator),
+    ]
+
+
+class LargeArrays:
+    """The handler, its mappings and its limit; there is one in a process, which never ends."""
+
+    def __init__(self) -> None:
+        """AttributeError or ValueError where NumPy's functions are not where they should be."""
+        core: Any = getattr(np, "core" if np.__version__.startswith("1.") else "_core")
+        self._handler_name = core.multiarray.get_handler_name
+        table = core._multiarray_umath._ARRAY_API
+        pythonapi = ctypes.pythonapi
+        pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
+        pythonapi.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+        pythonapi.PyCapsule_New.restype = ctypes.py_object
+        pythonapi.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        functions = ctypes.cast(
+            pythonapi.PyCapsule_GetPointer(table, None), ctypes.POINTER(ctypes.c_void_p)
+        )
+        self._set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(
+            functions[_SET_HANDLER]
+        )
+        self._state = np.zeros(_TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
+        self._functions = _compile_functions()
+        addresses = [function.address for function in self._functions]
+        allocator = _Allocator(self._state.ctypes.data, *addresses)
+        self._handler = _Handler(_HANDLER_NAME, 1, allocator)
+        self._capsule = pythonapi.PyCapsule_New(ctypes.addressof(self._handler), _NAME, None)
+        self.is_open = False
+
+    @contextmanager
+    def open(self, folder: Path, limit: int) -> Iterator[None]:
+        """Give the large arrays of this thread at most `limit` bytes of memory, and then files.
+
+        Arrays may outlive the context. ValueError where NumPy does not use the handler.
+        """
+        template = os.fsencode(folder.resolve() / _TEMPLATE) + b"\0"
+        names = np.zeros(_TEMPLATE_WORDS * 8, np.uint8)
+        names[: len(template)] = np.frombuffer(template, np.uint8)
+        self._state[_TEMPLATE_AT:] = names.view(np.int64)
+        self._state[_LIMIT], self._state[_ERROR] = limit, 0
+        self._state[_PEAK : _PEAK + 2] = self._state[_LIVE : _LIVE + 2]
+        previous, self.is_open = self._set_handler(self._capsule), True
+        try:
+            if self._handler_name(np.empty(1)) != _HANDLER_NAME.decode():
+                raise ValueError("NumPy does not use the handler that it was given")
+            yield
+        finally:
+            self._set_handler(previous)
+            self.is_open = False
+            self.release_spare()
+
+    def release_spare(self) -> None:
+        """Hand spare mappings back to the system."""
+        for is_file in (0, 1):
+            _unmap_spare(self._state, is_file, 0)
+
+    @property
+    def file_bytes(self) -> int:
+        """Most bytes of files at a time since the arrays were opened."""
+        return int(self._state[_PEAK + 1])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes of anonymous memory at a time since the arrays were opened."""
+        return int(self._state[_PEAK])
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether a file could not be made for want of disk space."""
+        return int(self._state[_ERROR]) in (errno.ENOSPC, errno.EDQUOT)
+
+
+@functools.cache
+def find_large_arrays() -> LargeArrays | None:
+    """Return the process's large arrays; None where the system or NumPy has none.
+
+    Where NumPy is not as expected, a warning is issued once.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        return LargeArrays()
+    except (AttributeError, ImportError, ValueError) as error:
+        warnings.warn(
+            f"NumPy {np.__version__} allocates arrays in another way than expected ({error}): "
+            "a memory limit bounds blocks only.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

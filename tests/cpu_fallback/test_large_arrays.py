@@ -1,0 +1,150 @@
+"""Large arrays are in mappings that are used again, and in files beyond a limit."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cpu_fallback import NumpyBackend, large_arrays
+from cpu_fallback.large_arrays import LARGE_BYTES, find_large_arrays
+
+LARGE = find_large_arrays() if sys.platform == "linux" else None
+pytestmark = pytest.mark.skipif(LARGE is None, reason="large arrays are those of Linux")
+MB = 1 << 20
+
+
+def files_of_mappings(folder: Path) -> int:
+    """Bytes of mapped files of a folder, as the kernel lists them."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if str(folder) in line]
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
+
+
+def test_beyond_the_limit_arrays_are_files_without_a_name(tmp_path):
+    with LARGE.open(tmp_path, 10 * MB):
+        within = np.arange(MB)  # 8 MB
+        assert files_of_mappings(tmp_path) == 0
+        beyond = within + 1
+        assert 8 * MB <= files_of_mappings(tmp_path) <= 9 * MB
+        assert not list(tmp_path.iterdir())
+        assert beyond[-1] == MB and LARGE.file_bytes >= 8 * MB
+    assert beyond.sum() == MB * (MB + 1) // 2  # it outlives the context
+    del within, beyond
+    LARGE.release_spare()
+    assert files_of_mappings(tmp_path) == 0
+
+
+def test_a_freed_mapping_serves_the_next_array(tmp_path):
+    with LARGE.open(tmp_path, 1 << 40):
+        first = np.full(MB, 7)
+        address = first.ctypes.data
+        del first
+        second = np.empty(MB - 1000)
+        assert second.ctypes.data == address
+        other = np.empty(MB)  # while that is in use
+        assert other.ctypes.data != address
+        del second
+        cleared = np.zeros(MB)
+        assert cleared.ctypes.data == address and not cleared.any()
+
+
+def test_spare_mappings_do_not_raise_the_peak(tmp_path):
+    with LARGE.open(tmp_path, 1 << 40):
+        before = LARGE.memory_bytes
+        for size in range(1, 12):  # each too small for the next
+            array = np.ones(size * MB)
+            del array
+        live, spare = LARGE._state[[large_arrays._LIVE, large_arrays._SPARE]]
+        assert live + spare <= LARGE.memory_bytes <= before + 11 * 8 * MB + MB
+
+
+def test_small_arrays_and_other_threads_are_numpys(tmp_path):
+    name = LARGE._handler_name
+    with LARGE.open(tmp_path, 0):
+        assert name(np.empty(3)) == large_arrays._HANDLER_NAME.decode()
+        assert contextvars.Context().run(lambda: name(np.empty(MB))) == "default_allocator"
+        small = [np.full(LARGE_BYTES // 16, n, np.int64) for n in range(20)]
+        assert files_of_mappings(tmp_path) == 0 and [array[-1] for array in small] == [*range(20)]
+    assert name(np.empty(3)) == "default_allocator"
+
+
+def test_arrays_that_grow_and_shrink_keep_their_values(tmp_path):
+    with LARGE.open(tmp_path, 10 * MB):
+        for n in (10, MB, 3 * MB, MB // 2, 5):
+            array = np.arange(MB // 2)
+            array.resize(n, refcheck=False)
+            kept = min(n, MB // 2)
+            assert np.array_equal(array[:kept], np.arange(kept)) and not array[kept:].any()
+        read = np.fromiter(iter(range(500_000)), np.int64)  # reallocates as it goes
+        assert np.array_equal(read, np.arange(500_000))
+
+
+def test_more_arrays_than_places_are_numpys(tmp_path, monkeypatch):
+    with LARGE.open(tmp_path, 1 << 40):
+        arrays = [np.empty(LARGE_BYTES, np.int8) for _ in range(large_arrays._N_PLACES + 10)]
+        for number, array in enumerate(arrays):
+            array[-1] = number % 100
+        assert [array[-1] for array in arrays] == [n % 100 for n in range(len(arrays))]
+    del arrays, array
+    gc.collect()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from cpu_fallback import NumpyBackend
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+backend = NumpyBackend(1, memory_limit=1)
+with backend.hold_arrays(Path(sys.argv[1]), 1 << 40):
+    np.ones(1 << 20)
+"""
+
+
+def test_a_file_that_does_not_fit_is_out_of_memory_and_no_signal(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
+    )
+    assert run.returncode == 1 and "Unable to allocate 8.00 MiB" in run.stderr, run.stderr
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path, monkeypatch):
+    backend = NumpyBackend(1, memory_limit=1)
+    full = pytest.raises(OSError, match="No space left on device")
+    with full as error, backend.hold_arrays(tmp_path, 1 << 40):
+        LARGE._state[large_arrays._ERROR] = 28  # ENOSPC, as the system says
+        raise MemoryError("planted")
+    assert error.value.filename == str(tmp_path)
+    with pytest.raises(MemoryError), backend.hold_arrays(tmp_path, 1 << 40):
+        raise MemoryError("planted")
+
+
+def test_pages_of_files_are_not_counted_as_memory(tmp_path):
+    backend = NumpyBackend(1, memory_limit=1)
+    before = backend._memory.measure()
+    with backend.hold_arrays(tmp_path, 1 << 40):
+        array = np.ones(12 * MB)
+        assert backend._memory.measure() - before < 20 * MB
+    assert array.sum() == 12 * MB
+    assert backend.memory_usage()["peak_bytes"] - before < 40 * MB
+
+
+def test_where_numpy_is_another_arrays_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_arrays, "_SET_HANDLER", 0)
+    monkeypatch.setattr(large_arrays, "LargeArrays", _refuse)
+    find_large_arrays.cache_clear()
+    warned = pytest.warns(RuntimeWarning, match="a memory limit bounds blocks only")
+    with warned, NumpyBackend(1, memory_limit=1).hold_arrays(tmp_path, 1):
+        assert LARGE._handler_name(np.empty(3)) == "default_allocator"
+    find_large_arrays.cache_clear()
+
+
+def _refuse():
+    raise AttributeError("planted")
