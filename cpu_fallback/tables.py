@@ -144,9 +144,10 @@ def _mark_used(used: np.ndarray, place: np.ndarray, occurs: np.ndarray) -> None:
 
 
 def _sort_used(values: pa.Array, used: np.ndarray) -> tuple[np.ndarray, pa.Array]:
-    """Return the code (n + 1,) int32 of each value, -1 where it is not used, and those that are.
+    """Return the code (n + 1,) int32 of each value, and the values that are used, sorted.
 
-    Codes are in the order of the values; the last cell is for place -1, null.
+    A code is the value's place among these, -1 where it is not used; the last cell is for place -1,
+    null.
     """
     values = values.filter(pa.array(used))
     order = pc.sort_indices(values)

@@ -96,7 +96,8 @@ MemoryLimitOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory limit, such as 8GB; blocks shrink to fit (resources.memory_limit).",
+        help="Memory limit, such as 8GB; blocks shrink to fit, and large arrays go to files "
+        "(resources.memory_limit).",
     ),
 ]
 GpuMemoryLimitOption = Annotated[

@@ -86,8 +86,9 @@ class ResourcesConfig(Section):
     chunk_size: Annotated[int, Field(ge=1)] = 1_000
     """Items per block of similarities. A thread's memory grows with it."""
     memory_limit: Annotated[ByteSize, Field(ge=1 << 28)] | None = None
-    """Memory that the build should not exceed, such as `8GB`. Blocks shrink to fit, and a peak
-    above 90 % of it is a critical alert. Null: blocks have their configured sizes."""
+    """Memory that the build should not exceed, such as `8GB`. Blocks shrink to fit; on Linux, what
+    does not fit of large arrays is in files beside the output. A peak above 90 % of it is a
+    critical alert. Null: blocks have their configured sizes, and arrays what is available."""
     max_disk_rate: Annotated[ByteSize, Field(ge=1 << 16)] | None = None
     """Bytes per second that files may grow by on average, such as `200MB`. Null: no limit."""
     gpu_memory_limit: Annotated[ByteSize, Field(ge=1 << 30)] | None = None

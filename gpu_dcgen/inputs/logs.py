@@ -107,16 +107,7 @@ def _check_rows(rows: LogRows, table: InputTable, config: DatasetConfig, backend
     inputs, kinds = config.inputs, rows.kinds
     source, xp = replace(rows.source, table=table), backend.xp
     time, has_time = rows.time.values, rows.time.valid
-    checks = [  # in the order of REASONS
-        (rows.item == _MISSING) | (rows.user == _MISSING),
-        rows.item == _UNKNOWN,
-        rows.user == _UNKNOWN,
-        ~has_time,
-        (time < 0) | (time >= _TIME_END),
-    ]
-    if table == "transactions":
-        checks += [rows.price == _MISSING, rows.price == _UNKNOWN, *kinds.faults]
-    reason = find_first_reasons(xp, source.n_rows, checks)
+    reason = find_first_reasons(xp, source.n_rows, _check_values(rows, table))
     if inputs.period is not None:
         reason[has_time & ((time < inputs.period[0]) | (time >= inputs.period[1]))] = LEFT_OUT
     kinds.mark(reason, table)
@@ -136,6 +127,20 @@ def _check_rows(rows: LogRows, table: InputTable, config: DatasetConfig, backend
         warnings += _warn_of_channels(rows, channel, config)
     faults = tuple(find_lost_units(source, time, inputs.time_unit)) if is_first else ()
     return Log(*columns[:3], price, prices.to_numpy(), channel, checked, tuple(warnings), faults)
+
+
+def _check_values(rows: LogRows, table: InputTable) -> Iterator[Array]:
+    """Yield whether each row is bad, (n,) bool, for one of REASONS after another."""
+    time = rows.time.values
+    yield (rows.item == _MISSING) | (rows.user == _MISSING)
+    yield rows.item == _UNKNOWN
+    yield rows.user == _UNKNOWN
+    yield ~rows.time.valid
+    yield (time < 0) | (time >= _TIME_END)
+    if table == "transactions":
+        yield rows.price == _MISSING
+        yield rows.price == _UNKNOWN
+        yield from rows.kinds.faults
 
 
 def _warn_of_channels(rows: LogRows, channel: Array, config: DatasetConfig) -> Iterator[str]:

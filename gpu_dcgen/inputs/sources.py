@@ -1,7 +1,4 @@
-"""Find the input tables and their columns: files, partition folders, names, types (D1).
-
-Schemas and footers are read here, no rows.
-"""
+"""Find tables and columns by schemas and footers: files, folders, names, types (D1)."""
 
 from __future__ import annotations
 
@@ -67,15 +64,14 @@ class Source:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of memory that reading takes, as footers claim; `check_pages` verifies them.
+        """Bytes that reading holds, as footers claim; `check_pages` verifies them.
 
-        Two row groups of a column at a time, unpacked and converted. Rows of a log share their
-        texts; those of other tables have texts of their own, which are all held.
+        Two row groups of a column, and all texts of a table but a log, where rows share them.
         """
         names = self.columns.values()
-        largest = max((footer.largest_chunk(names) for footer in self.footers), default=0)
-        held = 0 if self.table in _LOGS else sum(f.unpacked_bytes(names) for f in self.footers)
-        return held + _COPIES * largest
+        n_bytes = _COPIES * max((footer.largest_chunk(names) for footer in self.footers), default=0)
+        is_log = self.table in _LOGS
+        return n_bytes + (0 if is_log else sum(f.unpacked_bytes(names) for f in self.footers))
 
     @property
     def label(self) -> str:

@@ -14,6 +14,8 @@ import polars as pl
 import pytest
 
 from cpu_fallback import NumpyBackend
+from cpu_fallback.large_arrays import find_large_arrays
+from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.digest import digest_file
 
@@ -230,3 +232,13 @@ def test_files_on_disk_have_the_manifests_digests(retail):
     backend = NumpyBackend()
     for name, digests in retail.manifest["digests"].items():
         assert digest_file(retail.folder / f"{name}.parquet", backend) == digests
+
+
+@pytest.mark.skipif(find_large_arrays() is None, reason="large arrays are in files on Linux alone")
+def test_with_too_little_memory_arrays_are_in_files_and_the_content_is_the_same(
+    retail, online_retail, tmp_path
+):
+    config = DatasetConfig(resources={"memory_limit": "256MiB"})
+    manifest = build(online_retail, tmp_path / "output", config, backend="cpu").manifest
+    assert find_large_arrays().file_bytes > 10 << 20
+    assert manifest.content_digest == retail.manifest["content_digest"]
