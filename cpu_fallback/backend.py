@@ -28,6 +28,7 @@ from .sorting import stable_argsort
 
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
+_MIN_BLOCK = 256  # entries
 _ARRAY_SHARE = 0.6  # of what it leaves when stages begin; the rest is for columns and blocks
 
 
@@ -73,11 +74,14 @@ class NumpyBackend:
         return self.n_threads
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
-        """Return `requested` entries, or those that fit half of the memory that is left."""
+        """Return `requested` entries, or those that fit half of the memory that is left.
+
+        But not so few that their calls take longer than their work.
+        """
         if self._memory_limit is None:
             return requested
         room = self._memory_limit - self._memory.measure()
-        return max(1, min(requested, int(room * _BLOCK_SHARE) // entry_bytes))
+        return min(requested, max(_MIN_BLOCK, int(room * _BLOCK_SHARE) // entry_bytes))
 
     @contextmanager
     def hold_arrays(self, folder: Path, available_bytes: int) -> Iterator[None]:
