@@ -284,6 +284,8 @@ class LargeArrays:
         allocator = _Allocator(self._state.ctypes.data, *addresses)
         self._handler = _Handler(_HANDLER_NAME, 1, allocator)
         self._capsule = pythonapi.PyCapsule_New(ctypes.addressof(self._handler), _NAME, None)
+        # Arrays may be freed after everything else, when the interpreter ends.
+        pythonapi.Py_IncRef(ctypes.py_object(self))
         self.is_open = False
 
     @contextmanager

@@ -6,13 +6,14 @@ import contextvars
 import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cpu_fallback import NumpyBackend, large_arrays
-from cpu_fallback.large_arrays import LARGE_BYTES, find_large_arrays
+from cpu_fallback.large_arrays import LARGE_BYTES, LargeArrays, find_large_arrays
 
 LARGE = find_large_arrays() if sys.platform == "linux" else None
 pytestmark = pytest.mark.skipif(LARGE is None, reason="large arrays are those of Linux")
@@ -134,6 +135,12 @@ def test_pages_of_files_are_not_counted_as_memory(tmp_path):
         assert backend._memory.measure() - before < 20 * MB
     assert array.sum() == 12 * MB
     assert backend.memory_usage()["peak_bytes"] - before < 40 * MB
+
+
+def test_what_frees_arrays_is_never_freed():
+    arrays = weakref.ref(LargeArrays())
+    gc.collect()
+    assert arrays() is not None
 
 
 def test_where_numpy_is_another_arrays_are_its_own(tmp_path, monkeypatch):
