@@ -28,7 +28,7 @@ class BlockWriter(ABC, Generic[LaidOut]):
 
     A backend implements `_open`, `_lay_out` (some rows of a column, with a length and a
     `null_count`), `_append` (a row group of these), `_finish`, and `_abandon`, which closes the
-    file after an error. After an error the file is removed.
+    file after an error, one of `_finish` too. After an error the file is removed.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, settings: Any) -> None:
@@ -49,11 +49,12 @@ class BlockWriter(ABC, Generic[LaidOut]):
             if kind is None:
                 self._finish()
                 is_complete = True
-            else:
-                self._abandon()
         finally:
             if not is_complete:
-                self._path.unlink(missing_ok=True)
+                try:
+                    self._abandon()
+                finally:
+                    self._path.unlink(missing_ok=True)
 
     def write(self, block: Any) -> None:
         """Append the rows of a block.
