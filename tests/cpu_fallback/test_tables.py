@@ -23,7 +23,7 @@ TEXTS = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=3))
 @pytest.fixture(autouse=True, params=[tables._MERGED_BYTES, -1])
 def merged_bytes(request, monkeypatch):
     """Dictionaries are merged all at once, or a few at a time."""
-    monkeypatch.setattr(tables, "_MERGED_BYTES", request.param)
+    monkeypatch.setattr("cpu_fallback.tables._MERGED_BYTES", request.param)
 
 
 def decoded(column):

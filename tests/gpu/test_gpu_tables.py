@@ -18,6 +18,7 @@ from tests.support.input_tables import can_write_views
 
 del test_text_is_never_written_out_once_per_row  # noqa: F821  looks into the CPU's chunks
 del test_a_null_inside_a_dictionary_is_null  # noqa: F821  no Parquet file has one
+del test_more_values_than_rows_are_an_error  # noqa: F821  a column of the device is read at once
 
 
 class OnDevice:
@@ -61,6 +62,7 @@ class OnDevice:
 def on_device(transfers):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(test_tables, "tables", OnDevice(transfers))
+        patch.setattr(test_tables, "read_columns", test_tables.tables.read_columns)
         yield test_tables.tables
 
 

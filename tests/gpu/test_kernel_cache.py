@@ -30,12 +30,12 @@ device = types.SimpleNamespace(compute_capability=(9, 0), id=0)
 dispatcher.get_current_device = lambda: device
 devices.get_context = lambda: types.SimpleNamespace(device=device)
 dispatcher._Kernel.bind = lambda kernel: kernel._codelibrary.get_cubin(cc=(9, 0))
-from gpu_dcgen.kernels import rng, rows
-from gpu_dcgen.kernels.pairs import ItemVectors, score_pairs
 from cpu_fallback import kernel_cache
 folder = Path(sys.argv[1])
-kernel_cache._cache_folder = lambda sources: folder / "cache"
-kernel_cache.watch(folder / "helper.py")
+kernel_cache._cache_folder = lambda sources: folder / "cache" / sources.name
+kernel_cache.watch(folder / "helper.py")  # before the kernels, as what they call
+from gpu_dcgen.kernels import rng, rows
+from gpu_dcgen.kernels.pairs import ItemVectors, score_pairs
 from gpu_dcgen.backend.gpu import launch, similarity
 from tests.gpu.host_kernels import _type_of
 from tests.gpu.test_compilation import similarity_arguments

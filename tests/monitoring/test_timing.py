@@ -105,7 +105,7 @@ def test_blocks_shrink_to_the_memory_limit(monkeypatch):
         for limit in (None, 64 * GIB, 2 * GIB, GIB + (1 << 24), GIB)
     ]
     assert sizes[:2] == [config.resources.batch_size] * 2
-    assert sizes[1] > sizes[2] > sizes[3] > sizes[4] == 1
+    assert sizes[1] > sizes[2] > sizes[3] == sizes[4] == 256
 
 
 def test_a_build_in_little_memory_is_the_same(tmp_path):
