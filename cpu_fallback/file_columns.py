@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 _BATCH_ROWS = 4096  # decoded at a time where text has no dictionary
+_READ_AHEAD = 2  # row groups that are read beside the one that is worked on
 
 
 class FileColumn:
     """A column of Parquet files that is read while its chunks are asked for.
 
-    One row group is held, and the next one is read beside the work on it. Iterating may raise
+    One row group is held, and the next ones are read beside the work on it. Iterating may raise
     OSError or ArrowInvalid where a file cannot be read.
     """
 
@@ -24,25 +26,15 @@ class FileColumn:
         self._files, self._name = files, name
 
     def __iter__(self) -> Iterator[pa.Array]:
-        chunks = self._read_chunks()
-        with ThreadPoolExecutor(1, "columns") as reader:
-            coming = reader.submit(next, chunks, None)
-            while (chunk := coming.result()) is not None:
-                coming = reader.submit(next, chunks, None)
-                yield chunk
-
-    def _read_chunks(self) -> Iterator[pa.Array]:
-        for file in self._files:
-            with _open(file, read_dictionary=[self._name]) as parquet:
-                for group in range(parquet.num_row_groups):
-                    try:
-                        column = parquet.read_row_group(group, [self._name]).column(0)
-                    except (OSError, pa.ArrowNotImplementedError):
-                        # Arrow reads no dictionary from delta encodings, which DuckDB writes. A
-                        # damaged file fails a second time.
-                        yield from _read_in_batches(file, group, self._name)
-                    else:
-                        yield from column.chunks
+        with ThreadPoolExecutor(_READ_AHEAD, "columns") as readers:
+            coming: deque[Future[list[pa.Array]]] = deque()
+            for file in self._files:
+                for group in range(_count_row_groups(file)):
+                    coming.append(readers.submit(_read_row_group, file, group, self._name))
+                    if len(coming) > _READ_AHEAD:
+                        yield from coming.popleft().result()
+            while coming:
+                yield from coming.popleft().result()
 
 
 def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, FileColumn]:
@@ -70,6 +62,22 @@ def _open(file: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFil
         pre_buffer=False,
         page_checksum_verification=True,
     )
+
+
+def _count_row_groups(file: Path) -> int:
+    with _open(file) as parquet:
+        return parquet.num_row_groups
+
+
+def _read_row_group(file: Path, group: int, name: str) -> list[pa.Array]:
+    """Return a column's chunks of a row group."""
+    with _open(file, read_dictionary=[name]) as parquet:
+        try:
+            return parquet.read_row_group(group, [name]).column(0).chunks
+        except (OSError, pa.ArrowNotImplementedError):
+            # Arrow reads no dictionary from delta encodings, which DuckDB writes. A damaged file
+            # fails a second time.
+            return list(_read_in_batches(file, group, name))
 
 
 def _read_in_batches(file: Path, group: int, name: str) -> Iterator[pa.Array]:

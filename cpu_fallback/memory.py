@@ -12,6 +12,10 @@ import psutil
 import pyarrow as pa
 
 _INTERVAL_S = 0.05  # between two looks
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc
+_KEPT_BYTES = 1 << 27  # free at the end of a heap before glibc hands them back
+_HEAP_BYTES = 1 << 25  # the largest array that glibc can be told to take from a heap
+_DEFAULT_BYTES = 1 << 17  # of both thresholds
 
 
 class AnonymousMemory:
@@ -44,6 +48,27 @@ class AnonymousMemory:
     def _watch(self) -> None:
         while not self._ended.wait(_INTERVAL_S):
             self.peak_bytes = max(self.peak_bytes, self.measure())
+
+
+@contextmanager
+def keep_freed() -> Iterator[None]:
+    """Let the C library use freed memory again, without handing it back in between.
+
+    A block's arrays take a few MB each; otherwise their pages are cleared anew for every block.
+    glibc alone can be told so. In the end what is kept is handed back.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is None:
+        yield
+        return
+    set_option(_TRIM_THRESHOLD, _KEPT_BYTES)
+    set_option(_MMAP_THRESHOLD, _HEAP_BYTES)
+    try:
+        yield
+    finally:
+        set_option(_TRIM_THRESHOLD, _DEFAULT_BYTES)
+        set_option(_MMAP_THRESHOLD, _DEFAULT_BYTES)
+        release_unused()
 
 
 def release_unused() -> None:
