@@ -14,7 +14,7 @@ import pyarrow as pa
 _INTERVAL_S = 0.05  # between two looks
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc
 _KEPT_BYTES = 1 << 27  # free at the end of a heap before glibc hands them back
-_HEAP_BYTES = 1 << 25  # the largest array that glibc can be told to take from a heap
+_HEAP_BYTES = 1 << 25  # the largest array that glibc can take from a heap
 _DEFAULT_BYTES = 1 << 17  # of both thresholds
 
 
@@ -52,10 +52,10 @@ class AnonymousMemory:
 
 @contextmanager
 def keep_freed() -> Iterator[None]:
-    """Let the C library use freed memory again, without handing it back in between.
+    """Let the C library reuse freed memory, instead of returning it to the system in between.
 
-    A block's arrays take a few MB each; otherwise their pages are cleared anew for every block.
-    glibc alone can be told so. In the end what is kept is handed back.
+    A block's arrays take a few MB each; otherwise the system clears their pages for every block.
+    glibc alone has these options. Unused memory is returned in the end.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is None:
