@@ -28,7 +28,6 @@ from gpu_dcgen.inputs import opening
 from gpu_dcgen.preparation.windows import cut_folds
 from gpu_dcgen.reporting.documents import read_documents
 from gpu_dcgen.storage.scratch import hold_scratch
-from gpu_dcgen.training.files import open_split
 from tests.support.audited_shops import get_faults
 from tests.support.command_line import run
 from tests.support.csv_tables import convert_folder
@@ -337,7 +336,14 @@ def test_a_folder_of_folds_names_the_commands_for_each(folds, words):
         assert run(*shlex.split(command)[1:]).exit_code == 0
 
 
-@pytest.mark.parametrize("read", [open_split, describe, read_documents])
+def open_for_training(folder: Path) -> Any:
+    pytest.importorskip("torch", reason="pip install '.[torch]'")
+    from gpu_dcgen.training.files import open_split
+
+    return open_split(folder)
+
+
+@pytest.mark.parametrize("read", [open_for_training, describe, read_documents])
 def test_readers_of_datasets_name_the_folds_of_a_folder(folds, read):
     folder, _ = folds
     with pytest.raises(InputError, match="It holds 3 folds; name one of them: .*/output/fold-0, "):
