@@ -21,7 +21,7 @@ import scipy.sparse
 from . import tables, vectors
 from .file_columns import FileColumn, read_columns
 from .large_arrays import LargeArrays, find_large_arrays
-from .memory import AnonymousMemory, keep_freed
+from .memory import AnonymousMemory, retain_freed_memory
 from .nearest import build_nearest_search
 from .part_writer import PartWriter
 from .sorting import stable_argsort
@@ -96,7 +96,7 @@ class NumpyBackend:
         limit = min(available_bytes, self._memory_limit or available_bytes)
         room = int(max(0, limit - self._memory.measure()) * _ARRAY_SHARE)
         self._large_arrays = large_arrays
-        with keep_freed(), self._memory.watch(), large_arrays.open(folder, room):
+        with retain_freed_memory(), self._memory.watch(), large_arrays.open(folder, room):
             try:
                 yield
             except MemoryError as error:

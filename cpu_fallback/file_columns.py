@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +18,8 @@ _READ_AHEAD = 2  # row groups that are read beside the one that is worked on
 class FileColumn:
     """A column of Parquet files that is read while its chunks are asked for.
 
-    One row group is held, and the next ones are read beside the work on it. Iterating may raise
-    OSError or ArrowInvalid where a file cannot be read.
+    One row group is held, and the next ones are read beside the work on it. A file's footer is
+    parsed once. Iterating may raise OSError or ArrowInvalid where a file cannot be read.
     """
 
     def __init__(self, files: Sequence[Path], name: str, n_rows: int) -> None:
@@ -27,14 +28,14 @@ class FileColumn:
 
     def __iter__(self) -> Iterator[pa.Array]:
         with ThreadPoolExecutor(_READ_AHEAD, "columns") as readers:
-            coming: deque[Future[list[pa.Array]]] = deque()
+            coming: deque[tuple[_RowGroup, Future[list[pa.Array] | None]]] = deque()
             for file in self._files:
-                for group in range(_count_row_groups(file)):
-                    coming.append(readers.submit(_read_row_group, file, group, self._name))
+                for group in _list_row_groups(file):
+                    coming.append((group, readers.submit(_read_chunks, group, self._name)))
                     if len(coming) > _READ_AHEAD:
-                        yield from coming.popleft().result()
+                        yield from _take_chunks(*coming.popleft(), self._name)
             while coming:
-                yield from coming.popleft().result()
+                yield from _take_chunks(*coming.popleft(), self._name)
 
 
 def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, FileColumn]:
@@ -52,9 +53,18 @@ def read_columns(files: Sequence[Path], names: Sequence[str]) -> dict[str, FileC
     return {name: FileColumn(files, name, n_rows) for name in names}
 
 
-def _open(file: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
+class _RowGroup(NamedTuple):
+    file: Path
+    footer: pq.FileMetaData
+    number: int
+
+
+def _open(
+    file: Path, footer: pq.FileMetaData | None = None, read_dictionary: list[str] | None = None
+) -> pq.ParquetFile:
     return pq.ParquetFile(
         file,
+        metadata=footer,
         read_dictionary=read_dictionary,
         # As nanoseconds, a sentinel such as the year 9999 would wrap around.
         coerce_int96_timestamp_unit="us",
@@ -64,29 +74,39 @@ def _open(file: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFil
     )
 
 
-def _count_row_groups(file: Path) -> int:
+def _list_row_groups(file: Path) -> list[_RowGroup]:
     with _open(file) as parquet:
-        return parquet.num_row_groups
+        footer = parquet.metadata
+    return [_RowGroup(file, footer, number) for number in range(footer.num_row_groups)]
 
 
-def _read_row_group(file: Path, group: int, name: str) -> list[pa.Array]:
-    """Return a column's chunks of a row group."""
-    with _open(file, read_dictionary=[name]) as parquet:
+def _read_chunks(group: _RowGroup, name: str) -> list[pa.Array] | None:
+    """Return a column's chunks of a row group; None where they are to be read in batches.
+
+    Arrow reads no dictionary from delta encodings, which DuckDB writes. A damaged file fails again
+    in batches.
+    """
+    with _open(group.file, group.footer, read_dictionary=[name]) as parquet:
         try:
-            return parquet.read_row_group(group, [name]).column(0).chunks
+            return parquet.read_row_group(group.number, [name]).column(0).chunks
         except (OSError, pa.ArrowNotImplementedError):
-            # Arrow reads no dictionary from delta encodings, which DuckDB writes. A damaged file
-            # fails a second time.
-            return list(_read_in_batches(file, group, name))
+            return None
 
 
-def _read_in_batches(file: Path, group: int, name: str) -> Iterator[pa.Array]:
+def _take_chunks(
+    group: _RowGroup, reading: Future[list[pa.Array] | None], name: str
+) -> Iterable[pa.Array]:
+    chunks = reading.result()
+    return _read_in_batches(group, name) if chunks is None else chunks
+
+
+def _read_in_batches(group: _RowGroup, name: str) -> Iterator[pa.Array]:
     """Yield some rows of a row group at a time, with text as dictionaries.
 
     Delta-encoded text may share prefixes and decode to any multiple of its pages.
     """
-    with _open(file) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[name]):
+    with _open(group.file, group.footer) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group.number], columns=[name]):
             column = batch.column(0)
             yield column.dictionary_encode() if is_text(column.type) else column
 

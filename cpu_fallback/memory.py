@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pyarrow as pa
 
 _INTERVAL_S = 0.05  # between two looks
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc
-_KEPT_BYTES = 1 << 27  # free at the end of a heap before glibc hands them back
+_TRIM_BYTES = 1 << 27  # unused at the end of a heap before glibc returns them
 _HEAP_BYTES = 1 << 25  # the largest array that glibc can take from a heap
 _DEFAULT_BYTES = 1 << 17  # of both thresholds
 
@@ -51,17 +52,17 @@ class AnonymousMemory:
 
 
 @contextmanager
-def keep_freed() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Let the C library reuse freed memory, instead of returning it to the system in between.
 
     A block's arrays take a few MB each; otherwise the system clears their pages for every block.
     glibc alone has these options. Unused memory is returned in the end.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    set_option = _find_c_function("mallopt")
     if set_option is None:
         yield
         return
-    set_option(_TRIM_THRESHOLD, _KEPT_BYTES)
+    set_option(_TRIM_THRESHOLD, _TRIM_BYTES)
     set_option(_MMAP_THRESHOLD, _HEAP_BYTES)
     try:
         yield
@@ -74,5 +75,10 @@ def keep_freed() -> Iterator[None]:
 def release_unused() -> None:
     """Hand memory that Arrow and the C library hold for later back to the system."""
     pa.default_memory_pool().release_unused()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # glibc alone has it
+    if trim := _find_c_function("malloc_trim"):
+        trim(0)
+
+
+def _find_c_function(name: str) -> Any:
+    """Return a function of glibc, None in another C library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -8,7 +8,7 @@ compared with the file's size. Names and numbers of fields are those of parquet.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -60,26 +60,17 @@ class Footer:
 
     def unpacked_bytes(self, names: Iterable[str]) -> int:
         """Return the bytes of the columns' pages, unpacked."""
-        selected = set(names)
-        return sum(
-            chunk.unpacked_bytes
-            for group in self.groups
-            for name, chunk in group.items()
-            if name in selected
-        )
+        return sum(self._list_chunk_bytes(names))
 
     def largest_chunk(self, names: Iterable[str]) -> int:
         """Return the bytes of the largest chunk of the columns, unpacked."""
+        return max(self._list_chunk_bytes(names), default=0)
+
+    def _list_chunk_bytes(self, names: Iterable[str]) -> Iterator[int]:
+        """Yield the unpacked bytes of each chunk of the columns."""
         selected = set(names)
-        return max(
-            (
-                chunk.unpacked_bytes
-                for group in self.groups
-                for name, chunk in group.items()
-                if name in selected
-            ),
-            default=0,
-        )
+        for group in self.groups:
+            yield from (chunk.unpacked_bytes for name, chunk in group.items() if name in selected)
 
 
 def read_footer(path: Path) -> Footer:

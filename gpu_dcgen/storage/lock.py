@@ -17,6 +17,8 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+from ..errors import OutputError
+
 _UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 _MAX_HOLDER_BYTES = 1000
 
@@ -84,6 +86,25 @@ class LockFile:
             raise LockHeldError(_read_holder(handle))
         os.ftruncate(handle, 0)
         os.write(handle, describe_holder().encode())
+
+
+def lock_output(file: Path, output: Path, state: str) -> LockFile:
+    """Lock the file that stands for an output.
+
+    OutputError, which says `state` of the output, while another process holds it; and where the
+    file system has no locks.
+    """
+    try:
+        return LockFile(file)
+    except LockHeldError as error:
+        raise OutputError(
+            f"{output}: {state} ({error}).\nWait until it has ended, or choose another OUTPUT."
+        ) from None
+    except LockUnsupportedError as error:
+        raise OutputError(
+            f"{output.parent}: this file system has no locks ({error}).\n"
+            "Build on a local disk, and copy the dataset there."
+        ) from error
 
 
 def _read_holder(handle: int) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import OutputError
 from ..resources import nearest_existing
-from .lock import LockFile, LockHeldError, LockUnsupportedError
+from .lock import lock_output
 
 _FOLDER_NAME = ".{}.scratch"
 
@@ -23,18 +22,7 @@ def hold_scratch(output: Path) -> Iterator[Path]:
     """
     output = output.absolute()
     folder = nearest_existing(output.parent) / _FOLDER_NAME.format(output.name)
-    try:
-        lock = LockFile(folder / "lock")
-    except LockHeldError as error:
-        raise OutputError(
-            f"{output}: another process builds it ({error}).\n"
-            "Wait until it has ended, or choose another OUTPUT."
-        ) from None
-    except LockUnsupportedError as error:
-        raise OutputError(
-            f"{folder.parent}: this file system has no locks ({error}).\n"
-            "Build on a local disk, and copy the datasets there."
-        ) from error
+    lock = lock_output(folder / "lock", output, "another process builds it")
     content = folder / "content"
     try:
         _remove(content)

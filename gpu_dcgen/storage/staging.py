@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from ..errors import OutputError, spell_option
-from .lock import LockFile, LockHeldError, LockUnsupportedError
+from .lock import LockFile, lock_output
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 # Of a folder that another build has begun to use since this one removed its lock.
@@ -92,18 +92,7 @@ class Staging:
         return self.output
 
     def _take_lock(self) -> LockFile:
-        try:
-            return LockFile(self.folder / "lock")
-        except LockHeldError as error:
-            raise OutputError(
-                f"{self.output}: another build of it is running ({error}).\n"
-                "Wait until it has ended, or choose another OUTPUT."
-            ) from None
-        except LockUnsupportedError as error:
-            raise OutputError(
-                f"{self.output.parent}: this file system has no locks ({error}).\n"
-                "Build on a local disk, and copy the dataset there."
-            ) from error
+        return lock_output(self.folder / "lock", self.output, "another build of it is running")
 
     def _prepare(self, resume: bool) -> None:
         self.recover_publication()

@@ -1,4 +1,4 @@
-"""The C library keeps what blocks free, while a build runs."""
+"""The C library reuses what blocks free, while a build runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from cpu_fallback.memory import keep_freed
+from cpu_fallback.memory import retain_freed_memory
 
 MB = 1 << 20
 
@@ -33,9 +33,9 @@ def count_page_faults() -> int:
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc has the options"
 )
-def test_freed_memory_is_used_again_while_it_is_kept():
+def test_freed_memory_is_used_again_while_it_is_retained():
     handed_back = count_page_faults()
-    with keep_freed():
+    with retain_freed_memory():
         kept = count_page_faults()
     assert kept < handed_back / 3  # a third of thirty blocks at least would be seen
     assert count_page_faults() > 3 * kept
