@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse
 
@@ -103,6 +104,11 @@ class NumpyBackend:
                 if large_arrays.is_disk_full:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
                 raise
+
+    def map_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> None:
+        """Let a file that a large array was saved to stand for its memory, where that is short."""
+        if self._large_arrays is not None and self._large_arrays.is_open:
+            self._large_arrays.map_saved(array, file, offset)
 
     def reset_counters(self) -> None:
         """Start counting `release_memory` at zero; the peak of a process cannot be reset."""

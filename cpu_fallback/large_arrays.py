@@ -5,7 +5,7 @@ its way. The handler here gives small arrays to the C library. Large ones get ma
 anonymous memory while that stays within a limit, beyond it files without a name in a folder, which
 the kernel writes back when memory is short. A mapping that is freed is spare: it serves the next
 array of about its size, so that its pages need not be handed back and cleared. Spare mappings never
-raise the peak.
+raise the peak. Once files were needed, an array that has been saved gets the pages of that file.
 
 NumPy keeps the handler in a context variable: threads that a build starts have the C library's
 memory alone. The functions are compiled, so that no Python runs within an allocation. Where the
@@ -28,6 +28,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba import types
 
 LARGE_BYTES = 1 << 20  # a smaller array is the C library's
@@ -40,6 +41,8 @@ _FIT_SHIFT = 2  # a spare mapping serves arrays down to 3 quarters of its size
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
 _PROTECTION = 3  # read and write
 _SHARED, _ANONYMOUS = 1, 0x22  # MAP_SHARED; MAP_PRIVATE | MAP_ANONYMOUS, of Linux
+_REPLACING = 0x12  # MAP_PRIVATE | MAP_FIXED
+_MAY_MOVE, _REMOVE = 1, 9  # MREMAP_MAYMOVE, MADV_REMOVE
 _TEMPLATE = "large-array-XXXXXX"  # of the name that a file has until it is opened
 
 # Words of the state, int64, behind which the mappings and the files' template follow.
@@ -52,6 +55,7 @@ _N_PLACES = 1024  # of mappings; more large arrays are the C library's
 _ADDRESS, _BYTES, _STATE = 0, 1, 2  # words of a mapping
 _WIDTH = 3
 _FREE, _IS_LIVE, _IS_SPARE = 0, 1, 3  # states of a mapping in memory; of one in a file: plus 1
+_IS_SAVED = 5  # live, with the pages of the file that it was saved to
 _TEMPLATE_AT = _FIRST + _N_PLACES * _WIDTH
 _TEMPLATE_WORDS = 512
 
@@ -66,6 +70,7 @@ _c_mmap = types.ExternalFunction(
     "mmap", _word(_word, _size, types.int32, types.int32, types.int32, _word)
 )
 _c_munmap = types.ExternalFunction("munmap", types.int32(_word, _size))
+_c_mremap = types.ExternalFunction("mremap", _word(_word, _size, _size, types.int32))
 _c_madvise = types.ExternalFunction("madvise", types.int32(_word, _size, types.int32))
 _c_mkstemp = types.ExternalFunction("mkstemp", types.int32(_word))
 _c_unlink = types.ExternalFunction("unlink", types.int32(_word))
@@ -82,7 +87,8 @@ def _find(state, address):
         return -1
     for place in range(state[_N_USED]):
         at = _FIRST + place * _WIDTH
-        if state[at + _ADDRESS] == address and 0 < state[at + _STATE] < _IS_SPARE:
+        is_live = 0 < state[at + _STATE] < _IS_SPARE or state[at + _STATE] == _IS_SAVED
+        if is_live and state[at + _ADDRESS] == address:
             return at
     return -1
 
@@ -190,6 +196,10 @@ def _release(context, address):
     if at < 0:
         _c_free(address)
         return
+    if state[at + _STATE] == _IS_SAVED:
+        _c_munmap(address, state[at + _BYTES])
+        state[at + _STATE] = _FREE
+        return
     is_file = state[at + _STATE] - _IS_LIVE
     state[at + _STATE] = _IS_SPARE + is_file
     state[_LIVE + is_file] -= state[at + _BYTES]
@@ -210,6 +220,30 @@ def _resize(context, address, size):
         _c_memcpy(target, address, state[at + _BYTES])
         _release(context, address)
     return target
+
+
+@numba.njit(cache=True)  # with the GIL: another thread may allocate
+def _replace_pages(state, address, size, file, offset):
+    """Put a file's pages in place of those at an address; return whether it was done.
+
+    The part of a page at the end, and what lies behind it, stay what they are.
+    """
+    at, n_bytes = _find(state, address), size // _PAGE * _PAGE
+    if at < 0 or state[at + _STATE] == _IS_SAVED or n_bytes == 0 or offset % _PAGE:
+        return False
+    is_file = state[at + _STATE] - _IS_LIVE
+    # The pages are reached by another address, so that readers of this one never miss them.
+    alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE) if is_file else -1
+    mapped = _c_mmap(address, n_bytes, _PROTECTION, _REPLACING, file, offset)
+    if alias != -1:
+        if mapped != -1:
+            _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
+        _c_munmap(alias, n_bytes)
+    if mapped == -1:
+        return False
+    state[_LIVE + is_file] -= state[at + _BYTES]
+    state[at + _STATE] = _IS_SAVED
+    return True
 
 
 def _compile_functions() -> tuple[Any, ...]:
@@ -309,6 +343,17 @@ class LargeArrays:
             self._set_handler(previous)
             self.is_open = False
             self.release_spare()
+
+    def map_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> bool:
+        """Let the pages of an open file that has a live array's bytes stand for its memory.
+
+        That is done once arrays had to be in files since `open`, for large arrays at the address
+        that they were given. Returns whether it was done. Nothing may write to the array meanwhile;
+        what writes to it later does not reach the file.
+        """
+        if not self.file_bytes:
+            return False
+        return bool(_replace_pages(self._state, array.ctypes.data, array.nbytes, file, offset))
 
     def release_spare(self) -> None:
         """Hand spare mappings back to the system."""

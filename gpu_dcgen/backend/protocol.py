@@ -99,6 +99,12 @@ class Backend(Protocol):
         host live in files in `folder`. OSError where its disk is full.
         """
 
+    def map_saved(self, array: Any, file: int, offset: int) -> None:
+        """Let pages of a file stand for the memory of an array of the host, where that is short.
+
+        The open file has the array's bytes at `offset`; nothing writes to the array any more.
+        """
+
     def reset_counters(self) -> None:
         """Start the counters of `memory_usage` and `describe_device` at zero."""
 

@@ -1,8 +1,9 @@
 """Store results of a build in files, for another process to load.
 
 A checkpoint is a pair of files: NAME.bin with the bytes of all arrays, each at a multiple of 64,
-and NAME.json, written last, with the value's structure and the SHA-256 of both. Arrays are mapped,
-not read, so several processes share them. All checkpoints of a folder belong to one key: the
+or of a page's bytes, and NAME.json, written last, with the value's structure and the SHA-256 of
+both. Arrays are mapped, not read, so several processes share them; where memory is short, the
+arrays that were saved are mapped too. All checkpoints of a folder belong to one key: the
 content of the inputs, the settings that change results, the code, the backend. Nothing in them is
 executed (D28): a value consists of JSON, paths, arrays, Arrow arrays, and dataclasses and
 NamedTuples of this package.
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from ..errors import spell_option
 HostArray = npt.NDArray[Any]
 
 KEY_FILE = "key.json"
-_ALIGNMENT = 64
+_ALIGNMENT, _PAGE = 64, 4096  # of arrays, and of those of a page or more, bytes
 # Smaller arrays of counts are stored in the narrowest type that holds them. Larger ones are stored
 # as they are, so that they can be mapped.
 _MAX_NARROWED = 1 << 20
@@ -130,7 +131,7 @@ class Checkpoints:
         """Stop the background thread, after writing what is pending or without."""
         self._writer.shutdown(cancel_futures=not save_pending)
 
-    def _try_write(self, name: str, tree: Any, arrays: list[HostArray]) -> None:
+    def _try_write(self, name: str, tree: Any, arrays: list[_PlacedArray]) -> None:
         if self._disabled:
             return
         try:
@@ -145,9 +146,9 @@ class Checkpoints:
                     "would recompute it and what follows"
                 )
 
-    def _write(self, name: str, tree: Any, arrays: list[HostArray]) -> None:
+    def _write(self, name: str, tree: Any, arrays: list[_PlacedArray]) -> None:
         digest, n_bytes = hashlib.sha256(), 0
-        with open(self.folder / f"{name}.bin", "wb") as file:
+        with open(self.folder / f"{name}.bin", "w+b") as file:
 
             def append(chunk: bytes | memoryview) -> None:
                 nonlocal n_bytes
@@ -155,10 +156,13 @@ class Checkpoints:
                 file.write(chunk)
                 n_bytes += len(chunk)
 
-            for array in arrays:
-                append(bytes(-n_bytes % _ALIGNMENT))
+            for array, offset in arrays:
+                append(bytes(offset - n_bytes))
                 for chunk in _chunks(array):
                     append(chunk)
+            file.flush()
+            for array, offset in arrays:
+                self._backend.map_saved(array, file.fileno(), offset)
         digest.update(_dump_tree(tree))
         index = {"sha256": digest.hexdigest(), "bytes": n_bytes, "value": tree}
         _write_file(self.folder / f"{name}.json", json.dumps(index).encode())
@@ -193,11 +197,18 @@ def _chunks(array: HostArray) -> Iterator[memoryview]:
         yield data[start : start + _CHUNK_BYTES]
 
 
+class _PlacedArray(NamedTuple):
+    """An array, and where its bytes begin in the file."""
+
+    array: HostArray
+    offset: int
+
+
 class _Writer:
     """Turns a value into a tree for JSON and the arrays it refers to."""
 
     def __init__(self, backend: Backend) -> None:
-        self.arrays: list[HostArray] = []
+        self.arrays: list[_PlacedArray] = []
         self._backend, self._end = backend, 0
 
     def tree(self, value: Any) -> Any:
@@ -234,8 +245,8 @@ class _Writer:
             array = array.astype(np.min_scalar_type(array.max()))
         is_fortran = array.flags.f_contiguous and not array.flags.c_contiguous
         array = array if is_fortran else np.ascontiguousarray(array)
-        offset = self._end + -self._end % _ALIGNMENT
-        self.arrays.append(array)
+        offset = self._end + -self._end % (_ALIGNMENT if array.nbytes < _PAGE else _PAGE)
+        self.arrays.append(_PlacedArray(array, offset))
         self._end = offset + array.nbytes
         order = "F" if is_fortran else "C"
         return [dtype, array.dtype.str, list(array.shape), order, offset]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -63,6 +64,73 @@ def test_spare_mappings_do_not_raise_the_peak(tmp_path):
             del array
         live, spare = LARGE._state[[large_arrays._LIVE, large_arrays._SPARE]]
         assert live + spare <= LARGE.memory_bytes <= before + 11 * 8 * MB + MB
+
+
+def save_in(folder: Path, *arrays: np.ndarray) -> Path:
+    """A file with the arrays' bytes, each at the beginning of a page; they are mapped to it."""
+    path = folder / "saved"
+    with open(path, "w+b") as file:
+        for array in arrays:
+            start = file.tell() + -file.tell() % 4096
+            file.seek(start)
+            file.write(array.tobytes())
+            file.flush()
+            LARGE.map_saved(array, file.fileno(), start)
+    return path
+
+
+def test_once_files_were_needed_saved_arrays_have_the_pages_of_their_file(tmp_path):
+    with LARGE.open(tmp_path, 10 * MB):
+        within = np.arange(MB)  # 8 MB
+        path = save_in(tmp_path, within)
+        assert files_of_mappings(path) == 0
+        beyond = within + 1
+        path = save_in(tmp_path, within, beyond)
+        assert files_of_mappings(path) == 16 * MB
+        assert files_of_mappings(tmp_path) < 17 * MB  # that without a name is gone, but for its end
+        assert np.array_equal(within, np.arange(MB)) and np.array_equal(beyond, within + 1)
+        LARGE.release_spare()
+        third = within + 2  # the memory of the first one is free again
+        assert files_of_mappings(tmp_path) < 17 * MB
+        before = path.read_bytes()
+        within[:], beyond[5] = 0, 7
+        assert path.read_bytes() == before and beyond[5] == 7 and not within.any()
+    del within, beyond
+    assert files_of_mappings(tmp_path) == 0
+    assert third[-1] == MB + 1
+
+
+def test_what_lies_behind_a_saved_array_stays(tmp_path):
+    """A result may be the beginning of a larger array."""
+    with LARGE.open(tmp_path, 0):
+        whole = np.arange(2 * MB)
+        begin, end = whole[: MB + 5], whole[MB + 5 :]
+        path = save_in(tmp_path, end, begin)
+        assert files_of_mappings(path) == 8 * MB  # the pages that lie within it
+        assert np.array_equal(whole, np.arange(2 * MB))
+        end[:] = 3
+        assert begin[-1] == MB + 4 and end.sum() == 3 * (MB - 5)
+
+
+def test_the_disk_of_a_file_is_free_once_its_array_was_saved(tmp_path):
+    with LARGE.open(tmp_path, 0):
+        array = np.arange(8 * MB + 5)
+
+        def used_bytes() -> int:
+            ranges = [
+                line.split()[0]
+                for line in Path("/proc/self/maps").read_text().splitlines()
+                if str(tmp_path / "large-array") in line
+            ]
+            return sum(os.stat(f"/proc/self/map_files/{text}").st_blocks * 512 for text in ranges)
+
+        try:
+            assert used_bytes() >= 64 * MB
+        except PermissionError:
+            pytest.skip("the kernel shows mapped files to administrators alone")
+        save_in(tmp_path, array)
+        assert used_bytes() <= MB
+        assert array[-1] == 8 * MB + 4
 
 
 def test_small_arrays_and_other_threads_are_numpys(tmp_path):

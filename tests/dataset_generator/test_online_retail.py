@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from cpu_fallback import NumpyBackend
-from cpu_fallback.large_arrays import find_large_arrays
+from cpu_fallback.large_arrays import LargeArrays, find_large_arrays
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.digest import digest_file
@@ -236,9 +236,14 @@ def test_files_on_disk_have_the_manifests_digests(retail):
 
 @pytest.mark.skipif(find_large_arrays() is None, reason="large arrays are in files on Linux alone")
 def test_with_too_little_memory_arrays_are_in_files_and_the_content_is_the_same(
-    retail, online_retail, tmp_path
+    retail, online_retail, tmp_path, monkeypatch
 ):
+    mapped, map_saved = [], LargeArrays.map_saved
+    monkeypatch.setattr(
+        LargeArrays, "map_saved", lambda *args: mapped.append(map_saved(*args)) or mapped[-1]
+    )
     config = DatasetConfig(resources={"memory_limit": "256MiB"})
     manifest = build(online_retail, tmp_path / "output", config, backend="cpu").manifest
     assert find_large_arrays().file_bytes > 10 << 20
+    assert sum(mapped) > 10  # results, once they were checkpoints
     assert manifest.content_digest == retail.manifest["content_digest"]
