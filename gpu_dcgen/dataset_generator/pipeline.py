@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..backend.protocol import Backend
 from ..context import BuildContext
 from ..contract.json_files import write_json
 from ..contract.schema import HARD_CANDIDATES, SPLITS
@@ -79,15 +83,22 @@ def run_pipeline(
     parts = lay_out_parts(folder, results, config)
     require_disjoint_users(results.interactions, results.plan, config.split, backend)
     with timer.stage("samples", total=prepared.n_groups * config.rows_per_positive):
-        provenance = None
-        if config.output.appendable or previous is not None:
+        provenance, reuse = None, ReusePlan({}, {})
+        if previous is not None:
             provenance = trace_provenance(results, config, backend)
-        reuse = ReusePlan({}, {})
-        if previous is not None and provenance is not None:
             reuse = previous.reuse_splits(provenance, parts, folder, results, context)
             _report_reuse(reuse, context)
         reused = {SPLITS.index(split): entry for split, entry in reuse.reused.items()}
-        written = write_samples(parts, results, context, workers, reused)
+
+        def work_aside() -> tuple[dict[str, ContentDigest], Provenance | None]:
+            traced = provenance
+            if traced is None and config.output.appendable:
+                traced = trace_provenance(results, config, backend)
+            return write_tables(folder, results, prepared.sequences, context), traced
+
+        with _run_aside(work_aside, backend) as finish_aside:
+            written = write_samples(parts, results, context, workers, reused)
+        tables, provenance = finish_aside()
         require_rows(parts, config)
     timer.record_sampling(written.drawing_share, written.checking_share, written.restored_s)
     with timer.stage("tables"):
@@ -95,7 +106,8 @@ def run_pipeline(
             f"{split}_dataset": record.digest
             for split, record in zip(SPLITS, written.records, strict=True)
         }
-        files |= write_tables(folder, results, prepared.sequences, written.metrics, context)
+        files |= tables
+        files["item_vocabulary"] = write_items(folder, results, written.metrics, context)
         write_json(folder / "vocabulary.json", vocabularies(results, config))
         write_json(folder / "category_mappings.json", category_mappings(results, prepared.balance))
         if config.output.appendable and provenance is not None:
@@ -107,6 +119,19 @@ def run_pipeline(
     return PipelineResult(
         prepared.report, results, prepared.balance, written, files, statistics, append
     )
+
+
+@contextmanager
+def _run_aside(work: Callable[[], T], backend: Backend) -> Iterator[Callable[[], T]]:
+    """Run `work` beside the context, on a thread of its own; yields what returns its result.
+
+    A backend of one thread runs it when that is called. Large arrays are held like the caller's.
+    """
+    if backend.n_threads == 1:
+        yield work
+        return
+    with ThreadPoolExecutor(1, "aside") as pool:
+        yield pool.submit(copy_context().run, work).result
 
 
 def _require_room(folder: Path, prepared: PreparedStages, context: BuildContext) -> None:
@@ -263,21 +288,13 @@ def _candidates(
 
 
 def write_tables(
-    folder: Path,
-    results: StageResults,
-    sequences: UserSequences,
-    metrics: QualityMetrics,
-    context: BuildContext,
+    folder: Path, results: StageResults, sequences: UserSequences, context: BuildContext
 ) -> dict[str, ContentDigest]:
-    """Write the Parquet files beside the samples into `folder`; return their digests by name.
-
-    `metrics` are those of the samples.
-    """
+    """Write the Parquet files that do not depend on the samples; return their digests by name."""
     config, backend = context.config, context.backend
     tables = {
         "item_similarity_matrix": similarity_blocks(results, backend),
         "user_sequences": sequence_blocks(sequences, results, vocabulary(SPLITS, backend), backend),
-        "item_vocabulary": item_blocks(results, metrics, backend),
     }
     if config.output.hard_candidates:
         tables[HARD_CANDIDATES] = candidate_blocks(results, config, backend)
@@ -285,3 +302,12 @@ def write_tables(
         name: write_file(folder / f"{name}.parquet", blocks, config, backend)
         for name, blocks in tables.items()
     }
+
+
+def write_items(
+    folder: Path, results: StageResults, metrics: QualityMetrics, context: BuildContext
+) -> ContentDigest:
+    """Write item_vocabulary, with the counts of the samples' `metrics`; return its digest."""
+    config, backend = context.config, context.backend
+    blocks = item_blocks(results, metrics, backend)
+    return write_file(folder / "item_vocabulary.parquet", blocks, config, backend)

@@ -11,7 +11,7 @@ import psutil
 from ..backend.protocol import Array, Backend
 from ..config import DatasetConfig
 from ..context import BuildContext
-from ..dataset_generator.pipeline import PreparedStages, run_stages, write_tables
+from ..dataset_generator.pipeline import PreparedStages, run_stages, write_items, write_tables
 from ..inputs.origins import InputTables
 from ..monitoring.progress import ProgressTracker
 from ..monitoring.timing import BuildTimer
@@ -68,9 +68,8 @@ def run_trial(
             written = write_samples(parts, few.results, context)
         sample_bytes = _size(staging.path)
         with timer.stage("tables"):
-            write_tables(
-                staging.path, prepared.results, prepared.sequences, written.metrics, context
-            )
+            write_tables(staging.path, prepared.results, prepared.sequences, context)
+            write_items(staging.path, prepared.results, written.metrics, context)
         with timer.stage("flush"):
             staging.flush()
     files = {file.stem: file.stat().st_size for file in staging.path.glob("*.parquet")}
