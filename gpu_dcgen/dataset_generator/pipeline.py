@@ -41,7 +41,7 @@ from ..quality_validator.metrics import QualityMetrics
 from ..quality_validator.statistics import describe
 from ..resources import estimate_dataset_bytes, require_disk_space, require_open_files
 from ..samples import StageResults, collect_results
-from ..sequence_builder import UserSequences, build_calendar, build_user_sequences
+from ..sequence_builder import build_calendar, build_user_sequences
 from ..similarity_computer.compute import Neighbors, compute_neighbors
 from .fingerprints import Provenance, trace_provenance
 from .reuse import FILE, PreviousDataset, ReusePlan, describe_splits
@@ -57,7 +57,6 @@ class PreparedStages:
     report: InputReport
     results: StageResults
     balance: Balance | None  # `results` has it only where samples have weights
-    sequences: UserSequences
 
     @property
     def n_groups(self) -> int:
@@ -94,7 +93,7 @@ def run_pipeline(
             traced = provenance
             if traced is None and config.output.appendable:
                 traced = trace_provenance(results, config, backend)
-            return write_tables(folder, results, prepared.sequences, context), traced
+            return write_tables(folder, results, context), traced
 
         with _run_aside(work_aside, backend) as finish_aside:
             written = write_samples(parts, results, context, workers, reused)
@@ -138,7 +137,7 @@ def _require_room(folder: Path, prepared: PreparedStages, context: BuildContext)
     """Check the disk and limits before hours are spent; a lack is an alert and an error."""
     written_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     n_neighbors = int(prepared.results.neighbors.item.shape[0])
-    n_users = int(prepared.sequences.user.shape[0])
+    n_users = prepared.results.interactions.n_users  # at most so many have a sequence
     n_candidates = int(prepared.results.candidates.lists.item.shape[0])
     n_bytes = estimate_dataset_bytes(
         prepared.n_groups, context.config, n_neighbors, n_users, n_candidates
@@ -206,13 +205,12 @@ def run_stages(
     config, backend = context.config, context.backend
     with timer.stage("prepare"):
         calendar = build_calendar(log.first_time, log.last_time, config, backend)
-        sequences = build_user_sequences(log, plan, config, backend)
         weights = balance if config.category_balancing.mode == "weights" else None
         sampler_inputs = SamplerInputs(log, features, neighbors, candidates)
         results = collect_results(
             sampler_inputs, plan, weights, calendar, generated_at, config, backend
         )
-    return PreparedStages(report, results, balance, sequences)
+    return PreparedStages(report, results, balance)
 
 
 def _load_or_compute(name: str, compute: Callable[[], T], context: BuildContext) -> T:
@@ -288,10 +286,11 @@ def _candidates(
 
 
 def write_tables(
-    folder: Path, results: StageResults, sequences: UserSequences, context: BuildContext
+    folder: Path, results: StageResults, context: BuildContext
 ) -> dict[str, ContentDigest]:
     """Write the Parquet files that do not depend on the samples; return their digests by name."""
     config, backend = context.config, context.backend
+    sequences = build_user_sequences(results.interactions, results.plan, config, backend)
     tables = {
         "item_similarity_matrix": similarity_blocks(results, backend),
         "user_sequences": sequence_blocks(sequences, results, vocabulary(SPLITS, backend), backend),

@@ -68,7 +68,7 @@ def run_trial(
             written = write_samples(parts, few.results, context)
         sample_bytes = _size(staging.path)
         with timer.stage("tables"):
-            write_tables(staging.path, prepared.results, prepared.sequences, context)
+            write_tables(staging.path, prepared.results, context)
             write_items(staging.path, prepared.results, written.metrics, context)
         with timer.stage("flush"):
             staging.flush()
