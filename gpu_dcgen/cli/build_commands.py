@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import ConfigError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
+from .collection import keep_objects
 from .console import (
     CommandTracker,
     handle_errors,
@@ -134,7 +135,7 @@ def build(
         )
         options = {"seed": seed, "profile": profile, **resources, "inputs.on_bad_rows": on_bad_rows}
         loaded = load_settings(config, overrides, options)
-        _warn_before_build(inputs, staging or output, loaded, tracker)
+        _prepare_build(inputs, staging or output, loaded, tracker)
         options = {
             "backend": backend,
             "progress": tracker,
@@ -204,7 +205,7 @@ def append(
         if (threads, workers, scheduler) != (None, None, None):
             # These three replace the dataset's own choice of threads, workers or cluster together.
             resources = {"distributed_processing": False, "scheduler": None, **resources}
-        _warn_before_build(inputs, dataset, PreviousDataset(dataset).config(resources), tracker)
+        _prepare_build(inputs, dataset, PreviousDataset(dataset).config(resources), tracker)
         result = run_append(
             inputs,
             dataset,
@@ -247,7 +248,7 @@ def demo(
         require_absent([tables], overwrite)
         show_result(render.render_tables(tables, complete_journey.write_tables(tables)))
         config = load_settings(None, None, {"resources.num_workers": threads})
-        _warn_before_build(tables, dataset, config, tracker)
+        _prepare_build(tables, dataset, config, tracker)
 
         from ..dataset_generator.builder import build as run_build
 
@@ -293,11 +294,13 @@ def synth(
         )
 
 
-def _warn_before_build(
+def _prepare_build(
     inputs: Path | str, output: Path | str, config: DatasetConfig, tracker: CommandTracker
 ) -> None:
-    """Report each check of this machine that is not ok."""
-    from ..preflight import doctor
+    """Import the stages of a build, and report each check of this machine that is not ok."""
+    with keep_objects():
+        from ..dataset_generator import builder  # noqa: F401
+        from ..preflight import doctor
 
     for check in doctor.prebuild(inputs, output, config):
         if check.verdict != "ok":

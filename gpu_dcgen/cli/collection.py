@@ -1,0 +1,27 @@
+"""Keep the garbage collector away from the objects of modules.
+
+The modules of a build consist of 190,000 objects that live as long as the process. To look through
+them again and again while they are imported takes a tenth of a second, and once more at the end a
+third.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# The interpreter looks through all objects before it ends. The system frees their memory anyway.
+atexit.register(gc.freeze)
+
+
+@contextmanager
+def keep_objects() -> Iterator[None]:
+    """Collect nothing while the context lasts, and what it has made never."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
