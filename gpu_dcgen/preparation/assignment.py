@@ -116,28 +116,54 @@ def _assign_to_emit_most(
     free_score, free_available = score[:, free], available[:, free]
     n_fixed = [int(available[k].sum() - free_available[k].sum()) for k in range(3)]
 
-    def share_of(k: int, multipliers: list[int]) -> Fraction:
-        choice = _argmax(xp, free_score, multipliers)
-        n = [n_fixed[j] + int(free_available[j][choice == j].sum()) for j in range(3)]
-        return Fraction(n[k], max(1, sum(n)))
-
     multipliers = [_ONE, _ONE, _ONE]
     for _ in range(_ROUNDS):
         before = list(multipliers)
         for k in (1, 2):
-            low, high = _MIN_MULTIPLIER, _MAX_MULTIPLIER
-            while low < high:
-                middle = (low + high) // 2
-                multipliers[k] = middle
-                if share_of(k, multipliers) >= shares[k]:
-                    high = middle
-                else:
-                    low = middle + 1
-            multipliers[k] = low
+            multipliers[k] = _find_multiplier(
+                xp, k, multipliers, free_score, free_available, n_fixed, shares[k]
+            )
         if multipliers == before:
             break
     choice = _argmax(xp, score, multipliers)
     return xp.where(available.sum(axis=0) > 0, choice, -1).astype(xp.int8)
+
+
+def _find_multiplier(
+    xp: Any,
+    k: int,
+    multipliers: list[int],
+    score: Array,
+    available: Array,
+    n_fixed: list[int],
+    share: Fraction,
+) -> int:
+    """Return the least multiplier with which split k, 1 or 2, gets its share of the positives.
+
+    The largest one where none does. The other multipliers stay; score, available (3, n) int64 are
+    those of users who may be in several splits, `n_fixed` counts the positives of the others.
+    """
+    first, second = (j for j in range(3) if j != k)
+    values = score[first] * multipliers[first], score[second] * multipliers[second]
+    is_second = values[1] > values[0]
+    # Of equal weighted scores the earlier split's wins, so an earlier one must be exceeded. Hence a
+    # score of 0 never wins.
+    needed = xp.maximum(values[0] + 1, values[1] + int(second < k))
+    least = xp.where(score[k] > 0, -(-needed // xp.maximum(score[k], 1)), _MAX_MULTIPLIER + 1)
+    gained, lost = available[k], xp.where(is_second, available[second], available[first])
+    n_others = sum(n_fixed) - n_fixed[k] + int(lost.sum())
+
+    low, high = _MIN_MULTIPLIER, _MAX_MULTIPLIER
+    while low < high:
+        middle = (low + high) // 2
+        wins = least <= middle
+        n_own = n_fixed[k] + int((gained * wins).sum())
+        n_all = n_own + n_others - int((lost * wins).sum())
+        if Fraction(n_own, max(1, n_all)) >= share:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def _argmax(xp: Any, score: Array, multipliers: list[int]) -> Array:

@@ -210,6 +210,8 @@ def _build_snapshots(
     n_known = rows_before(0)
     n_unpopular = rows_before(config.features.popularity_days)
     n_stale = rows_before(config.negative_sampling.live_days)
+    max_sales = int(xp.diff(interactions.item_offsets).max())
+    logarithms = round_table([math.log1p(n) for n in range(max_sales + 1)], backend)
     popularity = xp.zeros((n_snapshots, n_items), dtype=xp.float32)
     price = xp.full((n_snapshots, n_items), math.nan, dtype=xp.float32)
     category = xp.full((n_snapshots, n_items), -1, dtype=xp.int8)
@@ -220,7 +222,7 @@ def _build_snapshots(
     for k in range(n_snapshots):
         sold = sales.count(n_known[k])
         sold_before = sales_before_popularity.count(n_unpopular[k])
-        popularity[k] = _log_scale(sold - sold_before, backend)
+        popularity[k] = _log_scale(sold - sold_before, logarithms, xp)
         if prices is not None:
             price[k], category[k] = prices.as_of(sold, sold_before)
         if config.negative_sampling.corpus == "live":
@@ -269,14 +271,15 @@ class _SalesCounter:
         return self._counts
 
 
-def _log_scale(sales: Array, backend: Backend) -> Array:
-    """Return log1p(sales) / log1p(the largest sales) as float32, 0 without sales."""
-    xp = backend.xp
+def _log_scale(sales: Array, logarithms: Array, xp: Any) -> Array:
+    """Return log1p(sales) / log1p(the largest sales) as float32, 0 without sales.
+
+    `logarithms` (n,) float64 are those of 1 + sales for 0..n-1 sales.
+    """
     max_sales = int(sales.max())
     if max_sales == 0:
         return xp.zeros(sales.shape[0], dtype=xp.float32)
-    table = round_table([math.log1p(n) for n in range(max_sales + 1)], backend)
-    return (table[sales] / table[max_sales]).astype(xp.float32)
+    return (logarithms[sales] / logarithms[max_sales]).astype(xp.float32)
 
 
 def round_table(table: list[float], backend: Backend) -> Array:
@@ -301,9 +304,9 @@ class _MeanPrices:
         sums = xp.zeros(log.n_items, dtype=xp.float64)
         for rows in chunks(n):
             by_item = log.by_item[rows]
-            paid = unit_of[log.price[by_item]]
-            weights = paid.astype(xp.float64)
-            sums += xp.bincount(log.item[by_item], weights=weights, minlength=log.n_items)
+            paid = gather(backend, unit_of, gather(backend, log.price, by_item))
+            item, weights = gather(backend, log.item, by_item), paid.astype(xp.float64)
+            sums += xp.bincount(item, weights=weights, minlength=log.n_items)
             before = self._sum_before[rows.start]
             self._sum_before[rows.start + 1 : rows.stop + 1] = before + xp.cumsum(paid)
         if (max_sum := float(sums.max())) >= _MAX_SUM:

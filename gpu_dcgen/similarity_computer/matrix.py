@@ -225,7 +225,8 @@ def _to_fixed_point(
             if max_sum * 4.0**bits < 2.0 ** (sum_bits + 0.5):
                 before = xp.zeros(n + 1, dtype=xp.int64)
                 for cells in chunks(n):
-                    weight = xp.rint(factor[by_item[cells]] * 2.0**bits).astype(xp.int64)
+                    by_item_factor = gather(backend, factor, by_item[cells])
+                    weight = xp.rint(by_item_factor * 2.0**bits).astype(xp.int64)
                     sums = before[cells.start] + xp.cumsum(weight * weight)
                     before[cells.start + 1 : cells.stop + 1] = sums
                 norms = before[offsets[1:]] - before[offsets[:-1]]
@@ -239,10 +240,11 @@ def _to_fixed_point(
         return weights, norms, bits
 
     weight, norms, bits = scale(_PACKED_SUM_BITS)
-    positive = xp.sort(weight[weight > 0], kind="stable")
-    n_positive = int(positive.shape[0])
-    is_fine = n_positive == 0 or int(positive[(n_positive - 1) // 2]) >= _MIN_MEDIAN
+    n_positive = int((weight > 0).sum())
+    n_coarse = int(((weight > 0) & (weight < _MIN_MEDIAN)).sum())
+    # The lower median of the positive weights is at least _MIN_MEDIAN.
+    is_fine = n_positive == 0 or n_coarse <= (n_positive - 1) // 2
     if is_fine and max_buyers < 1 << _COUNT_BITS:
         return weight, norms, bits, True
-    del weight, positive
+    del weight
     return *scale(_WIDE_SUM_BITS), False

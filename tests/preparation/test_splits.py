@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -159,6 +160,29 @@ def test_equal_scores_go_to_the_earlier_split(backend):
         1,
         2,
     ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_multiplier_is_the_least_that_gives_a_split_its_share(backend, seed, monkeypatch):
+    """Against trying every multiplier, on small scores with ties and zeros."""
+    monkeypatch.setattr(assignment, "_MIN_MULTIPLIER", 1)
+    monkeypatch.setattr(assignment, "_MAX_MULTIPLIER", 40)
+    draw = np.random.default_rng(seed).integers
+    score = draw(0, 5, (3, 12))
+    available = score * draw(1, 3, (3, 12))
+    n_fixed, k, share = draw(0, 9, 3).tolist(), 1 + seed % 2, Fraction(seed, 50)
+    multipliers = draw(1, 40, 3).tolist()
+
+    def is_enough(multiplier):
+        tried = [multiplier if j == k else multipliers[j] for j in range(3)]
+        choice = assignment._argmax(np, score, tried)
+        n = [n_fixed[j] + int(available[j][choice == j].sum()) for j in range(3)]
+        return Fraction(n[k], max(1, sum(n))) >= share
+
+    expected = next((m for m in range(1, 40) if is_enough(m)), 40)
+    arrays = map(backend.from_host, (score, available))
+    found = assignment._find_multiplier(backend.xp, k, multipliers, *arrays, n_fixed, share)
+    assert found == expected
 
 
 def test_a_window_without_positives_names_the_remedy(backend):

@@ -93,6 +93,25 @@ def test_both_accumulators_find_the_same_neighbors(backend, monkeypatch):
     assert all(abs(a - b) < 1e-4 for a, b in pairs)
 
 
+@pytest.mark.parametrize("factor", [[1, 2, 4, 8], [1, 2, 4], [0, 0, 2, 3, 9], [5]])
+def test_the_lower_median_of_the_weights_decides_the_accumulator(factor, backend, monkeypatch):
+    values = backend.from_host(np.array(factor, dtype=np.float64))
+    item = backend.from_host(np.arange(len(factor), dtype=np.int32))
+
+    def compute() -> tuple[list[int], bool]:
+        weight, _, _, packed = weighted_matrix._to_fixed_point(
+            values, item, item, len(factor), backend
+        )
+        return backend.to_host(weight).tolist(), packed
+
+    positive = sorted(weight for weight in compute()[0] if weight)
+    median = positive[(len(positive) - 1) // 2]
+    monkeypatch.setattr(weighted_matrix, "_MIN_MEDIAN", median)
+    assert compute()[1]
+    monkeypatch.setattr(weighted_matrix, "_MIN_MEDIAN", median + 1)
+    assert not compute()[1]
+
+
 def stages_similarity(stages: Stages) -> list[float]:
     return [similarity for row in list_neighbors(stages) for _, similarity, _ in sorted(row)]
 
