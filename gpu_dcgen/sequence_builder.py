@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backend.protocol import Array, Backend
-from .backend.runs import chunks, count_codes, gather, offsets_from_lengths, repeat_index
+from .backend.runs import count_codes, gather, offsets_from_lengths
 from .config import DatasetConfig
 from .contract.schema import SEASONS
+from .kernels.users import SequenceRules, Sequences, count_rows_before, lay_out_sequence
 from .preparation.interactions import Interactions
 from .preparation.splits import SplitPlan
 from .preparation.windows import DAY
@@ -102,52 +103,37 @@ def build_user_sequences(
             user = gather(backend, interactions.user, positives.row)
             present = count_codes(xp, user, interactions.n_users) > 0
             split = xp.where(present, k, split).astype(xp.int8)
-    known = xp.maximum(split, 0)
-    ends = backend.from_host(plan.windows.ends)
-    n_inside = xp.zeros(interactions.n_users, dtype=xp.int64)
-    for rows in chunks(interactions.n_rows):
-        user, time = interactions.user[rows], interactions.time[rows]
-        inside = (split[user] >= 0) & (time < ends[known[user]])
-        n_inside += count_codes(xp, user[inside], interactions.n_users)
-    user = xp.nonzero(
-        (split >= 0) & (n_inside >= max(1, config.sequence_processing.min_sequence_length))
-    )[0]
-    length = xp.minimum(n_inside[user], config.sequence_processing.max_sequence_length)
+    settings, n_users = config.sequence_processing, interactions.n_users
+    ends, n_inside = backend.from_host(plan.windows.ends), xp.empty(n_users, dtype=xp.int64)
+    arguments = interactions.user_offsets, interactions.time, split, ends, n_inside
+    backend.for_each(count_rows_before, n_users, *arguments)
+    user = xp.nonzero(n_inside >= max(1, settings.min_sequence_length))[0]
+    length = xp.minimum(n_inside[user], settings.max_sequence_length)
     offsets = offsets_from_lengths(xp, length)
-    owner = repeat_index(xp, length).astype(xp.int32)
-    first_row = interactions.user_offsets[user] + n_inside[user] - length
-    shift, n = first_row - offsets[:-1], int(owner.shape[0])
-    row = xp.empty(n, dtype=interactions.by_time.dtype)
-    for place in chunks(n):
-        row[place] = shift[owner[place]] + xp.arange(place.start, place.stop, dtype=xp.int64)
-    time = gather(backend, interactions.time, row)
-    return UserSequences(
-        user=user.astype(xp.int32),
-        split=split[user],
-        offsets=offsets,
-        row=row,
-        session=_sessions(time, offsets, owner, config, xp),
-        recency=_recency(time, split[user][owner], plan, config, backend),
+    n = int(offsets[-1])
+    sequences = Sequences(
+        row=xp.empty(n, dtype=interactions.by_time.dtype),
+        session=xp.empty(n, dtype=xp.int16),
+        recency=xp.empty(n, dtype=xp.float32),
     )
+    backend.for_each(
+        lay_out_sequence,
+        int(user.shape[0]),
+        offsets,
+        interactions.user_offsets[user] + n_inside[user] - length,
+        backend.from_host(plan.windows.last_times)[split[user]],
+        interactions.time,
+        SequenceRules(
+            settings.temporal_gap_hours * _HOUR, DAY, _compute_decay(plan, config, backend)
+        ),
+        sequences,
+    )
+    return UserSequences(user.astype(xp.int32), split[user], offsets, *sequences)
 
 
-def _sessions(time: Array, offsets: Array, owner: Array, config: DatasetConfig, xp: Any) -> Array:
-    """Compute each interaction's session number among its user's: (m,) int16 from 0."""
-    breaks = xp.zeros(time.shape[0], dtype=xp.int32)
-    breaks[1:] = time[1:] - time[:-1] > config.sequence_processing.temporal_gap_hours * _HOUR
-    breaks = xp.cumsum(breaks, dtype=xp.int32)
-    return (breaks - breaks[offsets[:-1]][owner]).astype(xp.int16)
-
-
-def _recency(
-    time: Array, split: Array, plan: SplitPlan, config: DatasetConfig, backend: Backend
-) -> Array:
-    """Compute 2 ^ (-whole days before the end of the user's window / half-life), (m,) float32."""
-    windows = plan.windows
-    last_instants = backend.from_host(windows.last_times)
-    n_days = (windows.last - windows.first) // DAY + 1
+def _compute_decay(plan: SplitPlan, config: DatasetConfig, backend: Backend) -> Array:
+    """Compute 2 ^ (-days / half-life) for each number of whole days in the log, (D,) float32."""
+    n_days = (plan.windows.last - plan.windows.first) // DAY + 1
     half_life = config.category_balancing.recency_half_life_days
-    decay = backend.from_host([2.0 ** (-day / half_life) for day in range(n_days)]).astype(
-        backend.xp.float32
-    )
-    return decay[(last_instants[split] - time) // DAY]
+    decay = [2.0 ** (-day / half_life) for day in range(n_days)]
+    return backend.from_host(decay).astype(backend.xp.float32)

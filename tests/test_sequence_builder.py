@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpu_dcgen.contract.schema import SEASONS, SPLITS
+from gpu_dcgen.kernels.users import count_rows_before
 from gpu_dcgen.sequence_builder import (
     UserSequences,
     build_calendar,
@@ -126,6 +127,15 @@ def of_users(gap: float, backend) -> dict[str, list[tuple[int, float]]]:
         user: rows[start:stop]
         for user, start, stop in zip(users, offsets[:-1], offsets[1:], strict=True)
     }
+
+
+def test_a_purchase_at_the_very_end_of_a_window_is_behind_it(backend):
+    offsets, time = [0, 3, 5, 6], [1, 5, 9, 2, 5, 7]
+    split, ends = np.array([0, 1, -1], dtype=np.int8), [5, 6, 10]
+    arrays = [backend.from_host(np.asarray(values)) for values in (offsets, time, split, ends)]
+    n_before = backend.xp.empty(3, dtype=backend.xp.int64)
+    backend.for_each(count_rows_before, 3, *arrays, n_before)
+    assert backend.to_host(n_before).tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

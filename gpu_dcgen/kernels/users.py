@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from . import row_kernel
+
+
+class SequenceRules(NamedTuple):
+    """How the sequences of users are divided and weighted."""
+
+    gap: int  # nanoseconds: a longer one starts the next session
+    day: int  # nanoseconds
+    decay: Any  # (D,) float32  recency by whole days
+
+
+class Sequences(NamedTuple):
+    """The interactions of users' sequences, end to end."""
+
+    row: Any  # (m,) int32 or int64
+    session: Any  # (m,) int16  from 0
+    recency: Any  # (m,) float32
 
 
 @row_kernel(scratch=True)
@@ -64,3 +82,37 @@ def mark_over_cap(user, user_offsets, window, refused, cap, is_over):
         if refused[row] == 0:
             counted += 1
             is_over[row] = counted > cap
+
+
+@row_kernel
+def count_rows_before(user, user_offsets, time, split, ends, n_before):
+    """Count a user's rows before the end of its split's window; 0 in no split, -1.
+
+    time (E,) int64 rises within a user; split (U,) int8; written: n_before (U,) int64.
+    """
+    low = first = user_offsets[user]
+    if split[user] >= 0:
+        high, end = user_offsets[user + 1], ends[split[user]]
+        while low < high:
+            middle = (low + high) >> 1
+            if time[middle] < end:
+                low = middle + 1
+            else:
+                high = middle
+    n_before[user] = low - first
+
+
+@row_kernel(min_rows=256)
+def lay_out_sequence(entry, offsets, first_row, last_time, time, rules, sequences):
+    """Write a user's sequence to its run of `offsets` (n+1,): rows from first_row[entry] on.
+
+    Recency is that of the whole days before last_time[entry].
+    """
+    row, session = first_row[entry], 0
+    for place in range(offsets[entry], offsets[entry + 1]):
+        if place > offsets[entry] and time[row] - time[row - 1] > rules.gap:
+            session += 1
+        sequences.row[place] = row
+        sequences.session[place] = session
+        sequences.recency[place] = rules.decay[(last_time[entry] - time[row]) // rules.day]
+        row += 1

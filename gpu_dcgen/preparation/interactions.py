@@ -280,16 +280,20 @@ def _find_k_core(
     for layer in range(n_layers):
         is_left = xp.ones(lines.row.shape[0], dtype=bool) if window is None else window == layer
         n_settled = [_count_where(xp, codes, is_settled, n_codes) for codes, n_codes in sides]
+        n_left = [_count_where(xp, codes, is_left, n_codes) for codes, n_codes in sides]
         n_before = -1
         while sum(n_dropped) != n_before:
             n_before = sum(n_dropped)
-            for side, (codes, n_codes) in enumerate(sides):
-                n_left = _count_where(xp, codes, is_left, n_codes)
-                is_frequent = n_settled[side] + n_left >= minimum[side]
-                if n_lost := int(n_left[~is_frequent].sum()):
+            for side, (codes, _) in enumerate(sides):
+                is_frequent = n_settled[side] + n_left[side] >= minimum[side]
+                if n_lost := int(n_left[side][~is_frequent].sum()):
                     n_dropped[side] += n_lost
+                    # Few are lost: taking them off takes less time than counting what is left.
                     for rows in chunks(int(codes.shape[0])):
-                        is_left[rows] &= is_frequent[codes[rows]]
+                        is_lost = is_left[rows] & ~is_frequent[codes[rows]]
+                        is_left[rows] &= ~is_lost
+                        for left, (values, n_codes) in zip(n_left, sides, strict=True):
+                            left -= count_codes(xp, values[rows][is_lost], n_codes)
         is_settled |= is_left
     if not bool(is_settled.any()):
         raise InputError(
