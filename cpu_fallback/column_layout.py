@@ -24,6 +24,7 @@ from .encodings import (
     Strings,
     as_bits,
 )
+from .entries import Entries
 from .parquet import (
     expand,
     expand_cells,
@@ -31,6 +32,7 @@ from .parquet import (
     require_codes,
     require_fit,
     require_lists,
+    select_valid,
 )
 
 DICTIONARY, PLAIN = "DICTIONARY", "PLAIN"
@@ -50,13 +52,12 @@ class Rows:
     encoder: Encoder
     lengths: np.ndarray | None = None  # (n_entries,) of lists; None: no lists
     valid: np.ndarray | None = None  # (n_cells,) bool; None: no nulls
-    null_count: int = 0  # of rows; a list is never null
 
     def __len__(self) -> int:
         return self.n_entries * self.repeats
 
 
-def lay_out(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+def lay_out(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
     """Lay out some entries of a block's column; ValueError if they do not fit the type."""
     return _LAYOUTS[type(column).__name__](type_, column, entries, encoding)
 
@@ -67,68 +68,54 @@ def physical_type(type_: pa.DataType) -> np.dtype:
     return np.dtype(np.int32) if dtype.kind == "i" and dtype.itemsize < 4 else dtype
 
 
-def _lay_out_values(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
-    values = column.values[entries]
-    valid = None if column.valid is None else column.valid[entries]
-    if valid is not None and valid.all():
-        valid = None
-    n_nulls = 0 if valid is None else len(valid) - int(np.count_nonzero(valid))
+def _lay_out_values(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
+    values, valid = column.values[entries.places], select_valid(column, entries)
     encoder = _choose_encoder(type_, values, valid, column.repeats, encoding)
-    return Rows(
-        len(values), column.repeats, encoder, valid=valid, null_count=n_nulls * column.repeats
-    )
+    return Rows(len(values), column.repeats, encoder, valid=valid)
 
 
-def _lay_out_codes(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
-    encoder, valid = _encode_words(
-        type_, column.codes[entries], column.vocabulary, column.repeats, encoding
-    )
-    n = len(column.codes[entries])
-    n_nulls = 0 if valid is None else n - int(np.count_nonzero(valid))
-    return Rows(n, column.repeats, encoder, valid=valid, null_count=n_nulls * column.repeats)
+def _lay_out_codes(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
+    codes, vocabulary, repeats = column.codes[entries.places], column.vocabulary, column.repeats
+    encoder, valid = _encode_words(type_, codes, vocabulary, repeats, entries, encoding)
+    return Rows(len(codes), repeats, encoder, valid=valid)
 
 
-def _lay_out_lists(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
-    starts, lengths, repeats = column.starts[entries], column.lengths[entries], column.repeats
-    n_cells = int(lengths.sum(dtype=np.int64))
-    require_lists(type_, column.values, starts, lengths, n_cells * repeats)
-    values = column.values
+def _lay_out_lists(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
+    require_lists(type_, column, entries)
+    starts, lengths = column.starts[entries.places], column.lengths[entries.places]
+    values, repeats = column.values, column.repeats
     if encoding == PLAIN and values.dtype == physical_type(type_.value_type):
         return Rows(
             len(lengths), repeats, Slices(values, starts, lengths, repeats), lengths=lengths
         )
     # Narrower elements are widened, and a dictionary needs all elements side by side.
-    gathered = np.empty(n_cells * repeats, values.dtype)
+    gathered = np.empty(entries.n_elements * repeats, values.dtype)
     bits = f"u{values.itemsize}"  # copied as bits: one compiled loop a width
     cells.copy_lists(values.view(bits), starts, lengths, repeats, gathered.view(bits))
     encoder = _choose_encoder(type_.value_type, gathered, None, 1, encoding)
     return Rows(len(lengths) * repeats, 1, encoder, lengths=expand(lengths, repeats, np))
 
 
-def _lay_out_matrix(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+def _lay_out_matrix(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
     elements, valid = expand_cells(type_, column, entries, np)
-    if valid is not None and valid.all():
-        valid = None
-    if column.vocabulary is None:
-        encoder = _choose_encoder(type_.value_type, elements, valid, 1, encoding)
+    element, vocabulary = type_.value_type, column.vocabulary
+    if vocabulary is None:
+        encoder = _choose_encoder(element, elements, valid, 1, encoding)
     else:
-        encoder, valid = _encode_words(type_.value_type, elements, column.vocabulary, 1, encoding)
-    if valid is not None and not type_.value_field.nullable:
-        raise ValueError("null elements where the schema allows none.")
-    n = len(column.values[entries]) * column.repeats
+        encoder, valid = _encode_words(element, elements, vocabulary, 1, entries, encoding)
+    n = len(column.values[entries.places]) * column.repeats
     return Rows(n, 1, encoder, lengths=np.full(n, type_.list_size, np.int32), valid=valid)
 
 
-def _lay_out_sample_ids(type_: pa.DataType, column: Any, entries: slice, encoding: str) -> Rows:
+def _lay_out_sample_ids(type_: pa.DataType, column: Any, entries: Entries, encoding: str) -> Rows:
     if encoding != "DELTA_BYTE_ARRAY":
         raise ValueError(f"sample ids are written as DELTA_BYTE_ARRAY, not as {encoding}.")
-    return Rows(
-        entries.stop - entries.start, column.rows_per_group, SampleIdTexts(column, entries.start)
-    )
+    first, stop = entries.places.start, entries.places.stop
+    return Rows(stop - first, column.rows_per_group, SampleIdTexts(column, first))
 
 
 # By the name of the column's class in `gpu_dcgen.backend.blocks`.
-_LAYOUTS: dict[str, Callable[[pa.DataType, Any, slice, str], Rows]] = {
+_LAYOUTS: dict[str, Callable[[pa.DataType, Any, Entries, str], Rows]] = {
     "Values": _lay_out_values,
     "Codes": _lay_out_codes,
     "Lists": _lay_out_lists,
@@ -175,7 +162,12 @@ def _number_values(
 
 
 def _encode_words(
-    type_: pa.DataType, codes: np.ndarray, vocabulary: Any, repeats: int, encoding: str
+    type_: pa.DataType,
+    codes: np.ndarray,
+    vocabulary: Any,
+    repeats: int,
+    entries: Entries,
+    encoding: str,
 ) -> tuple[StringIndices, np.ndarray | None]:
     """Return the encoder of codes of strings, and which are valid (None: all).
 
@@ -185,7 +177,7 @@ def _encode_words(
     if encoding != DICTIONARY:
         raise ValueError(f"strings are written as {DICTIONARY}, not as {encoding}.")
     n_strings = len(vocabulary.strings)
-    require_codes(codes, n_strings)
+    require_codes(entries, n_strings)
     codes = np.ascontiguousarray(codes, np.int32)
     selected = None
     if pa.types.is_string(type_):
@@ -194,6 +186,5 @@ def _encode_words(
         occurs[codes] = True
         occurs[-1] = False
         selected = np.flatnonzero(occurs)
-    valid = codes >= 0
     encoder = StringIndices(codes, selected, Strings.from_arrow(vocabulary.strings), repeats)
-    return encoder, None if valid.all() else valid
+    return encoder, codes >= 0 if entries.n_nulls else None

@@ -18,6 +18,8 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from .entries import Entries, mask_codes, measure_entries
+
 GROUP_DIGITS = 10  # of the group's number in a sample id
 
 LaidOut = TypeVar("LaidOut")
@@ -26,10 +28,13 @@ LaidOut = TypeVar("LaidOut")
 class BlockWriter(ABC, Generic[LaidOut]):
     """Base of the part writers: checks a block's columns and cuts them into row groups.
 
-    A backend implements `_open`, `_lay_out` (some rows of a column, with a length and a
-    `null_count`), `_append` (a row group of these), `_finish`, and `_abandon`, which closes the
-    file after an error, one of `_finish` too. After an error the file is removed.
+    A backend implements `_open`, `_lay_out` (some rows of a column), `_append` (a row group of
+    these), `_finish`, and `_abandon`, which closes the file after an error, one of `_finish` too.
+    After an error the file is removed. A backend with arrays on a device also sets `_xp`, their
+    module, and implements `_to_host`.
     """
+
+    _xp: Any = np
 
     def __init__(self, path: Path, schema: pa.Schema, settings: Any) -> None:
         self._path, self._schema, self._settings = Path(path), schema, settings
@@ -66,35 +71,60 @@ class BlockWriter(ABC, Generic[LaidOut]):
                 f"{self._path.name}: block has columns {list(block.columns)}, "
                 f"the schema {self._schema.names}."
             )
-        unit = max(map(_rows_per_entry, block.columns.values()))
-        n_units = block.n_rows // unit
-        n_row_groups = -(-n_units // max(1, self._settings.rows_per_row_group // unit))
-        starts = [n_units * k // n_row_groups * unit for k in range(n_row_groups)]
-        for start, stop in pairwise([*starts, n_units * unit]):
+        row_groups = self._cut(block)
+        if not row_groups:
+            return
+        places = {
+            name: [self._find_places(name, column, rows) for rows in row_groups]
+            for name, column in block.columns.items()
+        }
+        entries = measure_entries(block.columns, places, self._xp, self._to_host)
+        for k in range(len(row_groups)):
             self._append(
                 [
-                    self._lay_out_rows(field, block.columns[field.name], start, stop)
+                    self._lay_out_checked(field, block.columns[field.name], entries[field.name][k])
                     for field in self._schema
                 ]
             )
 
-    def _lay_out_rows(self, field: pa.Field, column: Any, start: int, stop: int) -> LaidOut:
-        entries = slice(start // _rows_per_entry(column), stop // _rows_per_entry(column))
+    def _cut(self, block: Any) -> list[slice]:
+        """Return the rows of each row group, which has whole entries of every column."""
+        unit = max(map(_rows_per_entry, block.columns.values()))
+        n_units = block.n_rows // unit
+        n_row_groups = -(-n_units // max(1, self._settings.rows_per_row_group // unit))
+        bounds = [n_units * k // n_row_groups * unit for k in range(n_row_groups)]
+        return [slice(*rows) for rows in pairwise([*bounds, n_units * unit])]
+
+    def _find_places(self, name: str, column: Any, rows: slice) -> slice:
+        """Return the places of the entries of a column that stand for the rows."""
+        per_entry = _rows_per_entry(column)
+        places = slice(rows.start // per_entry, rows.stop // per_entry)
+        n_rows, n_present = rows.stop - rows.start, len(range(column.n_entries)[places]) * per_entry
+        if n_present != n_rows:
+            raise self._error(name, f"{n_present} rows where the block has {n_rows}.")
+        return places
+
+    def _lay_out_checked(self, field: pa.Field, column: Any, entries: Entries) -> LaidOut:
         try:
-            array: Any = self._lay_out(field, column, entries)
-            if len(array) != stop - start:
-                raise ValueError(f"{len(array)} rows where the block has {stop - start}.")
-            if array.null_count and not field.nullable:
-                raise ValueError(f"{array.null_count} nulls where the schema allows none.")
+            laid_out = self._lay_out(field, column, entries)
+            if entries.n_nulls:
+                _require_nullable(field, entries.n_nulls * column.repeats)
         except ValueError as error:
-            raise ValueError(f"{self._path.name}: column '{field.name}': {error}") from error
-        return array
+            raise self._error(field.name, error) from error
+        return laid_out
+
+    def _error(self, column: str, problem: Any) -> ValueError:
+        return ValueError(f"{self._path.name}: column '{column}': {problem}")
+
+    def _to_host(self, numbers: list[Any]) -> list[int]:
+        """Return integers of the host for scalars of `_xp`."""
+        return [int(number) for number in numbers]
 
     @abstractmethod
     def _open(self) -> None: ...
 
     @abstractmethod
-    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> LaidOut: ...
+    def _lay_out(self, field: pa.Field, column: Any, entries: Entries) -> LaidOut: ...
 
     @abstractmethod
     def _append(self, columns: list[LaidOut]) -> None: ...
@@ -119,6 +149,15 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
+def _require_nullable(field: pa.Field, n_nulls: int) -> None:
+    """Raise ValueError unless a column of rows, or of lists' elements, may have nulls."""
+    if is_list(field.type):
+        if not field.type.value_field.nullable:
+            raise ValueError("null elements where the schema allows none.")
+    elif not field.nullable:
+        raise ValueError(f"{n_nulls} nulls where the schema allows none.")
+
+
 def numpy_type(type_: pa.DataType) -> np.dtype:
     """Return the type in which Arrow holds values of a fixed-width type: integers for times."""
     if pa.types.is_temporal(type_):
@@ -133,25 +172,24 @@ def require_fit(type_: pa.DataType, values: Any) -> None:
         raise ValueError(f"{values.dtype} values for {type_}: not every value would fit.")
 
 
-def require_codes(codes: Any, n_strings: int) -> None:
+def require_codes(entries: Entries, n_strings: int) -> None:
     """Raise ValueError unless the codes are -1 or index a vocabulary of `n_strings`."""
-    low, high = (int(codes.min()), int(codes.max())) if len(codes) else (-1, -1)
-    if not -1 <= low <= high < n_strings:
-        raise ValueError(f"codes {low}..{high} for a vocabulary of {n_strings}.")
+    least, greatest = entries.least, entries.greatest
+    if not -1 <= least <= greatest < n_strings:
+        raise ValueError(f"codes {least}..{greatest} for a vocabulary of {n_strings}.")
 
 
-def require_lists(
-    type_: pa.DataType, values: Any, starts: Any, lengths: Any, n_elements: int
-) -> None:
-    """Raise ValueError unless lists have the element's type and lie within `values`.
+def require_lists(type_: pa.DataType, column: Any, entries: Entries) -> None:
+    """Raise ValueError unless lists have the element's type and lie within their values.
 
-    Also if `n_elements` of a row group are more than Arrow's offsets can count.
+    Also if a row group has more elements than Arrow's offsets can count.
     """
+    values, n_elements = column.values, entries.n_elements * column.repeats
     if values.dtype != numpy_type(type_.value_type):
         raise ValueError(f"lists of {values.dtype} for {type_}.")
-    if len(starts) and int(lengths.min()) < 0:
+    if entries.shortest < 0:
         raise ValueError("lists of a length below 0.")
-    if len(starts) and not 0 <= int(starts.min()) <= int((starts + lengths).max()) <= len(values):
+    if not 0 <= entries.first <= entries.stop <= len(values):
         raise ValueError(f"lists reach outside their {len(values)} values.")
     if n_elements > np.iinfo(np.int32).max:
         raise ValueError(
@@ -165,32 +203,29 @@ def expand(values: Any, repeats: int, xp: Any) -> Any:
     return values if repeats == 1 else xp.repeat(values, repeats, axis=0)
 
 
-def expand_values(column: Any, entries: slice, xp: Any) -> tuple[Any, Any]:
-    """Return rows of a `Values` or `Matrix` column, and which are valid (None: all)."""
-    valid = None if column.valid is None else expand(column.valid[entries], column.repeats, xp)
-    return expand(column.values[entries], column.repeats, xp), valid
+def select_valid(column: Any, entries: Entries) -> Any:
+    """Return which entries of a `Values` or `Matrix` column are valid (None: all)."""
+    has_nulls = column.valid is not None and entries.n_nulls
+    return column.valid[entries.places] if has_nulls else None
 
 
-def expand_cells(type_: pa.DataType, column: Any, entries: slice, xp: Any) -> tuple[Any, Any]:
+def expand_cells(type_: pa.DataType, column: Any, entries: Entries, xp: Any) -> tuple[Any, Any]:
     """Return the elements of a `Matrix` row by row, and which are valid (None: all).
 
     Codes of null elements become -1. ValueError if rows have another width than the type.
     """
-    cells, valid = expand_values(column, entries, xp)
-    n, width = cells.shape
+    width = column.values.shape[1]
     if width != type_.list_size:
         raise ValueError(f"rows of {width} elements for {type_}.")
-    cells = cells.reshape(n * width)
-    if valid is None:
-        return cells, None
-    valid = valid.reshape(n * width)
-    if column.vocabulary is None:
-        return cells, valid
-    return xp.where(valid, cells, cells.dtype.type(-1)), None
+    cells, valid = column.values[entries.places], select_valid(column, entries)
+    if column.vocabulary is not None:
+        cells, valid = mask_codes(cells, valid, xp), None
+    cells = expand(cells, column.repeats, xp).reshape(-1)
+    return cells, None if valid is None else expand(valid, column.repeats, xp).reshape(-1)
 
 
 def build_sample_ids(
-    column: Any, entries: slice, xp: Any, upload: Callable[[np.ndarray], Any] = np.asarray
+    column: Any, entries: Entries, xp: Any, upload: Callable[[np.ndarray], Any] = np.asarray
 ) -> tuple[Any, Any]:
     """Return offsets (n + 1,) int32 and bytes of the ids `{split}-{group:010d}-{slot:02d}`.
 
@@ -202,8 +237,9 @@ def build_sample_ids(
         for slot in range(column.rows_per_group)
     ]
     ends = np.cumsum([len(text) for text in ids])
-    n, width = entries.stop - entries.start, int(ends[-1])
-    group = xp.arange(entries.start, entries.stop, dtype=xp.int64) + column.first_group
+    places, width = entries.places, int(ends[-1])
+    n = places.stop - places.start
+    group = xp.arange(places.start, places.stop, dtype=xp.int64) + column.first_group
     powers = upload(10 ** np.arange(GROUP_DIGITS - 1, -1, -1))
     digits = (group[:, None] // powers % 10 + ord("0")).astype(xp.uint8)
     text = xp.tile(upload(np.frombuffer(b"".join(ids), np.uint8)), (n, 1))

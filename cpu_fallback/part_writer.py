@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from .column_layout import DICTIONARY, Rows, lay_out
+from .entries import Entries
 from .footer import CODECS, MAGIC, RowGroup, describe_row_group, make_leaf, write_end
 from .pages import ChunkWriter, Leaf
 from .parquet import BlockWriter, encode_metadata
@@ -60,7 +61,7 @@ class PartWriter(BlockWriter[Rows]):
         except ValueError as error:
             raise ValueError(f"{self._path.name}: column '{field.name}': {error}") from error
 
-    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> Rows:
+    def _lay_out(self, field: pa.Field, column: Any, entries: Entries) -> Rows:
         encoding = self._settings.encodings.get(field.name, DICTIONARY)
         return lay_out(field.type, column, entries, encoding)
 

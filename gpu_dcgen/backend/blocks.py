@@ -24,6 +24,11 @@ class Values:
     valid: Array | None = None  # (n,) bool; None: no nulls
     repeats: int = 1
 
+    @property
+    def n_entries(self) -> int:
+        """The entries, each of which stands for `repeats` rows."""
+        return int(self.values.shape[0])
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -32,6 +37,11 @@ class Codes:
     codes: Array  # (n,) integer  -1 for null
     vocabulary: Vocabulary
     repeats: int = 1
+
+    @property
+    def n_entries(self) -> int:
+        """The entries, each of which stands for `repeats` rows."""
+        return int(self.codes.shape[0])
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,11 @@ class Lists:
     lengths: Array  # (n,) int32
     repeats: int = 1
 
+    @property
+    def n_entries(self) -> int:
+        """The entries, each of which stands for `repeats` rows."""
+        return int(self.lengths.shape[0])
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -61,6 +76,11 @@ class Matrix:
     vocabulary: Vocabulary | None = None
     repeats: int = 1
 
+    @property
+    def n_entries(self) -> int:
+        """The entries, each of which stands for `repeats` rows."""
+        return int(self.values.shape[0])
+
 
 @dataclass(frozen=True)
 class SampleIds:
@@ -70,6 +90,11 @@ class SampleIds:
     first_group: int
     n_groups: int
     rows_per_group: int
+
+    @property
+    def n_entries(self) -> int:
+        """The entries: groups."""
+        return self.n_groups
 
 
 @dataclass(frozen=True)

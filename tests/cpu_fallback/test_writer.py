@@ -362,6 +362,21 @@ def test_other_shapes_have_settings_that_write(tmp_path, shape):
             Lists(np.zeros(3), np.array([0, 2]), np.array([1, 1], np.int32)),
             "lists of float64",
         ),
+        (
+            pa.list_(pa.int32()),
+            Lists(np.zeros(3, np.int32), np.array([0, 2]), np.array([1, -1], np.int32)),
+            "lists of a length below 0",
+        ),
+        (
+            pa.list_(pa.field("element", pa.int8(), nullable=False), 1),
+            Matrix(np.zeros((2, 1), np.int8), np.array([[True], [False]])),
+            "null elements where the schema allows none",
+        ),
+        (
+            pa.list_(pa.field("element", pa.string(), nullable=False), 1),
+            Matrix(np.array([[0], [-1]]), None, vocabulary(["a"], CPU)),
+            "null elements where the schema allows none",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_column_and_leaves_no_file(
@@ -370,6 +385,20 @@ def test_what_does_not_fit_is_refused_with_its_column_and_leaves_no_file(
     with pytest.raises(ValueError, match=f"a.parquet: column 'x': .*{problem}"):
         write_column(tmp_path / "a.parquet", type_, column, 2, nullable=False)
     assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_fault_in_a_later_row_group_is_found(tmp_path):
+    schema = pa.schema([pa.field("x", pa.string(), nullable=False)])
+    words = vocabulary(["a", "b"], CPU)
+    for codes, problem in [
+        ([0, 1, 1], "1 rows where the block has 2"),
+        ([0, 1, 2, 0], "codes 0..2 for a vocabulary of 2"),
+        ([0, 1, 0, -1], "1 nulls where the schema allows none"),
+    ]:
+        block = Block(0, 4, {"x": Codes(np.array(codes), words)})
+        with pytest.raises(ValueError, match=f"a.parquet: column 'x': {problem}"):
+            write(tmp_path / "a.parquet", [block], schema, rows_per_row_group=2)
+        assert not (tmp_path / "a.parquet").exists()
 
 
 def test_more_list_elements_than_offsets_of_32_bits_count_are_refused(tmp_path):

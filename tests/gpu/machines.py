@@ -53,6 +53,7 @@ class StrictTransfers(Transfers):
         return StrictArray(np.array(values), self._syncs)
 
     def download(self, array):
+        self._syncs.count += 1
         self.to_host += array.nbytes
         return array.host.copy()
 

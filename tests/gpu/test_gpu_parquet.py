@@ -121,7 +121,7 @@ def leaves(file):
 def test_other_shapes_have_the_same_schema_with_rows_too(tmp_path, shape):
     schema = contract.make_arrow_schema("train_dataset", shape=shape, n_negatives=3)
     words = vocabulary(["a", "b"], CPU)
-    block = Block(0, 2, {field.name: column_of(field.type, words) for field in schema})
+    block = Block(0, 2, {field.name: column_of(field.type, words, 2) for field in schema})
     path = write(tmp_path / "a.parquet", [block], schema, encodings={})
     result = pq.read_table(path)
     result.validate(full=True)
@@ -129,16 +129,17 @@ def test_other_shapes_have_the_same_schema_with_rows_too(tmp_path, shape):
     assert result.num_rows == 2
 
 
-def column_of(type_, words):
+def column_of(type_, words, n):
     if pa.types.is_fixed_size_list(type_):
         is_words = pa.types.is_string(type_.value_type) or pa.types.is_dictionary(type_.value_type)
         dtype = np.int32 if is_words else type_.value_type.to_pandas_dtype()
-        return Matrix(np.ones((2, type_.list_size), dtype), None, words if is_words else None)
+        return Matrix(np.ones((n, type_.list_size), dtype), None, words if is_words else None)
     if pa.types.is_list(type_):
-        return test_writer.Lists(np.ones(2, np.int32), np.array([0, 0]), np.array([2, 0], np.int32))
+        lengths = np.arange(n, dtype=np.int32) % 2 * 2
+        return test_writer.Lists(np.ones(2, np.int32), np.zeros(n, np.int64), lengths)
     if pa.types.is_string(type_) or pa.types.is_dictionary(type_):
-        return Codes(np.array([0, 1]), words)
-    return Values(np.ones(2, np.int64 if pa.types.is_timestamp(type_) else type_.to_pandas_dtype()))
+        return Codes(np.arange(n) % 2, words)
+    return Values(np.ones(n, np.int64 if pa.types.is_timestamp(type_) else type_.to_pandas_dtype()))
 
 
 def test_a_matrix_of_another_width_is_refused(tmp_path):
@@ -162,7 +163,41 @@ def test_nulls_fall_where_they_belong_at_every_length_of_the_mask(tmp_path, n_ro
 def test_a_file_counts_as_brought_from_the_device(tmp_path, on_device):
     before = on_device.transfers.to_host
     path = write(tmp_path / "a.parquet", [sample_block()[0]])
-    assert on_device.transfers.to_host - before == path.stat().st_size
+    n_bytes = on_device.transfers.to_host - before - path.stat().st_size
+    assert 0 < n_bytes <= 8 * 4 * len(pq.read_schema(path))  # numbers of its columns
+
+
+@pytest.mark.parametrize("rows_per_row_group", [8, 48])
+@pytest.mark.parametrize("shape", ["labeled_pair", "n_tuple", "triplet"])
+def test_a_block_waits_for_the_device_once(tmp_path, on_device, shape, rows_per_row_group):
+    """Not once for each column, nor for each row group."""
+    if not isinstance(on_device.transfers, StrictTransfers):
+        pytest.skip("only strict arrays count waits")
+    schema = contract.make_arrow_schema("train_dataset", shape=shape, n_negatives=3)
+    if shape == "labeled_pair":
+        block, _ = sample_block(12)
+    else:
+        words = vocabulary(["a", "b"], CPU)
+        block = Block(0, 20, {field.name: column_of(field.type, words, 20) for field in schema})
+    syncs, encodings = on_device.transfers._syncs, {"sample_id": "DELTA_BYTE_ARRAY"}
+    before = syncs.count
+    write(
+        tmp_path / "a.parquet",
+        [block, block],
+        schema,
+        rows_per_row_group=rows_per_row_group,
+        encodings=encodings if shape == "labeled_pair" else {},
+    )
+    assert syncs.count - before == 2  # blocks
+
+
+def test_integers_of_any_types_come_to_the_host_at_once(transfers):
+    values = [np.int8(-1), np.int32(7), np.int8(3), np.int64(1 << 40), np.int32(-9)]
+    scalars = [transfers.upload(np.array([value])).max() for value in values]
+    before = transfers.to_host
+    assert transfers.download_integers(scalars) == [-1, 7, 3, 1 << 40, -9]
+    assert transfers.to_host - before == 8 * len(values)
+    assert transfers.download_integers([]) == []
 
 
 def test_a_failed_row_group_leaves_no_file(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpu_fallback.entries import measure_entries
 from gpu_dcgen.backend.blocks import Block, Codes, Lists, Values
 from gpu_dcgen.backend.gpu.layout import lay_out
 from gpu_dcgen.contract import schema as contract
@@ -56,7 +57,9 @@ def test_lists_are_copied_once_into_a_file(counting):
     column = Lists(*map(backend.from_host, (history, starts, lengths)), repeats)
     type_ = contract.make_arrow_schema("train_dataset").field("user_interaction_sequence").type
     with counter.stage("lists"):
-        laid_out = lay_out(type_, column, slice(0, n), backend._transfers, backend.for_each)
+        to_host = backend._transfers.download_integers
+        [entries] = measure_entries({"x": column}, {"x": [slice(0, n)]}, backend.xp, to_host)["x"]
+        laid_out = lay_out(type_, column, entries, backend._transfers, backend.for_each)
     expected = [history[s : s + k] for s, k in zip(starts, lengths, strict=True)]
     expected = [values for values in expected for _ in range(repeats)]
     assert backend.to_host(laid_out.elements.values).tolist() == np.concatenate(expected).tolist()

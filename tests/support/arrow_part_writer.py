@@ -13,18 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cpu_fallback.cells import copy_lists
+from cpu_fallback.entries import Entries
 from cpu_fallback.parquet import (
     BlockWriter,
     build_sample_ids,
     encode_metadata,
     expand,
     expand_cells,
-    expand_values,
     is_list,
     numpy_type,
     require_codes,
     require_fit,
     require_lists,
+    select_valid,
 )
 
 _CATEGORY = pa.dictionary(pa.int32(), pa.string())
@@ -64,7 +65,7 @@ class ArrowPartWriter(BlockWriter[pa.Array]):
         )
         self._writer.add_key_value_metadata(encode_metadata(self._schema))
 
-    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> pa.Array:
+    def _lay_out(self, field: pa.Field, column: Any, entries: Entries) -> pa.Array:
         return _BUILDERS[type(column).__name__](field.type, column, entries)
 
     def _append(self, columns: list[pa.Array]) -> None:
@@ -98,22 +99,25 @@ def _leaf_name(field: pa.Field) -> str:
     return f"{field.name}.list.element" if is_list(field.type) else field.name
 
 
-def _build_values(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    return _build_flat(type_, *expand_values(column, entries, np))
+def _build_values(type_: pa.DataType, column: Any, entries: Entries) -> pa.Array:
+    values = expand(column.values[entries.places], column.repeats, np)
+    valid = select_valid(column, entries)
+    return _build_flat(type_, values, None if valid is None else expand(valid, column.repeats, np))
 
 
-def _build_codes(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
+def _build_codes(type_: pa.DataType, column: Any, entries: Entries) -> pa.Array:
+    require_codes(entries, len(column.vocabulary.strings))
     return _build_dictionary(
-        type_, column.codes[entries], column.vocabulary.strings, column.repeats
+        type_, column.codes[entries.places], column.vocabulary.strings, column.repeats
     )
 
 
-def _build_lists(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
-    starts, lengths = column.starts[entries], column.lengths[entries]
+def _build_lists(type_: pa.DataType, column: Any, entries: Entries) -> pa.Array:
+    require_lists(type_, column, entries)
+    starts, lengths = column.starts[entries.places], column.lengths[entries.places]
     offsets = np.zeros(len(lengths) * column.repeats + 1, np.int64)
     np.cumsum(expand(lengths, column.repeats, np), out=offsets[1:])
     element = numpy_type(type_.value_type)
-    require_lists(type_, column.values, starts, lengths, int(offsets[-1]))
     values = np.empty(offsets[-1], element)
     bits = f"u{element.itemsize}"  # copied as bits: one compiled loop a width
     copy_lists(column.values.view(bits), starts, lengths, column.repeats, values.view(bits))
@@ -122,16 +126,17 @@ def _build_lists(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
     )
 
 
-def _build_matrix(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
+def _build_matrix(type_: pa.DataType, column: Any, entries: Entries) -> pa.Array:
     cells, valid = expand_cells(type_, column, entries, np)
     if column.vocabulary is None:
         elements = _build_flat(type_.value_type, cells, valid)
     else:
+        require_codes(entries, len(column.vocabulary.strings))
         elements = _build_dictionary(type_.value_type, cells, column.vocabulary.strings, 1)
     return pa.FixedSizeListArray.from_arrays(elements, type=_stored_type(type_))
 
 
-def _build_sample_ids(type_: pa.DataType, column: Any, entries: slice) -> pa.Array:
+def _build_sample_ids(type_: pa.DataType, column: Any, entries: Entries) -> pa.Array:
     offsets, text = build_sample_ids(column, entries, np)
     return pa.Array.from_buffers(
         type_, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)]
@@ -139,7 +144,7 @@ def _build_sample_ids(type_: pa.DataType, column: Any, entries: slice) -> pa.Arr
 
 
 # By the name of the column's class in `gpu_dcgen.backend.blocks`.
-_BUILDERS: dict[str, Callable[[pa.DataType, Any, slice], pa.Array]] = {
+_BUILDERS: dict[str, Callable[[pa.DataType, Any, Entries], pa.Array]] = {
     "Values": _build_values,
     "Codes": _build_codes,
     "Lists": _build_lists,
@@ -167,7 +172,6 @@ def _build_dictionary(
     An id's dictionary has the strings that occur, a category's all strings: it is the same in every
     row group, so readers join row groups without translating codes.
     """
-    require_codes(codes, len(strings))
     if pa.types.is_string(type_):
         codes, strings = _drop_unused(codes, strings)
     codes = expand(np.ascontiguousarray(codes, np.int32), repeats, np)

@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from cpu_fallback import PartWriter as HostPartWriter
+from cpu_fallback.entries import Entries
 from cpu_fallback.parquet import BlockWriter, encode_metadata
 
 from ..blocks import Vocabulary
+from ..protocol import Array
 from .footer import mark_timestamps_local
 from .layout import ForEach, Layout, lay_out
 from .transfers import Transfers
@@ -37,14 +39,17 @@ class PartWriter(BlockWriter[Layout]):
     ) -> None:
         super().__init__(path, schema, settings)
         self._vocabularies, self._transfers = vocabularies, transfers
-        self._for_each = for_each
+        self._for_each, self._xp = for_each, transfers.xp
         # Opened by the first row group, because libcudf takes its columns.
         self._row_groups: Any = None
 
     def _open(self) -> None:
         self._path.touch()  # a missing or read-only folder is an error now, not after the work
 
-    def _lay_out(self, field: pa.Field, column: Any, entries: slice) -> Layout:
+    def _to_host(self, numbers: list[Array]) -> list[int]:
+        return self._transfers.download_integers(numbers)
+
+    def _lay_out(self, field: pa.Field, column: Any, entries: Entries) -> Layout:
         return lay_out(field.type, column, entries, self._transfers, self._for_each)
 
     def _append(self, columns: list[Layout]) -> None:

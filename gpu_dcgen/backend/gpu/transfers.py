@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,3 +33,22 @@ class Transfers:
         """Copy an array of the device to the host; waits for the work that computes it."""
         self.to_host += array.nbytes
         return array if isinstance(array, np.ndarray) else array.get()
+
+    def download_integers(self, scalars: Sequence[Array]) -> list[int]:
+        """Copy integers, arrays of shape (), to the host: one wait for all of them.
+
+        Those of a type are stacked by one kernel; to stack several types CuPy runs one for each.
+        """
+        places: dict[Any, list[int]] = {}  # in `scalars`, by type
+        for place, scalar in enumerate(scalars):
+            places.setdefault(scalar.dtype, []).append(place)
+        stacks = [
+            self.xp.stack([scalars[place] for place in of_type]).astype(self.xp.int64, copy=False)
+            for of_type in places.values()
+        ]
+        integers = [0] * len(scalars)
+        if stacks:
+            values = self.download(self.xp.concatenate(stacks)).tolist()
+            for place, value in zip(itertools.chain(*places.values()), values, strict=True):
+                integers[place] = value
+        return integers
