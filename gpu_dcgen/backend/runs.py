@@ -6,11 +6,15 @@ of these is used here. Arrays are those of `xp`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 from ..kernels.gather import add_to_key, gather_values, mark_changes
 from .protocol import Array, Backend
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK_ROWS = 1 << 22  # that array code works on at a time; bounds the memory of its steps
 MAX_NARROW = 1 << 31  # elements: fewer have positions of 32 bits
@@ -127,6 +131,31 @@ def count_codes(xp: Any, codes: Array, n_codes: int) -> Array:
         counted = xp.bincount(codes[rows], minlength=n_codes).astype(xp.int64, copy=False)
         counts = counted if counts is None else counts + counted
     return xp.zeros(n_codes, dtype=xp.int64) if counts is None else counts
+
+
+def count_each(xp: Any, columns: Mapping[str, tuple[Array, int]]) -> dict[str, Array]:
+    """Return by name how often codes of any shape occur: (n_codes,) int64 of (codes, n_codes).
+
+    They are counted together: CuPy's bincount waits for the device, twice.
+    """
+    shifted = xp.empty(sum(int(codes.size) for codes, _ in columns.values()), dtype=xp.int64)
+    first, places, n_codes = 0, {}, 0
+    for name, (codes, n_own) in columns.items():
+        stop = first + int(codes.size)
+        target = shifted[first:stop].reshape(codes.shape)
+        xp.add(codes, n_codes, out=target, dtype=xp.int64)
+        places[name] = slice(n_codes, n_codes + n_own)
+        first, n_codes = stop, n_codes + n_own
+    counts = count_codes(xp, shifted, n_codes)
+    return {name: counts[part] for name, part in places.items()}
+
+
+def bring_to_host(backend: Backend, vectors: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """Return vectors of one dtype on the host, by name: one copy, one wait for the device."""
+    values = backend.to_host(backend.xp.concatenate(list(vectors.values())))
+    stops = list(accumulate(int(vector.shape[0]) for vector in vectors.values()))
+    places = zip(vectors, [0, *stops], stops, strict=False)
+    return {name: values[start:stop] for name, start, stop in places}
 
 
 def offsets_from_lengths(xp: Any, lengths: Array) -> Array:

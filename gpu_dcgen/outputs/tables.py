@@ -103,8 +103,8 @@ def item_blocks(
     log, tallies = results.interactions, metrics.tallies[SPLITS[0]]
     order = backend.xp.argsort(results.item_codes, kind="stable")
     counts = {
-        "n_train_positives": tallies["positive_items"],
-        "n_train_hard_negatives": tallies["hard_items"],
+        "n_train_positives": backend.from_host(tallies["positive_items"]),
+        "n_train_hard_negatives": backend.from_host(tallies["hard_items"]),
     }
     columns: Columns = {
         "item_index": Values(results.item_codes[order]),

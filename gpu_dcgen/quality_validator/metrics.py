@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes
+from ..backend.runs import bring_to_host, count_each
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..kernels.arguments import Log
@@ -25,6 +25,9 @@ from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults
 from .candidate_funnel import count_candidates
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WEEK = 7 * DAY
 BINS = 20  # of shares 0..1: prices and similarities; one more counts those that are not known
@@ -46,8 +49,7 @@ DRAWN_SOURCES = (*SOURCES, "random")
 class QualityMetrics:
     """Counts over blocks; adding and merging in any order gives the same numbers.
 
-    `tallies` has, by split and name, vectors (m,) int64 of the backend, as long as what they count
-    by:
+    `tallies` has, by split and name, vectors (m,) int64 on the host, as long as what they count by:
 
     - positive_items, hard_items, random_items: rows by item
     - weeks: positives by whole weeks since the log's first purchase
@@ -66,65 +68,43 @@ class QualityMetrics:
     violations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
     hard_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     relaxed: int = 0
-    tallies: dict[str, dict[str, Array]] = field(default_factory=dict, compare=False)
+    tallies: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False)
 
     def add(
         self, group: Group, results: StageResults, config: DatasetConfig, backend: Backend
     ) -> None:
         """Check and count a block of groups: the critical gates of D20, and the tallies."""
-        xp, log, features = backend.xp, results.interactions, results.features
+        xp, negatives = backend.xp, group.negatives
         n, width = group.item.shape
-        split = SPLITS.index(group.positives.split)
-        n_hard = int(group.negatives.source.shape[1])
-        broken = xp.empty(n, dtype=xp.int32)
-        later = xp.empty((n, width), dtype=xp.int8)
-        measured = xp.empty((n, 3), dtype=xp.int32)
-        groups = GroupRows(
-            item=group.item,
-            row=group.row,
-            snapshot=group.negatives.snapshot,
-            history_start=group.history_start,
-            history_length=group.history_length,
-            n_hard=n_hard,
-            window_start=results.plan.windows.starts[split],
-            window_end=results.plan.windows.ends[split],
-        )
-        tables = CheckTables(
-            log=Log(log.user, log.item, log.time),
-            ownership=features.ownership,
-            product_code=log.item_columns["product_code"].codes,
-            product_group=log.item_columns["product_group"].codes,
-            place=log.item_columns[place_column(results)].codes,
-            on_sale=features.snapshots.on_sale,
-            price=features.snapshots.price,
-        )
-        items, lanes = allocate_filter(backend, n, place=(width, xp.int32))
-        scratch, checks = CheckScratch(items, **lanes), GroupChecks(broken, later, measured)
-        n_lanes = int(scratch.place.shape[0])
-        backend.for_each(check_group, n, groups, tables, scratch, checks, lanes=n_lanes)
-        if int(broken.max()):
+        checks = _check(group, results, backend)
+        is_broken = bool(checks.violations.max())
+        if is_broken:
             for bit, name in enumerate(VIOLATIONS):
-                self.violations[name] += int(((broken >> bit) & 1).sum())
-        drawn = count_codes(xp, group.negatives.source.reshape(-1), len(SOURCES))
-        for name, count in zip(SOURCES, backend.to_host(drawn).tolist(), strict=True):
+                self.violations[name] += int(((checks.violations >> bit) & 1).sum())
+        # nothing is published then, but it is reported
+        unknown = is_broken and bool((checks.violations & UNKNOWN_ITEM).any())
+        last_item = results.interactions.n_items - 1
+        known = replace(group, item=xp.clip(group.item, 0, last_item)) if unknown else group
+        counts = count_each(xp, _list_codes(known, checks, results, config, backend))
+        n_hard = int(negatives.source.shape[1])
+        random_later = checks.later_bought[:, 1 + n_hard :].astype(xp.int64)
+        n_random = xp.full(1, random_later.size, dtype=xp.int64)
+        drawn, later = counts.pop("drawn"), counts.pop("later")[: len(SOURCES)]
+        sums = {
+            **_sum_values(known, results, backend),
+            "measured": checks.measured.astype(xp.int64).sum(axis=0),
+            "drawn": xp.concatenate([drawn, n_random]),
+            "later": xp.concatenate([later, random_later.sum().reshape(1)]),
+        }
+        if n_hard and not unknown:
+            sums["candidates"] = count_candidates(group, results, config, backend)
+        sums["relaxed"] = negatives.n_relaxed.astype(xp.int64).sum().reshape(1)
+        tally = bring_to_host(backend, counts | sums)
+        self.relaxed += int(tally.pop("relaxed")[0])
+        for name, count in zip(SOURCES, tally["drawn"][:-1].tolist(), strict=True):
             self.hard_by_source[name] += count
-        self.relaxed += int(group.negatives.n_relaxed.sum())
         self.groups += n
         self.negatives_verified += n * (width - 1)
-        # nothing is published then, but it is reported
-        unknown = bool((broken & UNKNOWN_ITEM).any())
-        known = replace(group, item=xp.clip(group.item, 0, log.n_items - 1)) if unknown else group
-        tally = {
-            **_described(known, results, config, backend),
-            "measured": measured.astype(xp.int64).sum(axis=0),
-        }
-        afterwards = group.negatives.source.reshape(-1)[later[:, 1 : 1 + n_hard].reshape(-1) > 0]
-        n_random = xp.full(1, n * (width - 1 - n_hard), dtype=xp.int64)
-        tally["drawn"] = xp.concatenate([drawn, n_random])
-        random_later = later[:, 1 + n_hard :].astype(xp.int64).sum().reshape(1)
-        tally["later"] = xp.concatenate([count_codes(xp, afterwards, len(SOURCES)), random_later])
-        if n_hard and not unknown:
-            tally["candidates"] = count_candidates(group, results, config, backend)
         self._add_tallies({group.positives.split: tally})
 
     def merge(self, other: "QualityMetrics") -> None:
@@ -140,7 +120,7 @@ class QualityMetrics:
                 mine[name] += count
         self._add_tallies(other.tallies)
 
-    def _add_tallies(self, added: dict[str, dict[str, Array]]) -> None:
+    def _add_tallies(self, added: dict[str, dict[str, np.ndarray]]) -> None:
         for split, tallies in added.items():
             mine = self.tallies.setdefault(split, {})
             for name, vector in tallies.items():
@@ -156,52 +136,103 @@ def place_column(results: StageResults) -> str:
     )
 
 
-def _described(
-    group: Group, results: StageResults, config: DatasetConfig, backend: Backend
-) -> dict[str, Array]:
-    """Count the tallies of a block by value."""
+def _check(group: Group, results: StageResults, backend: Backend) -> GroupChecks:
+    """Check the rows of a block of groups."""
     xp, log, features = backend.xp, results.interactions, results.features
+    n, width = group.item.shape
+    windows, split = results.plan.windows, SPLITS.index(group.positives.split)
+    groups = GroupRows(
+        item=group.item,
+        row=group.row,
+        snapshot=group.negatives.snapshot,
+        history_start=group.history_start,
+        history_length=group.history_length,
+        n_hard=int(group.negatives.source.shape[1]),
+        window_start=windows.starts[split],
+        window_end=windows.ends[split],
+    )
+    tables = CheckTables(
+        log=Log(log.user, log.item, log.time),
+        ownership=features.ownership,
+        product_code=log.item_columns["product_code"].codes,
+        product_group=log.item_columns["product_group"].codes,
+        place=log.item_columns[place_column(results)].codes,
+        on_sale=features.snapshots.on_sale,
+        price=features.snapshots.price,
+    )
+    checks = GroupChecks(
+        violations=xp.empty(n, dtype=xp.int32),
+        later_bought=xp.empty((n, width), dtype=xp.int8),
+        measured=xp.empty((n, 3), dtype=xp.int32),
+    )
+    items, lanes = allocate_filter(backend, n, place=(width, xp.int32))
+    scratch = CheckScratch(items, **lanes)
+    n_lanes = int(scratch.place.shape[0])
+    backend.for_each(check_group, n, groups, tables, scratch, checks, lanes=n_lanes)
+    return checks
+
+
+def _list_codes(
+    group: Group,
+    checks: GroupChecks,
+    results: StageResults,
+    config: DatasetConfig,
+    backend: Backend,
+) -> dict[str, tuple[Array, int]]:
+    """Return what the tallies of a block count, as codes, and the number of codes.
+
+    `drawn` and `later` are of hard negatives; the last code of `later` is that of one not bought.
+    """
+    xp, log, snapshots = backend.xp, results.interactions, results.features.snapshots
     row, user, n_items = group.row, group.user, log.n_items
-    n_hard = int(group.negatives.source.shape[1])
-    time, channel = log.time[row], log.channel[row]
-    n_before = log.basket_start[row] - log.user_offsets[user]
+    source, n_hard = group.negatives.source, int(group.negatives.source.shape[1])
+    time, n_before = log.time[row], log.basket_start[row] - log.user_offsets[user]
     edges = backend.from_host([1 << bit for bit in range(ACTIVITY_BITS)]).astype(xp.int64)
-    price = features.snapshots.price[group.negatives.snapshot, group.item[:, 0]]
+    price = snapshots.price[group.negatives.snapshot, group.item[:, 0]]
+    similarity = group.negatives.similarity
+    later = xp.where(checks.later_bought[:, 1 : 1 + n_hard] > 0, source, xp.int8(len(SOURCES)))
+    return {
+        "positive_items": (group.item[:, 0], n_items),
+        "hard_items": (group.item[:, 1 : 1 + n_hard], n_items),
+        "random_items": (group.item[:, 1 + n_hard :], n_items),
+        "weeks": (
+            (time - log.first_time) // WEEK,
+            (log.last_time - log.first_time) // WEEK + 1,
+        ),
+        "activity": (xp.searchsorted(edges, n_before, side="right"), ACTIVITY_BITS + 1),
+        "history": (
+            group.history_length,
+            config.sequence_processing.max_sequence_length + 1,
+        ),
+        "price": (_bin(price, price == price, xp), BINS + 1),
+        "similarity": (_bin(similarity, similarity >= 0, xp), BINS + 1),
+        "drawn": (source, len(SOURCES)),
+        "later": (later, len(SOURCES) + 1),
+    }
+
+
+def _bin(shares: Array, known: Array, xp: Any) -> Array:
+    """Return the bin of each share 0..1, of BINS equally wide, or BINS, as int64."""
+    place = xp.minimum((xp.where(known, shares, 0) * BINS).astype(xp.int64), BINS - 1)
+    return xp.where(known, place, BINS)
+
+
+def _sum_values(group: Group, results: StageResults, backend: Backend) -> dict[str, Array]:
+    """Sum the tallies of a block that are not counts of codes."""
+    xp, log = backend.xp, results.interactions
+    row, user = group.row, group.user
     categories = [
         results.user_categories[name][user] < 0
         for name in ("age_group", "club_status", "news_frequency")
     ]
-    absent = [log.age[user] < 0, *categories, features.preferred_channel[row] < 0, channel < 0]
-    tally = {
-        "positive_items": count_codes(xp, group.item[:, 0], n_items),
-        "hard_items": count_codes(xp, group.item[:, 1 : 1 + n_hard].reshape(-1), n_items),
-        "random_items": count_codes(xp, group.item[:, 1 + n_hard :].reshape(-1), n_items),
-        "weeks": count_codes(
-            xp, (time - log.first_time) // WEEK, (log.last_time - log.first_time) // WEEK + 1
-        ),
-        "activity": count_codes(
-            xp, xp.searchsorted(edges, n_before, side="right"), ACTIVITY_BITS + 1
-        ),
-        "history": count_codes(
-            xp, group.history_length, config.sequence_processing.max_sequence_length + 1
-        ),
-        "price": _binned(price, price == price, xp),
-        "similarity": _binned(
-            group.negatives.similarity.reshape(-1), group.negatives.similarity.reshape(-1) >= 0, xp
-        ),
-        "nulls": xp.stack([missing.sum() for missing in absent]).astype(xp.int64),
-    }
+    channels = [results.features.preferred_channel[row] < 0, log.channel[row] < 0]
+    absent = [log.age[user] < 0, *categories, *channels]
+    sums = {"nulls": xp.stack([missing.sum() for missing in absent]).astype(xp.int64)}
     if results.balance is not None and group.positives.split == "train":
         weight = positive_weights(results.balance, log, row, results.plan.windows.cut1, backend)
         units = xp.rint(weight * WEIGHT_UNIT)  # whole numbers: float64 sums them exactly
         segment = results.balance.user_segment[user]
-        tally["segment_weight"] = xp.bincount(
+        sums["segment_weight"] = xp.bincount(
             segment, weights=units, minlength=len(SEGMENTS)
         ).astype(xp.int64)
-    return tally
-
-
-def _binned(shares: Array, known: Array, xp: Any) -> Array:
-    """Count shares 0..1 in BINS of equal width, then unknown ones: (BINS + 1,) int64."""
-    place = xp.minimum((xp.where(known, shares, 0) * BINS).astype(xp.int64), BINS - 1)
-    return count_codes(xp, xp.where(known, place, BINS), BINS + 1)
+    return sums

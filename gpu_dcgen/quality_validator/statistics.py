@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backend.protocol import Array, Backend
+from ..backend.protocol import Backend
 from ..backend.runs import count_codes
 from ..config import DatasetConfig
 from ..contract.schema import SPLITS, get_columns, make_arrow_schema
@@ -118,7 +118,10 @@ def _skip_gates_on_groups(results: StageResults) -> dict[str, None]:
 def _collect(
     metrics: QualityMetrics, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> _Counts:
-    tallies = [_on_host(metrics.tallies.get(split, {}), backend) for split in SPLITS]
+    tallies = [
+        {name: vector.tolist() for name, vector in metrics.tallies.get(split, {}).items()}
+        for split in SPLITS
+    ]
     total = {
         name: [sum(column) for column in zip(*(t[name] for t in tallies if name in t), strict=True)]
         for name in tallies[0]
@@ -216,10 +219,6 @@ _RULES = {
     "no_sold_out_items": "item not on sale at the snapshot",
     "no_siblings": "sibling of the positive among the hard negatives",
 }
-
-
-def _on_host(tallies: dict[str, Array], backend: Backend) -> dict[str, list[int]]:
-    return {name: backend.to_host(vector).tolist() for name, vector in tallies.items()}
 
 
 def _by_category(

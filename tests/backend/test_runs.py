@@ -76,6 +76,34 @@ def test_offsets_and_counts_are_those_of_the_codes(backend, values, n_codes):
 
 
 @EASY
+@given(columns=st.lists(codes(5), max_size=4), n_codes=st.sampled_from([6, 500]))
+def test_columns_counted_together_are_counted_alone(backend, columns, n_codes):
+    dtypes = (np.int8, np.int32, np.int64)  # of which one does not hold the codes of all columns
+    by_name = {
+        str(k): (array(backend, values, dtypes[k % 3]), n_codes) for k, values in enumerate(columns)
+    }
+    table = array(backend, [[9, 0, 1], [9, 1, 1]], np.int8)[:, 1:]
+    counts = runs.count_each(backend.xp, {"table": (table, 2)} | by_name)
+    assert backend.to_host(counts.pop("table")).tolist() == [1, 3]
+    assert list(counts) == list(by_name)
+    for name, values in zip(by_name, columns, strict=True):
+        assert counts[name].dtype == np.int64
+        assert backend.to_host(counts[name]).tolist() == [
+            values.count(code) for code in range(n_codes)
+        ]
+
+
+def test_vectors_come_to_the_host_by_name(backend):
+    vectors = {"a": array(backend, [1, 2]), "b": array(backend, []), "c": array(backend, [3])}
+    on_host = runs.bring_to_host(backend, vectors)
+    assert {name: vector.tolist() for name, vector in on_host.items()} == {
+        "a": [1, 2],
+        "b": [],
+        "c": [3],
+    }
+
+
+@EASY
 @given(lengths=codes(4, min_size=1))
 def test_runs_laid_end_to_end(backend, lengths):
     xp = backend.xp

@@ -17,6 +17,7 @@ from tests.gpu import traffic
 from tests.support.shops import random_shop, write_shop
 
 ROOT = Path(__file__).parents[2]
+MAX_WAITS = 8  # a part: at most six of its checks and counts, one of its digest, one of its file
 
 
 @pytest.fixture
@@ -94,6 +95,10 @@ def test_the_stages_of_a_build_are_told_apart(tmp_path):
     for name in ("load", "interactions", *(f"samples: {words}" for *_, words in traffic.PARTS)):
         assert counter.stages[name].operations > 0 and counter.stages[name].n_bytes > 0, name
     assert counter.stages["samples: draw"].kernels > 0
+    # A number that is asked for each column would be some 40 waits more.
+    n_parts = traffic.count_parts({split: n.groups for split, n in manifest.counts.items()})
+    waits = {name: t.syncs for name, t in counter.stages.items() if name.startswith("samples: ")}
+    assert sum(waits.values()) <= MAX_WAITS * n_parts, waits
 
 
 def test_the_page_has_the_table_of_what_was_counted():
