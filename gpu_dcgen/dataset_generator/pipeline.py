@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backend.protocol import Backend
 from ..context import BuildContext
 from ..contract.json_files import write_json
 from ..contract.schema import HARD_CANDIDATES, SPLITS
@@ -95,7 +94,7 @@ def run_pipeline(
                 traced = trace_provenance(results, config, backend)
             return write_tables(folder, results, context), traced
 
-        with _run_aside(work_aside, backend) as finish_aside:
+        with _run_aside(work_aside, context) as finish_aside:
             written = write_samples(parts, results, context, workers, reused)
         tables, provenance = finish_aside()
         require_rows(parts, config)
@@ -121,12 +120,13 @@ def run_pipeline(
 
 
 @contextmanager
-def _run_aside(work: Callable[[], T], backend: Backend) -> Iterator[Callable[[], T]]:
-    """Run `work` beside the context, on a thread of its own; yields what returns its result.
+def _run_aside(work: Callable[[], T], context: BuildContext) -> Iterator[Callable[[], T]]:
+    """Run `work` on a thread beside the `with` block; yields what returns its result.
 
-    A backend of one thread runs it when that is called. Large arrays are held like the caller's.
+    Where there is one thread, or a limit on the disk rate that both would use up, it runs when that
+    is called. Large arrays are held like the caller's.
     """
-    if backend.n_threads == 1:
+    if context.backend.n_threads == 1 or context.config.resources.max_disk_rate is not None:
         yield work
         return
     with ThreadPoolExecutor(1, "aside") as pool:
