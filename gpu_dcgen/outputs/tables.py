@@ -20,8 +20,8 @@ from ..samples import ITEM_CATEGORIES, StageResults
 from ..sequence_builder import UserSequences
 
 # Rows of a block.
-_MATRIX_ROWS = 1 << 20
-_SEQUENCE_ROWS = 1 << 16
+_MATRIX_ROWS = 1 << 17
+_SEQUENCE_ROWS = 1 << 14
 _CANDIDATE_ROWS = 1 << 19
 
 Columns = dict[str, Values | Codes | Lists | Matrix | SampleIds]
