@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import count_codes, offsets_from_lengths, repeat_index, run_starts
+from ..backend.runs import (
+    count_codes,
+    gather,
+    offsets_from_lengths,
+    repeat_index,
+    run_starts,
+    sort_order,
+)
 from ..config import CategoryBalancingConfig, DatasetConfig
 from ..errors import InputError
 from ..kernels import rng
@@ -83,11 +90,13 @@ def _count_cells(
 ) -> list[_Cell]:
     """Count the train positives by (product group, segment, age), in this order."""
     xp, rows = backend.xp, plan.positives[0].row
-    group = interactions.item_columns["product_group"].codes[interactions.item[rows]] + 1
-    segment = user_segment[interactions.user[rows]]
-    age = (plan.windows.cut1 - interactions.time[rows]) // DAY
+    groups = interactions.item_columns["product_group"]
+    group = gather(backend, groups.codes, gather(backend, interactions.item, rows)) + 1
+    segment = gather(backend, user_segment, gather(backend, interactions.user, rows))
+    age = (plan.windows.cut1 - gather(backend, interactions.time, rows)) // DAY
     code = (group.astype(xp.int64) * len(SEGMENTS) + segment) * n_ages + age
-    code = xp.sort(code, kind="stable")
+    n_codes = (len(groups.values) + 1) * len(SEGMENTS) * n_ages
+    code = gather(backend, code, sort_order(backend, [(code, n_codes)]))
     first = xp.nonzero(run_starts(xp, code))[0]
     n = xp.diff(xp.concatenate([first, xp.full(1, code.shape[0], dtype=first.dtype)]))
     cells = []
