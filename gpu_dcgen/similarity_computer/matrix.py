@@ -225,8 +225,9 @@ def _to_fixed_point(
             if max_sum * 4.0**bits < 2.0 ** (sum_bits + 0.5):
                 before = xp.zeros(n + 1, dtype=xp.int64)
                 for cells in chunks(n):
-                    by_item_factor = gather(backend, factor, by_item[cells])
-                    weight = xp.rint(by_item_factor * 2.0**bits).astype(xp.int64)
+                    scaled = gather(backend, factor, by_item[cells]) * 2.0**bits
+                    weight = xp.rint(scaled).astype(xp.int64)
+                    del scaled
                     sums = before[cells.start] + xp.cumsum(weight * weight)
                     before[cells.start + 1 : cells.stop + 1] = sums
                 norms = before[offsets[1:]] - before[offsets[:-1]]
