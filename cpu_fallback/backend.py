@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import scipy.sparse
 
 from . import tables, vectors
 from .file_columns import FileColumn, read_columns
@@ -41,7 +40,6 @@ class NumpyBackend:
 
     name: str = "cpu"
     xp: Any = np
-    sparse: Any = scipy.sparse
     out_of_memory_errors: tuple[type[BaseException], ...] = (MemoryError,)
     out_of_memory_hint: str = (
         "Free memory, lower resources.batch_size or resources.chunk_size, or use a larger machine."
@@ -55,6 +53,13 @@ class NumpyBackend:
         self._memory = AnonymousMemory()
         self._large_arrays: LargeArrays | None = None
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
+
+    @property
+    def sparse(self) -> Any:
+        """scipy.sparse, imported when it is asked for: most builds do without."""
+        import scipy.sparse
+
+        return scipy.sparse
 
     def single_threaded(self) -> NumpyBackend:
         """Return a backend that runs kernels on the calling thread."""

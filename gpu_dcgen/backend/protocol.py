@@ -64,13 +64,16 @@ class Backend(Protocol):
 
     name: str  # "cpu", "gpu", "strict"
     xp: Any  # numpy or cupy
-    sparse: Any  # scipy.sparse or cupyx.scipy.sparse
     n_threads: int  # threads that may write parts at the same time
     # What the backend raises when its memory is full, and how a user can avoid it.
     out_of_memory_errors: tuple[type[BaseException], ...]
     out_of_memory_hint: str
     # The best order of scratch arrays (lanes, ...): "C" keeps a lane together, "F" mixes lanes.
     scratch_order: str
+
+    @property
+    def sparse(self) -> Any:
+        """scipy.sparse or cupyx.scipy.sparse."""
 
     def single_threaded(self) -> Backend:
         """Return this backend with kernels on the calling thread only (one lane).
