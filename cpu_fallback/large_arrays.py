@@ -37,6 +37,8 @@ _NAME = b"mem_handler"  # of capsules, as NumPy asks for it
 _HANDLER_NAME = b"gpu_dcgen_large_arrays"
 _PAGE = 4096
 _ROUNDING = 1 << 16  # of the sizes of mappings, bytes
+# Those of so many bytes are rounded to huge pages: Linux then lets them begin at one.
+_HUGE_BYTES, _HUGE_ROUNDING = 1 << 24, 1 << 21
 _FIT_SHIFT = 2  # a spare mapping serves arrays down to 3 quarters of its size
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
 _PROTECTION = 3  # read and write
@@ -164,7 +166,8 @@ def _allocate(context, size, is_zero):
     if size < LARGE_BYTES:
         return _c_calloc(size, 1) if is_zero else _c_malloc(size)
     state = numba.carray(context, _TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
-    n_bytes = (np.int64(size) + _ROUNDING - 1) // _ROUNDING * _ROUNDING
+    rounding = np.int64(_ROUNDING if size < _HUGE_BYTES else _HUGE_ROUNDING)
+    n_bytes = (np.int64(size) + rounding - 1) // rounding * rounding
     is_file = 1 if state[_LIVE] + n_bytes > state[_LIMIT] else 0
     at = _find_spare(state, n_bytes, is_file)
     if at >= 0:

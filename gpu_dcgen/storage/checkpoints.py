@@ -1,9 +1,9 @@
 """Store results of a build in files, for another process to load.
 
-A checkpoint is a pair of files: NAME.bin with the bytes of all arrays, each at a multiple of 64,
-or of a page's bytes, and NAME.json, written last, with the value's structure and the SHA-256 of
-both. Arrays are mapped, not read, so several processes share them; where memory is short, the
-arrays that were saved are mapped too. All checkpoints of a folder belong to one key: the
+A checkpoint is a pair of files: NAME.bin with the bytes of all arrays, each where a page begins if
+it is as large as that, a huge one if it is as large as several of those, and NAME.json, written
+last, with the value's structure and the SHA-256 of both. Arrays are mapped, not read, so several
+processes share them; where memory is short, the arrays that were saved are mapped too. All checkpoints of a folder belong to one key: the
 content of the inputs, the settings that change results, the code, the backend. Nothing in them is
 executed (D28): a value consists of JSON, paths, arrays, Arrow arrays, and dataclasses and
 NamedTuples of this package.
@@ -32,7 +32,9 @@ from ..errors import spell_option
 HostArray = npt.NDArray[Any]
 
 KEY_FILE = "key.json"
-_ALIGNMENT, _PAGE = 64, 4096  # of arrays, and of those of a page or more, bytes
+# An array of at least so many bytes begins at a multiple of the second number: pages of a file are
+# mapped as huge pages only where address and place agree.
+_ALIGNMENTS = ((1 << 24, 1 << 21), (1 << 12, 1 << 12), (0, 1 << 6))
 # Smaller arrays of counts are stored in the narrowest type that holds them. Larger ones are stored
 # as they are, so that they can be mapped.
 _MAX_NARROWED = 1 << 20
@@ -245,7 +247,8 @@ class _Writer:
             array = array.astype(np.min_scalar_type(array.max()))
         is_fortran = array.flags.f_contiguous and not array.flags.c_contiguous
         array = array if is_fortran else np.ascontiguousarray(array)
-        offset = self._end + -self._end % (_ALIGNMENT if array.nbytes < _PAGE else _PAGE)
+        alignment = next(size for least, size in _ALIGNMENTS if array.nbytes >= least)
+        offset = self._end + -self._end % alignment
         self.arrays.append(_PlacedArray(array, offset))
         self._end = offset + array.nbytes
         order = "F" if is_fortran else "C"

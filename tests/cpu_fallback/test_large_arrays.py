@@ -129,7 +129,7 @@ def test_the_disk_of_a_file_is_free_once_its_array_was_saved(tmp_path):
         except PermissionError:
             pytest.skip("the kernel shows mapped files to administrators alone")
         save_in(tmp_path, array)
-        assert used_bytes() <= MB
+        assert used_bytes() <= 2 * MB  # what lies behind the array
         assert array[-1] == 8 * MB + 4
 
 
