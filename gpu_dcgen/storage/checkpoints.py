@@ -3,10 +3,11 @@
 A checkpoint is a pair of files: NAME.bin with the bytes of all arrays, each where a page begins if
 it is as large as that, a huge one if it is as large as several of those, and NAME.json, written
 last, with the value's structure and the SHA-256 of both. Arrays are mapped, not read, so several
-processes share them; where memory is short, the arrays that were saved are mapped too. All checkpoints of a folder belong to one key: the
-content of the inputs, the settings that change results, the code, the backend. Nothing in them is
-executed (D28): a value consists of JSON, paths, arrays, Arrow arrays, and dataclasses and
-NamedTuples of this package.
+processes share them; where memory is short, the arrays that were saved are mapped too.
+
+All checkpoints of a folder belong to one key: the content of the inputs, the settings that change
+results, the code, the backend. Nothing in them is executed (D28): a value consists of JSON, paths,
+arrays, Arrow arrays, and dataclasses and NamedTuples of this package.
 """
 
 from __future__ import annotations
