@@ -110,10 +110,14 @@ class NumpyBackend:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
                 raise
 
-    def map_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> None:
-        """Let a file that a large array was saved to stand for its memory, where that is short."""
-        if self._large_arrays is not None and self._large_arrays.is_open:
-            self._large_arrays.map_saved(array, file, offset)
+    def map_saved(self, arrays: Sequence[tuple[npt.NDArray[Any], int]], file: int) -> None:
+        """Let a file stand for the memory of large arrays, once some had to be in files."""
+        large_arrays = self._large_arrays
+        if large_arrays is None or not large_arrays.is_open or not large_arrays.file_bytes:
+            return
+        os.fsync(file)  # what the disk does not take is an error before the memory is gone
+        for array, offset in arrays:
+            large_arrays.map_saved(array, file, offset)
 
     def reset_counters(self) -> None:
         """Start counting `release_memory` at zero; the peak of a process cannot be reset."""

@@ -54,37 +54,37 @@ def measure_entries(
 Scalars = dict[str, Any]  # fields of `Entries`, each a scalar of `xp`
 
 
-def _of_values(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
+def _measure_values(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
     return _count_nulls(column.valid, places, xp)
 
 
-def _of_codes(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
+def _measure_codes(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
     return _find_range(column.codes, places, xp)
 
 
-def _of_lists(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
+def _measure_lists(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
     starts, lengths = column.starts, column.lengths
     bounds = {"shortest": lengths.min(), "first": starts.min(), "stop": (starts + lengths).max()}
     return [{"n_elements": lengths[part].sum(dtype=xp.int64), **bounds} for part in places]
 
 
-def _of_matrix(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
+def _measure_matrix(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
     if column.vocabulary is None:
         return _count_nulls(column.valid, places, xp)
     return _find_range(mask_codes(column.values, column.valid, xp), places, xp)
 
 
-def _of_sample_ids(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
+def _measure_sample_ids(column: Any, places: Sequence[slice], xp: Any) -> list[Scalars]:
     return [{} for _ in places]
 
 
 # By the name of the column's class in `gpu_dcgen.backend.blocks`.
 _SCALARS: dict[str, Callable[[Any, Sequence[slice], Any], list[Scalars]]] = {
-    "Values": _of_values,
-    "Codes": _of_codes,
-    "Lists": _of_lists,
-    "Matrix": _of_matrix,
-    "SampleIds": _of_sample_ids,
+    "Values": _measure_values,
+    "Codes": _measure_codes,
+    "Lists": _measure_lists,
+    "Matrix": _measure_matrix,
+    "SampleIds": _measure_sample_ids,
 }
 
 

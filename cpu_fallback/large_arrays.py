@@ -8,8 +8,9 @@ array of about its size, so that its pages need not be handed back and cleared. 
 raise the peak. Once files were needed, an array that has been saved gets the pages of that file.
 
 NumPy keeps the handler in a context variable: threads that a build starts have the C library's
-memory alone. The functions are compiled, so that no Python runs within an allocation. Where the
-interface is not as expected, or the system is not Linux, arrays stay as NumPy makes them.
+memory alone, unless they run in a copy of its context. NumPy calls the handler with the GIL. The
+functions are compiled, so that no Python runs within an allocation. Where the interface is not as
+expected, or the system is not Linux, arrays stay as NumPy makes them.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ _FIT_SHIFT = 2  # a spare mapping serves arrays down to 3 quarters of its size
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
 _PROTECTION = 3  # read and write
 _SHARED, _ANONYMOUS = 1, 0x22  # MAP_SHARED; MAP_PRIVATE | MAP_ANONYMOUS, of Linux
-_REPLACING = 0x12  # MAP_PRIVATE | MAP_FIXED
-_MAY_MOVE, _REMOVE = 1, 9  # MREMAP_MAYMOVE, MADV_REMOVE
+_PRIVATE = 0x4002  # MAP_PRIVATE | MAP_NORESERVE
+_MAY_MOVE, _REPLACING, _REMOVE = 1, 3, 9  # MREMAP_MAYMOVE, with MREMAP_FIXED; MADV_REMOVE
 _TEMPLATE = "large-array-XXXXXX"  # of the name that a file has until it is opened
 
 # Words of the state, int64, behind which the mappings and the files' template follow.
@@ -54,10 +55,10 @@ _LIVE, _SPARE, _PEAK = 2, 4, 6  # bytes: of anonymous memory, and in the next wo
 _N_USED = 8  # mappings in the table, free places among them
 _FIRST = 16
 _N_PLACES = 1024  # of mappings; more large arrays are the C library's
-_ADDRESS, _BYTES, _STATE = 0, 1, 2  # words of a mapping
-_WIDTH = 3
+_ADDRESS, _BYTES, _STATE, _COUNTED = 0, 1, 2, 3  # words of a mapping; those that are in `_LIVE`
+_WIDTH = 4
 _FREE, _IS_LIVE, _IS_SPARE = 0, 1, 3  # states of a mapping in memory; of one in a file: plus 1
-_IS_SAVED = 5  # live, with the pages of the file that it was saved to
+_IS_SAVED = 5  # live, with the pages of the file that it was saved to; plus 1 as above
 _TEMPLATE_AT = _FIRST + _N_PLACES * _WIDTH
 _TEMPLATE_WORDS = 512
 
@@ -72,7 +73,7 @@ _c_mmap = types.ExternalFunction(
     "mmap", _word(_word, _size, types.int32, types.int32, types.int32, _word)
 )
 _c_munmap = types.ExternalFunction("munmap", types.int32(_word, _size))
-_c_mremap = types.ExternalFunction("mremap", _word(_word, _size, _size, types.int32))
+_c_mremap = types.ExternalFunction("mremap", _word(_word, _size, _size, types.int32, _word))
 _c_madvise = types.ExternalFunction("madvise", types.int32(_word, _size, types.int32))
 _c_mkstemp = types.ExternalFunction("mkstemp", types.int32(_word))
 _c_unlink = types.ExternalFunction("unlink", types.int32(_word))
@@ -89,7 +90,7 @@ def _find(state, address):
         return -1
     for place in range(state[_N_USED]):
         at = _FIRST + place * _WIDTH
-        is_live = 0 < state[at + _STATE] < _IS_SPARE or state[at + _STATE] == _IS_SAVED
+        is_live = 0 < state[at + _STATE] < _IS_SPARE or state[at + _STATE] >= _IS_SAVED
         if is_live and state[at + _ADDRESS] == address:
             return at
     return -1
@@ -185,7 +186,7 @@ def _allocate(context, size, is_zero):
         if address == 0:
             return 0
         state[at + _ADDRESS], state[at + _BYTES] = address, n_bytes
-    state[at + _STATE] = _IS_LIVE + is_file
+    state[at + _STATE], state[at + _COUNTED] = _IS_LIVE + is_file, state[at + _BYTES]
     state[_LIVE + is_file] += state[at + _BYTES]
     state[_PEAK + is_file] = max(state[_PEAK + is_file], state[_LIVE + is_file])
     return state[at + _ADDRESS]
@@ -199,8 +200,9 @@ def _release(context, address):
     if at < 0:
         _c_free(address)
         return
-    if state[at + _STATE] == _IS_SAVED:
+    if state[at + _STATE] >= _IS_SAVED:
         _c_munmap(address, state[at + _BYTES])
+        state[_LIVE + state[at + _STATE] - _IS_SAVED] -= state[at + _COUNTED]
         state[at + _STATE] = _FREE
         return
     is_file = state[at + _STATE] - _IS_LIVE
@@ -232,21 +234,34 @@ def _replace_pages(state, address, size, file, offset):
     The part of a page at the end, and what lies behind it, stay what they are.
     """
     at, n_bytes = _find(state, address), size // _PAGE * _PAGE
-    if at < 0 or state[at + _STATE] == _IS_SAVED or n_bytes == 0 or offset % _PAGE:
+    if at < 0 or state[at + _STATE] >= _IS_SAVED or n_bytes == 0:
+        return False
+    source = _c_mmap(0, n_bytes, _PROTECTION, _PRIVATE, file, offset)
+    if source == -1:
         return False
     is_file = state[at + _STATE] - _IS_LIVE
     # The pages are reached by another address, so that readers of this one never miss them.
-    alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE) if is_file else -1
-    mapped = _c_mmap(address, n_bytes, _PROTECTION, _REPLACING, file, offset)
+    alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE, 0) if is_file else -1
+    if _c_mremap(source, n_bytes, n_bytes, _REPLACING, address) == -1:
+        _c_munmap(source, n_bytes)
+        n_bytes = 0
+    elif alias != -1:
+        _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
     if alias != -1:
-        if mapped != -1:
-            _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
-        _c_munmap(alias, n_bytes)
-    if mapped == -1:
+        _c_munmap(alias, size // _PAGE * _PAGE)
+    if n_bytes == 0:
         return False
-    state[_LIVE + is_file] -= state[at + _BYTES]
-    state[at + _STATE] = _IS_SAVED
+    state[_LIVE + is_file] -= n_bytes
+    state[at + _COUNTED] -= n_bytes
+    state[at + _STATE] = _IS_SAVED + is_file
     return True
+
+
+@numba.njit(cache=True)  # with the GIL, too
+def _unmap_all_spare(state):
+    """Unmap the spare mappings of both kinds."""
+    for is_file in range(2):
+        _unmap_spare(state, is_file, 0)
 
 
 def _compile_functions() -> tuple[Any, ...]:
@@ -350,18 +365,14 @@ class LargeArrays:
     def map_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> bool:
         """Let the pages of an open file that has a live array's bytes stand for its memory.
 
-        That is done once arrays had to be in files since `open`, for large arrays at the address
-        that they were given. Returns whether it was done. Nothing may write to the array meanwhile;
-        what writes to it later does not reach the file.
+        That is done for large arrays at the address that they were given. Returns whether it was.
+        Nothing may write to the array meanwhile; what writes to it later does not reach the file.
         """
-        if not self.file_bytes:
-            return False
         return bool(_replace_pages(self._state, array.ctypes.data, array.nbytes, file, offset))
 
     def release_spare(self) -> None:
         """Hand spare mappings back to the system."""
-        for is_file in (0, 1):
-            _unmap_spare(self._state, is_file, 0)
+        _unmap_all_spare(self._state)
 
     @property
     def file_bytes(self) -> int:

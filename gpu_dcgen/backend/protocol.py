@@ -102,10 +102,11 @@ class Backend(Protocol):
         host live in files in `folder`. OSError where its disk is full.
         """
 
-    def map_saved(self, array: Any, file: int, offset: int) -> None:
-        """Let pages of a file stand for the memory of an array of the host, where that is short.
+    def map_saved(self, arrays: Sequence[tuple[Any, int]], file: int) -> None:
+        """Let pages of a file stand for the memory of arrays of the host, where that is short.
 
-        The open file has the array's bytes at `offset`; nothing writes to the array any more.
+        The open file has each array's bytes at its offset; nothing writes to the arrays any more.
+        OSError where the file cannot be written.
         """
 
     def reset_counters(self) -> None:

@@ -152,6 +152,8 @@ def count_each(xp: Any, columns: Mapping[str, tuple[Array, int]]) -> dict[str, A
 
 def bring_to_host(backend: Backend, vectors: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """Return vectors of one dtype on the host, by name: one copy, one wait for the device."""
+    if not vectors:
+        return {}
     values = backend.to_host(backend.xp.concatenate(list(vectors.values())))
     stops = list(accumulate(int(vector.shape[0]) for vector in vectors.values()))
     places = zip(vectors, [0, *stops], stops, strict=False)

@@ -18,10 +18,14 @@ atexit.register(gc.freeze)
 
 @contextmanager
 def keep_objects() -> Iterator[None]:
-    """Collect nothing while the context lasts, and what it has made never."""
+    """Collect nothing while the context lasts, and nothing that is there at its first end."""
+    if not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # once a process: later garbage is to be collected
+            gc.freeze()
         gc.enable()

@@ -96,10 +96,10 @@ def run_pipeline(
 
         with _run_aside(work_aside, context) as finish_aside:
             written = write_samples(parts, results, context, workers, reused)
-        tables, provenance = finish_aside()
         require_rows(parts, config)
     timer.record_sampling(written.drawing_share, written.checking_share, written.restored_s)
     with timer.stage("tables"):
+        tables, provenance = finish_aside()
         files = {
             f"{split}_dataset": record.digest
             for split, record in zip(SPLITS, written.records, strict=True)
@@ -137,7 +137,9 @@ def _require_room(folder: Path, prepared: PreparedStages, context: BuildContext)
     """Check the disk and limits before hours are spent; a lack is an alert and an error."""
     written_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     n_neighbors = int(prepared.results.neighbors.item.shape[0])
-    n_users = prepared.results.interactions.n_users  # at most so many have a sequence
+    n_rows = context.backend.xp.diff(prepared.results.interactions.user_offsets)
+    # At most so many have a sequence.
+    n_users = int((n_rows >= context.config.sequence_processing.min_sequence_length).sum())
     n_candidates = int(prepared.results.candidates.lists.item.shape[0])
     n_bytes = estimate_dataset_bytes(
         prepared.n_groups, context.config, n_neighbors, n_users, n_candidates

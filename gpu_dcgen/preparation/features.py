@@ -210,8 +210,7 @@ def _build_snapshots(
     n_known = rows_before(0)
     n_unpopular = rows_before(config.features.popularity_days)
     n_stale = rows_before(config.negative_sampling.live_days)
-    max_sales = int(xp.diff(interactions.item_offsets).max())
-    logarithms = round_table([math.log1p(n) for n in range(max_sales + 1)], backend)
+    logarithms = _tabulate_logarithms(interactions, n_known, n_unpopular, backend)
     popularity = xp.zeros((n_snapshots, n_items), dtype=xp.float32)
     price = xp.full((n_snapshots, n_items), math.nan, dtype=xp.float32)
     category = xp.full((n_snapshots, n_items), -1, dtype=xp.int8)
@@ -269,6 +268,19 @@ class _SalesCounter:
             )
             self._n_rows = n_rows
         return self._counts
+
+
+def _tabulate_logarithms(
+    interactions: Interactions, n_known: list[int], n_unpopular: list[int], backend: Backend
+) -> Array:
+    """Return log(1 + n) as float64 for each count of sales that popularity may meet.
+
+    An item's sales between a snapshot's two places, of K each, are at most all of its own, and at
+    most all rows there.
+    """
+    n_rows = max(known - unpopular for known, unpopular in zip(n_known, n_unpopular, strict=True))
+    max_sales = min(int(backend.xp.diff(interactions.item_offsets).max()), n_rows)
+    return round_table([math.log1p(n) for n in range(max_sales + 1)], backend)
 
 
 def _log_scale(sales: Array, logarithms: Array, xp: Any) -> Array:

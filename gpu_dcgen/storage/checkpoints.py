@@ -150,8 +150,9 @@ class Checkpoints:
                 )
 
     def _write(self, name: str, tree: Any, arrays: list[_PlacedArray]) -> None:
-        digest, n_bytes = hashlib.sha256(), 0
-        with open(self.folder / f"{name}.bin", "w+b") as file:
+        digest, n_bytes, path = hashlib.sha256(), 0, self.folder / f"{name}.bin"
+        path.unlink(missing_ok=True)  # one of that name may be mapped
+        with open(path, "w+b") as file:
 
             def append(chunk: bytes | memoryview) -> None:
                 nonlocal n_bytes
@@ -164,8 +165,7 @@ class Checkpoints:
                 for chunk in _chunks(array):
                     append(chunk)
             file.flush()
-            for array, offset in arrays:
-                self._backend.map_saved(array, file.fileno(), offset)
+            self._backend.map_saved(arrays, file.fileno())
         digest.update(_dump_tree(tree))
         index = {"sha256": digest.hexdigest(), "bytes": n_bytes, "value": tree}
         _write_file(self.folder / f"{name}.json", json.dumps(index).encode())

@@ -68,14 +68,15 @@ def test_spare_mappings_do_not_raise_the_peak(tmp_path):
 
 def save_in(folder: Path, *arrays: np.ndarray) -> Path:
     """A file with the arrays' bytes, each at the beginning of a page; they are mapped to it."""
-    path = folder / "saved"
+    path, backend = folder / "saved", NumpyBackend(1)
+    backend._large_arrays = LARGE
     with open(path, "w+b") as file:
         for array in arrays:
             start = file.tell() + -file.tell() % 4096
             file.seek(start)
             file.write(array.tobytes())
             file.flush()
-            LARGE.map_saved(array, file.fileno(), start)
+            backend.map_saved([(array, start)], file.fileno())
     return path
 
 

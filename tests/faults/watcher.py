@@ -172,3 +172,9 @@ class _Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()

@@ -83,8 +83,8 @@ class StrictBackend:
     def hold_arrays(self, folder: Path, available_bytes: int) -> AbstractContextManager[None]:
         return self._host.hold_arrays(folder, available_bytes)
 
-    def map_saved(self, array: Any, file: int, offset: int) -> None:
-        self._host.map_saved(array, file, offset)
+    def map_saved(self, arrays: Sequence[tuple[Any, int]], file: int) -> None:
+        self._host.map_saved(arrays, file)
 
     def reset_counters(self) -> None:
         self._host.reset_counters()

@@ -83,7 +83,7 @@ class CudaBackend:
         """Do nothing: arrays are in device memory, which has a limit of its own."""
         return nullcontext()
 
-    def map_saved(self, array: Any, file: int, offset: int) -> None:
+    def map_saved(self, arrays: Sequence[tuple[Any, int]], file: int) -> None:
         """Do nothing: what is saved is a copy on the host that is gone then."""
 
     def reset_counters(self) -> None:
