@@ -13,6 +13,8 @@ from gpu_dcgen.cli.collection import keep_objects
 def collections():
     """The generations that are collected, as they are."""
     generations = []
+    gc.unfreeze()  # what another test has frozen
+    gc.collect()
 
     def note(phase, info):
         if phase == "start":
@@ -34,6 +36,15 @@ def test_objects_that_stay_are_not_looked_through(collections):
     assert not collections
     assert gc.isenabled()
     assert gc.get_freeze_count() >= len(objects)
+
+
+def test_what_comes_after_the_first_time_can_be_collected(collections):
+    with keep_objects():
+        pass
+    frozen = gc.get_freeze_count()
+    with keep_objects():
+        objects = make_objects()
+    assert gc.get_freeze_count() <= frozen and objects
 
 
 def test_objects_are_collected_otherwise(collections):
