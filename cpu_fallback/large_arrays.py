@@ -242,14 +242,13 @@ def _replace_pages(state, address, size, file, offset):
     is_file = state[at + _STATE] - _IS_LIVE
     # The pages are reached by another address, so that readers of this one never miss them.
     alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE, 0) if is_file else -1
-    if _c_mremap(source, n_bytes, n_bytes, _REPLACING, address) == -1:
-        _c_munmap(source, n_bytes)
-        n_bytes = 0
-    elif alias != -1:
-        _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
+    is_replaced = _c_mremap(source, n_bytes, n_bytes, _REPLACING, address) != -1
     if alias != -1:
-        _c_munmap(alias, size // _PAGE * _PAGE)
-    if n_bytes == 0:
+        if is_replaced:
+            _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
+        _c_munmap(alias, n_bytes)
+    if not is_replaced:
+        _c_munmap(source, n_bytes)
         return False
     state[_LIVE + is_file] -= n_bytes
     state[at + _COUNTED] -= n_bytes

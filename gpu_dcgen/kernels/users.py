@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import row_kernel
+from .draws import first_not_before
 
 
 class SequenceRules(NamedTuple):
@@ -90,16 +91,10 @@ def count_rows_before(user, user_offsets, time, split, ends, n_before):
 
     time (E,) int64 rises within a user; split (U,) int8; written: n_before (U,) int64.
     """
-    low = first = user_offsets[user]
+    first = stop = user_offsets[user]
     if split[user] >= 0:
-        high, end = user_offsets[user + 1], ends[split[user]]
-        while low < high:
-            middle = (low + high) >> 1
-            if time[middle] < end:
-                low = middle + 1
-            else:
-                high = middle
-    n_before[user] = low - first
+        stop = first_not_before(time, first, user_offsets[user + 1], ends[split[user]])
+    n_before[user] = stop - first
 
 
 @row_kernel(min_rows=256)
