@@ -65,6 +65,13 @@ MAY_IMPORT_NUMPY = {
 AUDIT_MAY_IMPORT = {"__version__", "auditing", "config", "contract", "errors", "monitoring"}
 TRAINING_MAY_IMPORT = {"contract", "errors", "storage", "training"}
 HEAVY = ("numpy", "numba", "pyarrow", "pandas", "torch", "scipy")
+# Last bits of these depend on the processor's vector instructions, and so would the example tables.
+UNPORTABLE = re.compile(
+    r"exp2?|expm1|log(2|10|1p|addexp2?)?|pow(er)?|float_power|cbrt|hypot"
+    r"|(a|arc)?(sin|cos|tan)h?|a(rc)?tan2|v?dot|inner|matmul|matvec|vecmat|vecdot|tensordot"
+    r"|einsum|linalg|fft|convolve|correlate|cov|corrcoef|poly(fit|val)"
+)
+PORTABLE_MATH = "gpu_dcgen.example_data.fashion_shop.portable_math"
 MAX_LINES = 430
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|tmp)/", re.MULTILINE)
 
@@ -237,6 +244,57 @@ def test_no_stage_is_excused_from_backend_xp():
     stages = {f"gpu_dcgen.{stage}" for stage in STAGES}
     excused = [module for module in MAY_IMPORT_NUMPY if inside(module, stages)]
     assert excused == ["gpu_dcgen.preparation.split_search"]
+
+
+def unportable(source: str) -> list[int]:
+    """Lines with a function, operator or option whose last bits depend on the processor."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=value, attr=name) if UNPORTABLE.fullmatch(name):
+                is_unportable = ast.unparse(value) != "portable_math"
+            case ast.ImportFrom(names=aliases):
+                is_unportable = any(UNPORTABLE.fullmatch(alias.name) for alias in aliases)
+            case ast.BinOp(op=ast.Pow(), left=ast.Constant(), right=ast.Constant()):
+                is_unportable = False  # a number, to Python
+            case ast.BinOp(op=operator) | ast.AugAssign(op=operator):
+                is_unportable = isinstance(operator, ast.MatMult | ast.Pow)
+            case ast.keyword(arg="fastmath"):
+                is_unportable = True
+            case _:
+                is_unportable = False
+        if is_unportable:
+            lines.append(node.lineno)
+    return sorted(lines)
+
+
+def test_example_tables_depend_on_no_vector_instructions():
+    paths = {module_name(p): p for p in (ROOT / "gpu_dcgen" / "example_data").rglob("*.py")}
+    assert PORTABLE_MATH in paths
+    assert not {
+        f"{module}:{line}"
+        for module, path in paths.items()
+        if module != PORTABLE_MATH
+        for line in unportable(path.read_text("utf-8"))
+    }
+
+
+def test_each_unportable_form_is_found():
+    forms = (
+        "np.exp(x)",
+        "x.dot(y)",
+        "from numpy import log",
+        "x ** 1.5",
+        "x @ y",
+        "x **= 2",
+        "numba.njit(fastmath=True)",
+        "np.linalg.norm(x)",
+    )
+    assert unportable("\n".join(forms)) == [*range(1, len(forms) + 1)]
+    portable = (
+        "portable_math.exp(x)\n2.0**53\nf(**x)\nnp.sqrt(x) * np.add.reduce(y)\nrng.exponential()"
+    )
+    assert not unportable(portable)
 
 
 def test_rooms_import_downwards_only():

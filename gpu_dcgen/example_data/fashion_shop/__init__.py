@@ -10,6 +10,7 @@ customers.py     attributes, visits and tastes of customers
 baskets.py       the articles and prices of each basket's lines
 transactions.py  the lines of all customers, by day
 naming.py        names of sections, departments and products
+portable_math.py exp, log, ... with the same results on all processors
 tables.py        the three Parquet files
 fit.py           the result beside the published figures (figures.py, similarity_fit.py)
 """
@@ -55,8 +56,9 @@ def generate(
 
     `scale` 1 is H&M's size (1,371,980 customers, 105,542 articles, about 31.8 M transactions, 3 GB
     of memory); customers, articles and transactions are in proportion to it, the 734 dates stay.
-    The content depends on (scale, seed) only. Raises ConfigError for a scale outside (0, 10].
-    Existing files of these names are replaced.
+    The content depends on (scale, seed) only, not on the processor's vector instructions; another C
+    library or NumPy may give another (`portable_math`). Existing files of these names are replaced.
+    Raises ConfigError for a scale outside (0, 10].
     """
     folder, progress = Path(folder), progress or ProgressTracker()
     started = time.perf_counter()

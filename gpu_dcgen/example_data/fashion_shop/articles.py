@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import portable_math
 from .marginals import ASSORTMENT, N_DAYS, compute_rows_by_rank, load_marginals, make_generator
 
 ARTICLES_PER_STYLE = 80
@@ -116,8 +117,8 @@ def plan_assortment(n_articles: int, n_rows: int, seed: int) -> Assortment:
     is_basic = np.isin(np.asarray(list_names("garment_group_name"))[garment[product]], list(BASICS))
     launch, life = draw_lives(rng, article_look, season[product], is_basic, z)
     # An article sells less where the log has only a part of its life.
-    rank = z + CUT_LIFE_WEIGHT * np.log(compute_share_in_log(launch, life))
-    curve = compute_rows_by_rank(n_articles, n_rows) ** ROWS_POWER
+    rank = z + CUT_LIFE_WEIGHT * portable_math.log(compute_share_in_log(launch, life))
+    curve = portable_math.power(compute_rows_by_rank(n_articles, n_rows), ROWS_POWER)
     rows = np.empty(n_articles)
     rows[np.argsort(-rank, kind="stable")] = curve * (n_rows / curve.sum())
     first_of_look = np.flatnonzero(np.diff(article_look, prepend=-1))
@@ -160,9 +161,7 @@ def fit_category_shares() -> np.ndarray:
     groups, garments = list_names("product_group_name"), list_names("garment_group_name")
     indices = list(INDEX_GROUP)
     table = make_category_prior(groups, indices, garments)
-    member = np.asarray(
-        [[INDEX_GROUP[index] == g for index in indices] for g in INDEX_GROUPS], dtype=np.float64
-    )
+    index_group = to_index_group(np.arange(len(indices)))
     by_group = read_cross_table("joint_product_group_x_index_group", groups, list(INDEX_GROUPS))
     by_garment = read_cross_table("joint_product_group_x_garment_group", groups, garments)
     by_index = np.asarray(
@@ -170,12 +169,23 @@ def fit_category_shares() -> np.ndarray:
     )
     for _ in range(60):
         table *= (by_index / np.maximum(table.sum(axis=(0, 2)), 1e-300))[None, :, None]
-        now = table.sum(axis=2) @ member.T
-        factor = np.divide(by_group, now, out=np.zeros_like(now), where=now > 0) @ member
-        table *= factor[:, :, None]
+        now = sum_by_index_group(table.sum(axis=2), index_group)
+        factor = np.divide(by_group, now, out=np.zeros_like(now), where=now > 0)
+        table *= factor[:, index_group, None]
         now = table.sum(axis=1)
         table *= np.divide(by_garment, now, out=np.zeros_like(now), where=now > 0)[:, None, :]
     return table / table.sum()
+
+
+def sum_by_index_group(table: np.ndarray, index_group: np.ndarray) -> np.ndarray:
+    """Sum the columns (rows, indices) of each index group: (rows, index groups) float64.
+
+    Columns are added in the order of the indices.
+    """
+    total = np.zeros((table.shape[0], len(INDEX_GROUPS)))
+    for index, group in enumerate(index_group):
+        total[:, group] += table[:, index]
+    return total
 
 
 def make_category_prior(groups: list[str], indices: list[str], garments: list[str]) -> np.ndarray:
@@ -313,7 +323,7 @@ def draw_lives(
     ) * LIFE_SPREAD
     life = (
         MEDIAN_LIFE_DAYS
-        * np.exp(spread + LIFE_BY_POPULARITY * z)
+        * portable_math.exp(spread + LIFE_BY_POPULARITY * z)
         * np.where(is_basic, BASICS_LIFE, 1.0)
     )
     life = np.clip(life, 10, 2 * N_DAYS)
@@ -333,8 +343,11 @@ def draw_lives(
 
 
 def life_curve(x: np.ndarray) -> np.ndarray:
-    """Return the sales at share x of an article's life, 0..1, not scaled."""
-    return np.sqrt(x) * (1 - x) ** FADING
+    """Return the sales at share x of an article's life, 0..1, not scaled.
+
+    In the shape and the dtype (float32 or float64) of `x`.
+    """
+    return np.sqrt(x) * portable_math.power(1 - x, FADING)
 
 
 def compute_share_in_log(launch: np.ndarray, life: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import portable_math
 from .demand import Demand
 from .marginals import CUSTOMERS, N_DAYS, SIZES, load_ages, load_marginals, make_generator
 
@@ -60,7 +61,7 @@ def compute_visit_intensity(day_rows: np.ndarray) -> np.ndarray:
     customers follow the days.
     """
     day = np.arange(N_DAYS) + 0.5
-    lasting = np.exp(-day / LIFE_DAYS)
+    lasting = portable_math.exp(-day / LIFE_DAYS)
     old = NEVER_LAPSE_SHARE + (1 - NEVER_LAPSE_SHARE) * lasting
     new = (NEVER_LAPSE_SHARE * day + (1 - NEVER_LAPSE_SHARE) * LIFE_DAYS * (1 - lasting)) / N_DAYS
     active = OLD_SHARE * old + (1 - OLD_SHARE) * new
@@ -139,7 +140,8 @@ def draw_visits(
     key = np.sort(owner * N_DAYS + day)
     owner, day = key // N_DAYS, key % N_DAYS
 
-    size = np.exp(BASKET_SIGMA * rng.standard_normal(n_buyers) - BASKET_SIGMA**2 / 2)
+    sigma = BASKET_SIGMA
+    size = portable_math.exp(sigma * rng.standard_normal(n_buyers) - sigma * sigma / 2)
     n_further = rng.poisson(rng.gamma(BASKET_SHAPE, BASKET_MEAN / BASKET_SHAPE, n) * size[owner])
     is_online = rng.random(n) < rng.beta(*ONLINE_BETA, size=n_buyers)[owner]
     return {
@@ -161,7 +163,7 @@ def draw_active_times(
     n_missing = n
     while n_missing > 0:
         m = 2 * n_missing + 64
-        rate = np.exp(RATE_MU + RATE_SIGMA * rng.standard_normal(m))
+        rate = portable_math.exp(RATE_MU + RATE_SIGMA * rng.standard_normal(m))
         start = np.where(rng.random(m) < OLD_SHARE, 0.0, rng.random(m) * N_DAYS)
         life = np.where(rng.random(m) < NEVER_LAPSE_SHARE, np.inf, rng.exponential(LIFE_DAYS, m))
         span = np.interp(

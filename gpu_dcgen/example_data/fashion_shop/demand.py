@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import portable_math
 from .articles import SUMMER, WINTER, Assortment, life_curve
 from .marginals import DEMAND, N_DAYS, compute_days_of_year, make_generator
 
@@ -95,18 +96,20 @@ def fit_week_shares(assortment: Assortment, phase: np.ndarray, day_rows: np.ndar
     launch_week = np.clip((assortment.launch + article_phase) // 7, 0, N_WEEKS - 1).astype(np.int64)
     is_inside[np.arange(assortment.n), launch_week] |= ~is_inside.any(axis=1)
     x = np.clip(x, 0.02, 0.98, dtype=np.float32)
-    share = np.where(is_inside, life_curve(x), 0).astype(np.float32)
-    day = compute_days_of_year()[np.clip(middle, 0, N_DAYS - 1).astype(np.int64)]
+    share = np.zeros_like(x)
+    share[is_inside] = life_curve(x[is_inside])
+    day = np.clip(middle, 0, N_DAYS - 1).astype(np.int64)
     for code, peak in BEST_DAY_OF_YEAR.items():
         is_in_season = assortment.season == code
-        angle = 2 * np.pi * (day[is_in_season] - peak) / 365.25
-        share[is_in_season] *= (1 + SEASON_SWING * np.cos(angle)).astype(np.float32)
+        angle = 2 * np.pi * (compute_days_of_year() - peak) / 365.25
+        swing = (1 + SEASON_SWING * portable_math.cos(angle)).astype(np.float32)
+        share[is_in_season] *= swing[day[is_in_season]]
 
     expected = week_rows[article_phase].astype(np.float32)
     target = assortment.rows.astype(np.float32)
     for _ in range(FITTING_ROUNDS):
         share /= np.maximum(share.sum(axis=0, dtype=np.float64), 1e-12).astype(np.float32)
-        rows = np.einsum("aw,aw->a", share, expected, dtype=np.float64)
+        rows = np.multiply(share, expected, dtype=np.float64).sum(axis=1)
         factor = np.divide(
             target, rows, out=np.zeros_like(target, dtype=np.float64), where=rows > 0
         )

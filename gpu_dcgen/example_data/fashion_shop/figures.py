@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from . import portable_math
 from .marginals import (
     FIRST_DAY,
     N_DAYS,
@@ -285,7 +286,7 @@ def measure_prices(articles: pa.Table, lines: Lines) -> list[Figure]:
 
 def find_furthest(ratios: np.ndarray) -> float:
     """Return the ratio that is furthest from 1."""
-    return float(ratios[np.argmax(np.abs(np.log(ratios)))])
+    return float(ratios[np.argmax(np.abs(portable_math.log(ratios)))])
 
 
 def measure_categories(articles: pa.Table) -> list[Figure]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError
+from . import portable_math
 
 FIRST_DAY = date(2018, 9, 20)
 N_DAYS = 734
@@ -102,7 +103,7 @@ def draw_daily_rows(seed: int) -> np.ndarray:
     weekday = (np.arange(N_DAYS) + FIRST_DAY.weekday()) % 7
     week = np.asarray(load_marginals()["weekday_mean_rows_mon_sun"], dtype=np.float64)
     noise = make_generator(seed, DAILY_ROWS).standard_normal(N_DAYS)
-    rows = week[weekday] * np.exp(DAILY_NOISE * noise)
+    rows = week[weekday] * portable_math.exp(DAILY_NOISE * noise)
     is_fixed = np.zeros(N_DAYS, dtype=bool)
     is_fixed[list(published)] = True
     rows[list(published)] = list(published.values())
@@ -122,9 +123,10 @@ def compute_rows_by_rank(n_articles: int, n_rows: int) -> np.ndarray:
     n_full = SIZES["articles"]
     knots = np.asarray(load_marginals()["article_popularity"]["rank_value"], dtype=np.float64)
     rank = np.arange(1, n_full + 1, dtype=np.float64)
-    head = np.interp(np.log(rank), np.log(knots[:, 0]), np.log(knots[:, 1]))
-    tail = np.interp(rank, knots[:, 0], np.log(knots[:, 1]))
-    full = np.exp(np.where(rank <= 1000, head, tail))
+    log_knots = portable_math.log(knots)
+    head = np.interp(portable_math.log(rank), log_knots[:, 0], log_knots[:, 1])
+    tail = np.interp(rank, knots[:, 0], log_knots[:, 1])
+    full = portable_math.exp(np.where(rank <= 1000, head, tail))
     full[int(knots[-1, 0]) :] = 0.0
     cumulative = np.concatenate(([0.0], np.cumsum(full)))
     curve = np.diff(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import portable_math
 from .articles import Assortment, list_names
 from .demand import Demand, sum_rows_by_week
 from .marginals import (
@@ -87,8 +88,8 @@ def plan_prices(assortment: Assortment, demand: Demand, day_rows: np.ndarray, se
     names = list_names("product_group_name")
     target = np.asarray([published[name] for name in names]) * UNITS_PER_PRICE
     by_product = rng.standard_normal(int(assortment.product.max()) + 1)[assortment.product]
-    relative = np.exp(PRODUCT_SPREAD * by_product)
-    relative *= np.exp(TIER_SPREAD * assortment.style_tier[assortment.style])
+    relative = portable_math.exp(PRODUCT_SPREAD * by_product)
+    relative *= portable_math.exp(TIER_SPREAD * assortment.style_tier[assortment.style])
 
     phase = demand.phase[assortment.style]
     week_rows = sum_rows_by_week(day_rows)
