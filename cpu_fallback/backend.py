@@ -29,7 +29,8 @@ from .sorting import stable_argsort
 _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads busy to the end
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
 _MIN_BLOCK = 256  # entries
-_ARRAY_SHARE = 0.6  # of what it leaves when stages begin; the rest is for columns and blocks
+# Of what it leaves when stages begin, for columns and blocks; the rest is for large arrays.
+_OTHER_SHARE, _MAX_OTHER_BYTES = 0.4, 2 << 30
 
 
 class NumpyBackend:
@@ -87,6 +88,10 @@ class NumpyBackend:
         if self._memory_limit is None:
             return requested
         room = self._memory_limit - self._memory.measure()
+        missing = int(requested * entry_bytes / _BLOCK_SHARE) - room
+        if missing > 0 and self._large_arrays is not None:
+            self._large_arrays.release_saved(missing)
+            room = self._memory_limit - self._memory.measure()
         return min(requested, max(_MIN_BLOCK, int(room * _BLOCK_SHARE) // entry_bytes))
 
     @contextmanager
@@ -100,7 +105,8 @@ class NumpyBackend:
             yield
             return
         limit = min(available_bytes, self._memory_limit or available_bytes)
-        room = int(max(0, limit - self._memory.measure()) * _ARRAY_SHARE)
+        room = max(0, limit - self._memory.measure())
+        room -= min(int(room * _OTHER_SHARE), _MAX_OTHER_BYTES)
         self._large_arrays = large_arrays
         with retain_freed_memory(), self._memory.watch(), large_arrays.open(folder, room):
             try:
@@ -111,13 +117,14 @@ class NumpyBackend:
                 raise
 
     def map_saved(self, arrays: Sequence[tuple[npt.NDArray[Any], int]], file: int) -> None:
-        """Let a file stand for the memory of large arrays, once some had to be in files."""
+        """Let a file serve as the memory of large arrays, as soon as that is needed."""
         large_arrays = self._large_arrays
-        if large_arrays is None or not large_arrays.is_open or not large_arrays.file_bytes:
+        if large_arrays is None or not large_arrays.is_open:
             return
-        os.fsync(file)  # what the disk does not take is an error before the memory is gone
+        if large_arrays.is_memory_short:
+            os.fsync(file)  # here, where no thread waits for it
         for array, offset in arrays:
-            large_arrays.map_saved(array, file, offset)
+            large_arrays.note_saved(array, file, offset)
 
     def reset_counters(self) -> None:
         """Start counting `release_memory` at zero; the peak of a process cannot be reset."""

@@ -5,7 +5,8 @@ its way. The handler here gives small arrays to the C library. Large ones get ma
 anonymous memory while that stays within a limit, beyond it files without a name in a folder, which
 the kernel writes back when memory is short. A mapping that is freed is spare: it serves the next
 array of about its size, so that its pages need not be handed back and cleared. Spare mappings never
-raise the peak. Once files were needed, an array that has been saved gets the pages of that file.
+raise the peak. An array that has been saved is in memory until that is needed: it then gets the
+pages of the file that it was saved to, the one that was saved first before others.
 
 NumPy keeps the handler in a context variable: threads that a build starts have the C library's
 memory alone, unless they run in a copy of its context. NumPy calls the handler with the GIL. The
@@ -53,12 +54,15 @@ _LIMIT = 0  # bytes of anonymous memory in large arrays
 _ERROR = 1  # errno of the last file that could not be made, 0 for none
 _LIVE, _SPARE, _PEAK = 2, 4, 6  # bytes: of anonymous memory, and in the next word of files
 _N_USED = 8  # mappings in the table, free places among them
+_N_SAVED, _N_MAPPED = 9, 10  # arrays that were saved, and those of them that got a file's pages
 _FIRST = 16
 _N_PLACES = 1024  # of mappings; more large arrays are the C library's
 _ADDRESS, _BYTES, _STATE, _COUNTED = 0, 1, 2, 3  # words of a mapping; those that are in `_LIVE`
-_WIDTH = 4
+# Of one that was saved: 1 + the file's descriptor, where it begins there, how much, and its turn.
+_SAVED_FILE, _SAVED_AT, _SAVED_BYTES, _SAVED_TURN = 4, 5, 6, 7
+_WIDTH = 8
 _FREE, _IS_LIVE, _IS_SPARE = 0, 1, 3  # states of a mapping in memory; of one in a file: plus 1
-_IS_SAVED = 5  # live, with the pages of the file that it was saved to; plus 1 as above
+_IS_MAPPED = 5  # live, with the pages of the file that it was saved to; plus 1 as above
 _TEMPLATE_AT = _FIRST + _N_PLACES * _WIDTH
 _TEMPLATE_WORDS = 512
 
@@ -78,6 +82,7 @@ _c_madvise = types.ExternalFunction("madvise", types.int32(_word, _size, types.i
 _c_mkstemp = types.ExternalFunction("mkstemp", types.int32(_word))
 _c_unlink = types.ExternalFunction("unlink", types.int32(_word))
 _c_close = types.ExternalFunction("close", types.int32(types.int32))
+_c_fsync = types.ExternalFunction("fsync", types.int32(types.int32))
 _c_fallocate = types.ExternalFunction("posix_fallocate", types.int32(types.int32, _word, _word))
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
@@ -90,7 +95,7 @@ def _find(state, address):
         return -1
     for place in range(state[_N_USED]):
         at = _FIRST + place * _WIDTH
-        is_live = 0 < state[at + _STATE] < _IS_SPARE or state[at + _STATE] >= _IS_SAVED
+        is_live = 0 < state[at + _STATE] < _IS_SPARE or state[at + _STATE] >= _IS_MAPPED
         if is_live and state[at + _ADDRESS] == address:
             return at
     return -1
@@ -162,6 +167,59 @@ def _take_place(state):
 
 
 @numba.njit(**_OPTIONS)
+def _forget_saved(state, at):
+    """Close the file that a mapping was saved to, if any."""
+    if state[at + _SAVED_FILE]:
+        _c_close(state[at + _SAVED_FILE] - 1)
+        state[at + _SAVED_FILE] = 0
+
+
+@numba.njit(**_OPTIONS)
+def _replace_pages(state, at):
+    """Put the pages of the file that a mapping was saved to in place of its own, if possible.
+
+    The part of a page at the end, and what lies behind it, stay what they are.
+    """
+    address, n_bytes = state[at + _ADDRESS], state[at + _SAVED_BYTES]
+    file, is_file = state[at + _SAVED_FILE] - 1, state[at + _STATE] - _IS_LIVE
+    source = -1
+    if _c_fsync(file) == 0:  # what the disk does not take stays in memory
+        source = _c_mmap(0, n_bytes, _PROTECTION, _PRIVATE, file, state[at + _SAVED_AT])
+    _forget_saved(state, at)
+    if source == -1:
+        return
+    # The pages are reached by another address, so that readers of this one never miss them.
+    alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE, 0) if is_file else -1
+    is_replaced = _c_mremap(source, n_bytes, n_bytes, _REPLACING, address) != -1
+    if alias != -1:
+        if is_replaced:
+            _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
+        _c_munmap(alias, n_bytes)
+    if not is_replaced:
+        _c_munmap(source, n_bytes)
+        return
+    state[_LIVE + is_file] -= n_bytes
+    state[at + _COUNTED] -= n_bytes
+    state[at + _STATE] = _IS_MAPPED + is_file
+    state[_N_MAPPED] += 1
+
+
+@numba.njit(**_OPTIONS)
+def _make_room(state, most):
+    """Replace the pages of saved arrays until at most so many bytes of memory are in arrays."""
+    while state[_LIVE] > most:
+        first = -1
+        for place in range(state[_N_USED]):
+            at = _FIRST + place * _WIDTH
+            is_saved = state[at + _STATE] == _IS_LIVE and state[at + _SAVED_FILE] != 0
+            if is_saved and (first < 0 or state[at + _SAVED_TURN] < state[first + _SAVED_TURN]):
+                first = at
+        if first < 0:
+            return
+        _replace_pages(state, first)
+
+
+@numba.njit(**_OPTIONS)
 def _allocate(context, size, is_zero):
     """Return the address of `size` bytes, 0 where there are none."""
     if size < LARGE_BYTES:
@@ -169,6 +227,7 @@ def _allocate(context, size, is_zero):
     state = numba.carray(context, _TEMPLATE_AT + _TEMPLATE_WORDS, np.int64)
     rounding = np.int64(_ROUNDING if size < _HUGE_BYTES else _HUGE_ROUNDING)
     n_bytes = (np.int64(size) + rounding - 1) // rounding * rounding
+    _make_room(state, state[_LIMIT] - n_bytes)
     is_file = 1 if state[_LIVE] + n_bytes > state[_LIMIT] else 0
     at = _find_spare(state, n_bytes, is_file)
     if at >= 0:
@@ -200,9 +259,10 @@ def _release(context, address):
     if at < 0:
         _c_free(address)
         return
-    if state[at + _STATE] >= _IS_SAVED:
+    _forget_saved(state, at)
+    if state[at + _STATE] >= _IS_MAPPED:
         _c_munmap(address, state[at + _BYTES])
-        state[_LIVE + state[at + _STATE] - _IS_SAVED] -= state[at + _COUNTED]
+        state[_LIVE + state[at + _STATE] - _IS_MAPPED] -= state[at + _COUNTED]
         state[at + _STATE] = _FREE
         return
     is_file = state[at + _STATE] - _IS_LIVE
@@ -227,40 +287,41 @@ def _resize(context, address, size):
     return target
 
 
-@numba.njit(cache=True)  # with the GIL: another thread may allocate
-def _replace_pages(state, address, size, file, offset):
-    """Put a file's pages in place of those at an address; return whether it was done.
+@numba.njit(cache=True)  # with the GIL, as those that follow: another thread may allocate
+def _note_saved(state, address, size, file, offset):
+    """Note the file that a mapping was saved to; return whether there is such a mapping.
 
-    The part of a page at the end, and what lies behind it, stay what they are.
+    One that is a file already gets the other's pages at once: the disk need not hold both.
     """
     at, n_bytes = _find(state, address), size // _PAGE * _PAGE
-    if at < 0 or state[at + _STATE] >= _IS_SAVED or n_bytes == 0:
+    if at < 0 or state[at + _STATE] >= _IS_MAPPED or state[at + _SAVED_FILE] or n_bytes == 0:
         return False
-    source = _c_mmap(0, n_bytes, _PROTECTION, _PRIVATE, file, offset)
-    if source == -1:
-        return False
-    is_file = state[at + _STATE] - _IS_LIVE
-    # The pages are reached by another address, so that readers of this one never miss them.
-    alias = _c_mremap(address, 0, n_bytes, _MAY_MOVE, 0) if is_file else -1
-    is_replaced = _c_mremap(source, n_bytes, n_bytes, _REPLACING, address) != -1
-    if alias != -1:
-        if is_replaced:
-            _c_madvise(alias, n_bytes, _REMOVE)  # frees the disk, where the file system can
-        _c_munmap(alias, n_bytes)
-    if not is_replaced:
-        _c_munmap(source, n_bytes)
-        return False
-    state[_LIVE + is_file] -= n_bytes
-    state[at + _COUNTED] -= n_bytes
-    state[at + _STATE] = _IS_SAVED + is_file
+    state[_N_SAVED] += 1
+    state[at + _SAVED_FILE], state[at + _SAVED_AT] = file + 1, offset
+    state[at + _SAVED_BYTES], state[at + _SAVED_TURN] = n_bytes, state[_N_SAVED]
+    if state[at + _STATE] != _IS_LIVE:
+        _replace_pages(state, at)
     return True
 
 
-@numba.njit(cache=True)  # with the GIL, too
+@numba.njit(cache=True)
+def _release_saved(state, n_bytes):
+    """Replace the pages of saved arrays until so many bytes of memory are free."""
+    _make_room(state, state[_LIVE] - n_bytes)
+
+
+@numba.njit(cache=True)
 def _unmap_all_spare(state):
     """Unmap the spare mappings of both kinds."""
     for is_file in range(2):
         _unmap_spare(state, is_file, 0)
+
+
+@numba.njit(cache=True)
+def _forget_all_saved(state):
+    """Close the files that mappings were saved to."""
+    for place in range(state[_N_USED]):
+        _forget_saved(state, _FIRST + place * _WIDTH)
 
 
 def _compile_functions() -> tuple[Any, ...]:
@@ -349,7 +410,7 @@ class LargeArrays:
         names = np.zeros(_TEMPLATE_WORDS * 8, np.uint8)
         names[: len(template)] = np.frombuffer(template, np.uint8)
         self._state[_TEMPLATE_AT:] = names.view(np.int64)
-        self._state[_LIMIT], self._state[_ERROR] = limit, 0
+        self._state[_LIMIT], self._state[_ERROR], self._state[_N_MAPPED] = limit, 0, 0
         self._state[_PEAK : _PEAK + 2] = self._state[_LIVE : _LIVE + 2]
         previous, self.is_open = self._set_handler(self._capsule), True
         try:
@@ -359,19 +420,36 @@ class LargeArrays:
         finally:
             self._set_handler(previous)
             self.is_open = False
+            _forget_all_saved(self._state)
             self.release_spare()
 
-    def map_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> bool:
-        """Let the pages of an open file that has a live array's bytes stand for its memory.
+    def note_saved(self, array: npt.NDArray[Any], file: int, offset: int) -> None:
+        """Let the pages of an open file that has an array's bytes serve as its memory, if need be.
 
-        That is done for large arrays at the address that they were given. Returns whether it was.
-        Nothing may write to the array meanwhile; what writes to it later does not reach the file.
+        That is done for large arrays at the address that they were given. Nothing may write to the
+        array from now on.
         """
-        return bool(_replace_pages(self._state, array.ctypes.data, array.nbytes, file, offset))
+        copy = os.dup(file)
+        if not _note_saved(self._state, array.ctypes.data, array.nbytes, copy, offset):
+            os.close(copy)
+
+    def release_saved(self, n_bytes: int) -> None:
+        """Free so many bytes of memory of arrays that were saved, or what they have."""
+        _release_saved(self._state, n_bytes)
 
     def release_spare(self) -> None:
         """Hand spare mappings back to the system."""
         _unmap_all_spare(self._state)
+
+    @property
+    def is_memory_short(self) -> bool:
+        """Whether more than half of the limit was needed."""
+        return bool(self.file_bytes or self.memory_bytes > self._state[_LIMIT] // 2)
+
+    @property
+    def n_mapped(self) -> int:
+        """Number of saved arrays that got the pages of their files since the arrays were opened."""
+        return int(self._state[_N_MAPPED])
 
     @property
     def file_bytes(self) -> int:

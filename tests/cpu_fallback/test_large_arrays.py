@@ -80,25 +80,58 @@ def save_in(folder: Path, *arrays: np.ndarray) -> Path:
     return path
 
 
-def test_once_files_were_needed_saved_arrays_have_the_pages_of_their_file(tmp_path):
-    with LARGE.open(tmp_path, 10 * MB):
-        within = np.arange(MB)  # 8 MB
-        path = save_in(tmp_path, within)
+def test_a_saved_array_is_in_memory_until_another_needs_that(tmp_path):
+    with LARGE.open(tmp_path, 20 * MB):
+        first, second = np.arange(MB), np.arange(MB) + 1  # 8 MB each
+        path = save_in(tmp_path, first, second)
         assert files_of_mappings(path) == 0
-        beyond = within + 1
-        path = save_in(tmp_path, within, beyond)
+        third = first + 2
+        assert files_of_mappings(tmp_path) == files_of_mappings(path) == 8 * MB
+        assert LARGE.n_mapped == 1 and LARGE.file_bytes == 0
+        fourth = first + 3
+        assert files_of_mappings(tmp_path) == files_of_mappings(path) == 16 * MB
+        fifth = first + 4  # nothing more can make room
+        assert files_of_mappings(path) == 16 * MB < files_of_mappings(tmp_path)
+        for array, plus in ((first, 0), (second, 1), (third, 2), (fourth, 3), (fifth, 4)):
+            assert np.array_equal(array, np.arange(MB) + plus)
+        second[5] = 7  # the file does not see it
+        assert np.fromfile(path, np.int64)[MB + 5] == 6
+    del first, second, array
+    LARGE.release_spare()
+    assert files_of_mappings(path) == 0
+
+
+def test_room_for_blocks_comes_from_saved_arrays(tmp_path):
+    backend = NumpyBackend(1, memory_limit=1 << 50)
+    with backend.hold_arrays(tmp_path, 1 << 40):
+        arrays = [np.ones(2 * MB) for _ in range(3)]  # 16 MB each
+        backend._memory_limit = backend._memory.measure() + 12 * MB
+        path = save_in(tmp_path, *arrays[:2])
+        assert backend.choose_block_size(MB, 8) == MB  # 8 MB of half of the memory that is left
         assert files_of_mappings(path) == 16 * MB
-        assert files_of_mappings(tmp_path) < 17 * MB  # that without a name is gone, but for its end
-        assert np.array_equal(within, np.arange(MB)) and np.array_equal(beyond, within + 1)
-        LARGE.release_spare()
-        third = within + 2  # the memory of the first one is free again
-        assert files_of_mappings(tmp_path) < 17 * MB
-        before = path.read_bytes()
-        within[:], beyond[5] = 0, 7
-        assert path.read_bytes() == before and beyond[5] == 7 and not within.any()
-    del within, beyond
-    assert files_of_mappings(tmp_path) == 0
-    assert third[-1] == MB + 1
+        assert backend.choose_block_size(8 * MB, 8) < 8 * MB
+        assert files_of_mappings(path) == 32 * MB
+        assert all(array.sum() == 2 * MB for array in arrays)
+
+
+def test_an_array_that_is_a_file_gets_the_pages_of_the_one_it_was_saved_to(tmp_path):
+    with LARGE.open(tmp_path, 0):
+        array = np.arange(MB)
+        path = save_in(tmp_path, array)
+        assert files_of_mappings(path) == 8 * MB
+        assert files_of_mappings(tmp_path) < 9 * MB  # that without a name is gone, but for its end
+        assert np.array_equal(array, np.arange(MB))
+
+
+def test_files_of_saved_arrays_are_closed(tmp_path):
+    n_open = len(os.listdir("/proc/self/fd"))
+    with LARGE.open(tmp_path, 1 << 40):
+        kept, freed, small = np.arange(MB), np.arange(MB), np.arange(10)
+        save_in(tmp_path, kept, freed, small, kept)
+        assert len(os.listdir("/proc/self/fd")) == n_open + 2
+        del freed
+        assert len(os.listdir("/proc/self/fd")) == n_open + 1
+    assert len(os.listdir("/proc/self/fd")) == n_open and kept[-1] == MB - 1
 
 
 def test_what_lies_behind_a_saved_array_stays(tmp_path):

@@ -4,6 +4,7 @@ not by our own code.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 
 from cpu_fallback import NumpyBackend
-from cpu_fallback.large_arrays import LargeArrays, find_large_arrays
+from cpu_fallback.large_arrays import find_large_arrays
 from gpu_dcgen.config import DatasetConfig
 from gpu_dcgen.dataset_generator.builder import build
 from gpu_dcgen.digest import digest_file
@@ -238,12 +239,16 @@ def test_files_on_disk_have_the_manifests_digests(retail):
 def test_with_too_little_memory_arrays_are_in_files_and_the_content_is_the_same(
     retail, online_retail, tmp_path, monkeypatch
 ):
-    mapped, map_saved = [], LargeArrays.map_saved
-    monkeypatch.setattr(
-        LargeArrays, "map_saved", lambda *args: mapped.append(map_saved(*args)) or mapped[-1]
-    )
+    saved, map_saved = [], NumpyBackend.map_saved
+
+    def map_and_keep(backend, arrays, file):
+        saved.extend((array, hashlib.sha256(array.data).digest()) for array, _ in arrays)
+        map_saved(backend, arrays, file)
+
+    monkeypatch.setattr(NumpyBackend, "map_saved", map_and_keep)
     config = DatasetConfig(resources={"memory_limit": "256MiB"})
     manifest = build(online_retail, tmp_path / "output", config, backend="cpu").manifest
     assert find_large_arrays().file_bytes > 10 << 20
-    assert sum(mapped) > 10  # results, once they were checkpoints
+    assert find_large_arrays().n_mapped > 10  # results, once they were checkpoints
+    assert all(hashlib.sha256(array.data).digest() == digest for array, digest in saved)
     assert manifest.content_digest == retail.manifest["content_digest"]
