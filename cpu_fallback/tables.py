@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from .file_columns import FileColumn, is_text
 from .memory import release_unused
+from .text_table import TextTable, look_up, mark_occurring
 
 Column = Iterable[pa.Array]  # a list of chunks, or a `FileColumn`
 
@@ -42,18 +43,48 @@ def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     Codes of null and NaN are -1. Text sorts by code point, numbers by value. Values of a dictionary
     that no row has are dropped.
     """
-    codes, n_rows, merger = np.empty(_length(column), dtype=np.int32), 0, _DictionaryMerger()
+    codes, n_rows = np.empty(_length(column), dtype=np.int32), 0
+    merger: _TextMerger | _NumberMerger | None = None
     for rows, dictionary, indices in encode_chunks(column):
         _require_room(rows, codes)
         codes[rows], n_rows = indices, rows.stop
-        merger.add(rows, dictionary, indices, codes)
+        if len(dictionary):
+            merger = merger or (_TextMerger() if is_text(dictionary.type) else _NumberMerger())
+            merger.add(rows, dictionary, indices, codes)
+    if merger is None:
+        return codes[:n_rows], pa.array([], pa.string())
     values = merger.finish(codes[:n_rows])
     del merger
     release_unused()
     return codes[:n_rows], values
 
 
-class _DictionaryMerger:
+class _TextMerger:
+    """Gives the rows of each chunk places among the distinct texts, and in the end codes."""
+
+    def __init__(self) -> None:
+        self._texts = TextTable()
+
+    def add(
+        self, rows: slice, dictionary: pa.Array, indices: np.ndarray, codes: np.ndarray
+    ) -> None:
+        """Write the places of the next rows, which have `indices` into their dictionary."""
+        if not is_text(dictionary.type):
+            raise pa.ArrowInvalid(f"text in some of the rows, {dictionary.type} in others")
+        places = self._texts.add(dictionary, mark_occurring(indices, len(dictionary)))
+        look_up(places, indices, codes[rows])
+
+    def finish(self, codes: np.ndarray) -> pa.Array:
+        """Write the codes of all rows, and return the sorted distinct texts."""
+        texts = self._texts.to_arrow()
+        order = pc.sort_indices(texts)
+        code_of = np.empty(len(texts), dtype=np.int32)
+        code_of[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)
+        look_up(code_of, codes, codes)
+        return texts.take(order)
+
+
+class _NumberMerger:
     """Merges the dictionaries of chunks as they come, a few at a time.
 
     Rows have indices into their chunk's dictionary, then places among the distinct values so far,
@@ -82,31 +113,28 @@ class _DictionaryMerger:
     def finish(self, codes: np.ndarray) -> pa.Array:
         """Write the codes of all rows, and return the sorted distinct values."""
         self._merge(codes)
-        if self._values is None:
-            return pa.array([], pa.string())
+        assert self._values is not None  # of the dictionaries that were added
         code_of, values = _sort_used(self._values, self._used)
         map_indices(code_of, codes)
         return values
 
     def _merge(self, codes: np.ndarray) -> None:
         """Give the waiting rows places."""
-        waiting = [part for part in self._waiting if len(part[1])]
-        if waiting:
-            held = [] if self._values is None else [self._values]
-            places, self._values = _place_values([*held, *(values for _, values, _ in waiting)])
-            used = np.zeros(len(self._values), dtype=bool)
-            if held:
-                used[places[0][self._used]] = True
-                # Values that were distinct may be equal as another type.
-                if not np.array_equal(places[0], np.arange(len(places[0]))):
-                    map_indices(np.append(places[0], np.int32(-1)), codes[: self._n_placed])
-            for (rows, _, occurs), place in zip(waiting, places[len(held) :], strict=True):
-                _mark_used(used, place, occurs)
-                map_indices(np.append(place, np.int32(-1)), codes[rows])
-            self._used = used
-        for rows, _, _ in self._waiting:
+        if not self._waiting:
+            return
+        held = [] if self._values is None else [self._values]
+        places, self._values = _place_values([*held, *(values for _, values, _ in self._waiting)])
+        used = np.zeros(len(self._values), dtype=bool)
+        if held:
+            used[places[0][self._used]] = True
+            # Values that were distinct may be equal as another type.
+            if not np.array_equal(places[0], np.arange(len(places[0]))):
+                map_indices(np.append(places[0], np.int32(-1)), codes[: self._n_placed])
+        for (rows, _, occurs), place in zip(self._waiting, places[len(held) :], strict=True):
+            _mark_used(used, place, occurs)
+            map_indices(np.append(place, np.int32(-1)), codes[rows])
             self._n_placed = rows.stop
-        self._waiting, self._waiting_bytes = [], 0
+        self._used, self._waiting, self._waiting_bytes = used, [], 0
 
 
 def merge_dictionaries(
