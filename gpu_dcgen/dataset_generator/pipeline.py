@@ -129,7 +129,8 @@ def _run_aside(work: Callable[[], T], context: BuildContext) -> Iterator[Callabl
     if context.backend.n_threads == 1 or context.config.resources.max_disk_rate is not None:
         yield work
         return
-    with ThreadPoolExecutor(1, "aside") as pool:
+    # A device is made current for each thread.
+    with ThreadPoolExecutor(1, "aside", context.backend.single_threaded) as pool:
         yield pool.submit(copy_context().run, work).result
 
 

@@ -49,12 +49,12 @@ class StrictTransfers(Transfers):
         super().__init__(StrictNamespace(self._syncs))
 
     def upload(self, values):
-        self.to_device += np.asarray(values).nbytes
+        self.count_upload(np.asarray(values).nbytes)
         return StrictArray(np.array(values), self._syncs)
 
     def download(self, array):
         self._syncs.count += 1
-        self.to_host += array.nbytes
+        self.count_download(array.nbytes)
         return array.host.copy()
 
 

@@ -84,7 +84,7 @@ class DistinctStrings:
         return len(self.values)
 
     def to_host(self, transfers):
-        transfers.to_host += self.values.nbytes
+        transfers.count_download(self.values.nbytes)
         return self.values
 
     @classmethod

@@ -23,7 +23,7 @@ from ...kernels import RowKernel, map_arrays
 from ..protocol import Array, MatrixByItemAndUser
 from . import launch, nearest, similarity, tables
 from .device import Device
-from .parquet import PartWriter
+from .parquet import N_WRITING_THREADS, PartWriter
 from .transfers import Transfers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class CudaBackend:
     name: str = "gpu"
     xp: Any = cupy
     sparse: Any = cupyx.scipy.sparse
-    n_threads: int = 1
+    n_threads: int = N_WRITING_THREADS
     out_of_memory_errors: tuple[type[BaseException], ...] = (MemoryError,)  # of RMM and CuPy
     scratch_order: str = "F"  # the threads of a warp use neighboring lanes at the same time
 

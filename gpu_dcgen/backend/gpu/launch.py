@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import warnings
 from pathlib import Path
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -55,6 +56,7 @@ def _install_cache() -> bool:
 
 
 CAN_CACHE = _install_cache()
+_LAUNCHING = Lock()
 
 
 def run(kernel: RowKernel, n: int, *arrays: Any, lanes: int) -> None:
@@ -63,7 +65,8 @@ def run(kernel: RowKernel, n: int, *arrays: Any, lanes: int) -> None:
         return
     threads = min(BLOCK_THREADS, lanes) if kernel.scratch else BLOCK_THREADS
     n_blocks = lanes // threads if kernel.scratch else MAX_BLOCKS
-    build_grid(kernel)[min(n_blocks, -(-n // threads)), threads](n, *arrays)
+    with _LAUNCHING:  # or two threads would compile the same kernel
+        build_grid(kernel)[min(n_blocks, -(-n // threads)), threads](n, *arrays)
 
 
 @functools.cache

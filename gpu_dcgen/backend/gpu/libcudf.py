@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -136,7 +137,7 @@ class DistinctStrings:
     def to_host(self, transfers: Transfers) -> pa.Array:
         """Copy the strings (v,) to a pyarrow string array on the host."""
         strings = self._column.to_arrow().cast(pa.string())
-        transfers.to_host += strings.nbytes
+        transfers.count_download(strings.nbytes)
         return strings
 
     def __len__(self) -> int:
@@ -158,18 +159,20 @@ class Vocabularies:
 
     def __init__(self) -> None:
         self._columns: dict[int, plc.Column] = {}
+        self._uploading = Lock()
 
     def column(self, vocabulary: Vocabulary, transfers: Transfers) -> plc.Column:
         """Return the strings of a vocabulary (v,) followed by a null, for code v."""
         key = id(vocabulary)
-        if key not in self._columns:
-            strings = pa.concat_arrays(
-                [vocabulary.strings.cast(pa.string()), pa.nulls(1, pa.string())]
-            )
-            transfers.to_device += strings.nbytes
-            self._columns[key] = plc.Column.from_arrow(strings)
-            weakref.finalize(vocabulary, self._columns.pop, key).atexit = False
-        return self._columns[key]
+        with self._uploading:
+            if key not in self._columns:
+                strings = pa.concat_arrays(
+                    [vocabulary.strings.cast(pa.string()), pa.nulls(1, pa.string())]
+                )
+                transfers.count_upload(strings.nbytes)
+                self._columns[key] = plc.Column.from_arrow(strings)
+                weakref.finalize(vocabulary, self._columns.pop, key).atexit = False
+            return self._columns[key]
 
 
 UploadStrings = Callable[[Vocabulary], plc.Column]

@@ -17,6 +17,11 @@ from .footer import mark_timestamps_local
 from .layout import ForEach, Layout, lay_out
 from .transfers import Transfers
 
+# Threads that prepare and write blocks in turns. All their work is on one stream of the device,
+# which runs it in the order in which it was submitted. While libcudf encodes what one thread has
+# prepared, without the GIL, the other launches the kernels of its next block.
+N_WRITING_THREADS = 2
+
 
 class PartWriter(BlockWriter[Layout]):
     """Writes one Parquet file; `write(block)` appends one row group or several equal ones.
@@ -75,7 +80,7 @@ class PartWriter(BlockWriter[Layout]):
         self._row_groups.close()
         self._row_groups = None
         mark_timestamps_local(self._path)
-        self._transfers.to_host += self._path.stat().st_size
+        self._transfers.count_download(self._path.stat().st_size)
 
     def _abandon(self) -> None:
         self._row_groups = None  # libcudf closes the file with its last reference

@@ -210,7 +210,7 @@ def _read_file(
     with pq.ParquetFile(file) as parquet:
         types = {name: stored_type(parquet, name) for name in names}
         on_device = [name for name, type_ in types.items() if type_ is not None]
-        transfers.to_device += _stored_bytes(parquet.metadata, on_device)
+        transfers.count_upload(_stored_bytes(parquet.metadata, on_device))
     on_host = [name for name in names if name not in on_device]
     columns: dict[str, Column] = {name: [] for name in names}
     if on_host:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,35 @@ from ..protocol import Array
 class Transfers:
     """Copies arrays to and from the device of `xp` (CuPy, or NumPy where there is no device).
 
-    `to_device` and `to_host` count bytes. Parquet files count as the compressed bytes that were
-    read or written.
+    `to_device` and `to_host` count bytes, of several threads. Parquet files count as the compressed
+    bytes that were read or written.
     """
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
         self.to_device = 0
         self.to_host = 0
+        self._counting = Lock()
+
+    def count_upload(self, n_bytes: int) -> None:
+        """Count bytes that reach the device in another way."""
+        with self._counting:
+            self.to_device += n_bytes
+
+    def count_download(self, n_bytes: int) -> None:
+        """Count bytes that leave the device in another way."""
+        with self._counting:
+            self.to_host += n_bytes
 
     def upload(self, values: Any) -> Array:
         """Copy a NumPy array (or list of numbers) to the device."""
         values = np.asarray(values)
-        self.to_device += values.nbytes
+        self.count_upload(values.nbytes)
         return self.xp.asarray(values)
 
     def download(self, array: Array) -> np.ndarray:
         """Copy an array of the device to the host; waits for the work that computes it."""
-        self.to_host += array.nbytes
+        self.count_download(array.nbytes)
         return array if isinstance(array, np.ndarray) else array.get()
 
     def download_integers(self, scalars: Sequence[Array]) -> list[int]:
