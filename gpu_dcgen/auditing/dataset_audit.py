@@ -106,7 +106,7 @@ def audit(
         readable = check_schemas(written, findings)
     with progress.stage("inputs"):
         expected = _derive(inputs, tables, written)
-        check_inputs(expected.tables, written, findings)
+        check_inputs(expected.inputs, written, findings)
     with progress.stage("similarity"):
         cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)
         side = {name: read_side_table(written, name) for name in SIDE_TABLES if name in readable}
@@ -147,7 +147,7 @@ def audit(
         "content_digest": written.manifest["content_digest"],
         "digests": digests,
         **{name: written.manifest[name] for name in ("generator", "generated_at", "config")},
-        "inputs": [file.to_dict() for file in expected.tables.files],
+        "inputs": [file.to_dict() for file in expected.inputs.files],
         "outputs": outputs,
     }
     signed = sign(body, key)
@@ -181,7 +181,7 @@ def _derive(
         folder = Path(scratch)
         files = write_tables(tables, list_input_files(written), config.inputs, folder)
         expected = derive_dataset(folder, config, listed)
-    return replace(expected, tables=replace(expected.tables, files=files))
+    return replace(expected, inputs=replace(expected.inputs, files=files))
 
 
 def _check_similarities(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,25 @@ from ..config import DatasetConfig
 from ..contract.schema import SPLITS
 from ..errors import InputError
 from .input_files import NAME_THE_FOLDER
-from .input_tables import AcceptedTables, read_tables
+from .input_tables import InputCounts, read_tables
 from .item_snapshots import ItemSnapshots, find_price_edges
 from .positives import ExpectedPositives, select_positives
 from .purchase_log import Cuts, PurchaseLog, build_log, find_cuts
+
+
+class _CutLogs:
+    """A log as it was known before several times, one of them at a time in memory."""
+
+    def __init__(self, whole: PurchaseLog) -> None:
+        self._whole = whole
+        self._cut: tuple[int, PurchaseLog] | None = None
+
+    def before(self, end: int) -> PurchaseLog:
+        """Return the log before a time."""
+        if self._cut is None or self._cut[0] != end:
+            self._cut = None  # before the next one takes memory
+            self._cut = end, self._whole.before(end)
+        return self._cut[1]
 
 
 @dataclass(frozen=True)
@@ -25,18 +40,23 @@ class ExpectedSplit:
     number: int  # 0 train, 1 val, 2 test
     start: int  # of its window, in ns
     end: int  # exclusive
-    log: PurchaseLog  # ends with the window
     snapshots: ItemSnapshots
-    user: np.ndarray  # (n,) int64  of the positives
-    item: np.ndarray  # (n,) int64
+    user: np.ndarray  # (n,) int32  of the positives
+    item: np.ndarray  # (n,) int32
     time: np.ndarray  # (n,) int64
     copy: np.ndarray  # (n,) int64
     weight: np.ndarray | None  # (n,) float64  None: all 1
+    logs: _CutLogs
 
     @property
     def name(self) -> str:
         """`train`, `val` or `test`."""
         return SPLITS[self.number]
+
+    @property
+    def log(self) -> PurchaseLog:
+        """The log that ends with the window; it is made anew after another split's."""
+        return self.logs.before(self.end)
 
     @property
     def table(self) -> str:
@@ -53,7 +73,7 @@ class ExpectedSplit:
 class ExpectedDataset:
     """What the inputs and the configuration require of a dataset."""
 
-    tables: AcceptedTables
+    inputs: InputCounts
     log: PurchaseLog
     cuts: Cuts
     price_edges: tuple[int, ...]  # of prices before the first cut
@@ -77,30 +97,34 @@ def derive_dataset(
         raise InputError(
             f"{inputs}: the time axis cannot be cut in three windows.\n{NAME_THE_FOLDER}"
         )
-    log = build_log(tables, cuts, config.filtering)
+    log, counts = build_log(tables, cuts, config.filtering), tables.counts
+    del tables  # the log has what is left of them
     # Each split is checked against a log that ends with its window: values that agree with it
     # cannot depend on anything later (D8).
-    logs = [log.before(end) for end in cuts.ends]
-    if not len(logs[0].time):
+    logs = _CutLogs(log)
+    if not len(logs.before(cuts.cut1).time):
         raise InputError(f"{inputs}: no purchase is left before the first cut.\n{NAME_THE_FOLDER}")
-    edges = find_price_edges(logs[0])
+    edges = find_price_edges(logs.before(cuts.cut1))
     snapshots = [
-        ItemSnapshots(logs[k], edges, cuts.starts[k], cuts.ends[k], config) for k in range(3)
+        ItemSnapshots(logs.before(end), edges, start, end, config)
+        for start, end in zip(cuts.starts, cuts.ends, strict=True)
     ]
     positives = select_positives(log, cuts, snapshots, config)
+    log = replace(log)  # without what was derived from its rows
+    logs = _CutLogs(log)
     splits = [
         ExpectedSplit(
             number=k,
             start=cuts.starts[k],
             end=cuts.ends[k],
-            log=logs[k],
             snapshots=snapshots[k],
             user=log.user[rows],
             item=log.item[rows],
             time=log.time[rows],
             copy=positives.copies[k],
             weight=positives.train_weights if k == 0 else None,
+            logs=logs,
         )
         for k, rows in enumerate(positives.rows)
     ]
-    return ExpectedDataset(tables, log, cuts, edges, positives, splits)
+    return ExpectedDataset(counts, log, cuts, edges, positives, splits)

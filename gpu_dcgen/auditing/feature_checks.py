@@ -14,6 +14,7 @@ from .input_columns import CodedColumn
 from .output_columns import (
     NULL,
     ExpectedColumn,
+    Vocabulary,
     as_array,
     expect_floats,
     expect_numbers,
@@ -35,7 +36,7 @@ class _Expectation(NamedTuple):
     """What a column must hold; texts are encoded by the vocabulary."""
 
     column: ExpectedColumn
-    vocabulary: pa.Array | None = None
+    vocabulary: pa.Array | Vocabulary | None = None
 
 
 class FeatureChecker(GroupComparer):
@@ -60,7 +61,7 @@ class FeatureChecker(GroupComparer):
         age_group = np.sum([age >= bound for bound in AGE_BOUNDS], axis=0) - 1
         categories = log.user_columns
         expected = {
-            "user_id": _expect_texts(user, log.user_ids),
+            "user_id": _Expectation(expect_texts(user, log.user_ids), log.users),
             "user_age": _Expectation(expect_optional_numbers(age)),
             "user_age_group": _expect_texts(age_group, AGE_GROUPS),
             "user_club_status": _expect_category(categories["club_status"], user),
@@ -117,7 +118,7 @@ class FeatureChecker(GroupComparer):
                 f"item_{name}": _expect_category(log.item_columns[name], own)
                 for name in ITEM_CATEGORIES
             },
-            "item_id": _expect_texts(own, log.item_ids),
+            "item_id": _Expectation(expect_texts(own, log.item_ids), log.items),
             "item_price_category": _expect_texts(
                 price_category[:, :width].reshape(-1), PRICE_CATEGORIES
             ),

@@ -18,6 +18,7 @@ from .output_columns import (
     NOT_IN_VOCABULARY,
     NULL,
     ExpectedColumn,
+    Vocabulary,
     as_array,
     encode_column,
     encode_numbers,
@@ -59,9 +60,9 @@ class GroupComparer(ABC):
     def encode_groups(self, batch: GroupBatch) -> GroupCodes:
         """Encode a batch that has no forbidden null."""
         ids = as_array(batch.table["user_id"])
-        user = np.maximum(encode_texts(ids, self._log.user_ids), -1)[:: self._n_rows]
+        user = np.maximum(encode_texts(ids, self._log.users), -1)[:: self._n_rows]
         time = encode_numbers(as_array(batch.table["timestamp"]))[:: self._n_rows]
-        item = self._encode_items(batch, "item_id", "negative_item_id", self._log.item_ids)
+        item = self._encode_items(batch, "item_id", "negative_item_id", self._log.items)
         item = np.maximum(item, -1)
         return GroupCodes(batch, user, time, item, self._log.find_rows(user, time, item[:, 0]))
 
@@ -70,7 +71,7 @@ class GroupComparer(ABC):
         batch: GroupBatch,
         name: str | None,
         negative_name: str,
-        vocabulary: pa.Array | None = None,
+        vocabulary: pa.Array | Vocabulary | None = None,
     ) -> np.ndarray:
         """Encode a column of the groups' items: (n, width) int64.
 
@@ -101,7 +102,7 @@ class GroupComparer(ABC):
         groups: GroupCodes,
         name: str,
         expected: ExpectedColumn,
-        vocabulary: pa.Array | None = None,
+        vocabulary: pa.Array | Vocabulary | None = None,
         is_compared: np.ndarray | None = None,
     ) -> None:
         """Compare a column row by row; without `is_compared`, in groups that have a row."""

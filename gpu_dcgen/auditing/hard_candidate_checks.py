@@ -12,7 +12,7 @@ from ..config import DatasetConfig
 from ..contract.schema import CANDIDATE_SOURCES, HARD_CANDIDATES, PRICE_CATEGORIES, SPLITS
 from .candidates import SCORE_BITS, CandidateLister
 from .dataset_files import WrittenDataset, check_nulls, stream_side_table
-from .expected import ExpectedDataset
+from .expected import ExpectedDataset, ExpectedSplit
 from .findings import Findings
 from .hashes import ColumnDigests
 from .output_columns import (
@@ -135,7 +135,7 @@ class _ListChecker:
 
     def _encode(self, batch: pa.RecordBatch, first_row: int) -> _Rows | None:
         """Encode a batch; None where a row is of no list."""
-        ids, grid = self._log.item_ids, self._splits[0].snapshots
+        ids, grid = self._log.items, self._splits[0].snapshots
         item, candidate = (
             encode_texts(as_array(batch[name]), ids) for name in ("item_id", "candidate_id")
         )
@@ -196,30 +196,33 @@ class _ListChecker:
 
     def check_sample(self) -> None:
         """Make the lists of the sample again, and compare candidates, sources and scores."""
-        listers = [
-            CandidateLister(split.log, split.snapshots, self._pairs, self._config)
-            for split in self._splits
+        for split in self._splits:
+            of_split = self._sample[self._lists.split[self._sample] == split.number]
+            if len(of_split):
+                lister = CandidateLister(split.log, split.snapshots, self._pairs, self._config)
+                for k in of_split.tolist():
+                    self._check_list(k, split, lister)
+
+    def _check_list(self, k: int, split: ExpectedSplit, lister: CandidateLister) -> None:
+        """Compare one list of a split."""
+        number, item = divmod(int(self._lists.key[k]), self._log.n_items)
+        listed = lister.list_candidates(item, number - split.snapshots.first)
+        wanted = [
+            (c.item, CANDIDATE_SOURCES.index(c.sources[0]), float(c.score))
+            for c in listed
+            if c.refused is None
         ]
-        for k in self._sample.tolist():
-            number, item = divmod(int(self._lists.key[k]), self._log.n_items)
-            split = self._splits[int(self._lists.split[k])]
-            listed = listers[split.number].list_candidates(item, number - split.snapshots.first)
-            wanted = [
-                (c.item, CANDIDATE_SOURCES.index(c.sources[0]), float(c.score))
-                for c in listed
-                if c.refused is None
-            ]
-            written = self._written.get(k, [])
-            self._findings.count(RULE, 1)
-            if written != wanted:
-                name = self._log.item_ids[item].as_py()
-                self._findings.add_fault(
-                    RULE,
-                    FILE,
-                    None,
-                    f"{name}, snapshot {number}: {self._show(written, wanted)}",
-                    f"{name}, snapshot {number}: {self._show(wanted, written)}",
-                )
+        written = self._written.get(k, [])
+        self._findings.count(RULE, 1)
+        if written != wanted:
+            name = self._log.item_ids[item].as_py()
+            self._findings.add_fault(
+                RULE,
+                FILE,
+                None,
+                f"{name}, snapshot {number}: {self._show(written, wanted)}",
+                f"{name}, snapshot {number}: {self._show(wanted, written)}",
+            )
 
     def _show(
         self, rows: list[tuple[int, int, float]], compared: list[tuple[int, int, float]]

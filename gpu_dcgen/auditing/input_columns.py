@@ -42,7 +42,7 @@ class InputTable(Protocol):
 class CodedColumn:
     """A column of texts as codes into its sorted distinct values."""
 
-    codes: np.ndarray  # (n,) int64  -1 for null
+    codes: np.ndarray  # (n,) int32  -1 for null
     values: pa.Array  # strings
 
     def take(self, rows: np.ndarray) -> CodedColumn:
@@ -74,7 +74,7 @@ def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
     distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
     distinct = distinct.take(pc.sort_indices(distinct))
     codes = [_take_or_null(find_positions(values, distinct), indices) for values, indices in parts]
-    return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int64), distinct)
+    return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int32), distinct)
 
 
 def _pad(text: str | None, width: int) -> str | None:
@@ -92,8 +92,9 @@ def find_positions(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:
 
 
 def _take_or_null(table: np.ndarray, indices: pa.Array) -> np.ndarray:
-    """Return `table[indices]`, -1 for a null index."""
-    return np.append(table, -1)[indices.cast(pa.int64()).fill_null(len(table)).to_numpy()]
+    """Return `table[indices]` as int32, -1 for a null index."""
+    table = np.append(table, -1).astype(np.int32)
+    return table[indices.cast(pa.int64()).fill_null(len(table) - 1).to_numpy()]
 
 
 def read_keys(table: InputTable, name: str) -> CodedColumn:

@@ -61,9 +61,19 @@ MAX_YEAR = 2200
 class Views(NamedTuple):
     """Views of items by users, as codes."""
 
-    user: np.ndarray  # (V,) int64
-    item: np.ndarray  # (V,) int64
+    user: np.ndarray  # (V,) int32
+    item: np.ndarray  # (V,) int32
     time: np.ndarray  # (V,) int64  ns since 1970 UTC
+
+
+@dataclass(frozen=True)
+class InputCounts:
+    """The input files, and how many rows of each table were accepted."""
+
+    rows: dict[str, TableRows]  # by table
+    rejects: dict[str, dict[str, int]]  # table -> reason -> rows
+    left_out: dict[str, dict[str, int]]  # the same, of tables where rows are left out
+    files: list[InputFile]
 
 
 @dataclass(frozen=True)
@@ -75,16 +85,13 @@ class AcceptedTables:
     age: np.ndarray  # (U,) int64  -1 unknown
     user_columns: dict[str, CodedColumn]
     item_columns: dict[str, CodedColumn]
-    user: np.ndarray  # (T,) int64
-    item: np.ndarray  # (T,) int64
+    user: np.ndarray  # (T,) int32
+    item: np.ndarray  # (T,) int32
     time: np.ndarray  # (T,) int64  ns since 1970 UTC
     price: np.ndarray | None  # (T,) float64
-    channel: np.ndarray  # (T,) int64  -1 unknown
+    channel: np.ndarray  # (T,) int8  -1 unknown
     views: Views | None
-    rows: dict[str, TableRows]  # by table
-    rejects: dict[str, dict[str, int]]  # table -> reason -> rows
-    left_out: dict[str, dict[str, int]]  # the same, of tables where rows are left out
-    files: list[InputFile]
+    counts: InputCounts
 
 
 def read_tables(
@@ -130,20 +137,22 @@ def read_tables(
         price=log.price,
         channel=log.channel,
         views=views,
-        rows={name: table.counts for name, table in tables.items()},
-        rejects={name: table.rejects for name, table in tables.items()},
-        left_out={name: table.left_out for name, table in tables.items() if table.left_out},
-        files=[
-            InputFile(
-                table=name,
-                file=file.relative_to(folder).as_posix(),
-                bytes=file.stat().st_size,
-                rows=n,
-                sha256=hash_file(file),
-            )
-            for name, table in files.items()
-            for file, n in zip(table.files, table.n_rows, strict=True)
-        ],
+        counts=InputCounts(
+            rows={name: table.counts for name, table in tables.items()},
+            rejects={name: table.rejects for name, table in tables.items()},
+            left_out={name: table.left_out for name, table in tables.items() if table.left_out},
+            files=[
+                InputFile(
+                    table=name,
+                    file=file.relative_to(folder).as_posix(),
+                    bytes=file.stat().st_size,
+                    rows=n,
+                    sha256=hash_file(file),
+                )
+                for name, table in files.items()
+                for file, n in zip(table.files, table.n_rows, strict=True)
+            ],
+        ),
     )
 
 
@@ -226,11 +235,11 @@ def _drop_unused_values(category: CodedColumn) -> CodedColumn:
 class _LogRows(NamedTuple):
     """Accepted rows of transactions or views."""
 
-    user: np.ndarray
-    item: np.ndarray
-    time: np.ndarray
-    price: np.ndarray | None
-    channel: np.ndarray
+    user: np.ndarray  # (n,) int32
+    item: np.ndarray  # (n,) int32
+    time: np.ndarray  # (n,) int64
+    price: np.ndarray | None  # (n,) float64
+    channel: np.ndarray  # (n,) int8
 
 
 def _read_log(
@@ -238,12 +247,15 @@ def _read_log(
 ) -> _LogRows:
     inputs = config.inputs
     articles, customers = read_keys(table, "article_id"), read_keys(table, "customer_id")
-    item = np.append(find_positions(articles.values, item_ids), -1)[articles.codes]
-    user = np.append(find_positions(customers.values, user_ids), -1)[customers.codes]
+    is_keyless = (articles.codes < 0) | (customers.codes < 0)
+    item = np.append(find_positions(articles.values, item_ids), -1).astype(np.int32)[articles.codes]
+    user = np.append(find_positions(customers.values, user_ids), -1).astype(np.int32)
+    user = user[customers.codes]
+    del articles, customers  # they take as much as what is returned
     time, is_known = read_log_times(table, "t_dat", inputs)
     end = (dt.datetime(MAX_YEAR + 1, 1, 1) - EPOCH).days * NS_PER_DAY
     checks = [
-        ("missing_key", (articles.codes < 0) | (customers.codes < 0)),
+        ("missing_key", is_keyless),
         ("unknown_article", item < 0),
         ("unknown_customer", user < 0),
         ("missing_time", ~is_known),
@@ -261,7 +273,7 @@ def _read_log(
         if table.has("sales_channel_id")
         else np.full(len(table), math.nan)
     )
-    channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int64)
+    channel = np.where(np.isin(channel, list(inputs.channels)), channel, -1).astype(np.int8)
     events = sort_events(table, table.name, len(table), inputs)
     checks += events.checks
     is_outside = np.zeros(len(table), dtype=bool)

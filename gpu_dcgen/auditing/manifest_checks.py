@@ -13,18 +13,18 @@ from ..errors import InputError
 from .dataset_files import WrittenDataset
 from .expected import ExpectedDataset
 from .findings import Findings
-from .input_tables import AcceptedTables
+from .input_tables import InputCounts
 from .similarity import CosineInputs
 from .split_checks import SplitResult
 
 
-def check_inputs(tables: AcceptedTables, dataset: WrittenDataset, findings: Findings) -> None:
+def check_inputs(counts: InputCounts, dataset: WrittenDataset, findings: Findings) -> None:
     """Check that the input files are those of the build, with the same rows and rejects."""
     actual: dict[str, dict[str, Any]] = {
-        "file": {file.file: file.to_dict() for file in tables.files},
-        "rows": {table: counts.to_dict() for table, counts in tables.rows.items()},
-        "rejects": dict(tables.rejects),
-        "left_out": dict(tables.left_out),
+        "file": {file.file: file.to_dict() for file in counts.files},
+        "rows": {table: rows.to_dict() for table, rows in counts.rows.items()},
+        "rejects": dict(counts.rejects),
+        "left_out": dict(counts.left_out),
     }
     listed = {
         "file": list_input_files(dataset),
@@ -85,7 +85,7 @@ class ManifestChecker:
         self._check("seed", self._config.seed)
         windows = {name: getattr(cuts, name) for name in ("first", "cut1", "cut2", "last")}
         self._check("split.windows_ns", windows)
-        self._check("inputs.accepted_transactions", len(expected.tables.time))
+        self._check("inputs.accepted_transactions", expected.inputs.rows["transactions"].accepted)
         self._check("vocabulary", {"users": log.n_users, "items": log.n_items})
         self._check("ledger", {**expected.positives.ledger, **log.dropped})
         for name, rows in zip(SPLITS, expected.positives.rows, strict=True):

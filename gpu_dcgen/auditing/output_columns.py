@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from .hashes import hash_texts
+from .input_columns import find_positions
+
 NULL = int(np.iinfo(np.int64).min)
 NOT_IN_VOCABULARY = NULL + 1
 
@@ -20,7 +23,33 @@ def as_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def encode_column(column: pa.Array, vocabulary: pa.Array | None) -> np.ndarray:
+class Vocabulary:
+    """Distinct texts that are found by their hashes, without a pass over all of them."""
+
+    def __init__(self, texts: pa.Array) -> None:
+        self.texts = texts
+        hashes = hash_texts(texts)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def find(self, texts: pa.Array) -> np.ndarray:
+        """Find texts: their positions (n,) int64, -1 for null and for those that are not there."""
+        if not len(self.texts):
+            return np.full(len(texts), -1)
+        hashes = hash_texts(texts)
+        place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        positions = self._order[place]
+        is_same = pc.equal(self.texts.take(pa.array(positions)), texts.cast(self.texts.type))
+        is_found = is_same.fill_null(False).to_numpy(zero_copy_only=False)
+        positions = np.where(is_found, positions, -1)
+        # Of texts with one hash, only the first has been compared.
+        doubtful = np.flatnonzero(~is_found & (self._hashes[place] == hashes))
+        if len(doubtful):
+            positions[doubtful] = find_positions(texts.take(pa.array(doubtful)), self.texts)
+        return positions
+
+
+def encode_column(column: pa.Array, vocabulary: pa.Array | Vocabulary | None) -> np.ndarray:
     """Encode a column of numbers, or of texts where there is a vocabulary: (n,) int64."""
     return encode_numbers(column) if vocabulary is None else encode_texts(column, vocabulary)
 
@@ -40,17 +69,15 @@ def encode_numbers(column: pa.Array) -> np.ndarray:
     return values
 
 
-def encode_texts(column: pa.Array, vocabulary: pa.Array) -> np.ndarray:
+def encode_texts(column: pa.Array, vocabulary: pa.Array | Vocabulary) -> np.ndarray:
     """Encode texts as positions in a vocabulary: (n,) int64, NULL or NOT_IN_VOCABULARY."""
     if not types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    positions = (
-        pc.index_in(column.dictionary, value_set=vocabulary)
-        .cast(pa.int64())
-        .fill_null(NOT_IN_VOCABULARY)
-        .to_numpy()
-    )
-    positions = np.append(positions, NULL)
+    if isinstance(vocabulary, Vocabulary):
+        positions = vocabulary.find(column.dictionary)
+    else:
+        positions = find_positions(column.dictionary, vocabulary)
+    positions = np.append(np.where(positions < 0, NOT_IN_VOCABULARY, positions), NULL)
     return positions[column.indices.cast(pa.int64()).fill_null(len(positions) - 1).to_numpy()]
 
 

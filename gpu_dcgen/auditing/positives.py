@@ -122,7 +122,7 @@ def _is_over_cap(log: PurchaseLog, window: np.ndarray, remains: np.ndarray, cap:
     is_over = np.zeros(len(remains), dtype=bool)
     rows = np.flatnonzero(remains)
     if len(rows):
-        cell = log.user[rows] * 3 + window[rows]
+        cell = log.user[rows].astype(np.int64) * 3 + window[rows]
         stops = np.searchsorted(cell, cell, side="right")
         is_over[rows] = stops - np.arange(len(rows)) > cap
     return is_over

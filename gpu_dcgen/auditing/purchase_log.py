@@ -15,6 +15,7 @@ from .hashes import hash_texts
 from .input_columns import NS_PER_DAY, CodedColumn
 from .input_files import NAME_THE_FOLDER
 from .input_tables import AcceptedTables, Views
+from .output_columns import Vocabulary
 
 DAY = NS_PER_DAY
 THURSDAY = 3  # 1970-01-01, counted from Monday
@@ -81,11 +82,11 @@ def find_cuts(time: np.ndarray, split: SplitConfig) -> Cuts:
 class PurchaseLog:
     """Purchases by (user, time, item); users and items are positions among the remaining ids."""
 
-    user: np.ndarray  # (E,) int64
-    item: np.ndarray  # (E,) int64
+    user: np.ndarray  # (E,) int32
+    item: np.ndarray  # (E,) int32
     time: np.ndarray  # (E,) int64
     price: np.ndarray | None  # (E,) float64
-    channel: np.ndarray  # (E,) int64  -1 unknown
+    channel: np.ndarray  # (E,) int8  -1 unknown
     user_ids: pa.Array
     item_ids: pa.Array
     # (I,) int64  from 1: by the window of the item's first purchase, then by id
@@ -110,6 +111,8 @@ class PurchaseLog:
     def before(self, end: int) -> PurchaseLog:
         """Return the log as it was known just before `end`; its users and items stay."""
         rows = np.flatnonzero(self.time < end)
+        if len(rows) == len(self.time) and self.views is None:
+            return self
         views = self.views
         if views is not None:
             is_known = views.time < end
@@ -117,6 +120,20 @@ class PurchaseLog:
         price = None if self.price is None else self.price[rows]
         columns = {name: getattr(self, name)[rows] for name in ("user", "item", "time", "channel")}
         return replace(self, **columns, price=price, views=views)
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """The ids of the users, to find texts among them."""
+        return Vocabulary(self.user_ids)
+
+    @cached_property
+    def items(self) -> Vocabulary:
+        """The ids of the items, to find texts among them."""
+        return Vocabulary(self.item_ids)
+
+    def make_pair_keys(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Return one number for each pair, user x n_items + item: (n,) int64."""
+        return user.astype(np.int64) * self.n_items + item
 
     @cached_property
     def user_key(self) -> np.ndarray:
@@ -138,6 +155,11 @@ class PurchaseLog:
         """The rows of user u are user_offsets[u] to user_offsets[u + 1]: (U + 1,) int64."""
         return np.searchsorted(self.user, np.arange(self.n_users + 1))
 
+    @property
+    def _row_type(self) -> type[np.signedinteger]:
+        """The type of numbers of rows."""
+        return np.int32 if len(self.user) < 1 << 31 else np.int64
+
     @cached_property
     def _starts_basket(self) -> np.ndarray:
         starts = np.ones(len(self.user), dtype=bool)
@@ -146,16 +168,16 @@ class PurchaseLog:
 
     @cached_property
     def basket(self) -> np.ndarray:
-        """Number of each row's (user, time) among all such pairs, from 0: (E,) int64."""
-        return np.cumsum(self._starts_basket) - 1
+        """Number of each row's (user, time) among all such pairs, from 0: (E,) int32 or int64."""
+        return np.cumsum(self._starts_basket, dtype=self._row_type) - 1
 
     @cached_property
     def basket_start(self) -> np.ndarray:
-        """The first row of each row's user and time: (E,) int64.
+        """The first row of each row's user and time: (E,) int32 or int64.
 
         The user's rows before it are what was known at that time (D6).
         """
-        return np.flatnonzero(self._starts_basket)[self.basket]
+        return np.flatnonzero(self._starts_basket).astype(self._row_type)[self.basket]
 
     @property
     def n_before(self) -> np.ndarray:
@@ -164,9 +186,12 @@ class PurchaseLog:
 
     @cached_property
     def _n_by_channel(self) -> dict[int, np.ndarray]:
-        """For each known channel, how many of the first n rows have it: (E + 1,) int64."""
+        """For each known channel, how many of the first n rows have it: (E + 1,)."""
         known = [int(channel) for channel in np.unique(self.channel) if channel >= 0]
-        return {channel: np.append(0, np.cumsum(self.channel == channel)) for channel in known}
+        counts = {channel: np.zeros(len(self.user) + 1, self._row_type) for channel in known}
+        for channel, n_until in counts.items():
+            np.cumsum(self.channel == channel, out=n_until[1:])
+        return counts
 
     def preferred_channel(self, row: np.ndarray) -> np.ndarray:
         """Return the most frequent known channel before each row's basket: (n,) int64.
@@ -183,7 +208,7 @@ class PurchaseLog:
     @cached_property
     def owned_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Pairs user x n_items + item, sorted, and the time of each pair's first purchase."""
-        key = self.user * self.n_items + self.item
+        key = self.make_pair_keys(self.user, self.item)
         # A user's rows are sorted by time, so the first row of a pair is its earliest.
         order = np.argsort(key, kind="stable")
         key = key[order]
@@ -193,7 +218,7 @@ class PurchaseLog:
     def owned_since(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Return when users first bought items, END_OF_TIME where they never did: (n,) int64."""
         keys, since = self.owned_pairs
-        wanted = user * self.n_items + item
+        wanted = self.make_pair_keys(user, item)
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[place] == wanted, since[place], END_OF_TIME)
 
@@ -202,18 +227,19 @@ class PurchaseLog:
         """Distinct times, sorted keys of baskets, and sorted keys of rows."""
         times = np.unique(self.time)
         starts = np.flatnonzero(self._starts_basket)
-        key = self.user[starts] * len(times) + np.searchsorted(times, self.time[starts])
-        return times, key, self.basket * self.n_items + self.item
+        moment = np.searchsorted(times, self.time[starts])
+        key = self.user[starts].astype(np.int64) * len(times) + moment
+        return times, key, self.make_pair_keys(self.basket, self.item)
 
     def find_rows(self, user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Return the row of each (user, time, item), -1 where there is none: (n,) int64."""
         times, basket_key, row_key = self._basket_index
         moment = np.minimum(np.searchsorted(times, time), len(times) - 1)
-        wanted = user * len(times) + moment
+        wanted = user.astype(np.int64) * len(times) + moment
         basket = np.minimum(np.searchsorted(basket_key, wanted), len(basket_key) - 1)
         exists = (times[moment] == time) & (basket_key[basket] == wanted)
         exists &= (user >= 0) & (item >= 0)
-        wanted = basket * self.n_items + item
+        wanted = self.make_pair_keys(basket, item)
         row = np.minimum(np.searchsorted(row_key, wanted), len(row_key) - 1)
         return np.where(exists & (row_key[row] == wanted), row, -1)
 
@@ -231,10 +257,9 @@ def build_log(tables: AcceptedTables, cuts: Cuts, filtering: FilteringConfig) ->
     starts = np.flatnonzero(is_first)
     user, item, time = user[starts], item[starts], time[starts]
     price = None if tables.price is None else np.maximum.reduceat(tables.price[order], starts)
-    # The smallest known channel of each group; ids are below 128, so 1000 stands for unknown.
+    # The smallest known channel of each group: ids are below 128, and -1 is 255 without its sign.
     channel = tables.channel[order]
-    channel = np.minimum.reduceat(np.where(channel < 0, 1000, channel), starts)
-    channel = np.where(channel == 1000, -1, channel)
+    channel = np.minimum.reduceat(channel.view(np.uint8), starts).view(np.int8)
     dropped = {"collapsed": len(order) - len(starts), "cold_user": 0, "cold_item": 0}
 
     layer = np.zeros(len(time), dtype=np.int8)
@@ -250,9 +275,9 @@ def build_log(tables: AcceptedTables, cuts: Cuts, filtering: FilteringConfig) ->
             f"transactions: no purchase is left after the dataset's filters.\n{NAME_THE_FOLDER}"
         )
     users, items = np.unique(user[rows]), np.unique(item[rows])
-    item = np.searchsorted(items, item[rows])
+    item = np.searchsorted(items, item[rows]).astype(np.int32)
     return PurchaseLog(
-        user=np.searchsorted(users, user[rows]),
+        user=np.searchsorted(users, user[rows]).astype(np.int32),
         item=item,
         time=time[rows],
         price=None if price is None else price[rows],
@@ -307,7 +332,7 @@ def _select_views(views: Views | None, users: np.ndarray, items: np.ndarray) -> 
         return None
     is_known = np.isin(views.user, users) & np.isin(views.item, items)
     return Views(
-        np.searchsorted(users, views.user[is_known]),
-        np.searchsorted(items, views.item[is_known]),
+        np.searchsorted(users, views.user[is_known]).astype(np.int32),
+        np.searchsorted(items, views.item[is_known]).astype(np.int32),
         views.time[is_known],
     )

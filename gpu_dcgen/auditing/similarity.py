@@ -38,7 +38,7 @@ def weigh_purchases(log: PurchaseLog, config: DatasetConfig) -> CosineInputs:
     settings = config.similarity
     user, item, factor = _collect_factors(log, config)
     # A cell of the matrix has the largest factor of its purchases and views.
-    cell, place = np.unique(user * log.n_items + item, return_inverse=True)
+    cell, place = np.unique(log.make_pair_keys(user, item), return_inverse=True)
     largest = np.zeros(len(cell))
     np.maximum.at(largest, place, factor)
     user, item = cell // log.n_items, cell % log.n_items
@@ -75,9 +75,8 @@ def _collect_factors(
     user, item = log.user[rows], log.item[rows]
     price = np.ones(len(rows))
     if settings.weight_by_price and log.price is not None:
-        price = _round_to_float32(
-            np.array([math.log1p(value) for value in log.price[rows].tolist()])
-        )
+        values, place = np.unique(log.price[rows], return_inverse=True)
+        price = _round_to_float32(np.array([math.log1p(value) for value in values.tolist()]))[place]
     online = [channel for channel, kind in config.inputs.channels.items() if kind == "online"]
     channel = np.where(
         np.isin(log.channel[rows], online), settings.online_weight, settings.offline_weight

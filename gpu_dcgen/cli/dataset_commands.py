@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from .options import (
     OverwriteOption,
     PathOrUrl,
     QuietOption,
+    load_settings,
     local_path,
     path_or_url,
 )
@@ -136,6 +138,14 @@ def audit(
         Path | None,
         typer.Option(metavar="FILE", help="File to write; else DATASET/certificate.json."),
     ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory limit, such as 8GB; large arrays beyond it go to files beside the "
+            "certificate.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -152,21 +162,32 @@ def audit(
         from .render_datasets import render_audit
 
         path = certificate or dataset / "certificate.json"
-        content = run_audit(
-            inputs,
-            dataset,
-            sample=sample,
-            seed=seed,
-            key=read_key(key),
-            certificate=path,
-            progress=tracker,
-        )
+        with _hold_arrays(path.parent, memory_limit):
+            content = run_audit(
+                inputs,
+                dataset,
+                sample=sample,
+                seed=seed,
+                key=read_key(key),
+                certificate=path,
+                progress=tracker,
+            )
         if isinstance(tracker, JsonLinesTracker):
             tracker.write("audited", certificate=content)
         elif not quiet:
             show_result(render_audit(content, path))
         if content["verdict"] != "holds":
             raise typer.Exit(GateError.exit_code)
+
+
+def _hold_arrays(folder: Path, memory_limit: str | None) -> AbstractContextManager[None]:
+    """Keep the arrays of this thread within a limit, or in available memory; others are files."""
+    from ..backend import select_backend
+    from ..resources import available_memory
+
+    settings = load_settings(None, None, {"resources.memory_limit": memory_limit})
+    backend, _ = select_backend("cpu", memory_limit=settings.resources.memory_limit)
+    return backend.hold_arrays(folder, available_memory())
 
 
 @app.command(cls=Command)
