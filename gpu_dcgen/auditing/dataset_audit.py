@@ -56,6 +56,7 @@ def audit(
     *,
     tables: Mapping[str, Any] | None = None,
     sample: int = DEFAULT_SAMPLE,
+    parts: int | None = None,
     seed: int = 0,
     key: bytes | None = None,
     certificate: str | Path | None = None,
@@ -78,7 +79,9 @@ def audit(
         tables: The tables that the dataset was built from, where it was built from tables in
             memory. Memory: they are written as Parquet into a temporary folder.
         sample: Groups a split to draw the negatives of again.
-        seed: Selects these groups, and the items of a very large similarity matrix.
+        parts: Files a split to read, of those of a split that was written in parts; None: all.
+            Content digests and counts of what is not read whole are then left unchecked.
+        seed: Selects these groups and files, and the items of a very large similarity matrix.
         key: Signs the certificate, from `read_key`; None for a plain SHA-256.
         certificate: Where to write it; None for certificate.json in the dataset.
         progress: Is notified of stages and rows.
@@ -115,12 +118,13 @@ def audit(
         pairs = _check_similarities(written, tables, cosine_inputs, expected, seed, findings)
     with progress.stage("tables"):
         if "user_sequences" in tables:
-            check_user_sequences(tables["user_sequences"], expected, written.config, findings)
+            check_user_sequences(tables.pop("user_sequences"), expected, written.config, findings)
+            del side  # which holds it, too
         vocabulary = tables.get("item_vocabulary")
         check_vocabularies(written, vocabulary, expected, findings)
         if vocabulary is not None:
             check_mining_weights(vocabulary, expected, pairs, sample, written.config, findings)
-        size = SampleSize(sample, seed)
+        size = SampleSize(sample, seed, parts)
         mining = MiningInputs(pairs, read_mining_weights(vocabulary, expected.log))
         if HARD_CANDIDATES in readable:
             digests[HARD_CANDIDATES] = check_hard_candidates(
@@ -133,11 +137,15 @@ def audit(
             if split.table in readable:
                 result = check_split(written, split, mining, size, findings, progress)
                 results.append(result)
-                digests[split.table] = result.digests
+                if result.is_whole:
+                    digests[split.table] = result.digests
     if vocabulary is not None and expected.splits[0].table in readable:
-        check_train_counts(vocabulary, expected, results[0].n_hard_by_item, findings)
+        train = results[0]
+        n_hard = train.n_hard_by_item if train.is_whole else None
+        check_train_counts(vocabulary, expected, n_hard, findings)
     _check_disjoint_users(written, results, findings)
-    check_digests(digests, written, findings)
+    is_whole = all(result.is_whole for result in results)
+    check_digests(digests, written, findings, is_whole=is_whole)
     checker = ManifestChecker(written, findings)
     checker.check_splits(expected)
     checker.check_similarity(tables.get("item_similarity_matrix"), cosine_inputs)
@@ -235,6 +243,7 @@ def _describe_audit(findings: Findings, sample: SampleSize) -> dict[str, Any]:
         },
         "sample": {
             "groups_a_split": sample.n_groups,
+            "parts_a_split": sample.n_parts,
             "probe_groups": PROBE_GROUPS,
             "seed": sample.seed,
         },

@@ -134,8 +134,11 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
     h = np.full(len(texts), FNV_OFFSET, dtype=np.uint64)
     # All texts that are long enough advance by one byte at a time.
+    n_common = int(lengths.min(initial=len(data)))
+    for position in range(n_common):
+        h = (h ^ data[starts + position].astype(np.uint64)) * np.uint64(FNV_PRIME)
     live = np.arange(len(texts))
-    for position in range(int(lengths.max(initial=0))):
+    for position in range(n_common, int(lengths.max(initial=0))):
         live = live[lengths[live] > position]
         h[live] = (h[live] ^ data[starts[live] + position].astype(np.uint64)) * np.uint64(FNV_PRIME)
     return _set_nulls(mix_all(h), texts)

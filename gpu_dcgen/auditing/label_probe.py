@@ -37,9 +37,10 @@ EXCEPTION = "item in history"
 class ProbeSample:
     """Rows of a seeded sample of the train split's groups, collected batch by batch."""
 
-    def __init__(self, n_groups: int, n_sampled: int, seed: int) -> None:
-        random = np.random.default_rng(seed)
-        self.groups = np.sort(random.choice(n_groups, min(n_sampled, n_groups), replace=False))
+    def __init__(self, groups: np.ndarray, n_sampled: int, seed: int) -> None:
+        """Select from groups (n,), rising."""
+        random, n = np.random.default_rng(seed), len(groups)
+        self.groups = groups[np.sort(random.choice(n, min(n_sampled, n), replace=False))]
         self._tables: list[pa.Table] = []
         self._items: list[np.ndarray] = []
 

@@ -110,7 +110,8 @@ class ManifestChecker:
         n_groups = sum(split.n_groups for split in splits)
         self._check("negatives.verified", n_groups * config.negatives_per_positive)
         self._check("negatives.violations", 0)
-        if config.output.extra_columns and config.negative_sampling.hard_negatives_per_positive:
+        has_details = config.output.extra_columns and all(split.is_whole for split in splits)
+        if has_details and config.negative_sampling.hard_negatives_per_positive:
             n_by_detail = np.zeros(len(NEGATIVE_DETAILS), dtype=np.int64)
             for split in splits:
                 n_by_detail += split.n_by_detail

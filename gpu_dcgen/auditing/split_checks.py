@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..monitoring.progress import ProgressTracker
-from .dataset_files import WrittenDataset, check_nulls, stream_groups
+from .dataset_files import PartGroups, WrittenDataset, check_nulls, list_parts, stream_groups
 from .expected import ExpectedSplit
 from .feature_checks import FeatureChecker
 from .findings import Findings
@@ -26,10 +26,19 @@ WEIGHT_TOLERANCE = 2e-7  # relative: sums of weights may have been added in anot
 
 @dataclass(frozen=True)
 class SampleSize:
-    """How many groups a split are drawn again, and the seed that selects them."""
+    """How many groups a split are drawn again, how many files a split are read, and the seed."""
 
     n_groups: int
     seed: int
+    n_parts: int | None = None  # None: all
+
+    def select_parts(self, parts: list[PartGroups], split: int) -> list[PartGroups]:
+        """Select files of a split, in their order."""
+        if self.n_parts is None or self.n_parts >= len(parts):
+            return parts
+        random = np.random.default_rng([self.seed, split, self.n_parts])
+        chosen = np.sort(random.choice(len(parts), self.n_parts, replace=False))
+        return [parts[number] for number in chosen.tolist()]
 
     def select(self, n: int, split: int) -> np.ndarray:
         """Select groups of a split of `n`, rising."""
@@ -49,8 +58,9 @@ class MiningInputs:
 class SplitResult:
     """What was read of a split, for the checks across splits and of the manifest."""
 
-    n_groups: int
-    digests: dict[str, str]  # column -> content digest
+    n_groups: int  # by the footers of its files
+    is_whole: bool  # whether all of them were read
+    digests: dict[str, str]  # column -> content digest of what was read
     has_positive: np.ndarray  # (U,) bool  users with a positive in this split
     n_by_detail: np.ndarray  # hard negatives by source, in the order of NEGATIVE_DETAILS
     n_hard_by_item: np.ndarray  # (I,) int64  hard negatives
@@ -64,8 +74,15 @@ def check_split(
     findings: Findings,
     progress: ProgressTracker,
 ) -> SplitResult:
-    """Check all rows of a split, draw a sample of its negatives again, and probe its labels."""
+    """Check the rows of a split, draw a sample of its negatives again, and probe its labels."""
     config = dataset.config
+    all_parts = list_parts(dataset, split.number)
+    parts = sample.select_parts(all_parts, split.number)
+    is_whole = len(parts) == len(all_parts)
+    read = np.concatenate([np.arange(0), *(np.array(part.groups) for part in parts)])
+    n_unread = sum(len(part.groups) for part in all_parts) - len(read)
+    progress.advance(n_unread * config.rows_per_positive)
+    n_checked = {rule: check.n_checked for rule, check in findings.checks.items()}
     schema, digests = dataset.schema_of(split.table), ColumnDigests()
     structure = StructureChecker(split, config, findings)
     negatives = NegativeChecker(split, mining.pairs, config, findings)
@@ -77,14 +94,15 @@ def check_split(
     ]
     if mining.pairs is not None and mining.weights is not None:
         miner = NegativeMiner(split.log, split.snapshots, mining.pairs, config, mining.weights)
-        chosen = sample.select(split.n_groups, split.number)
+        expected = read[read < split.n_groups]
+        chosen = expected[sample.select(len(expected), split.number)]
         checkers.append(NegativeRedraw(split, miner, chosen, config, findings))
     probe = None
     if split.number == 0 and config.output.shape == "labeled_pair":
-        probe = ProbeSample(split.n_groups, PROBE_GROUPS, sample.seed)
+        probe = ProbeSample(read, PROBE_GROUPS, sample.seed)
     has_positive = np.zeros(split.log.n_users, dtype=bool)
-    n_groups = 0
-    for batch in stream_groups(dataset, split.number, digests, findings):
+    n_groups = n_unread
+    for batch in stream_groups(dataset, parts, digests, findings):
         progress.advance(batch.table.num_rows)
         n_groups += batch.n_groups
         if not check_nulls(batch.file, batch.first_row, batch.table, schema, findings):
@@ -95,6 +113,10 @@ def check_split(
         has_positive[groups.user[groups.user >= 0]] = True
         if probe is not None:
             probe.add(groups)
+    if not is_whole:
+        for rule, check in findings.checks.items():
+            if check.n_checked > n_checked[rule] and not check.scope:
+                check.scope = f"{sample.n_parts} seeded parts a split"
     if split.n_groups > sample.n_groups:
         findings.checks["negatives"].scope = f"{sample.n_groups} seeded groups a split"
     if n_groups != split.n_groups:
@@ -108,7 +130,12 @@ def check_split(
     if probe is not None and probe.n_rows:
         probe_labels(probe, split.log.item_index, config, findings)
     return SplitResult(
-        n_groups, digests.to_hex(), has_positive, negatives.n_by_detail, negatives.n_hard_by_item
+        n_groups=n_groups,
+        is_whole=is_whole,
+        digests=digests.to_hex(),
+        has_positive=has_positive,
+        n_by_detail=negatives.n_by_detail,
+        n_hard_by_item=negatives.n_hard_by_item,
     )
 
 

@@ -69,12 +69,12 @@ class StructureChecker(GroupComparer):
     def _check_sample_ids(self, groups: GroupCodes) -> None:
         batch, split = groups.batch, self._split.name
         numbers = range(batch.first_group, batch.first_group + batch.n_groups)
-        expected = pa.array(
-            [
-                f"{split}-{number:010d}-{slot:02d}"
-                for number in numbers
-                for slot in range(self._n_rows)
-            ]
+        group = pa.array([f"{split}-{number:010d}" for number in numbers])
+        slot = pa.array([f"{slot:02d}" for slot in range(self._n_rows)])
+        expected = pc.binary_join_element_wise(
+            group.take(pa.array(np.repeat(np.arange(batch.n_groups), self._n_rows))),
+            slot.take(pa.array(np.tile(np.arange(self._n_rows), batch.n_groups))),
+            "-",
         )
         ids = as_array(batch.table["sample_id"])
         is_bad = ~pc.equal(ids, expected).fill_null(False).to_numpy(zero_copy_only=False)

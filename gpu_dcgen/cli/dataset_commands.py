@@ -132,6 +132,12 @@ def audit(
     sample: Annotated[
         int, typer.Option(metavar="N", min=1, help="Groups per split to draw negatives for again.")
     ] = 500,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Files per split to read, of a split in parts; else all."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of their choice.")] = 0,
     key: KeyOption = None,
     certificate: Annotated[
@@ -167,6 +173,7 @@ def audit(
                 inputs,
                 dataset,
                 sample=sample,
+                parts=parts,
                 seed=seed,
                 key=read_key(key),
                 certificate=path,
