@@ -32,7 +32,7 @@ def test_what_is_read_holds_and_the_rest_is_counted(folder):
     few = audit(folder / "input", folder / "output", parts=2)
     assert get_faults(few) == get_faults(whole) == {} and few["verdict"] == "holds"
     assert few["sample"]["parts_a_split"] == 2 and whole["sample"]["parts_a_split"] is None
-    n_read, n_all = (get_check(body, "positives")["checked"] for body in (few, whole))
+    n_read, n_all = (get_check(body, "positives")["n_checked"] for body in (few, whole))
     assert 0 < n_read <= 3 * 2 * GROUPS < n_all
     for rule in ("positives", "false_negatives", "user_features", "calendar"):
         assert get_check(few, rule)["scope"] == "2 seeded parts a split"
