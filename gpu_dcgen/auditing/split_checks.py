@@ -115,7 +115,7 @@ def check_split(
             probe.add(groups)
     if not is_whole:
         for rule, check in findings.checks.items():
-            if check.n_checked > n_checked[rule] and not check.scope:
+            if check.n_checked > n_checked[rule] and check.scope == "all":
                 check.scope = f"{sample.n_parts} seeded parts a split"
     if split.n_groups > sample.n_groups:
         findings.checks["negatives"].scope = f"{sample.n_groups} seeded groups a split"
