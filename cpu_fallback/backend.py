@@ -30,7 +30,7 @@ _CHUNKS_PER_THREAD = 8  # rows differ in work: small chunks keep all threads bus
 _BLOCK_SHARE = 0.5  # of what a memory limit leaves when blocks begin
 _MIN_BLOCK = 256  # entries
 # Of what it leaves when stages begin, for columns and blocks; the rest is for large arrays.
-_OTHER_SHARE, _MAX_OTHER_BYTES = 0.4, 2 << 30
+_RESERVED_SHARE, _MAX_RESERVED_BYTES = 0.4, 2 << 30
 
 
 class NumpyBackend:
@@ -53,6 +53,7 @@ class NumpyBackend:
         self._n_out_of_memory = 0
         self._memory = AnonymousMemory()
         self._large_arrays: LargeArrays | None = None
+        self._held_bytes: int | None = None  # limit of all memory while arrays are held
         self._pool = ThreadPoolExecutor(n_threads, "rows") if n_threads > 1 else None
 
     @property
@@ -81,17 +82,18 @@ class NumpyBackend:
         return self.n_threads
 
     def choose_block_size(self, requested: int, entry_bytes: int) -> int:
-        """Return `requested` entries, or those that fit half of the memory that is left.
+        """Return `requested` entries, or with a limit those that fit half of what it leaves.
 
-        But not so few that their calls take longer than their work.
+        But not so few that their calls take longer than their work. Saved arrays make room first.
         """
+        if self._held_bytes is not None and self._large_arrays is not None:
+            room = self._held_bytes - self._memory.measure()
+            missing = int(requested * entry_bytes / _BLOCK_SHARE) - room
+            if missing > 0:
+                self._large_arrays.release_saved(missing)
         if self._memory_limit is None:
             return requested
         room = self._memory_limit - self._memory.measure()
-        missing = int(requested * entry_bytes / _BLOCK_SHARE) - room
-        if missing > 0 and self._large_arrays is not None:
-            self._large_arrays.release_saved(missing)
-            room = self._memory_limit - self._memory.measure()
         return min(requested, max(_MIN_BLOCK, int(room * _BLOCK_SHARE) // entry_bytes))
 
     @contextmanager
@@ -106,8 +108,8 @@ class NumpyBackend:
             return
         limit = min(available_bytes, self._memory_limit or available_bytes)
         room = max(0, limit - self._memory.measure())
-        room -= min(int(room * _OTHER_SHARE), _MAX_OTHER_BYTES)
-        self._large_arrays = large_arrays
+        room -= min(int(room * _RESERVED_SHARE), _MAX_RESERVED_BYTES)
+        self._large_arrays, self._held_bytes = large_arrays, limit
         with retain_freed_memory(), self._memory.watch(), large_arrays.open(folder, room):
             try:
                 yield
@@ -216,7 +218,8 @@ class NumpyBackend:
         """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-        if self._large_arrays is not None and self._large_arrays.file_bytes:
+        large_arrays = self._large_arrays
+        if large_arrays is not None and (large_arrays.file_bytes or large_arrays.n_mapped):
             peak_bytes = self._memory.peak_bytes
         return {"peak_bytes": peak_bytes, "n_out_of_memory": self._n_out_of_memory}
 

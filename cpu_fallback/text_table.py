@@ -81,8 +81,8 @@ class TextTable:
         n_texts, n_bytes = self._n + n_texts, int(self._offsets[self._n]) + n_bytes
         if n_texts >= len(self._offsets):
             self._offsets = _grow(self._offsets, n_texts + 1)
-        if n_bytes > len(self._text):
-            self._text = _grow(self._text, n_bytes)
+        if n_bytes >= len(self._text):  # an empty text at the end has a place, too
+            self._text = _grow(self._text, n_bytes + 1)
         if 2 * n_texts > len(self._slots):
             self._slots = np.full(1 << (2 * n_texts - 1).bit_length(), _FREE, np.int64)
             _fill_slots(self._offsets, self._text, self._n, self._slots)
@@ -114,14 +114,14 @@ def _grow(array: np.ndarray, n: int) -> np.ndarray:
 
 @numba.njit(**_OPTIONS)
 def _add_texts(offsets, text, is_wanted, slots, held_offsets, held, n_held, places):
-    """Find the wanted texts, and append those that are not held; return how many are held then."""
-    hashes = np.empty(_BLOCK, np.uint64)
+    """Find the wanted texts, or append them; return how many are held then."""
+    hashes, fetched = np.empty(_BLOCK, np.uint64), np.empty(1, np.int64)
     for first in range(0, len(places), _BLOCK):
         stop = min(first + _BLOCK, len(places))
         for entry in range(first, stop):
             start = np.int64(offsets[entry])
             hashes[entry - first] = _hash_text(text, start, np.int64(offsets[entry + 1]) - start)
-        _fetch(hashes[: stop - first], slots, held_offsets, held)
+        fetched[0] = _fetch(hashes[: stop - first], slots, held_offsets, held)[0]
         for entry in range(first, stop):
             if is_wanted[entry]:
                 start = np.int64(offsets[entry])
@@ -145,10 +145,9 @@ def _add_texts(offsets, text, is_wanted, slots, held_offsets, held, n_held, plac
 def _fetch(hashes, slots, held_offsets, held):
     """Read what will be compared with texts of these hashes.
 
-    All come from memory at the same time so, where a search for one text waits for each. The sum
-    keeps the compiler from leaving the reads out.
+    All come from memory at the same time so, where a search for one text waits for each.
     """
-    mask, total = np.uint64(len(slots) - 1), np.int64(0)
+    mask = np.uint64(len(slots) - 1)
     starts = np.empty(len(hashes), np.int64)
     for number in range(len(hashes)):
         starts[number] = slots[hashes[number] & mask]
@@ -156,8 +155,8 @@ def _fetch(hashes, slots, held_offsets, held):
         is_free = starts[number] == _FREE
         starts[number] = held_offsets[0 if is_free else _get_place(starts[number])]
     for number in range(len(hashes)):
-        total += held[starts[number]]
-    return total
+        starts[number] = held[starts[number]]
+    return starts  # or the compiler would leave the reads out
 
 
 @numba.njit(**_INLINED)

@@ -51,6 +51,7 @@ VAGUE_WORDS = re.compile(
 )
 # Each of these takes keyword-only options, one a setting of its users.
 MANY_OPTIONS = {
+    "gpu_dcgen/auditing/dataset_audit.py": "audit() takes the options of the command line",
     "gpu_dcgen/cli/build_commands.py": "a parameter is an option of the command line",
     "gpu_dcgen/cli/check_commands.py": "a parameter is an option of the command line",
     "gpu_dcgen/cli/dataset_commands.py": "a parameter is an option of the command line",

@@ -48,6 +48,14 @@ from .split_checks import PROBE_GROUPS, MiningInputs, SampleSize, SplitResult, c
 from .vocabulary_checks import check_train_counts, check_vocabularies
 
 DEFAULT_SAMPLE = 500  # groups a split
+# Of rules that other code than `check_split` checks, where not all files are read.
+SCOPES_OF_SAMPLE = {
+    "disjoint_users": "users of the files that were read",
+    "vocabularies": "all but n_train_hard_negatives",
+    "counts": "all but the numbers of negatives by source",
+    "schema": "columns of all files, nulls of those that were read",
+    "digests": "tables that were read whole",
+}
 
 
 def audit(
@@ -67,10 +75,10 @@ def audit(
     The audit is a second implementation of the rules: it imports no stage of the build. It reads
     the input tables, filters the purchases, and derives what every file must hold. Each split is
     compared with a log that ends with the split's window, so a value that agrees cannot depend
-    on anything later (D8). All rows of all files are checked, with three exceptions: the
-    negatives of `sample` groups a split are drawn again, labels are probed on 4,000 groups, and
-    of a very large similarity matrix some items are checked. A broken rule is a finding, not an
-    exception.
+    on anything later (D8). All rows of all files are checked, unless `parts` says otherwise, with
+    three exceptions: the negatives of `sample` groups a split are drawn again, labels are probed on
+    4,000 groups, and of a very large similarity matrix some items are checked. A broken rule is a
+    finding, not an exception.
 
     Args:
         inputs: The folder of tables that the dataset was built from.
@@ -112,14 +120,11 @@ def audit(
         check_inputs(expected.inputs, written, findings)
     with progress.stage("similarity"):
         cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)
-        side = {name: read_side_table(written, name) for name in SIDE_TABLES if name in readable}
-        tables = {name: table for name, (table, _) in side.items()}
-        digests = {name: table_digests for name, (_, table_digests) in side.items()}
+        tables, digests = _read_side_tables(written, readable)
         pairs = _check_similarities(written, tables, cosine_inputs, expected, seed, findings)
     with progress.stage("tables"):
         if "user_sequences" in tables:
             check_user_sequences(tables.pop("user_sequences"), expected, written.config, findings)
-            del side  # which holds it, too
         vocabulary = tables.get("item_vocabulary")
         check_vocabularies(written, vocabulary, expected, findings)
         if vocabulary is not None:
@@ -140,11 +145,9 @@ def audit(
                 if result.is_whole:
                     digests[split.table] = result.digests
     if vocabulary is not None and expected.splits[0].table in readable:
-        train = results[0]
-        n_hard = train.n_hard_by_item if train.is_whole else None
-        check_train_counts(vocabulary, expected, n_hard, findings)
+        check_train_counts(vocabulary, expected, results[0].n_hard_by_item, findings)
     _check_disjoint_users(written, results, findings)
-    is_whole = all(result.is_whole for result in results)
+    is_whole = _note_sample(results, findings)
     check_digests(digests, written, findings, is_whole=is_whole)
     checker = ManifestChecker(written, findings)
     checker.check_splits(expected)
@@ -226,6 +229,26 @@ def _check_disjoint_users(
     if n_shared := int((n_splits > 1).sum()):
         shown = f"{n_shared} users in several splits", "none"
         findings.add_fault("disjoint_users", "all splits", None, *shown, n_shared)
+
+
+def _read_side_tables(
+    written: WrittenDataset, readable: set[str]
+) -> tuple[dict[str, pa.Table], dict[str, dict[str, str]]]:
+    """Return the tables beside the samples that can be read, and their columns' digests."""
+    side = {name: read_side_table(written, name) for name in SIDE_TABLES if name in readable}
+    return (
+        {name: table for name, (table, _) in side.items()},
+        {name: digests for name, (_, digests) in side.items()},
+    )
+
+
+def _note_sample(results: list[SplitResult], findings: Findings) -> bool:
+    """Return whether all files were read; if not, note what rules leave unchecked."""
+    is_whole = all(result.is_whole for result in results)
+    if not is_whole:
+        for rule, scope in SCOPES_OF_SAMPLE.items():
+            findings.checks[rule].scope = scope
+    return is_whole
 
 
 def _describe_audit(findings: Findings, sample: SampleSize) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class ExpectedSplit:
 
     @property
     def log(self) -> PurchaseLog:
-        """The log that ends with the window; it is made anew after another split's."""
+        """The log that ends with the window; it is made again after another split's."""
         return self.logs.before(self.end)
 
     @property

@@ -14,7 +14,6 @@ from .input_columns import CodedColumn
 from .output_columns import (
     NULL,
     ExpectedColumn,
-    Vocabulary,
     as_array,
     expect_floats,
     expect_numbers,
@@ -22,6 +21,7 @@ from .output_columns import (
     expect_texts,
 )
 from .purchase_log import DAY, find_weekday
+from .texts import Vocabulary
 
 ITEM_CATEGORIES = ("product_group", "color_group", "garment_group", "department", "index_group")
 AGE_BOUNDS = (16, 25, 35, 45, 55)  # the youngest age of each of AGE_GROUPS

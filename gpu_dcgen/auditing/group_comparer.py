@@ -18,12 +18,12 @@ from .output_columns import (
     NOT_IN_VOCABULARY,
     NULL,
     ExpectedColumn,
-    Vocabulary,
     as_array,
     encode_column,
     encode_numbers,
     encode_texts,
 )
+from .texts import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,7 @@ class _ListChecker:
                 lister = CandidateLister(split.log, split.snapshots, self._pairs, self._config)
                 for k in of_split.tolist():
                     self._check_list(k, split, lister)
+                del lister  # before the next split's log takes memory
 
     def _check_list(self, k: int, split: ExpectedSplit, lister: CandidateLister) -> None:
         """Compare one list of a split."""

@@ -134,7 +134,7 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
     h = np.full(len(texts), FNV_OFFSET, dtype=np.uint64)
     # All texts that are long enough advance by one byte at a time.
-    n_common = int(lengths.min(initial=len(data)))
+    n_common = int(lengths.min()) if len(lengths) else 0
     for position in range(n_common):
         h = (h ^ data[starts + position].astype(np.uint64)) * np.uint64(FNV_PRIME)
     live = np.arange(len(texts))

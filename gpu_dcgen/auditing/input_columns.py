@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from .texts import Vocabulary
+
 MAX_INT64 = 2**63 - 1
 NS_PER_DAY = 86_400 * 10**9
 NS_PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -42,7 +44,7 @@ class InputTable(Protocol):
 class CodedColumn:
     """A column of texts as codes into its sorted distinct values."""
 
-    codes: np.ndarray  # (n,) int32  -1 for null
+    codes: np.ndarray  # (n,) int32 or int64  -1 for null
     values: pa.Array  # strings
 
     def take(self, rows: np.ndarray) -> CodedColumn:
@@ -73,7 +75,8 @@ def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
     occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
     distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
     distinct = distinct.take(pc.sort_indices(distinct))
-    codes = [_take_or_null(find_positions(values, distinct), indices) for values, indices in parts]
+    vocabulary = Vocabulary(distinct)
+    codes = [_take_or_null(vocabulary.find(values), indices) for values, indices in parts]
     return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int32), distinct)
 
 
@@ -81,14 +84,6 @@ def _pad(text: str | None, width: int) -> str | None:
     """Return an id with leading zeros, where it is a number."""
     is_number = text is not None and re.fullmatch(r"-?[0-9]+", text) is not None
     return text.zfill(width) if text is not None and is_number else text
-
-
-def find_positions(values: pa.Array, vocabulary: pa.Array) -> np.ndarray:
-    """Find texts in a vocabulary: (n,) int64, -1 for null and for texts that it lacks."""
-    positions = pc.index_in(values, value_set=vocabulary).fill_null(-1).to_numpy().astype(np.int64)
-    if values.null_count:
-        positions[values.is_null().to_numpy(zero_copy_only=False)] = -1
-    return positions
 
 
 def _take_or_null(table: np.ndarray, indices: pa.Array) -> np.ndarray:

@@ -20,7 +20,6 @@ from .input_columns import (
     EPOCH,
     NS_PER_DAY,
     CodedColumn,
-    find_positions,
     read_ages,
     read_keys,
     read_numbers,
@@ -30,6 +29,7 @@ from .input_events import sort_events
 from .input_files import NAME_THE_FOLDER, find_table
 from .input_times import read_log_times
 from .table_reader import TableReader, get_own_names, hash_file
+from .texts import find_positions
 
 ITEM_COLUMNS = {
     "product_group": "product_group_name",

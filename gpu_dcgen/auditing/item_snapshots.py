@@ -77,6 +77,7 @@ class ItemSnapshots:
             if config.negative_sampling.corpus == "live":
                 live = self._rows_before(instant, config.negative_sampling.live_days)
                 self.on_sale[k] = np.bincount(log.item[live], minlength=log.n_items) > 0
+        del self._by_time, self._times  # as long as the log
 
     @overload
     def at(self, time: int) -> int: ...

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as types
 
-from .hashes import hash_texts
-from .input_columns import find_positions
+from .texts import Vocabulary, find_positions
 
 NULL = int(np.iinfo(np.int64).min)
 NOT_IN_VOCABULARY = NULL + 1
@@ -21,32 +19,6 @@ NOT_IN_VOCABULARY = NULL + 1
 def as_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return a column as one array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-class Vocabulary:
-    """Distinct texts that are found by their hashes, without a pass over all of them."""
-
-    def __init__(self, texts: pa.Array) -> None:
-        self.texts = texts
-        hashes = hash_texts(texts)
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
-
-    def find(self, texts: pa.Array) -> np.ndarray:
-        """Find texts: their positions (n,) int64, -1 for null and for those that are not there."""
-        if not len(self.texts):
-            return np.full(len(texts), -1)
-        hashes = hash_texts(texts)
-        place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        positions = self._order[place]
-        is_same = pc.equal(self.texts.take(pa.array(positions)), texts.cast(self.texts.type))
-        is_found = is_same.fill_null(False).to_numpy(zero_copy_only=False)
-        positions = np.where(is_found, positions, -1)
-        # Of texts with one hash, only the first has been compared.
-        doubtful = np.flatnonzero(~is_found & (self._hashes[place] == hashes))
-        if len(doubtful):
-            positions[doubtful] = find_positions(texts.take(pa.array(doubtful)), self.texts)
-        return positions
 
 
 def encode_column(column: pa.Array, vocabulary: pa.Array | Vocabulary | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from .hashes import hash_texts
 from .input_columns import NS_PER_DAY, CodedColumn
 from .input_files import NAME_THE_FOLDER
 from .input_tables import AcceptedTables, Views
-from .output_columns import Vocabulary
+from .texts import Vocabulary
 
 DAY = NS_PER_DAY
 THURSDAY = 3  # 1970-01-01, counted from Monday

@@ -63,7 +63,7 @@ class SplitResult:
     digests: dict[str, str]  # column -> content digest of what was read
     has_positive: np.ndarray  # (U,) bool  users with a positive in this split
     n_by_detail: np.ndarray  # hard negatives by source, in the order of NEGATIVE_DETAILS
-    n_hard_by_item: np.ndarray  # (I,) int64  hard negatives
+    n_hard_by_item: np.ndarray | None  # (I,) int64  hard negatives; None if not all were read
 
 
 def check_split(
@@ -79,7 +79,9 @@ def check_split(
     all_parts = list_parts(dataset, split.number)
     parts = sample.select_parts(all_parts, split.number)
     is_whole = len(parts) == len(all_parts)
-    read = np.concatenate([np.arange(0), *(np.array(part.groups) for part in parts)])
+    read = np.concatenate(
+        [np.arange(0), *(np.arange(part.groups.start, part.groups.stop) for part in parts)]
+    )
     n_unread = sum(len(part.groups) for part in all_parts) - len(read)
     progress.advance(n_unread * config.rows_per_positive)
     n_checked = {rule: check.n_checked for rule, check in findings.checks.items()}
@@ -114,9 +116,7 @@ def check_split(
         if probe is not None:
             probe.add(groups)
     if not is_whole:
-        for rule, check in findings.checks.items():
-            if check.n_checked > n_checked[rule] and check.scope == "all":
-                check.scope = f"{sample.n_parts} seeded parts a split"
+        _note_parts(sample, n_checked, findings)
     if split.n_groups > sample.n_groups:
         findings.checks["negatives"].scope = f"{sample.n_groups} seeded groups a split"
     if n_groups != split.n_groups:
@@ -135,8 +135,15 @@ def check_split(
         digests=digests.to_hex(),
         has_positive=has_positive,
         n_by_detail=negatives.n_by_detail,
-        n_hard_by_item=negatives.n_hard_by_item,
+        n_hard_by_item=negatives.n_hard_by_item if is_whole else None,
     )
+
+
+def _note_parts(sample: SampleSize, n_checked: dict[str, int], findings: Findings) -> None:
+    """Note the sample of parts at the rules of which more was checked than `n_checked` before."""
+    for rule, check in findings.checks.items():
+        if check.n_checked > n_checked[rule] and check.scope == "all":
+            check.scope = f"{sample.n_parts} seeded parts a split"
 
 
 class ExtraColumnChecker(GroupComparer):

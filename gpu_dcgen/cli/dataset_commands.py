@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ..errors import GateError
+from ..errors import GateError, OutputError
 from ..monitoring.progress import JsonLinesTracker
 from .app import Command, app
 from .console import handle_errors, make_tracker, show, show_line, show_result
@@ -187,14 +188,26 @@ def audit(
             raise typer.Exit(GateError.exit_code)
 
 
-def _hold_arrays(folder: Path, memory_limit: str | None) -> AbstractContextManager[None]:
-    """Keep the arrays of this thread within a limit, or in available memory; others are files."""
+@contextmanager
+def _hold_arrays(folder: Path, memory_limit: str | None) -> Iterator[None]:
+    """Keep the arrays of this thread within a limit, or in available memory; others are files.
+
+    OutputError where the folder cannot be written or its disk is full.
+    """
     from ..backend import select_backend
     from ..resources import available_memory
 
     settings = load_settings(None, None, {"resources.memory_limit": memory_limit})
     backend, _ = select_backend("cpu", memory_limit=settings.resources.memory_limit)
-    return backend.hold_arrays(folder, available_memory())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with backend.hold_arrays(folder, available_memory()):
+            yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: large arrays cannot be in files there ({error}).\n"
+            "Name a place with room: --certificate FILE."
+        ) from error
 
 
 @app.command(cls=Command)

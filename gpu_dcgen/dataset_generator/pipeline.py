@@ -123,14 +123,14 @@ def run_pipeline(
 def _run_aside(work: Callable[[], T], context: BuildContext) -> Iterator[Callable[[], T]]:
     """Run `work` on a thread beside the `with` block; yields what returns its result.
 
-    Where there is one thread, or a limit on the disk rate that both would use up, it runs when that
-    is called. Large arrays are held like the caller's.
+    Where there is one thread, a limit on the disk rate, or a device, the memory of which both would
+    use up, it runs when that is called. Large arrays are held like the caller's.
     """
-    if context.backend.n_threads == 1 or context.config.resources.max_disk_rate is not None:
+    backend, rate = context.backend, context.config.resources.max_disk_rate
+    if backend.name == "gpu" or backend.n_threads == 1 or rate is not None:
         yield work
         return
-    # A device is made current for each thread.
-    with ThreadPoolExecutor(1, "aside", context.backend.single_threaded) as pool:
+    with ThreadPoolExecutor(1, "aside") as pool:
         yield pool.submit(copy_context().run, work).result
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..backend.protocol import Array, Backend
-from ..backend.runs import chunks, count_codes, repeat_index
+from ..backend.runs import count_codes, map_in_place, repeat_index
 from ..errors import InputError, Problems
 from ..resources import require_memory
 from .sources import Source, explain_unreadable
@@ -281,9 +281,8 @@ def encode_texts(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
 def map_codes(backend: Backend, lookup: pa.Array, codes: Array) -> Array:
     """Return `lookup` (m,) int32, on the host, at `codes` (n,), -1 where the code is -1."""
     table = backend.from_host(pa.concat_arrays([pa.array([-1], pa.int32()), lookup]).to_numpy())
-    mapped = backend.xp.empty(codes.shape[0], dtype=backend.xp.int32)
-    for rows in chunks(int(codes.shape[0])):
-        mapped[rows] = table[codes[rows] + 1]
+    mapped = codes + 1
+    map_in_place(table, mapped)
     return mapped
 
 

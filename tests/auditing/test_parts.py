@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu_dcgen.auditing import audit
+from gpu_dcgen.auditing.dataset_audit import SCOPES_OF_SAMPLE
 from tests.support.audited_shops import build_shop, get_check, get_faults
 from tests.support.shops import random_shop, tiny_config
 
@@ -37,7 +38,8 @@ def test_what_is_read_holds_and_the_rest_is_counted(folder):
     for rule in ("positives", "false_negatives", "user_features", "calendar"):
         assert get_check(few, rule)["scope"] == "2 seeded parts a split"
         assert get_check(whole, rule)["scope"] == "all"
-    assert get_check(few, "digests")["scope"] == "tables that were read whole"
+    for rule, scope in SCOPES_OF_SAMPLE.items():
+        assert get_check(few, rule)["scope"] == scope and get_check(whole, rule)["scope"] == "all"
     assert "train_dataset" in whole["digests"] and "train_dataset" not in few["digests"]
     assert "user_sequences" in few["digests"]
     many = audit(folder / "input", folder / "output", parts=1000)
@@ -60,3 +62,5 @@ def test_groups_of_files_that_are_not_read_are_counted_by_their_footers(folder):
     for seed in seeds:
         faults = get_faults(audit(folder / "input", folder / "output", parts=1, seed=seed))
         assert any("positives" in str(fault["found"]) for fault in faults["positives"])
+    faults = get_faults(audit(folder / "input", folder / "output"))
+    assert any("positives" in str(fault["found"]) for fault in faults["positives"])

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpu_fallback import NumpyBackend, large_arrays
-from cpu_fallback.large_arrays import LARGE_BYTES, LargeArrays, find_large_arrays
+from cpu_fallback import NumpyBackend, large_arrays, mappings
+from cpu_fallback.large_arrays import LargeArrays, find_large_arrays
+from cpu_fallback.mappings import LARGE_BYTES
 
 LARGE = find_large_arrays() if sys.platform == "linux" else None
 pytestmark = pytest.mark.skipif(LARGE is None, reason="large arrays are those of Linux")
@@ -62,7 +63,7 @@ def test_spare_mappings_do_not_raise_the_peak(tmp_path):
         for size in range(1, 12):  # each too small for the next
             array = np.ones(size * MB)
             del array
-        live, spare = LARGE._state[[large_arrays._LIVE, large_arrays._SPARE]]
+        live, spare = LARGE._state[[mappings.LIVE, mappings.SPARE]]
         assert live + spare <= LARGE.memory_bytes <= before + 11 * 8 * MB + MB
 
 
@@ -88,6 +89,9 @@ def test_a_saved_array_is_in_memory_until_another_needs_that(tmp_path):
         third = first + 2
         assert files_of_mappings(tmp_path) == files_of_mappings(path) == 8 * MB
         assert LARGE.n_mapped == 1 and LARGE.file_bytes == 0
+        backend = NumpyBackend(1)
+        backend._large_arrays, backend._memory.peak_bytes = LARGE, 12345
+        assert backend.memory_usage()["peak_bytes"] == 12345  # not with pages of files
         fourth = first + 3
         assert files_of_mappings(tmp_path) == files_of_mappings(path) == 16 * MB
         fifth = first + 4  # nothing more can make room
@@ -101,14 +105,35 @@ def test_a_saved_array_is_in_memory_until_another_needs_that(tmp_path):
     assert files_of_mappings(path) == 0
 
 
+def test_saved_arrays_stay_where_all_of_them_would_not_suffice(tmp_path):
+    with LARGE.open(tmp_path, 20 * MB):
+        first, second = np.arange(MB), np.arange(MB)  # 8 MB each
+        path = save_in(tmp_path, first)
+        large = np.ones(3 * MB)
+        assert files_of_mappings(path) == 0 and large.sum() == 3 * MB
+        assert second[-1] == MB - 1
+
+
+def test_an_array_that_grows_has_no_saved_bytes(tmp_path):
+    with LARGE.open(tmp_path, 20 * MB):
+        array = np.arange(MB)
+        path = save_in(tmp_path, array)
+        array.resize(MB // 2, refcheck=False)
+        array.resize(MB, refcheck=False)
+        array[:] = 7
+        others = [np.arange(MB) for _ in range(2)]  # which need its memory
+        assert files_of_mappings(path) == 0 and (array == 7).all() and others[1][5] == 5
+
+
 def test_room_for_blocks_comes_from_saved_arrays(tmp_path):
-    backend = NumpyBackend(1, memory_limit=1 << 50)
+    backend = NumpyBackend(1)
     with backend.hold_arrays(tmp_path, 1 << 40):
         arrays = [np.ones(2 * MB) for _ in range(3)]  # 16 MB each
-        backend._memory_limit = backend._memory.measure() + 12 * MB
         path = save_in(tmp_path, *arrays[:2])
+        backend._held_bytes = backend._memory.measure() + 12 * MB
         assert backend.choose_block_size(MB, 8) == MB  # 8 MB of half of the memory that is left
         assert files_of_mappings(path) == 16 * MB
+        backend._memory_limit = backend._held_bytes
         assert backend.choose_block_size(8 * MB, 8) < 8 * MB
         assert files_of_mappings(path) == 32 * MB
         assert all(array.sum() == 2 * MB for array in arrays)
@@ -190,7 +215,7 @@ def test_arrays_that_grow_and_shrink_keep_their_values(tmp_path):
 
 def test_more_arrays_than_places_are_numpys(tmp_path, monkeypatch):
     with LARGE.open(tmp_path, 1 << 40):
-        arrays = [np.empty(LARGE_BYTES, np.int8) for _ in range(large_arrays._N_PLACES + 10)]
+        arrays = [np.empty(LARGE_BYTES, np.int8) for _ in range(mappings.N_PLACES + 10)]
         for number, array in enumerate(arrays):
             array[-1] = number % 100
         assert [array[-1] for array in arrays] == [n % 100 for n in range(len(arrays))]
@@ -222,7 +247,7 @@ def test_a_full_disk_is_said_to_be_one(tmp_path, monkeypatch):
     backend = NumpyBackend(1, memory_limit=1)
     full = pytest.raises(OSError, match="No space left on device")
     with full as error, backend.hold_arrays(tmp_path, 1 << 40):
-        LARGE._state[large_arrays._ERROR] = 28  # ENOSPC, as the system says
+        LARGE._state[mappings.ERROR] = 28  # ENOSPC, as the system says
         raise MemoryError("planted")
     assert error.value.filename == str(tmp_path)
     with pytest.raises(MemoryError), backend.hold_arrays(tmp_path, 1 << 40):

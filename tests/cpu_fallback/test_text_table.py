@@ -44,6 +44,14 @@ def test_the_table_grows_and_finds_all_that_it_holds():
     assert len(table.to_arrow()) == len(texts)
 
 
+def test_an_empty_text_behind_full_memory_is_found():
+    texts = pa.array([f"{number:0600d}" for number in range(60)] + [""])
+    table = TextTable()
+    table.add(texts, all_of(texts))
+    assert len(table._text) > len("0") * 600 * 60
+    assert table.add(texts[60:], all_of(texts[60:])).tolist() == [60]
+
+
 def test_texts_that_are_not_wanted_are_left_out():
     table, texts = TextTable(), pa.array(["a", "b", None, "c", "a"])
     wanted = np.array([False, True, True, True, True])

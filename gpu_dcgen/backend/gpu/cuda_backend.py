@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -57,7 +57,9 @@ class CudaBackend:
         )
         self._memory = memory
         self._transfers = Transfers(cupy)
+        self._vocabularies: Any = None  # opened by the first writer
         self._n_out_of_memory = 0
+        self._lock = Lock()
 
     def single_threaded(self) -> CudaBackend:
         """Return this backend, with its device made current for the calling thread."""
@@ -93,7 +95,8 @@ class CudaBackend:
 
     def release_memory(self) -> None:
         """Collect garbage after an out-of-memory error, and count it."""
-        self._n_out_of_memory += 1
+        with self._lock:
+            self._n_out_of_memory += 1
         gc.collect()  # cycles, such as a traceback's, may hold arrays
 
     def read_columns(self, files: Sequence[Path], names: Sequence[str]) -> dict[str, tables.Column]:
@@ -152,7 +155,7 @@ class CudaBackend:
             path,
             schema,
             settings,
-            vocabularies=self._vocabularies,
+            vocabularies=self._open_vocabularies(),
             transfers=self._transfers,
             for_each=self.for_each,
         )
@@ -182,12 +185,15 @@ class CudaBackend:
         """Wait until all submitted work is done."""
         cupy.cuda.get_current_stream().synchronize()
 
-    @functools.cached_property
-    def _vocabularies(self) -> Any:
+    def _open_vocabularies(self) -> Any:
+        """Return the vocabularies on the device, which all writers share."""
         # Imported here, so that the rest of this module runs without RAPIDS, as in tests.
         from .libcudf import Vocabularies
 
-        return Vocabularies()
+        with self._lock:
+            if self._vocabularies is None:
+                self._vocabularies = Vocabularies()
+            return self._vocabularies
 
     def _share(self, share: float) -> int:
         """Bytes of a share of the free memory."""
