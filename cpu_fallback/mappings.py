@@ -1,7 +1,7 @@
 """Compiled functions that allocate, free and replace the mappings of large arrays.
 
-They keep a table of these, which is an array of words, the state, which `LargeArrays` makes. NumPy calls these functions
-for every array, so no Python runs within them. They run with the GIL.
+They keep a table of these in an array of words, the state, which `LargeArrays` makes. NumPy calls
+these functions for every array, so no Python runs within them. They run with the GIL.
 """
 
 from __future__ import annotations
