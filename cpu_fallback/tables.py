@@ -25,7 +25,6 @@ NS_PER_S = 10**9
 NS_PER_DAY = 86_400 * NS_PER_S
 NS_PER_UNIT = {"s": NS_PER_S, "ms": 10**6, "us": 10**3, "ns": 1}
 INT64_MAX = 2**63 - 1
-_CHUNK_ROWS = 1 << 20  # mapped at a time; bounds the memory
 _MERGED_BYTES = 1 << 26  # of dictionaries that wait to be merged, at least
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 # The forms of ISO 8601 that databases and Python write.
@@ -115,7 +114,7 @@ class _NumberMerger:
         self._merge(codes)
         assert self._values is not None  # of the dictionaries that were added
         code_of, values = _sort_used(self._values, self._used)
-        map_indices(code_of, codes)
+        look_up(code_of, codes, codes)
         return values
 
     def _merge(self, codes: np.ndarray) -> None:
@@ -129,10 +128,11 @@ class _NumberMerger:
             used[places[0][self._used]] = True
             # Values that were distinct may be equal as another type.
             if not np.array_equal(places[0], np.arange(len(places[0]))):
-                map_indices(np.append(places[0], np.int32(-1)), codes[: self._n_placed])
+                placed = codes[: self._n_placed]
+                look_up(places[0], placed, placed)
         for (rows, _, occurs), place in zip(self._waiting, places[len(held) :], strict=True):
             _mark_used(used, place, occurs)
-            map_indices(np.append(place, np.int32(-1)), codes[rows])
+            look_up(place, codes[rows], codes[rows])
             self._n_placed = rows.stop
         self._used, self._waiting, self._waiting_bytes = used, [], 0
 
@@ -182,13 +182,6 @@ def _sort_used(values: pa.Array, used: np.ndarray) -> tuple[np.ndarray, pa.Array
     code_of = np.full(len(used) + 1, -1, dtype=np.int32)
     code_of[np.flatnonzero(used)[order.to_numpy()]] = np.arange(len(values), dtype=np.int32)
     return code_of, values.take(order)
-
-
-def map_indices(table: np.ndarray, indices: np.ndarray) -> None:
-    """Replace indices (n,) int32 by what `table` has there, in place; -1 is its last cell."""
-    for start in range(0, len(indices), _CHUNK_ROWS):
-        part = indices[start : start + _CHUNK_ROWS]
-        part[:] = table[part]
 
 
 def _require_room(rows: slice, array: np.ndarray) -> None:
