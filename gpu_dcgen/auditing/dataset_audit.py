@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from .. import __version__
 from ..contract.schema import CONTRACT, HARD_CANDIDATES
@@ -21,7 +20,6 @@ from ..errors import ConfigError
 from ..monitoring.progress import ProgressTracker
 from .certificate import sign, write_certificate
 from .dataset_files import (
-    SIDE_TABLES,
     WrittenDataset,
     check_digests,
     check_files,
@@ -41,10 +39,13 @@ from .manifest_checks import (
 )
 from .memory_tables import write_tables
 from .mining_weights import check_mining_weights, read_mining_weights
+from .sequence_checks import NAME as SEQUENCES
 from .sequence_checks import check_user_sequences
-from .similarity import CosineInputs, SimilarityPairs, weigh_purchases
-from .similarity_checks import check_similarities, select_items
+from .similarity import SimilarityPairs, weigh_purchases
+from .similarity_checks import NAME as SIMILARITIES
+from .similarity_checks import check_similarities
 from .split_checks import PROBE_GROUPS, MiningInputs, SampleSize, SplitResult, check_split
+from .vocabulary_checks import NAME as VOCABULARY
 from .vocabulary_checks import check_train_counts, check_vocabularies
 
 DEFAULT_SAMPLE = 500  # groups a split
@@ -118,14 +119,15 @@ def audit(
     with progress.stage("inputs"):
         expected = _derive(inputs, tables, written)
         check_inputs(expected.inputs, written, findings)
+    digests: dict[str, dict[str, str]] = {}
     with progress.stage("similarity"):
-        cosine_inputs = weigh_purchases(expected.splits[0].log, written.config)
-        tables, digests = _read_side_tables(written, readable)
-        pairs = _check_similarities(written, tables, cosine_inputs, expected, seed, findings)
+        pairs = _check_matrix(written, readable, expected, seed, digests, findings)
     with progress.stage("tables"):
-        if "user_sequences" in tables:
-            check_user_sequences(tables.pop("user_sequences"), expected, written.config, findings)
-        vocabulary = tables.get("item_vocabulary")
+        if SEQUENCES in readable:
+            digests[SEQUENCES] = check_user_sequences(written, expected, findings)
+        vocabulary = None
+        if VOCABULARY in readable:
+            vocabulary, digests[VOCABULARY] = read_side_table(written, VOCABULARY)
         check_vocabularies(written, vocabulary, expected, findings)
         if vocabulary is not None:
             check_mining_weights(vocabulary, expected, pairs, sample, written.config, findings)
@@ -151,7 +153,6 @@ def audit(
     check_digests(digests, written, findings, is_whole=is_whole)
     checker = ManifestChecker(written, findings)
     checker.check_splits(expected)
-    checker.check_similarity(tables.get("item_similarity_matrix"), cosine_inputs)
     checker.check_negatives(results, expected.log.views is not None)
     body = {
         **_describe_audit(findings, size),
@@ -195,27 +196,22 @@ def _derive(
     return replace(expected, inputs=replace(expected.inputs, files=files))
 
 
-def _check_similarities(
-    dataset: WrittenDataset,
-    tables: dict[str, pa.Table],
-    inputs: CosineInputs,
+def _check_matrix(
+    written: WrittenDataset,
+    readable: set[str],
     expected: ExpectedDataset,
     seed: int,
+    digests: dict[str, dict[str, str]],
     findings: Findings,
 ) -> SimilarityPairs | None:
-    """Check the similarity matrix; return its pairs, None where it cannot be used."""
-    if "item_similarity_matrix" not in tables:
-        return None
-    items = select_items(inputs, seed, findings)
-    return check_similarities(
-        tables["item_similarity_matrix"],
-        inputs,
-        expected.log,
-        items,
-        dataset.read_entry("similarity.engine") == "exact",
-        dataset.config,
-        findings,
-    )
+    """Check the similarity matrix and the manifest's figures of it; return its pairs, if any."""
+    inputs, pairs = weigh_purchases(expected.splits[0].log, written.config), None
+    if SIMILARITIES in readable:
+        pairs, digests[SIMILARITIES] = check_similarities(
+            written, inputs, expected.log, seed, findings
+        )
+    ManifestChecker(written, findings).check_similarity(pairs, inputs)
+    return pairs
 
 
 def _check_disjoint_users(
@@ -229,17 +225,6 @@ def _check_disjoint_users(
     if n_shared := int((n_splits > 1).sum()):
         shown = f"{n_shared} users in several splits", "none"
         findings.add_fault("disjoint_users", "all splits", None, *shown, n_shared)
-
-
-def _read_side_tables(
-    written: WrittenDataset, readable: set[str]
-) -> tuple[dict[str, pa.Table], dict[str, dict[str, str]]]:
-    """Return the tables beside the samples that can be read, and their columns' digests."""
-    side = {name: read_side_table(written, name) for name in SIDE_TABLES if name in readable}
-    return (
-        {name: table for name, (table, _) in side.items()},
-        {name: digests for name, (_, digests) in side.items()},
-    )
 
 
 def _note_sample(results: list[SplitResult], findings: Findings) -> bool:

@@ -23,10 +23,6 @@ from .table_reader import hash_file
 
 BATCH_GROUPS = 2048  # checked at a time: bounds the memory
 SIDE_TABLE_ROWS = 1 << 18
-# Beside the samples, and small enough to be read whole.
-SIDE_TABLES = tuple(
-    name for name in list_tables(hard_candidates=False) if not name.endswith("_dataset")
-)
 JSON_FILES = ("vocabulary.json", "category_mappings.json")
 NOT_AUDITED = ("certificate.json", *CARDS)  # written after the build, about the dataset
 NOT_LISTED = ("manifest.json", *NOT_AUDITED)  # in the manifest's own list of files
@@ -318,24 +314,23 @@ def _to_batches(table: pa.Table, max_rows: int | None = None) -> list[pa.RecordB
 
 
 def read_side_table(dataset: WrittenDataset, name: str) -> tuple[pa.Table, dict[str, str]]:
-    """Read one of the other Parquet files, whole, and digest its columns."""
-    (path,) = dataset.parts_of(name)
-    table = pq.read_table(path)
-    digests = ColumnDigests()
-    for batch in _to_batches(table, SIDE_TABLE_ROWS) if table.num_rows else [table]:
-        digests.add(batch)
-    return table, digests.to_hex()
+    """Read a small file beside the samples, whole, and digest its columns."""
+    (path,), digests = dataset.parts_of(name), ColumnDigests()
+    batches = stream_side_table(dataset, name, [], digests)
+    return pa.Table.from_batches(batches, pq.read_schema(path)), digests.to_hex()
 
 
 def stream_side_table(
-    dataset: WrittenDataset, name: str, dictionaries: list[str], digests: ColumnDigests
+    dataset: WrittenDataset, name: str, dictionaries: list[str], digests: ColumnDigests | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a large file beside the samples, and digest its columns.
+    """Yield the rows of a file beside the samples, and digest its columns if asked to.
 
     Texts named in `dictionaries` become dictionary arrays.
     """
     (path,) = dataset.parts_of(name)
-    digests.add(pq.read_schema(path).empty_table())
+    if digests is not None:
+        digests.add(pq.read_schema(path).empty_table())
     for batch in _stream_rows(path, SIDE_TABLE_ROWS, dictionaries):
-        digests.add(batch)
+        if digests is not None:
+            digests.add(batch)
         yield batch

@@ -25,7 +25,6 @@ from .expected import ExpectedSplit, derive_dataset
 from .mining_weights import COLUMN, NEUTRAL, read_mining_weights
 from .negatives import MiningResult, NegativeMiner, Positive
 from .purchase_log import PurchaseLog
-from .similarity import SimilarityPairs
 from .similarity_checks import read_pairs
 
 SAMPLE_ID = re.compile(rf"({'|'.join(SPLITS)})-(\d{{10}})-(\d{{2,}})")
@@ -139,7 +138,7 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
             "Name the folder that the dataset was built from; "
             "'gpu-dcgen audit' says what differs."
         )
-    pairs = _read_similarity_pairs(written, log.item_ids)
+    pairs = read_pairs(written, log.item_ids)
     weights = _read_mining_weights(written, log)
     result = NegativeMiner(log, split.snapshots, pairs, written.config, weights).mine(positive)
     negatives = _explain_negatives(rows, result, log.item_ids, written.config)
@@ -198,12 +197,6 @@ def _find_positive(split: ExpectedSplit, group: int) -> Positive | None:
         return None
     columns = split.user, split.item, split.time, split.copy
     return Positive(*(int(column[group]) for column in columns))
-
-
-def _read_similarity_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
-    path = dataset.folder / "item_similarity_matrix.parquet"
-    columns = ["item_id", "similar_item_id", "similarity"]
-    return read_pairs(pq.read_table(path, columns=columns), item_ids)
 
 
 def _read_mining_weights(dataset: WrittenDataset, log: PurchaseLog) -> np.ndarray:

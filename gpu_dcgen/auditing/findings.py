@@ -87,13 +87,19 @@ class Findings:
         self.add_bad_rows(rule, file, first_row, is_bad, show, stride)
 
     def check_column(
-        self, rule: str, file: str, name: str, values: np.ndarray, expected: ExpectedColumn
+        self,
+        rule: str,
+        file: str,
+        name: str,
+        values: np.ndarray,
+        expected: ExpectedColumn,
+        first_row: int = 0,
     ) -> None:
-        """Add the rows of a whole column that differ, without counting them as checked."""
+        """Add the rows of a column that differ, without counting them as checked."""
         self.add_bad_rows(
             rule,
             file,
-            0,
+            first_row,
             values != expected.values,
             lambda row: (
                 f"{name}: {expected.show(values[row])}",

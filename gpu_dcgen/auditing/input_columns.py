@@ -1,6 +1,6 @@
 """Read columns of the input tables as codes, numbers and times, of any type (D1, D3).
 
-A table gives a column as `chunks(name)`, a list of arrays, and the `widths` of integer ids.
+A table gives a column as `chunks(name)`, arrays in row order, and the `widths` of integer ids.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ import pyarrow.types as types
 from .texts import Vocabulary
 
 MAX_INT64 = 2**63 - 1
+NO_KEY, UNKNOWN_KEY = -1, -2  # of `find_keys`
 NS_PER_DAY = 86_400 * 10**9
 NS_PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 EPOCH = dt.datetime(1970, 1, 1)
@@ -36,8 +37,8 @@ class InputTable(Protocol):
 
     widths: dict[str, int]  # digits of ids that are numbers, by column
 
-    def chunks(self, name: str) -> list[pa.Array]:
-        """Return a column as arrays, in row order."""
+    def chunks(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column as arrays, in row order."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,31 @@ class CodedColumn:
 
 def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
     """Read keys or categories as texts; those of digits padded with zeros to `width`."""
-    parts = []
+    parts = list(_list_texts(table, name, width))
+    occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
+    distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
+    distinct = distinct.take(pc.sort_indices(distinct))
+    vocabulary = Vocabulary(distinct)
+    codes = [_take_or_null(vocabulary.find(values), indices) for values, indices in parts]
+    return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int32), distinct)
+
+
+def find_keys(table: InputTable, name: str, ids: pa.Array) -> np.ndarray:
+    """Find a column of ids among distinct ones: their positions (n,) int32.
+
+    NO_KEY where the id is null or the empty text, UNKNOWN_KEY where `ids` lacks it.
+    """
+    vocabulary, parts = Vocabulary(ids), [np.zeros(0, np.int32)]
+    for values, indices in _list_texts(table, name, table.widths[name]):
+        positions = vocabulary.find(values)
+        has_key = pc.greater(pc.binary_length(values), 0).fill_null(False)
+        is_unknown = has_key.to_numpy(zero_copy_only=False) & (positions < 0)
+        parts.append(_take_or_null(np.where(is_unknown, UNKNOWN_KEY, positions), indices))
+    return np.concatenate(parts)
+
+
+def _list_texts(table: InputTable, name: str, width: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield distinct texts of a column's chunks, and the place of each row among them."""
     for chunk in table.chunks(name):
         chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
         chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()
@@ -71,13 +96,7 @@ def read_texts(table: InputTable, name: str, width: int = 0) -> CodedColumn:
         values = values.cast(pa.string())
         if width:
             values = pa.array([_pad(text, width) for text in values.to_pylist()], pa.string())
-        parts.append((values, chunk.indices))
-    occurring = [values.take(indices.drop_null().unique()) for values, indices in parts]
-    distinct = pa.chunked_array(occurring, pa.string()).drop_null().unique()
-    distinct = distinct.take(pc.sort_indices(distinct))
-    vocabulary = Vocabulary(distinct)
-    codes = [_take_or_null(vocabulary.find(values), indices) for values, indices in parts]
-    return CodedColumn(np.concatenate(codes) if codes else np.zeros(0, np.int32), distinct)
+        yield values, chunk.indices
 
 
 def _pad(text: str | None, width: int) -> str | None:

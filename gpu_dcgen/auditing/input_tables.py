@@ -18,8 +18,11 @@ from ..errors import InputError
 from .far_rows import mark_far_rows
 from .input_columns import (
     EPOCH,
+    NO_KEY,
     NS_PER_DAY,
+    UNKNOWN_KEY,
     CodedColumn,
+    find_keys,
     read_ages,
     read_keys,
     read_numbers,
@@ -246,18 +249,14 @@ def _read_log(
     table: TableReader, item_ids: pa.Array, user_ids: pa.Array, config: DatasetConfig
 ) -> _LogRows:
     inputs = config.inputs
-    articles, customers = read_keys(table, "article_id"), read_keys(table, "customer_id")
-    is_keyless = (articles.codes < 0) | (customers.codes < 0)
-    item = np.append(find_positions(articles.values, item_ids), -1).astype(np.int32)[articles.codes]
-    user = np.append(find_positions(customers.values, user_ids), -1).astype(np.int32)
-    user = user[customers.codes]
-    del articles, customers  # they take as much as what is returned
+    item = find_keys(table, "article_id", item_ids)
+    user = find_keys(table, "customer_id", user_ids)
     time, is_known = read_log_times(table, "t_dat", inputs)
     end = (dt.datetime(MAX_YEAR + 1, 1, 1) - EPOCH).days * NS_PER_DAY
     checks = [
-        ("missing_key", is_keyless),
-        ("unknown_article", item < 0),
-        ("unknown_customer", user < 0),
+        ("missing_key", (item == NO_KEY) | (user == NO_KEY)),
+        ("unknown_article", item == UNKNOWN_KEY),
+        ("unknown_customer", user == UNKNOWN_KEY),
         ("missing_time", ~is_known),
         ("time_out_of_range", (time < 0) | (time >= end)),
     ]
@@ -287,13 +286,10 @@ def _read_log(
         is_far[is_good] = mark_far_rows(time[is_good])
         checks.append(("far_from_others", is_far))
     rows = table.accept(checks, left_out=left_out, is_another=events.is_another)
-    return _LogRows(
-        user=user[rows],
-        item=item[rows],
-        time=time[rows],
-        price=None if price is None else price[rows],
-        channel=channel[rows],
-    )
+    if len(rows) == len(table):  # as it mostly is: a copy of all would take as much again
+        return _LogRows(user, item, time, price, channel)
+    price = None if price is None else price[rows]
+    return _LogRows(user[rows], item[rows], time[rows], price, channel[rows])
 
 
 def _has_prices(table: TableReader, inputs: InputsConfig) -> bool:

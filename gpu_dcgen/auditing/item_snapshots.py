@@ -54,14 +54,14 @@ class ItemSnapshots:
         self.step = config.features.snapshot_days * DAY
         self.first = (start - self.origin) // self.step
         n = (end - 1 - self.origin) // self.step - self.first + 1
-        self._by_time = np.argsort(log.time, kind="stable")
+        self._by_time = np.argsort(log.time)  # rows of one time in any order
         self._times = log.time[self._by_time]
         self.popularity = np.zeros((n, log.n_items), dtype=np.float32)
         self.price = np.full((n, log.n_items), math.nan, dtype=np.float32)
         self.category = np.full((n, log.n_items), -1, dtype=np.int8)
         self.on_sale = np.ones((n, log.n_items), dtype=bool)
         price_units = log.price_units
-        last_days = None if price_units is None else _LastDays(log, price_units)
+        last_days = None if price_units is None else _LastDays(log.n_items)
         for k in range(n):
             instant = self.instant(k)
             rows = self._rows_before(instant, config.features.popularity_days)
@@ -69,7 +69,8 @@ class ItemSnapshots:
             self.popularity[k] = _scale_logarithms(counts)
             if price_units is not None and last_days is not None:
                 # Recent sales give the price; without them, those of the last day of sale.
-                sums, n_sold = last_days.advance(instant)
+                last_days.add(self._times, self._by_time, instant, log.item, price_units)
+                sums, n_sold = last_days.sums.copy(), last_days.counts.copy()
                 is_recent = counts > 0
                 recent_sums = _sum_exactly(log.item[rows], price_units[rows], log.n_items)
                 sums[is_recent], n_sold[is_recent] = recent_sums[is_recent], counts[is_recent]
@@ -126,24 +127,32 @@ def _sum_exactly(cell: np.ndarray, units: np.ndarray, n: int) -> np.ndarray:
 
 
 class _LastDays:
-    """Sum and number of prices on each item's last day of sale before an instant."""
+    """Sum and number of prices on each item's last day of sale before an instant: (I,) int64."""
 
-    def __init__(self, log: PurchaseLog, price_units: np.ndarray) -> None:
-        n_days = int(log.time.max()) // DAY + 1
-        # One cell a day and item, by day, then item.
-        cells, place = np.unique(log.time // DAY * log.n_items + log.item, return_inverse=True)
-        self._day, self._item = cells // log.n_items, cells % log.n_items
-        self._sum, self._count = _sum_exactly(place, price_units, len(cells)), np.bincount(place)
-        self._starts = np.searchsorted(self._day, np.arange(n_days + 1))
+    def __init__(self, n_items: int) -> None:
+        self.sums, self.counts = np.zeros(n_items, np.int64), np.zeros(n_items, np.int64)
         self._n_done = 0
-        self._sums, self._counts = np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64)
 
-    def advance(self, instant: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of sums and numbers (I,) int64; calls come with rising midnights."""
-        stop = int(self._starts[min(instant // DAY, len(self._starts) - 1)])
-        cells = np.arange(self._n_done, stop)[::-1]  # the latest first
-        items, latest = np.unique(self._item[cells], return_index=True)
-        self._sums[items] = self._sum[cells[latest]]
-        self._counts[items] = self._count[cells[latest]]
-        self._n_done = max(stop, self._n_done)
-        return self._sums.copy(), self._counts.copy()
+    def add(
+        self,
+        times: np.ndarray,
+        by_time: np.ndarray,
+        instant: int,
+        items: np.ndarray,
+        price_units: np.ndarray,
+    ) -> None:
+        """Add the sales until an instant; these are midnights that rise from call to call.
+
+        times (E,) int64, sorted, are those of the rows `by_time` of items and price_units.
+        """
+        stop = int(np.searchsorted(times, instant))
+        rows, day = by_time[self._n_done : stop], times[self._n_done : stop] // DAY
+        item = items[rows]
+        last_day = np.full(len(self.sums), -1)
+        last_day[item] = day  # days rise, and the last of equal items stays
+        is_last = day == last_day[item]
+        item, rows = item[is_last], rows[is_last]
+        counts = np.bincount(item, minlength=len(self.sums))
+        sums, is_sold = _sum_exactly(item, price_units[rows], len(self.sums)), counts > 0
+        self.sums[is_sold], self.counts[is_sold] = sums[is_sold], counts[is_sold]
+        self._n_done = stop

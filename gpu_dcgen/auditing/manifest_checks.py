@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ..contract.manifest import IN_MEMORY
 from ..contract.schema import CONTRACT, NEGATIVE_DETAILS, SPLITS
@@ -14,7 +13,7 @@ from .dataset_files import WrittenDataset
 from .expected import ExpectedDataset
 from .findings import Findings
 from .input_tables import InputCounts
-from .similarity import CosineInputs
+from .similarity import CosineInputs, SimilarityPairs
 from .split_checks import SplitResult
 
 
@@ -93,12 +92,12 @@ class ManifestChecker:
             self._check(f"counts.{name}", counts)
         self._check("prices.edges_p1_p25_p50_p75_p99", list(expected.price_edges))
 
-    def check_similarity(self, table: pa.Table | None, inputs: CosineInputs) -> None:
-        """Check figures of the similarity matrix; `table` is None where it is unreadable."""
+    def check_similarity(self, pairs: SimilarityPairs | None, inputs: CosineInputs) -> None:
+        """Check figures of the similarity matrix; `pairs` is None where it cannot be used."""
         engine = self._config.similarity.engine
-        if table is not None:
-            self._check("similarity.pairs", table.num_rows)
-            self._check("similarity.items_with_neighbors", len(table["item_id"].unique()))
+        if pairs is not None:
+            self._check("similarity.pairs", pairs.n_pairs)
+            self._check("similarity.items_with_neighbors", pairs.n_items_with_neighbors)
         if engine in ("exact", "approximate"):
             self._check("similarity.engine", engine)
         self._check("similarity.scale_bits", inputs.scale_bits)

@@ -16,9 +16,9 @@ from .negatives import NegativeMiner, Positive
 from .output_columns import NULL, as_array, encode_numbers, encode_texts, expect_numbers
 from .purchase_log import PurchaseLog
 from .similarity import SimilarityPairs
+from .vocabulary_checks import FILE
 
 RULE = "mining_weights"
-FILE = "item_vocabulary.parquet"
 COLUMN = "mining_weight"
 NEUTRAL = 256  # a factor of 1
 MAX_WEIGHT = 1 << 16

@@ -79,8 +79,9 @@ def select_positives(
         **{reason: int(is_lost[window == split].sum()) for reason, is_lost in refusals.items()},
     }
     remains = is_good & (window == split)
-    order = np.lexsort((log.item, log.user, log.time))
-    order = order[remains[order]]
+    order = np.flatnonzero(remains)
+    # Of rows at one time the order of the log stays: by user, then by item.
+    order = order[np.argsort(log.time[order], kind="stable")]
     rows = [order[window[order] == k] for k in range(3)]
     ledger = {"emitted": {name: len(rows[k]) for k, name in enumerate(SPLITS)}, **losses}
     copies = [np.zeros(len(of_split), dtype=np.int64) for of_split in rows]

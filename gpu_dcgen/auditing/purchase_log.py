@@ -20,7 +20,7 @@ from .texts import Vocabulary
 DAY = NS_PER_DAY
 THURSDAY = 3  # 1970-01-01, counted from Monday
 PRICE_UNITS = 2**20  # prices are compared and averaged as whole multiples of 2^-20
-END_OF_TIME = int(np.iinfo(np.int64).max)
+END_OF_TIME = MAX_KEY = int(np.iinfo(np.int64).max)
 
 
 def find_weekday(days: np.ndarray) -> np.ndarray:
@@ -250,7 +250,7 @@ def build_log(tables: AcceptedTables, cuts: Cuts, filtering: FilteringConfig) ->
     With `filtering.counts: window`, the purchases of each window are filtered together with
     those that remain of earlier windows. InputError if no purchase remains.
     """
-    order = np.lexsort((tables.item, tables.time, tables.user))
+    order = _sort_rows(tables)
     user, item, time = tables.user[order], tables.item[order], tables.time[order]
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1]) | (item[1:] != item[:-1])
@@ -292,6 +292,20 @@ def build_log(tables: AcceptedTables, cuts: Cuts, filtering: FilteringConfig) ->
         dropped=dropped,
         first_time=int(tables.time.min()),
     )
+
+
+def _sort_rows(tables: AcceptedTables) -> np.ndarray:
+    """Return the rows by user, time and item, equal ones in any order: (T,) int64."""
+    times = np.unique(tables.time)
+    n_items, n_moments = len(tables.item_ids), len(times)
+    if len(tables.user_ids) * n_moments * n_items > MAX_KEY:
+        return np.lexsort((tables.item, tables.time, tables.user))
+    # One number a row is sorted several times as fast as three.
+    key = np.searchsorted(times, tables.time)
+    key += tables.user * np.int64(n_moments)
+    key *= n_items
+    key += tables.item
+    return np.argsort(key)
 
 
 def _drop_rare(

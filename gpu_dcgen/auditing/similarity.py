@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -25,9 +26,7 @@ class CosineInputs:
     """Users x items with whole-number weights, and what the cosines of items need of it."""
 
     weights: sparse.csr_matrix  # int64
-    cells: sparse.csr_matrix  # the same pattern, ones
-    weights_by_item: sparse.csr_matrix  # items x users
-    cells_by_item: sparse.csr_matrix
+    cells: sparse.csr_matrix  # int32  the same pattern, ones
     norms: np.ndarray  # (I,) float64  square roots of sums of squared weights
     n_products: np.ndarray  # (I,) int64  multiplications for each item's similarities
     scale_bits: int
@@ -52,13 +51,12 @@ def weigh_purchases(log: PurchaseLog, config: DatasetConfig) -> CosineInputs:
     squares = np.zeros(log.n_items, dtype=np.int64)
     np.add.at(squares, item, weight * weight)
     n_products = np.bincount(item, weights=degree[user], minlength=log.n_items).astype(np.int64)
+    del cell, place, largest  # each takes as much as the matrix
     weights = sparse.csr_matrix((weight, (user, item)), shape=shape)
-    cells = sparse.csr_matrix((np.ones(len(cell), dtype=np.int64), (user, item)), shape=shape)
+    ones = np.ones(weights.nnz, dtype=np.int32)
     return CosineInputs(
         weights=weights,
-        cells=cells,
-        weights_by_item=weights.T.tocsr(),
-        cells_by_item=cells.T.tocsr(),
+        cells=sparse.csr_matrix((ones, weights.indices, weights.indptr), shape=shape),
         norms=np.sqrt(squares.astype(np.float64)),
         n_products=n_products,
         scale_bits=bits,
@@ -102,9 +100,13 @@ def _scale_to_integers(
 ) -> tuple[np.ndarray, int]:
     """Return round(factor x 2^bits) with as many bits as the bounds of sums of squares allow."""
     for limit in (PACKED_BITS, WIDE_BITS):
-        bits = MAX_SCALE_BITS
-        while not _fits(factor, item, n_items, bits, limit):
-            bits -= 1
+        bits, too_many = -MAX_SCALE_BITS, MAX_SCALE_BITS + 1  # more bits, greater sums
+        while too_many - bits > 1:
+            middle = (bits + too_many) // 2
+            if _fits(factor, item, n_items, middle, limit):
+                bits = middle
+            else:
+                too_many = middle
         weight = np.rint(np.ldexp(factor, bits)).astype(np.int64)
         positive = np.sort(weight[weight > 0])
         if not len(positive) or positive[(len(positive) - 1) // 2] >= MIN_MEDIAN_WEIGHT:
@@ -128,11 +130,15 @@ def _fits(factor: np.ndarray, item: np.ndarray, n_items: int, bits: int, limit: 
 class SimilarityRows:
     """Rows of the similarity matrix: by item, then by falling similarity, then by neighbor."""
 
-    item: np.ndarray  # (n,) int64
-    neighbor: np.ndarray  # (n,) int64
+    item: np.ndarray  # (n,) integers
+    neighbor: np.ndarray  # (n,) integers
     similarity: np.ndarray  # (n,) float32
-    common: np.ndarray  # (n,) int64  users of both
-    rank: np.ndarray  # (n,) int64  from 1
+    common: np.ndarray  # (n,) integers  users of both
+    rank: np.ndarray  # (n,) integers  from 1
+
+    def make_keys(self, n_items: int) -> np.ndarray:
+        """Return one number for each pair, item x n_items + neighbor: (n,) int64."""
+        return self.item.astype(np.int64) * n_items + self.neighbor
 
     def take(self, rows: np.ndarray) -> SimilarityRows:
         """Return some of the rows."""
@@ -143,17 +149,26 @@ def compute_similarities(
     inputs: CosineInputs, items: np.ndarray, min_common: int, top_k: int | None
 ) -> Iterator[tuple[np.ndarray, SimilarityRows]]:
     """Yield blocks of `items` (rising) with the rows of their first `top_k` neighbors, or all."""
+    by_item = [matrix[:, items].T.tocsr() for matrix in (inputs.weights, inputs.cells)]
     block = (np.cumsum(inputs.n_products[items]) - 1).clip(0) // BLOCK_PRODUCTS
-    for part in np.split(items, np.flatnonzero(np.diff(block)) + 1):
-        if len(part):
-            yield part, _compute_block(inputs, part, min_common, top_k)
+    bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(items)]
+    for first, stop in itertools.pairwise(bounds):
+        if stop > first:
+            weights, cells = (matrix[first:stop] for matrix in by_item)
+            part = items[first:stop]
+            yield part, _compute_block(inputs, weights, cells, part, min_common, top_k)
 
 
 def _compute_block(
-    inputs: CosineInputs, items: np.ndarray, min_common: int, top_k: int | None
+    inputs: CosineInputs,
+    weights: sparse.csr_matrix,
+    cells: sparse.csr_matrix,
+    items: np.ndarray,
+    min_common: int,
+    top_k: int | None,
 ) -> SimilarityRows:
-    dots = inputs.weights_by_item[items] @ inputs.weights
-    common = inputs.cells_by_item[items] @ inputs.cells
+    """Return the rows of `items`, of which weights and cells are items x users."""
+    dots, common = weights @ inputs.weights, cells @ inputs.cells
     # SciPy leaves out sums that are zero, so the counts may have more pairs than the products.
     if not np.array_equal(dots.indices, common.indices):
         common = _select_entries(common, dots)
@@ -194,15 +209,23 @@ def _list_entries(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 class SimilarityPairs:
     """The similarity matrix of a dataset: pairs by item and rank, found by item or by pair."""
 
-    def __init__(
-        self, item: np.ndarray, neighbor: np.ndarray, similarity: np.ndarray, n_items: int
-    ) -> None:
-        """Take item and neighbor (n,) int64 and similarity (n,) float32 in the file's order."""
-        self._neighbor, self._similarity, self._n_items = neighbor, similarity, n_items
-        self._offsets = np.searchsorted(item, np.arange(n_items + 1))
-        key = item * n_items + neighbor
+    def __init__(self, rows: SimilarityRows, n_items: int) -> None:
+        """Take rows in the file's order."""
+        self._neighbor, self._similarity, self._n_items = rows.neighbor, rows.similarity, n_items
+        self._offsets = np.searchsorted(rows.item, np.arange(n_items + 1, dtype=rows.item.dtype))
+        key = rows.make_keys(n_items)
         self._order = np.argsort(key, kind="stable")
         self._keys = key[self._order]
+
+    @property
+    def n_pairs(self) -> int:
+        """Rows of the matrix."""
+        return len(self._keys)
+
+    @property
+    def n_items_with_neighbors(self) -> int:
+        """Items that have a row."""
+        return int((np.diff(self._offsets) > 0).sum())
 
     def neighbors_of(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """Return an item's neighbors and their similarities, the most similar first."""

@@ -7,17 +7,20 @@ from dataclasses import fields, replace
 import numpy as np
 import pyarrow as pa
 
-from ..config import DatasetConfig
 from ..contract.schema import make_arrow_schema
-from .dataset_files import check_nulls
+from ..errors import InputError
+from .dataset_files import WrittenDataset, check_nulls, stream_side_table
 from .findings import MAX_OFFENDERS, Findings
-from .output_columns import as_array, encode_texts
+from .hashes import ColumnDigests
+from .output_columns import encode_texts
 from .purchase_log import PurchaseLog
 from .similarity import CosineInputs, SimilarityPairs, SimilarityRows, compute_similarities
+from .texts import Vocabulary
 
 NAME = "item_similarity_matrix"
 FILE = f"{NAME}.parquet"
 RULE = "similarity_matrix"
+UNKNOWN = -1  # code of an item that the log lacks
 MAX_PRODUCTS = 2_000_000_000  # multiplications; beyond, a sample of the items is checked
 
 
@@ -32,36 +35,37 @@ def select_items(inputs: CosineInputs, seed: int, findings: Findings) -> np.ndar
     return items
 
 
-def read_pairs(table: pa.Table, item_ids: pa.Array) -> SimilarityPairs:
-    """Read the pairs of a matrix that is sorted by item and rank."""
-    item, neighbor = (
-        encode_texts(as_array(table[name]), item_ids) for name in ("item_id", "similar_item_id")
-    )
-    similarity = as_array(table["similarity"]).to_numpy()
-    return SimilarityPairs(item, neighbor, similarity, len(item_ids))
+def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
+    """Read the pairs of a dataset's matrix, which must be sorted by item and rank."""
+    findings = Findings()
+    rows = _read_rows(dataset, item_ids, None, findings)
+    if rows is None:
+        offender = findings.checks["schema"].offenders[0]
+        raise InputError(
+            f"{dataset.folder / FILE}: row {offender['row']}, {offender['found']}; expected "
+            f"{offender['expected']}.\nBuild the dataset again with gpu-dcgen build."
+        )
+    return SimilarityPairs(rows, len(item_ids))
 
 
 def check_similarities(
-    table: pa.Table,
+    dataset: WrittenDataset,
     inputs: CosineInputs,
     log: PurchaseLog,
-    items: np.ndarray,
-    is_complete: bool,
-    config: DatasetConfig,
+    seed: int,
     findings: Findings,
-) -> SimilarityPairs | None:
-    """Check the rows of `items`; return the pairs of the file, None where it has no order.
+) -> tuple[SimilarityPairs | None, dict[str, str]]:
+    """Check the matrix; return its pairs, None without an order, and its columns' digests.
 
-    A matrix of an approximate search is not `is_complete`: pairs may be missing, and those that
-    it has must be exact.
+    A matrix of an approximate search may lack pairs, and those that it has must be exact.
     """
-    settings = config.similarity
-    if not check_nulls(FILE, 0, table, make_arrow_schema(NAME), findings):
-        return None
-    actual = _encode_rows(table, log)
-    if not _check_order(table, actual, findings):
-        return None
-    offsets = np.searchsorted(actual.item, np.arange(log.n_items + 1))
+    settings, digests = dataset.config.similarity, ColumnDigests()
+    actual = _read_rows(dataset, log.item_ids, digests, findings)
+    if actual is None or not _check_order(actual, log, findings):
+        return None, digests.to_hex()
+    items = select_items(inputs, seed, findings)
+    is_complete = dataset.read_entry("similarity.engine") == "exact"
+    offsets = np.searchsorted(actual.item, np.arange(log.n_items + 1, dtype=actual.item.dtype))
     top_k = settings.top_k if is_complete else None
     for part, expected in compute_similarities(inputs, items, settings.min_common_users, top_k):
         lengths = offsets[part + 1] - offsets[part]
@@ -72,29 +76,50 @@ def check_similarities(
         if not is_complete:
             expected = _select_pairs(expected, actual_rows, log.n_items, settings.top_k)
         _compare_rows(log, rows, actual_rows, expected, findings)
-    return SimilarityPairs(actual.item, actual.neighbor, actual.similarity, log.n_items)
+    return SimilarityPairs(actual, log.n_items), digests.to_hex()
 
 
-def _encode_rows(table: pa.Table, log: PurchaseLog) -> SimilarityRows:
-    item, neighbor = (
-        encode_texts(as_array(table[name]), log.item_ids) for name in ("item_id", "similar_item_id")
+def _read_rows(
+    dataset: WrittenDataset, item_ids: pa.Array, digests: ColumnDigests | None, findings: Findings
+) -> SimilarityRows | None:
+    """Read all rows, items and neighbors as int32, negative where unknown; None with nulls."""
+    vocabulary, schema, parts, first_row = Vocabulary(item_ids), make_arrow_schema(NAME), [], 0
+    has_values = True
+    texts = ["item_id", "similar_item_id"]
+    for batch in stream_side_table(dataset, NAME, texts, digests):
+        has_values &= check_nulls(FILE, first_row, batch, schema, findings)
+        first_row += batch.num_rows
+        if has_values:
+            ids = (encode_texts(batch[name], vocabulary) for name in texts)
+            numbers = ("similarity", "common_users", "rank")
+            parts.append(
+                SimilarityRows(
+                    *(np.maximum(codes, UNKNOWN).astype(np.int32) for codes in ids),
+                    *(batch[name].to_numpy(zero_copy_only=False) for name in numbers),
+                )
+            )
+    if not has_values:
+        return None
+    names = [field.name for field in fields(SimilarityRows)]
+    nothing = [np.zeros(0, np.float32 if name == "similarity" else np.int32) for name in names]
+    return SimilarityRows(
+        *(
+            np.concatenate([empty, *(getattr(part, name) for part in parts)])
+            for name, empty in zip(names, nothing, strict=True)
+        )
     )
-    numbers = (
-        as_array(table[name]).to_numpy(zero_copy_only=False)
-        for name in ("similarity", "common_users", "rank")
-    )
-    return SimilarityRows(item, neighbor, *numbers)
 
 
-def _check_order(table: pa.Table, rows: SimilarityRows, findings: Findings) -> bool:
+def _check_order(rows: SimilarityRows, log: PurchaseLog, findings: Findings) -> bool:
     """Whether all items are known, and rows are by item and rank."""
+    known = "items that pass the filters"
     is_unknown = (rows.item < 0) | (rows.neighbor < 0)
     findings.add_bad_rows(
         "references",
         FILE,
         0,
         is_unknown,
-        lambda row: (table.slice(row, 1).to_pylist()[0], "items that pass the filters"),
+        lambda row: (_show_row(log, rows, row), known),
     )
     step = np.diff(rows.item)
     is_disordered = np.append(False, (step < 0) | ((step == 0) & (np.diff(rows.rank) != 1)))
@@ -108,9 +133,7 @@ def _select_pairs(
     expected: SimilarityRows, actual: SimilarityRows, n_items: int, top_k: int
 ) -> SimilarityRows:
     """Select the expected pairs that the file has, at most `top_k` an item, ranked again."""
-    exists = np.isin(
-        expected.item * n_items + expected.neighbor, actual.item * n_items + actual.neighbor
-    )
+    exists = np.isin(expected.make_keys(n_items), actual.make_keys(n_items))
     expected = expected.take(np.flatnonzero(exists))
     rank = np.arange(len(expected.item)) - np.searchsorted(expected.item, expected.item) + 1
     return replace(expected, rank=rank).take(np.flatnonzero(rank <= top_k))
@@ -133,9 +156,7 @@ def _compare_rows(
             ]
         )
     else:
-        keys, expected_keys = (
-            pairs.item * log.n_items + pairs.neighbor for pairs in (actual, expected)
-        )
+        keys, expected_keys = (pairs.make_keys(log.n_items) for pairs in (actual, expected))
         is_bad = ~np.isin(keys, expected_keys)
         n_missing = max(1, len(np.setdiff1d(expected_keys, keys)))
         shown = f"{len(keys)} rows of these items", f"{len(expected_keys)}"
@@ -148,7 +169,10 @@ def _compare_rows(
 
 
 def _show_row(log: PurchaseLog, rows: SimilarityRows, at: int) -> str:
-    item, neighbor = (log.item_ids[int(code[at])].as_py() for code in (rows.item, rows.neighbor))
+    item, neighbor = (
+        log.item_ids[int(code[at])].as_py() if code[at] >= 0 else "an unknown item"
+        for code in (rows.item, rows.neighbor)
+    )
     return (
         f"{item} and {neighbor}: similarity {float(rows.similarity[at])!r}, "
         f"{rows.common[at]} common users, rank {rows.rank[at]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,19 +87,21 @@ class TableReader:
             for file, names in zip(self.files, self._names, strict=True)
         )
 
-    def chunks(self, name: str) -> list[pa.Array]:
-        """Return a column file by file, texts as dictionaries; nulls where a file lacks it."""
-        column, name, chunks = name, self._mapping.get(name, name), []
+    def chunks(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column in row order, texts as dictionaries; nulls where a file lacks it.
+
+        Of Parquet, one row group at a time is in memory: their dictionaries repeat each other.
+        """
+        column, name = name, self._mapping.get(name, name)
         for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
             if name in names and is_csv(file):
-                texts = read_csv_column(file, name, self._csv).chunks
-                chunks += [replace_decimal_comma(column, chunk, self._csv) for chunk in texts]
+                for chunk in read_csv_column(file, name, self._csv).chunks:
+                    yield replace_decimal_comma(column, chunk, self._csv)
             elif name in names:
-                chunks += _read_column(file, name).chunks
+                yield from _read_column(file, name)
             else:
                 value = read_partitions(file, self.path).get(name)
-                chunks.append(pa.repeat(pa.scalar(value, pa.string()), n))
-        return chunks
+                yield pa.repeat(pa.scalar(value, pa.string()), n)
 
     def accept(
         self,
@@ -138,10 +141,17 @@ class TableReader:
         return np.flatnonzero(is_accepted)
 
 
-def _read_column(file: Path, name: str) -> pa.ChunkedArray:
-    try:
-        return pq.ParquetFile(file, read_dictionary=[name]).read(columns=[name]).column(0)
-    except (OSError, pa.ArrowNotImplementedError):
-        # Delta encodings, as DuckDB writes them; a torn file fails again below.
-        column = pq.ParquetFile(file).read(columns=[name]).column(0)
-        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+def _read_column(file: Path, name: str) -> Iterator[pa.Array]:
+    """Yield a column of a Parquet file by row group; of one without any, an empty array."""
+    with_dictionary = pq.ParquetFile(file, read_dictionary=[name])
+    if not with_dictionary.num_row_groups:
+        yield pa.array([], with_dictionary.schema_arrow.field(name).type)
+    for number in range(with_dictionary.num_row_groups):
+        try:
+            column = with_dictionary.read_row_group(number, columns=[name]).column(0)
+        except (OSError, pa.ArrowNotImplementedError):
+            # Delta encodings, as DuckDB writes them; a torn file fails again here.
+            column = pq.ParquetFile(file).read_row_group(number, columns=[name]).column(0)
+            is_dictionary = pa.types.is_dictionary(column.type)
+            column = column if is_dictionary else column.dictionary_encode()
+        yield from column.chunks

@@ -27,6 +27,8 @@ from .output_columns import as_array, encode_numbers, encode_texts, expect_numbe
 from .positives import BalancingWeights
 from .purchase_log import PurchaseLog
 
+NAME = "item_vocabulary"
+FILE = f"{NAME}.parquet"
 RULE = "vocabularies"
 PLURALS = {
     "product_group": "product_groups",
@@ -64,22 +66,21 @@ def check_vocabularies(
 
 def check_item_vocabulary(table: pa.Table, log: PurchaseLog, findings: Findings) -> None:
     """Check ids, indices and categories of all items."""
-    file = "item_vocabulary.parquet"
-    if not check_nulls(file, 0, table, make_arrow_schema("item_vocabulary"), findings):
+    if not check_nulls(FILE, 0, table, make_arrow_schema(NAME), findings):
         return
-    if not findings.check_equal(RULE, file, "rows", table.num_rows, log.n_items):
+    if not findings.check_equal(RULE, FILE, "rows", table.num_rows, log.n_items):
         return
     findings.count(RULE, log.n_items)
     items = np.argsort(log.item_index)
     name = "item_index"
     index = encode_numbers(as_array(table[name]))
-    findings.check_column(RULE, file, name, index, expect_numbers(log.item_index[items]))
+    findings.check_column(RULE, FILE, name, index, expect_numbers(log.item_index[items]))
     columns = {"item_id": (items, log.item_ids)}
     for name, category in log.item_columns.items():
         columns[f"item_{name}"] = category.codes[items], category.values
     for name, (codes, vocabulary) in columns.items():
         actual = encode_texts(as_array(table[name]), vocabulary)
-        findings.check_column(RULE, file, name, actual, expect_texts(codes, vocabulary))
+        findings.check_column(RULE, FILE, name, actual, expect_texts(codes, vocabulary))
 
 
 def check_train_counts(
@@ -89,7 +90,7 @@ def check_train_counts(
 
     `n_hard` (I,) int64 counts the hard negatives in the rows of train, None where not all are read.
     """
-    file, log = "item_vocabulary.parquet", expected.log
+    log = expected.log
     if table.num_rows != log.n_items:
         return  # `check_item_vocabulary` reports it
     items = np.argsort(log.item_index)
@@ -101,7 +102,7 @@ def check_train_counts(
         if counts is not None:
             values = encode_numbers(as_array(table[name]))
             findings.count(RULE, log.n_items)
-            findings.check_column(RULE, file, name, values, expect_numbers(counts[items]))
+            findings.check_column(RULE, FILE, name, values, expect_numbers(counts[items]))
 
 
 def _expect_vocabulary(

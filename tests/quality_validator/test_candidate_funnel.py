@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from gpu_dcgen.auditing.dataset_files import open_dataset
 from gpu_dcgen.auditing.expected import derive_dataset
 from gpu_dcgen.auditing.negatives import NegativeMiner, Positive
 from gpu_dcgen.auditing.similarity_checks import read_pairs
@@ -40,8 +41,7 @@ def built(folder, config, backend="cpu", n_rows=700):
 def expected(folder, config) -> Counter:
     """(first source, fate) -> candidates of all positives."""
     dataset, counts = derive_dataset(folder / "input", config), Counter()
-    matrix = pq.read_table(folder / "output" / "item_similarity_matrix.parquet")
-    pairs = read_pairs(matrix, dataset.log.item_ids)
+    pairs = read_pairs(open_dataset(folder / "output"), dataset.log.item_ids)
     vocabulary = pq.read_table(folder / "output" / "item_vocabulary.parquet").sort_by("item_id")
     weights = vocabulary["mining_weight"].to_numpy()
     for split in dataset.splits:
