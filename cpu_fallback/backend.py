@@ -119,13 +119,16 @@ class NumpyBackend:
                 raise
 
     def map_saved(self, arrays: Sequence[tuple[npt.NDArray[Any], int]], file: int) -> None:
-        """Let a file serve as the memory of large arrays, as soon as that is needed."""
+        """Let a file serve as the memory of large arrays, as soon as that is needed.
+
+        The last array makes room first: records name what samples look up before the rest.
+        """
         large_arrays = self._large_arrays
         if large_arrays is None or not large_arrays.is_open:
             return
         if large_arrays.is_memory_short:
             os.fsync(file)  # here, where no thread waits for it
-        for array, offset in arrays:
+        for array, offset in reversed(arrays):
             large_arrays.note_saved(array, file, offset)
 
     def reset_counters(self) -> None:

@@ -23,6 +23,7 @@ from .encodings import (
     StringIndices,
     Strings,
     as_bits,
+    is_sparse,
 )
 from .entries import Entries
 from .parquet import (
@@ -181,10 +182,17 @@ def _encode_words(
     codes = np.ascontiguousarray(codes, np.int32)
     selected = None
     if pa.types.is_string(type_):
-        # The last cell stands for null, code -1.
-        occurs = np.zeros(n_strings + 1, bool)
-        occurs[codes] = True
-        occurs[-1] = False
-        selected = np.flatnonzero(occurs)
+        selected = _find_occurring(codes, n_strings)
     encoder = StringIndices(codes, selected, Strings.from_arrow(vocabulary.strings), repeats)
     return encoder, codes >= 0 if entries.n_nulls else None
+
+
+def _find_occurring(codes: np.ndarray, n: int) -> np.ndarray:
+    """Return those of 0..n-1 that occur among codes (m,), of which -1 is null: rising."""
+    if is_sparse(len(codes), n):
+        occurring = np.unique(codes)
+        return occurring[np.searchsorted(occurring, 0) :]
+    occurs = np.zeros(n + 1, bool)  # the last cell stands for null
+    occurs[codes] = True
+    occurs[-1] = False
+    return np.flatnonzero(occurs)

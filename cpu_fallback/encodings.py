@@ -20,6 +20,7 @@ from .sample_ids import count_group_bytes, encode_sample_ids
 PLAIN, RLE, DELTA_BYTE_ARRAY, RLE_DICTIONARY = 0, 3, 7, 8
 # Longer minima and maxima are left out, as Arrow does.
 _MAX_EXTREME_BYTES = 4096
+_SORTING_COST = 64  # of a code, in cells of a table that are passed over
 
 Buffer = Any  # bytes or an array
 
@@ -224,6 +225,10 @@ class StringIndices(Indices):
         codes, n_values = words, len(strings.offsets) - 1
         if selected is None:
             selected = np.arange(n_values)
+        elif is_sparse(len(words), n_values):
+            codes = np.searchsorted(selected, words).astype(np.int32)
+            codes[words < 0] = -1
+            n_values = len(selected)
         else:
             # The last cell stands for null; only cells of codes that occur are set and read.
             position = np.empty(n_values + 1, np.int32)
@@ -252,6 +257,11 @@ class StringIndices(Indices):
     def count_text(self, page: PageRange) -> int | None:
         """Return the bytes of the strings."""
         return cells.sum_lengths(self._codes[page.cells], self._lengths) * self._repeats
+
+
+def is_sparse(n_codes: int, n_values: int) -> bool:
+    """Whether sorting codes takes less than a pass over all that they may stand for."""
+    return n_codes * _SORTING_COST < n_values
 
 
 def as_bits(values: np.ndarray) -> np.ndarray:

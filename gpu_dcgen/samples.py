@@ -17,11 +17,13 @@ from .contract.schema import (
     SEASONS,
 )
 from .digest import vocabulary
+from .kernels.item_states import pack_states
 from .kernels.logarithms import log_ratio, make_table
 from .kernels.rows import ItemColumns, ItemTables, describe_items
 from .kernels.sources import SOURCES
 from .negative_sampler import Negatives, SamplerInputs, sample_negatives
 from .preparation.balancing import Balance, positive_weights
+from .preparation.features import ItemSnapshots
 from .preparation.interactions import Interactions
 from .preparation.splits import Positives, SplitPlan
 from .preparation.windows import DAY
@@ -44,6 +46,7 @@ class StageResults(SamplerInputs):
     sequence_items: Array  # (E,) int32  item_index of each interaction, in the rows' order
     vocabularies: dict[str, Vocabulary]
     item_categories: Array  # (I, categories) int32  codes of ITEM_CATEGORIES, -1 null
+    item_states: Array  # (K, I) uint64  `kernels.item_states`, by snapshot
     user_categories: dict[str, Array]  # age_group, club_status, news_frequency: (U,) int32
     random_log_q: Array  # (K,) float32  log of a random negative's probability, by snapshot (D13)
     generated_at: int  # nanoseconds since 1970 UTC
@@ -92,10 +95,26 @@ def collect_results(
         item_categories=xp.stack(
             [interactions.item_columns[name].codes for name in ITEM_CATEGORIES], axis=1
         ),
+        item_states=_pack_states(inputs.features.snapshots, backend),
         user_categories={"age_group": age_group, **{name: columns[name].codes for name in columns}},
         random_log_q=_random_log_q(inputs, config, backend),
         generated_at=generated_at,
     )
+
+
+def _pack_states(snapshots: ItemSnapshots, backend: Backend) -> Array:
+    """Return `StageResults.item_states`, snapshot by snapshot to save memory."""
+    xp = backend.xp
+    states = xp.empty(snapshots.on_sale.shape, dtype=xp.uint64)
+    for k in range(states.shape[0]):
+        states[k] = pack_states(
+            xp,
+            snapshots.popularity[k],
+            snapshots.price[k],
+            snapshots.price_category[k],
+            snapshots.on_sale[k],
+        )
+    return states
 
 
 def _random_log_q(inputs: SamplerInputs, config: DatasetConfig, backend: Backend) -> Array:
@@ -284,17 +303,15 @@ def _item_columns(
 
     `snapshot` (n,) int64 is that of each row.
     """
-    xp, snapshots, n_categories = backend.xp, results.features.snapshots, len(ITEM_CATEGORIES)
+    xp, n_categories = backend.xp, len(ITEM_CATEGORIES)
     columns = ItemColumns(
         category=xp.empty((n_categories, *item.shape), dtype=xp.int32),
-        popularity=xp.empty(item.shape, dtype=xp.float32),
-        price=xp.empty(item.shape, dtype=xp.float32),
+        popularity=xp.empty(item.shape, dtype=xp.uint32),
+        price=xp.empty(item.shape, dtype=xp.uint32),
         has_price=xp.empty(item.shape, dtype=bool),
         price_category=xp.empty(item.shape, dtype=xp.int8),
     )
-    tables = ItemTables(
-        results.item_categories, snapshots.popularity, snapshots.price, snapshots.price_category
-    )
+    tables = ItemTables(results.item_categories, results.item_states)
     backend.for_each(describe_items, item.shape[0], item, snapshot, tables, columns)
     return {
         f"{prefix}_id": Codes(item.reshape(-1), results.vocabularies["item_id"]),
@@ -304,12 +321,12 @@ def _item_columns(
             )
             for number, name in enumerate(ITEM_CATEGORIES)
         },
-        f"{prefix}_popularity_score": Values(columns.popularity.reshape(-1)),
+        f"{prefix}_popularity_score": Values(columns.popularity.reshape(-1).view(xp.float32)),
         f"{prefix}_price_category": Codes(
             columns.price_category.reshape(-1), results.vocabularies["price_category"]
         ),
         f"{prefix}_price_normalized": Values(
-            columns.price.reshape(-1), columns.has_price.reshape(-1)
+            columns.price.reshape(-1).view(xp.float32), columns.has_price.reshape(-1)
         ),
     }
 

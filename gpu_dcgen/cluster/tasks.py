@@ -87,6 +87,7 @@ class SharedResults:
     sequence_items: Array
     vocabularies: dict[str, Vocabulary]
     item_categories: Array
+    item_states: Array
     user_categories: dict[str, Array]
     random_log_q: Array
     generated_at: int

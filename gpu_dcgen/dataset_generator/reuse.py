@@ -30,14 +30,13 @@ from ..digest import ContentDigest
 from ..errors import ConfigError, InputError
 from ..outputs.parts import Part, PartRecord, ReusedSplit
 from ..preparation.windows import format_time
-from ..quality_validator.metrics import WEEK, QualityMetrics
+from ..quality_validator.metrics import BY_ITEM, WEEK, QualityMetrics
 from ..samples import StageResults
 from ..storage.checksums import sha256_of
+from ..tallies import Tallies
 from .fingerprints import Fingerprints, Provenance
 
 FILE = "append.json"
-# Tallies by item; in the file they are in the order of item_index.
-_BY_ITEM = ("positive_items", "hard_items", "random_items")
 # Counts of `QualityMetrics` beside the tallies.
 _COUNTS = ("groups", "negatives_verified", "violations", "hard_by_source", "relaxed")
 _REBUILD = "Build it again with 'gpu-dcgen build --overwrite'."
@@ -210,7 +209,7 @@ class PreviousDataset:
     def _part_record(self, split: str, results: StageResults, backend: Backend) -> PartRecord:
         record, log, tallies = self._splits[split], results.interactions, {}
         for name, values in record.tallies.items():
-            if name in _BY_ITEM:
+            if name in BY_ITEM:
                 by_index = _pad(values, log.n_items, backend)
                 tallies[name] = by_index[results.item_codes - 1]
             elif name == "weeks":
@@ -220,7 +219,7 @@ class PreviousDataset:
                 tallies[name] = backend.from_host(values).astype(backend.xp.int64)
         metrics = QualityMetrics(
             **{name: getattr(record, name) for name in _COUNTS},
-            tallies={split: bring_to_host(backend, tallies)},
+            tallies=Tallies({split: bring_to_host(backend, tallies)}),
         )
         digest = ContentDigest({name: int(total, 16) for name, total in record.digest.items()})
         drawing_s, checking_s, working_s = record.seconds
@@ -242,9 +241,9 @@ def describe_splits(
     splits = {}
     for split, record in zip(SPLITS, records, strict=True):
         tallies = {}
-        for name, vector in record.metrics.tallies.get(split, {}).items():
-            values = (vector[order] if name in _BY_ITEM else vector).tolist()
-            tallies[name] = _strip_zeros(values) if name in (*_BY_ITEM, "weeks") else values
+        for name, vector in record.metrics.tallies.get_vectors(split).items():
+            values = (vector[order] if name in BY_ITEM else vector).tolist()
+            tallies[name] = _strip_zeros(values) if name in (*BY_ITEM, "weeks") else values
         splits[split] = {
             "generated_at": generated_at.get(split, format_time(results.generated_at)),
             "fingerprints": provenance.fingerprints[split],

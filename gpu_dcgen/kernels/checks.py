@@ -16,6 +16,7 @@ from .draws import (
     may_be_owned,
     select_filter,
 )
+from .item_states import is_on_sale, is_priced
 
 VIOLATIONS = (
     "item out of the vocabulary",
@@ -55,8 +56,7 @@ class CheckTables(NamedTuple):
     product_code: Any  # (I,) int32
     product_group: Any  # (I,) int32
     place: Any  # (I,) int32  department, or what stands in for it
-    on_sale: Any  # (K, I) bool
-    price: Any  # (K, I) float32  NaN unknown
+    state: Any  # (K, I) uint64  `item_states`, by snapshot
 
 
 class GroupChecks(NamedTuple):
@@ -80,8 +80,8 @@ class CheckScratch(NamedTuple):
 def check_group(row, lane, groups, tables, scratch, checks):
     """Find the rules that a group violates, and count what the gates ask of its negatives."""
     items, places = select_filter(scratch.items, lane), scratch.place[lane]
-    on_sale, place, product_group = tables.on_sale, tables.place, tables.product_group
-    n_items, width = on_sale.shape[1], groups.item.shape[1]
+    states, place, product_group = tables.state, tables.place, tables.product_group
+    n_items, width = states.shape[1], groups.item.shape[1]
     k, positive = groups.snapshot[row], groups.row[row]
     user, i = tables.log.user[positive], tables.log.item[positive]
     own_place, own_group = place[i], product_group[i]
@@ -94,10 +94,10 @@ def check_group(row, lane, groups, tables, scratch, checks):
         if j < 0 or j >= n_items:
             violations |= UNKNOWN_ITEM
             continue
-        price = tables.price[k, j]
-        if price != price:
+        state = states[k, j]
+        if not is_priced(state):
             n_unpriced += 1
-        if not on_sale[k, j]:
+        if not is_on_sale(state):
             violations |= _NOT_ON_SALE
         if slot > 0:
             places[slot] = place[j]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import kernel_helper, row_kernel
+from .item_states import is_priced, popularity_bits, price_bits, price_category
 from .rng import fold, mix
 
 SPAN = 256  # rows that one call of `add_rows` sums up
@@ -24,20 +25,18 @@ FNV_PRIME = np.uint64(0x100000001B3)
 
 
 class ItemTables(NamedTuple):
-    """What samples say of items; K snapshots."""
+    """What samples say of items."""
 
     category: Any  # (I, C) int32  the codes of an item side by side
-    popularity: Any  # (K, I) float32
-    price: Any  # (K, I) float32  NaN unknown
-    price_category: Any  # (K, I) int8
+    state: Any  # (K, I) uint64  `item_states`, by snapshot
 
 
 class ItemColumns(NamedTuple):
     """The same of the w items of n rows."""
 
     category: Any  # (C, n, w) int32
-    popularity: Any  # (n, w) float32
-    price: Any  # (n, w) float32
+    popularity: Any  # (n, w) uint32  the bits of a float32
+    price: Any  # (n, w) uint32  the bits of a float32, NaN unknown
     has_price: Any  # (n, w) bool
     price_category: Any  # (n, w) int8
 
@@ -50,11 +49,11 @@ def describe_items(row, item, snapshot, tables, columns):
         j = np.uint64(item[at, slot])
         for number in range(np.uint64(tables.category.shape[1])):
             columns.category[number, at, slot] = tables.category[j, number]
-        price = tables.price[k, j]
-        columns.popularity[at, slot] = tables.popularity[k, j]
-        columns.price[at, slot] = price
-        columns.has_price[at, slot] = price == price
-        columns.price_category[at, slot] = tables.price_category[k, j]
+        state = tables.state[k, j]
+        columns.popularity[at, slot] = popularity_bits(state)
+        columns.price[at, slot] = price_bits(state)
+        columns.has_price[at, slot] = is_priced(state)
+        columns.price_category[at, slot] = price_category(state)
 
 
 @row_kernel

@@ -100,7 +100,7 @@ def item_blocks(
     results: StageResults, metrics: QualityMetrics, backend: Backend
 ) -> Iterator[Block]:
     """Yield item_vocabulary: item_index 1..n with each item's id, static columns and counts."""
-    log, tallies = results.interactions, metrics.tallies[SPLITS[0]]
+    log, tallies = results.interactions, metrics.tallies.get_vectors(SPLITS[0])
     order = backend.xp.argsort(results.item_codes, kind="stable")
     counts = {
         "n_train_positives": backend.from_host(tallies["positive_items"]),

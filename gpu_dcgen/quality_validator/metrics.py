@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..backend.protocol import Array, Backend
 from ..backend.runs import bring_to_host, count_each
@@ -24,10 +24,8 @@ from ..negative_sampler import allocate_filter
 from ..preparation.balancing import SEGMENTS, positive_weights
 from ..preparation.windows import DAY
 from ..samples import Group, StageResults
+from ..tallies import Tallies
 from .candidate_funnel import count_candidates
-
-if TYPE_CHECKING:
-    import numpy as np
 
 WEEK = 7 * DAY
 BINS = 20  # of shares 0..1: prices and similarities; one more counts those that are not known
@@ -42,6 +40,7 @@ NULLABLE = (
 )
 # Sample weights are summed in units of 2^-20, so that the order of blocks does not matter.
 WEIGHT_UNIT = 1 << 20
+BY_ITEM = ("positive_items", "hard_items", "random_items")  # tallies
 DRAWN_SOURCES = (*SOURCES, "random")
 
 
@@ -49,7 +48,7 @@ DRAWN_SOURCES = (*SOURCES, "random")
 class QualityMetrics:
     """Counts over blocks; adding and merging in any order gives the same numbers.
 
-    `tallies` has, by split and name, vectors (m,) int64 on the host, as long as what they count by:
+    `tallies` has, by split and name, vectors as long as what they count by:
 
     - positive_items, hard_items, random_items: rows by item
     - weeks: positives by whole weeks since the log's first purchase
@@ -68,7 +67,7 @@ class QualityMetrics:
     violations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
     hard_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     relaxed: int = 0
-    tallies: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False)
+    tallies: Tallies = field(default_factory=Tallies, compare=False)
 
     def add(
         self, group: Group, results: StageResults, config: DatasetConfig, backend: Backend
@@ -85,7 +84,11 @@ class QualityMetrics:
         unknown = is_broken and bool((checks.violations & UNKNOWN_ITEM).any())
         last_item = results.interactions.n_items - 1
         known = replace(group, item=xp.clip(group.item, 0, last_item)) if unknown else group
-        counts = count_each(xp, _list_codes(known, checks, results, config, backend))
+        columns = _list_codes(known, checks, results, config, backend)
+        # Fewer codes than counts come to the host as they are.
+        few = [name for name in BY_ITEM if columns[name][0].size < columns[name][1]]
+        codes = {name: columns.pop(name)[0].reshape(-1).astype(xp.int64) for name in few}
+        counts = count_each(xp, columns)
         n_hard = int(negatives.source.shape[1])
         random_later = checks.later_bought[:, 1 + n_hard :].astype(xp.int64)
         n_random = xp.full(1, random_later.size, dtype=xp.int64)
@@ -99,13 +102,15 @@ class QualityMetrics:
         if n_hard and not unknown:
             sums["candidates"] = count_candidates(group, results, config, backend)
         sums["relaxed"] = negatives.n_relaxed.astype(xp.int64).sum().reshape(1)
-        tally = bring_to_host(backend, counts | sums)
+        tally, split = bring_to_host(backend, codes | counts | sums), group.positives.split
         self.relaxed += int(tally.pop("relaxed")[0])
         for name, count in zip(SOURCES, tally["drawn"][:-1].tolist(), strict=True):
             self.hard_by_source[name] += count
         self.groups += n
         self.negatives_verified += n * (width - 1)
-        self._add_tallies({group.positives.split: tally})
+        for name in few:
+            self.tallies.add_codes(split, name, tally.pop(name), results.interactions.n_items)
+        self.tallies.add(split, tally)
 
     def merge(self, other: "QualityMetrics") -> None:
         """Add what `other` has counted."""
@@ -118,13 +123,7 @@ class QualityMetrics:
         ):
             for name, count in theirs.items():
                 mine[name] += count
-        self._add_tallies(other.tallies)
-
-    def _add_tallies(self, added: dict[str, dict[str, np.ndarray]]) -> None:
-        for split, tallies in added.items():
-            mine = self.tallies.setdefault(split, {})
-            for name, vector in tallies.items():
-                mine[name] = mine[name] + vector if name in mine else vector
+        self.tallies.merge(other.tallies)
 
 
 def place_column(results: StageResults) -> str:
@@ -157,8 +156,7 @@ def _check(group: Group, results: StageResults, backend: Backend) -> GroupChecks
         product_code=log.item_columns["product_code"].codes,
         product_group=log.item_columns["product_group"].codes,
         place=log.item_columns[place_column(results)].codes,
-        on_sale=features.snapshots.on_sale,
-        price=features.snapshots.price,
+        state=results.item_states,
     )
     checks = GroupChecks(
         violations=xp.empty(n, dtype=xp.int32),

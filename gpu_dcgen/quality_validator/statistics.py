@@ -119,7 +119,7 @@ def _collect(
     metrics: QualityMetrics, results: StageResults, config: DatasetConfig, backend: Backend
 ) -> _Counts:
     tallies = [
-        {name: vector.tolist() for name, vector in metrics.tallies.get(split, {}).items()}
+        {name: vector.tolist() for name, vector in metrics.tallies.get_vectors(split).items()}
         for split in SPLITS
     ]
     total = {

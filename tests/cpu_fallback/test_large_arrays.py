@@ -105,6 +105,23 @@ def test_a_saved_array_is_in_memory_until_another_needs_that(tmp_path):
     assert files_of_mappings(path) == 0
 
 
+def test_the_last_array_of_a_file_makes_room_first(tmp_path):
+    with LARGE.open(tmp_path, 20 * MB):
+        first, second = np.arange(MB), np.arange(MB)  # 8 MB each
+        path, backend = tmp_path / "saved", NumpyBackend(1)
+        backend._large_arrays = LARGE
+        with open(path, "w+b") as file:
+            file.write(first.tobytes() + second.tobytes())
+            file.flush()
+            backend.map_saved([(first, 0), (second, first.nbytes)], file.fileno())
+        third = np.zeros(MB)
+        (line,) = [
+            line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
+        ]
+        assert int(line.split("-")[0], 16) == second.ctypes.data
+    del first, second, third
+
+
 def test_saved_arrays_stay_where_all_of_them_would_not_suffice(tmp_path):
     with LARGE.open(tmp_path, 20 * MB):
         first, second = np.arange(MB), np.arange(MB)  # 8 MB each
