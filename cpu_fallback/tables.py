@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from .file_columns import FileColumn, is_text
 from .memory import release_unused
+from .text_order import sort_texts
 from .text_table import TextTable, look_up, mark_occurring
 
 Column = Iterable[pa.Array]  # a list of chunks, or a `FileColumn`
@@ -76,11 +77,11 @@ class _TextMerger:
     def finish(self, codes: np.ndarray) -> pa.Array:
         """Write the codes of all rows, and return the sorted distinct texts."""
         texts = self._texts.to_arrow()
-        order = pc.sort_indices(texts)
+        order = sort_texts(texts)
         code_of = np.empty(len(texts), dtype=np.int32)
-        code_of[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)
+        code_of[order] = np.arange(len(texts), dtype=np.int32)
         look_up(code_of, codes, codes)
-        return texts.take(order)
+        return texts.take(pa.array(order))
 
 
 class _NumberMerger:
