@@ -119,10 +119,7 @@ class NumpyBackend:
                 raise
 
     def map_saved(self, arrays: Sequence[tuple[npt.NDArray[Any], int]], file: int) -> None:
-        """Let a file serve as the memory of large arrays, as soon as that is needed.
-
-        The last array makes room first: records name what samples look up before the rest.
-        """
+        """Let a file serve as the memory of large arrays, of the last first, as soon as needed."""
         large_arrays = self._large_arrays
         if large_arrays is None or not large_arrays.is_open:
             return

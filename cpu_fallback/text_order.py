@@ -5,15 +5,12 @@ Arrow compares texts where they lie: each comparison waits for memory twice.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import pyarrow as pa
 
 from .encodings import Strings
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
 _WIDTH = 8  # bytes of a word
 
 
@@ -23,27 +20,39 @@ def sort_texts(texts: pa.Array) -> np.ndarray:
     None is null; equal ones are in any order.
     """
     offsets, text = Strings.from_arrow(texts)
-    order, start = np.arange(len(texts)), _count_common(offsets, text)
+    start = _count_common(offsets, text)
+    keys = _read_words(np.arange(len(texts)), start, offsets, text)
+    order = np.argsort(keys)
+    keys = keys[order]
     # Of texts that are equal so far: their places in the order, and their run of equal ones.
-    tied, run = order.copy(), np.zeros(len(texts), dtype=np.int64)
+    tied, run = _find_ties(keys[1:] == keys[:-1])
+    del keys
     while len(tied):
-        rows = order[tied]
+        rows, start = order[tied], start + _WIDTH
         lengths = offsets[rows + 1] - offsets[rows]
         is_end = bool((lengths <= start).all())  # but for zeros at their ends they are equal
         keys = lengths if is_end else _read_words(rows, start, offsets, text)
-        within = np.argsort(keys) if run[-1] == 0 else np.lexsort((keys, run))
+        within = np.lexsort((keys, run))
         order[tied] = rows[within]
         if is_end:
             break
-        keys, run, start = keys[within], run[within], start + _WIDTH
-        is_same = (run[1:] == run[:-1]) & (keys[1:] == keys[:-1])
-        is_tied = np.append(is_same, False) | np.append(False, is_same)
-        run = np.append(0, np.cumsum(~is_same))[is_tied]
-        tied = tied[is_tied]
+        keys, run = keys[within], run[within]
+        still, run = _find_ties((run[1:] == run[:-1]) & (keys[1:] == keys[:-1]))
+        tied = tied[still]
     return order
 
 
-@numba.njit(**_OPTIONS)
+def _find_ties(is_same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what equals its neighbor (m,) int64, and the number of its run of equal ones.
+
+    is_same (n - 1,) bool: whether each of n but the last equals the next.
+    """
+    is_tied = np.append(is_same, False) | np.append(False, is_same)
+    tied = np.flatnonzero(is_tied)
+    return tied, np.append(0, np.cumsum(~is_same))[tied]
+
+
+@numba.njit(nogil=True, cache=True)
 def _count_common(offsets, text):
     """Return how many bytes all texts begin with."""
     n_common = 0 if len(offsets) == 1 else offsets[1] - offsets[0]
@@ -56,7 +65,7 @@ def _count_common(offsets, text):
     return n_common
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(nogil=True, cache=True)
 def _read_words(rows, start, offsets, text):
     """Return the bytes start..start + 7 of texts as uint64 (n,), zeros where a text has ended."""
     words = np.empty(len(rows), np.uint64)

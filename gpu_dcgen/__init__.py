@@ -30,7 +30,7 @@ What's where:
 | `samples`             | stage 8: blocks of samples |
 | `quality_validator`   | stage 9: checks, statistics, gates |
 | `outputs`             | stage 10: the files of a dataset |
-| `digest`              | digests of content |
+| `digest`, `tallies`   | digests of content, and counts: sums over blocks |
 | `dataset_generator`   | `build` and `append`: the stages in order, published in one step |
 | `cluster`             | builds by many processes and machines (Dask) |
 | `monitoring`          | progress, events, alerts, timings |

@@ -30,7 +30,8 @@ class Tallies:
         """Add how often each code 0..n_codes-1 occurs in (n,) of integers."""
         self.vectors.setdefault(split, {})
         waiting = self.waiting.setdefault((split, name, n_codes), [])
-        waiting.append(codes.astype(np.int32))
+        if len(codes):
+            waiting.append(codes.astype(np.int32))
         if sum(map(len, waiting)) >= n_codes:
             self._count((split, name, n_codes))
 
@@ -39,8 +40,7 @@ class Tallies:
         for split, vectors in other.vectors.items():
             self.add(split, vectors)
         for (split, name, n_codes), waiting in other.waiting.items():
-            for codes in waiting:
-                self.add_codes(split, name, codes, n_codes)
+            self.add_codes(split, name, _join(waiting), n_codes)
 
     def get_vectors(self, split: str) -> dict[str, np.ndarray]:
         """Return the vectors of a split by name, {} where nothing was added."""
@@ -50,5 +50,9 @@ class Tallies:
 
     def _count(self, key: tuple[str, str, int]) -> None:
         split, name, n_codes = key
-        codes = np.concatenate(self.waiting.pop(key))
+        codes = _join(self.waiting.pop(key))
         self.add(split, {name: np.bincount(codes, minlength=n_codes).astype(np.int64, copy=False)})
+
+
+def _join(waiting: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int32), *waiting])

@@ -41,6 +41,14 @@ def test_codes_that_wait_are_fewer_than_items():
     assert tallies.get_vectors("train")["items"].tolist() == [300, *[0] * (N_CODES - 1)]
 
 
+def test_blocks_without_codes_do_not_wait():
+    tallies = Tallies()
+    for _ in range(3):
+        tallies.add_codes("train", "items", np.zeros(0, np.int64), N_CODES)
+    assert not any(tallies.waiting.values())
+    assert tallies.get_vectors("train")["items"].tolist() == [0] * N_CODES
+
+
 def test_vectors_and_codes_add_up():
     vector, tallies = np.arange(N_CODES), Tallies()
     tallies.add("val", {"items": vector})

@@ -26,6 +26,7 @@ from .mining_weights import COLUMN, NEUTRAL, read_mining_weights
 from .negatives import MiningResult, NegativeMiner, Positive
 from .purchase_log import PurchaseLog
 from .similarity_checks import read_pairs
+from .vocabulary_checks import FILE
 
 SAMPLE_ID = re.compile(rf"({'|'.join(SPLITS)})-(\d{{10}})-(\d{{2,}})")
 SCORE_SCALE, PART_SCALE = 1 << SCORE_BITS, 1 << PART_BITS
@@ -200,7 +201,7 @@ def _find_positive(split: ExpectedSplit, group: int) -> Positive | None:
 
 
 def _read_mining_weights(dataset: WrittenDataset, log: PurchaseLog) -> np.ndarray:
-    path = dataset.folder / "item_vocabulary.parquet"
+    path = dataset.folder / FILE
     weights = read_mining_weights(pq.read_table(path), log)
     if weights is None:
         raise InputError(

@@ -84,7 +84,7 @@ def find_keys(table: InputTable, name: str, ids: pa.Array) -> np.ndarray:
 
 
 def _list_texts(table: InputTable, name: str, width: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield distinct texts of a column's chunks, and the place of each row among them."""
+    """Yield the texts of each chunk of a column, and the place of each row among them."""
     for chunk in table.chunks(name):
         chunk = chunk.cast(pa.string()) if types.is_null(chunk.type) else chunk
         chunk = chunk if types.is_dictionary(chunk.type) else chunk.dictionary_encode()

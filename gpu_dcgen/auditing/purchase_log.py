@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..config import FilteringConfig, SplitConfig, to_fraction
 from ..errors import InputError
 from .hashes import hash_texts
-from .input_columns import NS_PER_DAY, CodedColumn
+from .input_columns import MAX_INT64, NS_PER_DAY, CodedColumn
 from .input_files import NAME_THE_FOLDER
 from .input_tables import AcceptedTables, Views
 from .texts import Vocabulary
@@ -20,7 +20,7 @@ from .texts import Vocabulary
 DAY = NS_PER_DAY
 THURSDAY = 3  # 1970-01-01, counted from Monday
 PRICE_UNITS = 2**20  # prices are compared and averaged as whole multiples of 2^-20
-END_OF_TIME = MAX_KEY = int(np.iinfo(np.int64).max)
+END_OF_TIME = MAX_INT64
 
 
 def find_weekday(days: np.ndarray) -> np.ndarray:
@@ -298,11 +298,11 @@ def _sort_rows(tables: AcceptedTables) -> np.ndarray:
     """Return the rows by user, time and item, equal ones in any order: (T,) int64."""
     times = np.unique(tables.time)
     n_items, n_moments = len(tables.item_ids), len(times)
-    if len(tables.user_ids) * n_moments * n_items > MAX_KEY:
+    if len(tables.user_ids) * n_moments * n_items > MAX_INT64:
         return np.lexsort((tables.item, tables.time, tables.user))
     # One number a row is sorted several times as fast as three.
     key = np.searchsorted(times, tables.time)
-    key += tables.user * np.int64(n_moments)
+    key += tables.user.astype(np.int64) * n_moments
     key *= n_items
     key += tables.item
     return np.argsort(key)

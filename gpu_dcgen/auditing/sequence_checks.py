@@ -122,11 +122,11 @@ def _check_batch(
         _check_lists(name, batch[name], first_row, elements, sequences, findings, TOLERANCE)
 
 
-def _check_users(actual: np.ndarray, expected: np.ndarray, findings: Findings) -> bool:
-    """Whether the users are the expected ones in order."""
+def _check_users(actual: np.ndarray, expected: np.ndarray, findings: Findings) -> None:
+    """Check that the users are the expected ones in order."""
     findings.count(RULE, max(len(actual), len(expected)))
     if np.array_equal(actual, expected):
-        return True
+        return
     row = 0
     if len(actual) and len(expected):
         row = int(np.argmax(actual[: len(expected)] != expected[: len(actual)]))
@@ -138,7 +138,6 @@ def _check_users(actual: np.ndarray, expected: np.ndarray, findings: Findings) -
         f"{len(actual)} users, first difference here, {n_missing} missing, {n_added} too many",
         f"{len(expected)} users in order of their ids",
     )
-    return False
 
 
 def _expect_exact(

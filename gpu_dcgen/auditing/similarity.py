@@ -149,7 +149,11 @@ def compute_similarities(
     inputs: CosineInputs, items: np.ndarray, min_common: int, top_k: int | None
 ) -> Iterator[tuple[np.ndarray, SimilarityRows]]:
     """Yield blocks of `items` (rising) with the rows of their first `top_k` neighbors, or all."""
-    by_item = [matrix[:, items].T.tocsr() for matrix in (inputs.weights, inputs.cells)]
+    is_all = len(items) == len(inputs.n_products)
+    by_item = [
+        (matrix if is_all else matrix[:, items]).T.tocsr()
+        for matrix in (inputs.weights, inputs.cells)
+    ]
     block = (np.cumsum(inputs.n_products[items]) - 1).clip(0) // BLOCK_PRODUCTS
     bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(items)]
     for first, stop in itertools.pairwise(bounds):

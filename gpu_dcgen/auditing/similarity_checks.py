@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..contract.schema import make_arrow_schema
 from ..errors import InputError
 from .dataset_files import WrittenDataset, check_nulls, stream_side_table
 from .findings import MAX_OFFENDERS, Findings
 from .hashes import ColumnDigests
+from .input_files import NAME_THE_FOLDER
 from .output_columns import encode_texts
 from .purchase_log import PurchaseLog
 from .similarity import CosineInputs, SimilarityPairs, SimilarityRows, compute_similarities
@@ -36,14 +39,20 @@ def select_items(inputs: CosineInputs, seed: int, findings: Findings) -> np.ndar
 
 
 def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
-    """Read the pairs of a dataset's matrix, which must be sorted by item and rank."""
+    """Read the pairs of a dataset's matrix.
+
+    InputError where there is none, or one with nulls, unknown items or rows out of order.
+    """
     findings = Findings()
+    if not dataset.parts_of(NAME):
+        raise InputError(f"{dataset.folder}: has no {FILE}.\n{NAME_THE_FOLDER}")
     rows = _read_rows(dataset, item_ids, None, findings)
-    if rows is None:
-        offender = findings.checks["schema"].offenders[0]
+    if rows is None or not _check_order(dataset, rows, findings):
+        offenders = (shown for check in findings.checks.values() for shown in check.offenders)
+        first = next(offenders)
         raise InputError(
-            f"{dataset.folder / FILE}: row {offender['row']}, {offender['found']}; expected "
-            f"{offender['expected']}.\nBuild the dataset again with gpu-dcgen build."
+            f"{dataset.folder / FILE}: row {first['row']}: {first['found']}; expected "
+            f"{first['expected']}.\n{NAME_THE_FOLDER}"
         )
     return SimilarityPairs(rows, len(item_ids))
 
@@ -61,7 +70,7 @@ def check_similarities(
     """
     settings, digests = dataset.config.similarity, ColumnDigests()
     actual = _read_rows(dataset, log.item_ids, digests, findings)
-    if actual is None or not _check_order(actual, log, findings):
+    if actual is None or not _check_order(dataset, actual, findings):
         return None, digests.to_hex()
     items = select_items(inputs, seed, findings)
     is_complete = dataset.read_entry("similarity.engine") == "exact"
@@ -110,7 +119,7 @@ def _read_rows(
     )
 
 
-def _check_order(rows: SimilarityRows, log: PurchaseLog, findings: Findings) -> bool:
+def _check_order(dataset: WrittenDataset, rows: SimilarityRows, findings: Findings) -> bool:
     """Whether all items are known, and rows are by item and rank."""
     known = "items that pass the filters"
     is_unknown = (rows.item < 0) | (rows.neighbor < 0)
@@ -119,7 +128,7 @@ def _check_order(rows: SimilarityRows, log: PurchaseLog, findings: Findings) -> 
         FILE,
         0,
         is_unknown,
-        lambda row: (_show_row(log, rows, row), known),
+        lambda row: (_read_row(dataset, row), known),
     )
     step = np.diff(rows.item)
     is_disordered = np.append(False, (step < 0) | ((step == 0) & (np.diff(rows.rank) != 1)))
@@ -127,6 +136,18 @@ def _check_order(rows: SimilarityRows, log: PurchaseLog, findings: Findings) -> 
     shown = "a row out of order", "rows by item, then rank"
     findings.add_bad_rows(RULE, FILE, 0, is_disordered, lambda row: shown)
     return not (is_unknown.any() or is_disordered.any())
+
+
+def _read_row(dataset: WrittenDataset, row: int) -> dict[str, Any]:
+    """Read one row of the matrix."""
+    (path,) = dataset.parts_of(NAME)
+    with pq.ParquetFile(path) as parquet:
+        for number in range(parquet.num_row_groups):
+            n = parquet.metadata.row_group(number).num_rows
+            if row < n:
+                return dict(parquet.read_row_group(number).slice(row, 1).to_pylist()[0])
+            row -= n
+    raise IndexError(row)
 
 
 def _select_pairs(
@@ -169,10 +190,7 @@ def _compare_rows(
 
 
 def _show_row(log: PurchaseLog, rows: SimilarityRows, at: int) -> str:
-    item, neighbor = (
-        log.item_ids[int(code[at])].as_py() if code[at] >= 0 else "an unknown item"
-        for code in (rows.item, rows.neighbor)
-    )
+    item, neighbor = (log.item_ids[int(code[at])].as_py() for code in (rows.item, rows.neighbor))
     return (
         f"{item} and {neighbor}: similarity {float(rows.similarity[at])!r}, "
         f"{rows.common[at]} common users, rank {rows.rank[at]}"

@@ -90,7 +90,7 @@ class TableReader:
     def chunks(self, name: str) -> Iterator[pa.Array]:
         """Yield a column in row order, texts as dictionaries; nulls where a file lacks it.
 
-        Of Parquet, one row group at a time is in memory: their dictionaries repeat each other.
+        Parquet is read a row group at a time: the dictionaries of these repeat each other.
         """
         column, name = name, self._mapping.get(name, name)
         for file, names, n in zip(self.files, self._names, self.n_rows, strict=True):
@@ -142,16 +142,20 @@ class TableReader:
 
 
 def _read_column(file: Path, name: str) -> Iterator[pa.Array]:
-    """Yield a column of a Parquet file by row group; of one without any, an empty array."""
-    with_dictionary = pq.ParquetFile(file, read_dictionary=[name])
-    if not with_dictionary.num_row_groups:
-        yield pa.array([], with_dictionary.schema_arrow.field(name).type)
-    for number in range(with_dictionary.num_row_groups):
+    """Yield a column of a Parquet file by row group; of one without rows, an empty array."""
+    reader, has_dictionaries, n_chunks = pq.ParquetFile(file, read_dictionary=[name]), True, 0
+    for number in range(reader.num_row_groups):
         try:
-            column = with_dictionary.read_row_group(number, columns=[name]).column(0)
+            column = reader.read_row_group(number, columns=[name]).column(0)
         except (OSError, pa.ArrowNotImplementedError):
+            if not has_dictionaries:
+                raise
             # Delta encodings, as DuckDB writes them; a torn file fails again here.
-            column = pq.ParquetFile(file).read_row_group(number, columns=[name]).column(0)
-            is_dictionary = pa.types.is_dictionary(column.type)
-            column = column if is_dictionary else column.dictionary_encode()
+            reader, has_dictionaries = pq.ParquetFile(file), False
+            column = reader.read_row_group(number, columns=[name]).column(0)
+        if not has_dictionaries and not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        n_chunks += column.num_chunks
         yield from column.chunks
+    if not n_chunks:
+        yield pa.array([], reader.schema_arrow.field(name).type)

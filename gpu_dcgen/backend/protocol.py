@@ -106,6 +106,7 @@ class Backend(Protocol):
         """Let pages of a file stand for the memory of arrays of the host, where that is short.
 
         The open file has each array's bytes at its offset; nothing writes to the arrays any more.
+        The last of them make room first.
         OSError where the file cannot be written.
         """
 

@@ -46,12 +46,12 @@ class ItemSnapshots:
 
     origin: int  # nanoseconds: midnight of the first day
     step: int  # nanoseconds
+    corpus: Corpus  # the items on sale
+    group: Array  # (I,) int32  product group, -1 null
     popularity: Array  # (K, I) float32  log-scaled sales of the last `popularity_days`, 0..1
     price: Array  # (K, I) float32  normalized price 0..1, NaN unknown
     price_category: Array  # (K, I) int8  0..3 for Q1..Q4, -1 unknown
     on_sale: Array  # (K, I) bool
-    corpus: Corpus  # the items on sale
-    group: Array  # (I,) int32  product group, -1 null
 
     def number_of(self, time: Array) -> Array:
         """Return the snapshot k (n,) int64 that a sample at each `time` (n,) int64 uses."""

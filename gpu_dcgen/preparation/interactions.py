@@ -54,9 +54,7 @@ class Interactions:
     # (E,) first row of the user's rows at the same time: rows before it are "as of" (D6)
     basket_start: Array
     basket: Array  # (E,) int32  number of the user's earlier distinct times
-    by_item: Array  # (E,) the rows in (item, time, user) order
     item_offsets: Array  # (I+1,) int64  each item's run in `by_item`
-    by_time: Array  # (E,) the rows in (time, user, item) order
     prices: Any  # host (P,) float64  distinct prices; empty when the log has none
     user_ids: Any  # host pyarrow strings (U,)
     item_ids: Any  # host pyarrow strings (I,)
@@ -71,6 +69,9 @@ class Interactions:
     last_time: int
     n_accepted: int  # accepted transaction rows
     dropped: dict[str, int]  # rows lost here: collapsed, cold_user, cold_item
+    # Samples do not look these up: the last arrays of a result make room first.
+    by_item: Array  # (E,) the rows in (item, time, user) order
+    by_time: Array  # (E,) the rows in (time, user, item) order
 
     @property
     def n_users(self) -> int:

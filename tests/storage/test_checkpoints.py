@@ -16,6 +16,7 @@ from cpu_fallback import NumpyBackend
 from gpu_dcgen.kernels.arguments import Ownership
 from gpu_dcgen.preparation.splits import Positives, Windows
 from gpu_dcgen.storage.checkpoints import Checkpoints
+from gpu_dcgen.tallies import Tallies
 from tests.support.strict_array import StrictArray
 from tests.support.strict_backend import StrictBackend
 
@@ -94,6 +95,10 @@ def test_a_value_comes_back_as_it_was(backend, tmp_path):
         "no strings": pa.array([], pa.string()),
         "windows": Windows(1, 2, 3, 4),
         "named": Ownership(*(xp.arange(n, dtype=xp.int64) for n in (3, 2, 2))),
+        "tallies": Tallies(
+            {"train": {"weeks": np.arange(3)}},
+            {("train", "items", 9): [np.arange(2, dtype=np.int32)]},
+        ),
         "positives": Positives(
             "train", xp.arange(3, dtype=xp.int64), xp.zeros(3, dtype=xp.int32), 1, 2
         ),
