@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields, replace
 from typing import Any
 
@@ -45,7 +46,11 @@ def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
     """
     findings = Findings()
     if not dataset.parts_of(NAME):
-        raise InputError(f"{dataset.folder}: has no {FILE}.\n{NAME_THE_FOLDER}")
+        command = f"gpu-dcgen validate {shlex.quote(str(dataset.folder))}"
+        raise InputError(
+            f"{dataset.folder}: has no {FILE}.\n"
+            f"Build the dataset again, or copy it whole; '{command}' says what it lacks."
+        )
     rows = _read_rows(dataset, item_ids, None, findings)
     if rows is None or not _check_order(dataset, rows, findings):
         offenders = (shown for check in findings.checks.values() for shown in check.offenders)

@@ -61,6 +61,7 @@ def test_rows_are_sorted_by_user_time_and_item(monkeypatch, largest_key):
     ids = pa.array(map(str, range(N)))
     user, item = rng.integers(0, N, (2, n)).astype(np.int32)
     time = rng.integers(0, 40_000, n) * DAY
+    user[:1000], time[:1000] = N - 1, DAY  # items alone tell these apart
     tables = SimpleNamespace(user=user, item=item, time=time, user_ids=ids, item_ids=ids)
     order = purchase_log._sort_rows(tables)
     rows = [column[order].tolist() for column in (user, time, item)]
