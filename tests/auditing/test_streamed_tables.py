@@ -38,7 +38,8 @@ def change(folder: Path, table: str, column: str, row: int, value: Callable[[Any
     field = content.schema.field(column)
     changed = pa.array(cells, field.type)
     place = content.schema.names.index(column)
-    pq.write_table(content.set_column(place, field.with_nullable(True), changed), path)
+    content = content.set_column(place, field.with_nullable(True), changed)
+    pq.write_table(content, path, row_group_size=5)  # so that ROW is in the second
 
 
 def find(folder: Path, rule: str) -> list[dict[str, Any]]:

@@ -27,3 +27,5 @@ def test_texts_are_sorted_by_code_point(prefix, endings, n_skipped):
 def test_numbers_with_leading_zeros_are_sorted(n_digits):
     texts = [f"customer {number:0{n_digits}d}" for number in range(999, -1, -1)]
     assert sort_texts(pa.array(texts)).tolist() == list(range(999, -1, -1))
+    pairs = [f"shop {a:0{n_digits}d} customer {b}" for a in range(9, -1, -1) for b in range(9)]
+    assert sort_texts(pa.array(pairs)).tolist() == sorted(range(90), key=pairs.__getitem__)
