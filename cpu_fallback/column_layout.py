@@ -23,7 +23,6 @@ from .encodings import (
     StringIndices,
     Strings,
     as_bits,
-    is_sparse,
 )
 from .entries import Entries
 from .parquet import (
@@ -177,22 +176,8 @@ def _encode_words(
     """
     if encoding != DICTIONARY:
         raise ValueError(f"strings are written as {DICTIONARY}, not as {encoding}.")
-    n_strings = len(vocabulary.strings)
-    require_codes(entries, n_strings)
+    require_codes(entries, len(vocabulary.strings))
     codes = np.ascontiguousarray(codes, np.int32)
-    selected = None
-    if pa.types.is_string(type_):
-        selected = _find_occurring(codes, n_strings)
-    encoder = StringIndices(codes, selected, Strings.from_arrow(vocabulary.strings), repeats)
+    strings, is_category = Strings.from_arrow(vocabulary.strings), not pa.types.is_string(type_)
+    encoder = StringIndices(codes, strings, repeats, has_all=is_category)
     return encoder, codes >= 0 if entries.n_nulls else None
-
-
-def _find_occurring(codes: np.ndarray, n: int) -> np.ndarray:
-    """Return those of 0..n-1 that occur among codes (m,), of which -1 is null: rising."""
-    if is_sparse(len(codes), n):
-        occurring = np.unique(codes)
-        return occurring[np.searchsorted(occurring, 0) :]
-    occurs = np.zeros(n + 1, bool)  # the last cell stands for null
-    occurs[codes] = True
-    occurs[-1] = False
-    return np.flatnonzero(occurs)

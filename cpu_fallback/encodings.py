@@ -216,26 +216,18 @@ class NumberIndices(Indices):
 
 
 class StringIndices(Indices):
-    """Strings as indices of those of a vocabulary that are selected."""
+    """Strings as indices of all of a vocabulary, or of those that occur."""
 
-    def __init__(
-        self, words: np.ndarray, selected: np.ndarray | None, strings: Strings, repeats: int
-    ) -> None:
-        """Take codes (n,) int32 into the vocabulary, -1 for null; `selected` (None: all) rises."""
-        codes, n_values = words, len(strings.offsets) - 1
-        if selected is None:
-            selected = np.arange(n_values)
-        elif is_sparse(len(words), n_values):
-            codes = np.searchsorted(selected, words).astype(np.int32)
-            codes[words < 0] = -1
-            n_values = len(selected)
-        else:
-            # The last cell stands for null; only cells of codes that occur are set and read.
-            position = np.empty(n_values + 1, np.int32)
-            position[-1] = -1
-            position[selected] = np.arange(len(selected), dtype=np.int32)
-            codes, n_values = position[words], len(selected)
-        super().__init__(codes, n_values, repeats)
+    def __init__(self, words: np.ndarray, strings: Strings, repeats: int, *, has_all: bool) -> None:
+        """Take codes (n,) int32 into the vocabulary, -1 for null.
+
+        The dictionary has all strings, or those that occur.
+        """
+        n_strings = len(strings.offsets) - 1
+        selected, codes = (
+            (np.arange(n_strings), words) if has_all else _number_words(words, n_strings)
+        )
+        super().__init__(codes, len(selected), repeats)
         self._words, self._selected, self._strings = words, selected, strings
         self._lengths = strings.offsets[selected + 1] - strings.offsets[selected]
 
@@ -259,9 +251,25 @@ class StringIndices(Indices):
         return cells.sum_lengths(self._codes[page.cells], self._lengths) * self._repeats
 
 
-def is_sparse(n_codes: int, n_values: int) -> bool:
-    """Whether sorting codes takes less than a pass over all that they may stand for."""
-    return n_codes * _SORTING_COST < n_values
+def _number_words(words: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of 0..n-1 occur, rising, and the place (n,) int32 of each word among them.
+
+    A word of -1 is null, and its place is -1.
+    """
+    if len(words) * _SORTING_COST < n:
+        selected = np.unique(words)
+        selected = selected[np.searchsorted(selected, 0) :]
+        places = np.searchsorted(selected, words).astype(np.int32)
+        places[words < 0] = -1
+        return selected, places
+    occurs = np.zeros(n + 1, bool)  # the last cell stands for null
+    occurs[words] = True
+    occurs[-1] = False
+    selected = np.flatnonzero(occurs)
+    place_of = np.empty(n + 1, np.int32)  # only cells of words that occur are set and read
+    place_of[-1] = -1
+    place_of[selected] = np.arange(len(selected), dtype=np.int32)
+    return selected, place_of[words]
 
 
 def as_bits(values: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def explain(dataset: str | Path, sample_id: str, inputs: str | Path) -> Explanat
             "Name the folder that the dataset was built from; "
             "'gpu-dcgen audit' says what differs."
         )
-    pairs = read_pairs(written, log.item_ids)
+    pairs = read_pairs(written, log.items)
     weights = _read_mining_weights(written, log)
     result = NegativeMiner(log, split.snapshots, pairs, written.config, weights).mine(positive)
     negatives = _explain_negatives(rows, result, log.item_ids, written.config)

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..contract.schema import make_arrow_schema
@@ -39,7 +38,7 @@ def select_items(inputs: CosineInputs, seed: int, findings: Findings) -> np.ndar
     return items
 
 
-def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
+def read_pairs(dataset: WrittenDataset, items: Vocabulary) -> SimilarityPairs:
     """Read the pairs of a dataset's matrix.
 
     InputError where there is none, or one with nulls, unknown items or rows out of order.
@@ -51,7 +50,7 @@ def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
             f"{dataset.folder}: has no {FILE}.\n"
             f"Build the dataset again, or copy it whole; '{command}' says what it lacks."
         )
-    rows = _read_rows(dataset, item_ids, None, findings)
+    rows = _read_rows(dataset, items, None, findings)
     if rows is None or not _check_order(dataset, rows, findings):
         offenders = (shown for check in findings.checks.values() for shown in check.offenders)
         first = next(offenders)
@@ -59,7 +58,7 @@ def read_pairs(dataset: WrittenDataset, item_ids: pa.Array) -> SimilarityPairs:
             f"{dataset.folder / FILE}: row {first['row']}: {first['found']}; expected "
             f"{first['expected']}.\n{NAME_THE_FOLDER}"
         )
-    return SimilarityPairs(rows, len(item_ids))
+    return SimilarityPairs(rows, len(items.texts))
 
 
 def check_similarities(
@@ -74,7 +73,7 @@ def check_similarities(
     A matrix of an approximate search may lack pairs, and those that it has must be exact.
     """
     settings, digests = dataset.config.similarity, ColumnDigests()
-    actual = _read_rows(dataset, log.item_ids, digests, findings)
+    actual = _read_rows(dataset, log.items, digests, findings)
     if actual is None or not _check_order(dataset, actual, findings):
         return None, digests.to_hex()
     items = select_items(inputs, seed, findings)
@@ -94,17 +93,18 @@ def check_similarities(
 
 
 def _read_rows(
-    dataset: WrittenDataset, item_ids: pa.Array, digests: ColumnDigests | None, findings: Findings
+    dataset: WrittenDataset, items: Vocabulary, digests: ColumnDigests | None, findings: Findings
 ) -> SimilarityRows | None:
     """Read all rows, items and neighbors as int32, negative where unknown; None with nulls."""
-    vocabulary, schema, parts, first_row = Vocabulary(item_ids), make_arrow_schema(NAME), [], 0
-    has_values = True
+    schema, first_row, has_values = make_arrow_schema(NAME), 0, True
+    nothing = np.zeros(0, np.int32)
+    parts = [SimilarityRows(nothing, nothing, nothing.astype(np.float32), nothing, nothing)]
     texts = ["item_id", "similar_item_id"]
     for batch in stream_side_table(dataset, NAME, texts, digests):
         has_values &= check_nulls(FILE, first_row, batch, schema, findings)
         first_row += batch.num_rows
         if has_values:
-            ids = (encode_texts(batch[name], vocabulary) for name in texts)
+            ids = (encode_texts(batch[name], items) for name in texts)
             numbers = ("similarity", "common_users", "rank")
             parts.append(
                 SimilarityRows(
@@ -114,12 +114,10 @@ def _read_rows(
             )
     if not has_values:
         return None
-    names = [field.name for field in fields(SimilarityRows)]
-    nothing = [np.zeros(0, np.float32 if name == "similarity" else np.int32) for name in names]
     return SimilarityRows(
         *(
-            np.concatenate([empty, *(getattr(part, name) for part in parts)])
-            for name, empty in zip(names, nothing, strict=True)
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(SimilarityRows)
         )
     )
 

@@ -1,9 +1,9 @@
 """What samples look up of an item at a snapshot, in one word of 64 bits.
 
-Rows of a split meet items and snapshots in no order: an array a value would cost each of them a
-cache miss an item. Popularity and normalized price are float32 of 0..1, so that their two highest
-bits are zero. From the lowest bit: 30 of the popularity, 30 of the price, 3 of the price category
-plus 1, and 1 where the item is on sale.
+Rows of a split meet items in no order: with an array for each value, each item of a row would miss
+the cache once for each array. Popularity and normalized price are float32 of 0..1, so that their
+two highest bits are zero. From the lowest bit: 30 of the popularity, 30 of the price, 3 of the
+price category plus 1, and 1 where the item is on sale.
 """
 
 from __future__ import annotations

@@ -103,12 +103,12 @@ def test_an_unknown_item_is_found_by_its_id(folder):
 def test_pairs_are_refused_where_they_cannot_be_used(folder, column, value, found):
     """By what asks for pairs alone: `explain`."""
     written = open_dataset(folder / "output")
-    ids = derive_dataset(folder / "input", written.config).log.item_ids
-    assert read_pairs(written, ids).n_pairs > ROW
+    items = derive_dataset(folder / "input", written.config).log.items
+    assert read_pairs(written, items).n_pairs > ROW
     change(folder, "item_similarity_matrix", column, ROW, value)
     with pytest.raises(InputError, match="item_similarity_matrix.parquet: row") as caught:
-        read_pairs(written, ids)
+        read_pairs(written, items)
     assert found in str(caught.value)
     (folder / "output" / "item_similarity_matrix.parquet").unlink()
     with pytest.raises(InputError, match="has no item_similarity_matrix.parquet"):
-        read_pairs(written, ids)
+        read_pairs(written, items)

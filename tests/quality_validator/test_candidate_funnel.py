@@ -41,7 +41,7 @@ def built(folder, config, backend="cpu", n_rows=700):
 def expected(folder, config) -> Counter:
     """(first source, fate) -> candidates of all positives."""
     dataset, counts = derive_dataset(folder / "input", config), Counter()
-    pairs = read_pairs(open_dataset(folder / "output"), dataset.log.item_ids)
+    pairs = read_pairs(open_dataset(folder / "output"), dataset.log.items)
     vocabulary = pq.read_table(folder / "output" / "item_vocabulary.parquet").sort_by("item_id")
     weights = vocabulary["mining_weight"].to_numpy()
     for split in dataset.splits:
